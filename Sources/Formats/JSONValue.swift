@@ -73,7 +73,7 @@ public struct JSONObject: Sendable, Equatable {
         values.append(value)
     }
 
-    private mutating func reindex() { index = Dictionary(uniqueKeysWithValues: zip(keys.map(ExactString.init), 0...)) }
+    private mutating func reindex() { index = Dictionary(uniqueKeysWithValues: zip(keys.map { ExactString($0) }, 0...)) }
 
     /// Equal keys in equal order (by code point) and equal values.
     public static func == (a: JSONObject, b: JSONObject) -> Bool {
