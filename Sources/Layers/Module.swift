@@ -33,8 +33,8 @@ extension Module {
 /// A tensor of a model that is loaded, saved and perhaps trained.
 public final class Parameter {
     /// A trained parameter holds fp32 masters; layers convert to their input's dtype as they compute.
-    public var value: Tensor
-    public let shape: [Int]
+    public private(set) var value: Tensor
+    public private(set) var shape: [Int]
 
     public init(_ value: Tensor) {
         self.value = value
@@ -51,6 +51,14 @@ public final class Parameter {
     public var isTrained: Bool {
         get { value.requiresGradient }
         set { value.requiresGradient = newValue }
+    }
+
+    /// Takes another tensor in place of the old one: another size or dtype. Whether it is trained stays.
+    public func replace(with tensor: Tensor) {
+        let wasTrained = isTrained
+        value = tensor.detached()
+        shape = tensor.shape
+        isTrained = wasTrained
     }
 
     /// The value in the dtype of the computation; the conversion is recorded, so the master receives the gradient.
