@@ -41,7 +41,8 @@ def expected_tokens(tokenizer, row, generation_template):
         return ids, [0] + [1] * (len(ids) - 1), set()
     if "prompt" in row:
         encoding = tokenizer(row["prompt"] + row["completion"], return_offsets_mapping=True)
-        return encoding["input_ids"], [int(start >= len(row["prompt"])) for start, _ in encoding["offset_mapping"]], set()
+        mask = [int(start >= len(row["prompt"])) for start, _ in encoding["offset_mapping"]]
+        return encoding["input_ids"], mask, set()
     if generation_template:
         encoding = tokenizer.apply_chat_template(
             row["messages"], chat_template=generation_template, tokenize=True, return_dict=True,
@@ -84,7 +85,8 @@ def compare(report, name, model, tokenizer, rows, scored, generation_template=No
             ids_differ += 1
             continue
         mine = result["mask"]
-        masks_differ += any(a != b for i, (a, b) in enumerate(zip(mask, mine)) if i not in free) or len(mine) != len(ids)
+        differ = [i for i, (a, b) in enumerate(zip(mask, mine)) if a != b and i not in free]
+        masks_differ += bool(differ) or len(mine) != len(ids)
         expected = [None] + log_probs(model, ids)
         if result["logprobs"][0] is not None or len(result["logprobs"]) != len(ids):
             worst = float("inf")
@@ -102,10 +104,11 @@ def compare(report, name, model, tokenizer, rows, scored, generation_template=No
 
 def score(program, model, rows, work, *options):
     """Rows through the program."""
-    stem = work / f"rows-{pathlib.Path(model).name}"
-    write_rows(f"{stem}.jsonl", rows)
-    program.must("score", model, "--input", f"{stem}.jsonl", "--output", f"{stem}.out.jsonl", "--dtype", "fp32", *options)
-    return read_rows(f"{stem}.out.jsonl")
+    rows_file, scores = work / "rows.jsonl", work / "scores.jsonl"
+    scores.unlink(missing_ok=True)
+    write_rows(rows_file, rows)
+    program.must("score", model, "--input", rows_file, "--output", scores, "--dtype", "fp32", *options)
+    return read_rows(scores)
 
 
 def check_tiny(report, program, work, name):

@@ -35,45 +35,39 @@ LIMIT = 1e-4
 NORM_LIMIT = 1e-3
 # What is trained and how; weight decay is on where the parameters it applies to are beyond doubt.
 METHODS = {
-    "full": dict(adapter="none", learning_rate=1e-4, weight_decay=0.1, schedule="cosine", warmup_steps=5),
-    "lora": dict(adapter="lora", learning_rate=1e-3, weight_decay=0.01, schedule="linear", warmup_steps=0),
-    "rslora": dict(adapter="lora", rslora=True, learning_rate=1e-3, weight_decay=0.0, schedule="wsd", warmup_steps=5,
-                   decay_steps=10, decay_shape="linear"),
-    "dora": dict(adapter="lora", dora=True, learning_rate=1e-3, weight_decay=0.0, schedule="constant", warmup_steps=3),
+    "full": dict(learning_rate=1e-4, weight_decay=0.1, schedule="cosine", warmup_steps=5, min_ratio=0.1),
+    "lora": dict(learning_rate=1e-3, weight_decay=0.01, schedule="linear", warmup_steps=0),
+    "rslora": dict(learning_rate=1e-3, weight_decay=0.0, schedule="wsd", warmup_steps=5, decay_ratio=0.2),
+    "dora": dict(learning_rate=1e-3, weight_decay=0.0, schedule="constant", warmup_steps=3),
 }
 
 
 def settings_of(method, steps):
     """The whole config of one comparison, by the names of `common.KEYS`."""
     chosen = dict(
-        recipe="sft", seed=11, dtype="fp32", validation_fraction=0, max_length=256, packing=True, steps=steps,
-        rows_per_step=8, micro_batch_tokens=256, max_grad_norm=1.0, log_every=1, save_every=steps, eval_every=0,
-        record_batches=True, beta1=0.9, beta2=0.999, eps=1e-8)
-    chosen.update(METHODS[method])
-    if chosen["adapter"] == "lora":
-        chosen.update(rank=8, alpha=16, dropout=0.0)
-    return chosen
+        recipe="sft", seed=11, data_seed=12, dtype="fp32", validation_rows=0, max_length=256, packing=True,
+        method=method, steps=steps, rows_per_step=8, micro_batch_tokens=256, max_grad_norm=1.0, log_every=1,
+        save_every=steps, record_batches=True, beta1=0.9, beta2=0.999, eps=1e-8)
+    if method != "full":
+        chosen.update(rank=8, alpha=16.0)
+    return {**chosen, **METHODS[method]}
 
 
 # -- formulas of the config -------------------------------------------------------------------------------------------
 
 def learning_rate(config, k, steps):
-    """Rate of update k = 0, 1, ... as `transformers.get_scheduler` computes it."""
-    peak, kind = setting(config, "learning_rate", 0.0), setting(config, "schedule", "constant")
+    """Rate of update k = 0, 1, ...: warm-up from 0 and the shapes of `transformers.get_scheduler`, ending at
+    `min_ratio` of the peak; wsd falls in a straight line over the last `decay_ratio` of all steps."""
+    peak, name = setting(config, "learning_rate", 0.0), setting(config, "schedule", "constant")
     warmup, floor = setting(config, "warmup_steps", 0), setting(config, "min_ratio", 0.0)
     if k < warmup:
-        factor = k / warmup
-        return peak * (factor * (1 - floor) + floor if kind == "wsd" else factor)
-    if kind == "constant":
+        return peak * k / warmup
+    if name == "constant":
         return peak
-    if kind == "wsd":
-        decay = setting(config, "decay_steps", 0)
-        done = max(0.0, (k - (steps - decay)) / max(1, decay))
-        shape = {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "1-sqrt": 1 - math.sqrt(done)}
-        return peak * (shape[setting(config, "decay_shape", "linear")] * (1 - floor) + floor)
-    done = (k - warmup) / max(1, steps - warmup)
-    shape = {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[kind]
-    return peak * (shape * (1 - floor) + floor)
+    fall = round(setting(config, "decay_ratio", 0.0) * steps) if name == "wsd" else steps - warmup
+    done = max(0.0, (k - (steps - fall)) / max(1, fall))
+    shape = (1 + math.cos(math.pi * done)) / 2 if name == "cosine" else 1 - done
+    return peak * (floor + (1 - floor) * shape)
 
 
 def decayed(name, parameter):
@@ -136,8 +130,9 @@ def compare(report, name, model_path, run):
     report.equals(f"{name}: steps recorded and logged", (len(rows), len(metrics)), (setting(config, "steps"),) * 2)
     history = replay(load_for_training(model_path, run), config, rows)
     documents_per_batch = [len(b["document_starts"]) - 1 for row in rows for b in row["micro_batches"]]
-    report.note(f"{name}: documents per micro-batch, micro-batches per step",
-                f"{sum(documents_per_batch) / len(documents_per_batch):.2f}, {len(documents_per_batch) / len(rows):.2f}")
+    packed, accumulated = sum(documents_per_batch) / len(documents_per_batch), len(documents_per_batch) / len(rows)
+    report.holds(f"{name}: documents per micro-batch, micro-batches per step", packed > 1 and accumulated > 1,
+                 f"{packed:.2f}, {accumulated:.2f}", "both above 1")
     relative = [abs(row["train/loss"] - loss) / abs(loss) for row, (loss, _, _) in zip(metrics, history)]
     worst = max(range(len(relative)), key=relative.__getitem__)
     report.at_most(f"{name}: largest relative loss difference of {len(relative)} steps", relative[worst], LIMIT)
@@ -222,7 +217,7 @@ def packed_logits(model, batch):
 def adapted_weights(base, adapter, config):
     """Every adapted weight of the base with its product added (DoRA: rescaled to the magnitude)."""
     rank, alpha = setting(config, "rank"), setting(config, "alpha")
-    scaling = alpha / math.sqrt(rank) if setting(config, "rslora", False) else alpha / rank
+    scaling = alpha / math.sqrt(rank) if setting(config, "method") == "rslora" else alpha / rank
     result = {}
     for name, tensors in adapter.items():
         weight = base[name] + scaling * tensors["lora_B"] @ tensors["lora_A"]
@@ -251,14 +246,15 @@ def reference_run(run, model_path, method, steps, error=None):
     write_config(run / "config.yaml", **settings_of(method, steps))
     config = yaml.safe_load((run / "config.yaml").read_text())
     tokenizer = transformers.AutoTokenizer.from_pretrained(model_path)
-    model = transformers.AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32, attn_implementation="eager")
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        model_path, dtype=torch.float32, attn_implementation="eager")
     base = dict(model.named_parameters())
     adapter = {}
-    if setting(config, "adapter") == "lora":
+    if method != "full":
         torch.manual_seed(5)
         wrapped = peft.get_peft_model(model, peft.LoraConfig(
             r=setting(config, "rank"), lora_alpha=setting(config, "alpha"), target_modules="all-linear",
-            use_rslora=setting(config, "rslora", False), use_dora=setting(config, "dora", False)))
+            use_rslora=method == "rslora", use_dora=method == "dora"))
         wrapped.save_pretrained(run / "initial_adapter")
         model = transformers.AutoModelForCausalLM.from_pretrained(
             model_path, dtype=torch.float32, attn_implementation="eager").requires_grad_(False)
