@@ -95,6 +95,10 @@ class Report:
     def equals(self, name, value, expected):
         self._line(name, value, f"= {expected}", value == expected)
 
+    def identical(self, name, difference):
+        """`difference` says what differs; empty when nothing does."""
+        self._line(name, difference or "identical", "identical", not difference)
+
     def holds(self, name, passed, value="", limit="holds"):
         """A condition; `value` says what was seen."""
         self._line(name, value or ("yes" if passed else "no"), limit, passed)
@@ -154,14 +158,14 @@ class Program:
         self.path = str(pathlib.Path(path).resolve())
         self.environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
 
-    def start(self, *arguments, cwd=None, **options):
+    def start(self, *arguments, **options):
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         return subprocess.Popen(
-            [self.path, *map(str, arguments)], cwd=cwd, env=self.environment, text=True, errors="replace",
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+            [self.path, *map(str, arguments)], env=self.environment, text=True, errors="replace", **options)
 
-    def run(self, *arguments, timeout=600, cwd=None, **options):
+    def run(self, *arguments, timeout=600, **options):
         """The finished process with `returncode`, `stdout`, `stderr`; killed after `timeout` seconds (code -9)."""
-        process = self.start(*arguments, cwd=cwd, **options)
+        process = self.start(*arguments, **options)
         try:
             stdout, stderr = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
