@@ -50,7 +50,8 @@ struct Manifest {
         [
             "schema_version": .init(Self.version), "run": .init(run), "step": .init(step),
             "parent": parent.map { .init($0) } ?? nil, "score": score.map { .init($0) } ?? nil,
-            "files": .array(files.map { ["name": .init($0.name), "bytes": .init($0.bytes), "sha256": .init($0.sha256)] }),
+            "files": .array(
+                files.map { ["name": .init($0.name), "bytes": .init($0.bytes), "sha256": .init($0.sha256)] }),
         ]
     }
 

@@ -210,7 +210,8 @@ public final class CheckpointStore {
             Failpoint.pass("save.file.synced")
         }
         let manifest = Manifest(
-            run: run ?? "", step: step, parent: steps.first { $0 < step }, score: score.flatMap { $0.isFinite ? $0 : nil },
+            run: run ?? "", step: step, parent: steps.first { $0 < step },
+            score: score.flatMap { $0.isFinite ? $0 : nil },
             files: entries)
         try Files.writeDurably(manifest.bytes, to: "\(partial)/\(Manifest.fileName)")
         Failpoint.pass("save.manifest.synced")

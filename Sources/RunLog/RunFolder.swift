@@ -98,7 +98,8 @@ public final class RunFolder {
         let names = Files.names(in: path).filter { !own.contains($0) && !$0.contains(".partial-") }
         if !names.isEmpty, !names.contains("run.json") {
             throw UserError(
-                "\(path): holds \(names[0]) and no run.json, so it is no run folder; choose another output", .cannotWrite)
+                "\(path): holds \(names[0]) and no run.json, so it is no run folder; choose another output",
+                .cannotWrite)
         }
     }
 

@@ -20,7 +20,8 @@ private func save(_ store: CheckpointStore, _ step: Int, score: Double? = nil) t
     try store.save(
         step: step, state: ["step": .init(step), "seed": 1],
         files: [
-            ("model.safetensors", { write(content(step), $0) }), ("optimizer.safetensors", { write(content(step + 1), $0) }),
+            ("model.safetensors", { write(content(step), $0) }),
+            ("optimizer.safetensors", { write(content(step + 1), $0) }),
         ], expectedBytes: 3000, score: score)
 }
 
