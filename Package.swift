@@ -36,7 +36,7 @@ let targets: [Target] = [
     library("Datasets", ["Tokenizers", "ChatTemplates", "Formats", "Diagnostics"]),
     library("RunConfig", ["Diagnostics", "Yams"]),
     library("RunLog", ["Formats", "Diagnostics", crypto]),
-    library("CommandLineInterface", ["Diagnostics", argumentParser]),
+    library("CommandLineInterface", ["Formats", "Diagnostics", argumentParser]),
     .executableTarget(
         name: "needletail", dependencies: ["CommandLineInterface"], swiftSettings: swiftSettings,
         linkerSettings: [.unsafeFlags(staticSwift, .when(platforms: [.linux]))]),
@@ -45,7 +45,7 @@ let targets: [Target] = [
     tests("ChatTemplatesTests", ["ChatTemplates", "Formats"]),
     tests("DatasetsTests", ["Datasets", "Tokenizers", "Formats"]),
     tests("RunConfigTests", ["RunConfig", "Diagnostics"]),
-    tests("CommandLineTests", ["CommandLineInterface"]),
+    tests("CommandLineTests", ["CommandLineInterface", "Diagnostics", argumentParser]),
     tests("RunLogTests", ["RunLog", "Formats", "Diagnostics"]),
 ]
 

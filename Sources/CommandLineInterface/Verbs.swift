@@ -31,11 +31,6 @@ public struct Needletail: ParsableCommand {
     public init() {}
 }
 
-/// The verbs below a verb, grouped ones included.
-private func children(of verb: any ParsableCommand.Type) -> [any ParsableCommand.Type] {
-    verb.configuration.subcommands + verb.configuration.groupedSubcommands.flatMap { $0.subcommands }
-}
-
 /// A verb's own name.
 private func name(of verb: any ParsableCommand.Type) -> String { verb.configuration.commandName ?? "" }
 
@@ -43,7 +38,7 @@ private func name(of verb: any ParsableCommand.Type) -> String { verb.configurat
 private func walk(_ arguments: [String]) -> (path: [any ParsableCommand.Type], stray: String?) {
     var path: [any ParsableCommand.Type] = [Needletail.self]
     for word in arguments {
-        let children = children(of: path[path.count - 1])
+        let children = path[path.count - 1].configuration.subcommands
         if children.isEmpty || word.hasPrefix("-") || word == "help" { break }
         guard let child = children.first(where: { name(of: $0) == word }) else { return (path, word) }
         path.append(child)
@@ -62,7 +57,7 @@ func verbPath(_ arguments: [String]) -> String {
 func checkVerbs(_ arguments: [String]) throws {
     let (path, stray) = walk(arguments)
     guard let stray else { return }
-    let meant = nearestName(to: stray, among: children(of: path[path.count - 1]).map { name(of: $0) })
+    let meant = nearestName(to: stray, among: path[path.count - 1].configuration.subcommands.map { name(of: $0) })
     let hint = meant.map { "; did you mean '\($0)'?" } ?? ""
     throw UserError("unknown verb '\(stray)'\(hint) (see '\(verbPath(arguments)) --help')", .usage)
 }

@@ -8,7 +8,7 @@ public struct CompletionCommand: ParsableCommand {
         abstract: "Print the completion script of a shell.",
         discussion: """
             Example:
-              needletail completion bash > ~/.local/share/bash-completion/completions/needletail
+              needletail completion bash >> ~/.bash_completion
             """
     )
 
