@@ -129,7 +129,8 @@ struct OutputTests {
     @Test func helpTime() throws {
         try withTemporaryFolder { folder in
             for verb in verbs {
-                let times = try (0..<5).map { _ in try shell("needletail \(verb) --help", in: folder).milliseconds }.sorted()
+                let times = try (0..<5).map { _ in try shell("needletail \(verb) --help", in: folder).milliseconds }
+                    .sorted()
                 print("help time: needletail \(verb) --help: median \(Int(times[2].rounded(.up))) ms")
             }
         }

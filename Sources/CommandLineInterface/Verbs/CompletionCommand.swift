@@ -20,11 +20,12 @@ public struct CompletionCommand: ParsableCommand {
     public init() {}
 
     public func run() throws {
-        let completion: CompletionShell = switch shell {
-        case .bash: .bash
-        case .zsh: .zsh
-        case .fish: .fish
-        }
+        let completion: CompletionShell =
+            switch shell {
+            case .bash: .bash
+            case .zsh: .zsh
+            case .fish: .fish
+            }
         try StandardOutput.write(Needletail.completionScript(for: completion) + "\n")
     }
 }

@@ -16,7 +16,8 @@ public struct FinetuneCommand: EngineCommand {
     )
 
     @Argument(
-        help: ArgumentHelp("The model to start from: a folder or a GGUF file.", valueName: "model"), completion: .file())
+        help: ArgumentHelp("The model to start from: a folder or a GGUF file.", valueName: "model"), completion: .file()
+    )
     public var model: String
 
     @Argument(

@@ -24,7 +24,8 @@ public struct GenerateCommand: EngineCommand {
     @Argument(help: "The prompt; '-' reads it from standard input.")
     public var prompt: String?
 
-    @Option(help: ArgumentHelp("Prompts as JSONL instead; '-' is standard input.", valueName: "file"), completion: .file())
+    @Option(
+        help: ArgumentHelp("Prompts as JSONL instead; '-' is standard input.", valueName: "file"), completion: .file())
     public var input: String?
 
     @Option(help: ArgumentHelp("Where answers go; '-' is standard output.", valueName: "file"), completion: .file())

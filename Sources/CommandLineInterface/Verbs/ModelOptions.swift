@@ -11,7 +11,8 @@ public struct ModelOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "The base model of an adapter folder, when its adapter_config.json does not lead to it.", valueName: "model"),
+            "The base model of an adapter folder, when its adapter_config.json does not lead to it.", valueName: "model"
+        ),
         completion: .file())
     public var base: String?
 
