@@ -16,7 +16,10 @@ let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 
 /// The Swift runtime goes into the programs themselves: they start faster, and an installed program needs no Swift.
 /// (The two libraries below FoundationEssentials are named because objects compiled for the shared one do not.)
-let staticSwift = ["-static-stdlib", "-use-ld=lld", "-l_FoundationCollections", "-l_FoundationCShims"]
+let staticSwift = [
+    "-static-stdlib", "-use-ld=lld", "-lFoundation", "-lCoreFoundation", "-lFoundationInternationalization",
+    "-l_FoundationICU", "-l_FoundationCollections", "-l_FoundationCShims",
+]
 
 func library(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
     .target(name: name, dependencies: dependencies, swiftSettings: swiftSettings)
@@ -36,7 +39,7 @@ let targets: [Target] = [
     library("Datasets", ["Tokenizers", "ChatTemplates", "Formats", "Diagnostics"]),
     library("RunConfig", ["Diagnostics", "Yams"]),
     library("RunLog", ["Formats", "Diagnostics", crypto]),
-    library("CommandLineInterface", ["Formats", "Diagnostics", argumentParser]),
+    library("CommandLineInterface", ["RunConfig", "Formats", "Diagnostics", argumentParser]),
     .executableTarget(
         name: "needletail", dependencies: ["CommandLineInterface"], swiftSettings: swiftSettings,
         linkerSettings: [.unsafeFlags(staticSwift, .when(platforms: [.linux]))]),

@@ -56,10 +56,12 @@ public enum Program {
     private static func end(with error: any Error, _ arguments: [String]) -> Never {
         switch error {
         case let error as any UserFacing:
-            complain(error.message)
+            // One line for each thing that is wrong; a config may have several.
+            error.message.split(separator: "\n").forEach { complain(String($0)) }
             exit(error.exitStatus.rawValue)
         case is BrokenPipe:
-            exit(128 + SIGPIPE)  // what a shell reports for a program that SIGPIPE ended; the reader is gone, so no message
+            // The reader is gone, so no message; the status is what a shell reports for a program that SIGPIPE ended.
+            exit(128 + SIGPIPE)
         default:
             break
         }

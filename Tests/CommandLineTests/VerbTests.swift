@@ -93,7 +93,7 @@ struct EngineTests {
         try withTemporaryFolder { folder in
             let libraries = try shell("ldd \(products)/needletail", in: folder)
             #expect(libraries.status == 0 && libraries.output.contains("libc.so"))
-            for name in ["torch", "c10", "gomp", "libswift", "libFoundation"] {
+            for name in ["libtorch", "libc10", "libgomp", "libswift", "libFoundation"] {
                 #expect(!libraries.output.contains(name), "the front program loads \(name)")
             }
         }

@@ -11,7 +11,7 @@ public struct FinetuneCommand: EngineCommand {
             so that `needletail train` can repeat or change it. Run the same command again to resume.
 
             Example:
-              needletail finetune ./SmolLM2-135M-Instruct chats.jsonl --output runs/chats
+              needletail finetune ./SmolLM2-135M-Instruct chats.jsonl training.epochs=2
             """
     )
 

@@ -11,7 +11,7 @@ public struct TrainCommand: EngineCommand {
             Ctrl-C saves and ends with 130, SIGTERM saves and ends with 75, SIGUSR1 saves and goes on.
 
             Example:
-              needletail train lora.yaml output=runs/lora seed=1
+              needletail train my-run.yaml training.epochs=3 output=runs/longer
             """
     )
 
