@@ -37,7 +37,8 @@ bench: build ## speed and memory side by side with peers; writes Benchmarks/resu
 format: ## format the Swift sources in place
 	@swift format --in-place --parallel --recursive $(SOURCES)
 
-lint: bootstrap ## formatting, and imports that Package.swift does not allow
+lint: bootstrap ## formatting, the imports that Package.swift allows, the graph in ARCHITECTURE.md
+	@scripts/check-graph
 	@swift format lint --strict --parallel --recursive $(SOURCES)
 	@$(SWIFT_BUILD) --build-tests --explicit-target-dependency-import-check error
 
