@@ -28,7 +28,8 @@ public final class GGUFFile: Sendable {
     ///   file before anything is allocated for it.
     public init(path: String) throws {
         file = try MappedFile(path: path)
-        try refusePickle(path: path, beginning: file.bytes)
+        // Some GGUF files are called `.bin`: only what is not GGUF is looked at for a pickle.
+        if !file.bytes.prefix(4).elementsEqual("GGUF".utf8) { try refusePickle(path: path, beginning: file.bytes) }
         var reader = GGUFReader(bytes: try file.checkedBytes(0..<file.count), path: path)
         try reader.readAll()
         (metadata, tensors, version) = (reader.metadata, reader.tensors, reader.version)

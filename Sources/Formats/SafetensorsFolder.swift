@@ -43,8 +43,17 @@ public final class SafetensorsFolder: Sendable {
 
     /// The bytes of a tensor; see `SafetensorsFile.bytes(of:)`.
     public func bytes(of name: String) throws -> UnsafeRawBufferPointer {
+        try file(of: name).bytes(of: name)
+    }
+
+    /// Copies the bytes of a tensor; see `SafetensorsFile.read(_:into:)`.
+    public func read(_ name: String, into destination: UnsafeMutableRawBufferPointer) throws {
+        try file(of: name).read(name, into: destination)
+    }
+
+    private func file(of name: String) throws -> SafetensorsFile {
         guard let shard = owner[ExactString(name)] else { throw missingTensor(name, in: folder, names: names) }
-        return try files[shard].bytes(of: name)
+        return files[shard]
     }
 
     private static func weightMap(_ path: String) throws -> [(tensor: String, shard: ExactString)] {
@@ -93,8 +102,11 @@ public final class SafetensorsFolder: Sendable {
 
     private static func noWeights(in folder: String, _ baseName: String) throws -> UserError {
         let entries = try listFolder(folder)
-        if let pickle = entries.first(where: { hasPickleExtension($0) }) {
-            return pickleRefusal(joinPath(folder, pickle))
+        // Weights by their usual names; a folder also holds other pickles (`training_args.bin`, `optimizer.pt`).
+        let weights = entries.filter { $0.hasPrefix("pytorch_model") || $0.hasPrefix(baseName) || $0.hasPrefix("consolidated") }
+        if let pickle = weights.first(where: hasPickleExtension) { return pickleRefusal(joinPath(folder, pickle)) }
+        if let gguf = entries.first(where: { $0.hasSuffix(".gguf") }) {
+            return UserError("\(printable(folder)): no \(baseName).safetensors; to use the GGUF file in it, name \(printable(gguf))")
         }
         return UserError("\(printable(folder)): no \(baseName).safetensors and no \(baseName).safetensors.index.json")
     }

@@ -41,9 +41,6 @@ struct SafetensorsHeader {
         } catch let error as JSONError {
             throw invalid("header \(error)")
         }
-        guard object.count <= Self.maxTensors + 1 else {
-            throw invalid("\(object.count) tensors; at most \(Self.maxTensors) are read")
-        }
         for (name, value) in object {
             do {
                 if ExactString(name) == Self.metadataKey {
