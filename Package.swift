@@ -14,6 +14,13 @@ let swiftSettings: [SwiftSetting] = [
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 
+/// The Swift runtime goes into the programs themselves: they start faster, and an installed program needs no Swift.
+/// (The two libraries below FoundationEssentials are named because objects compiled for the shared one do not.)
+let staticSwift = [
+    "-static-stdlib", "-use-ld=lld", "-lFoundation", "-lCoreFoundation", "-lFoundationInternationalization",
+    "-l_FoundationICU", "-l_FoundationCollections", "-l_FoundationCShims",
+]
+
 func library(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
     .target(name: name, dependencies: dependencies, swiftSettings: swiftSettings)
 }
@@ -57,11 +64,16 @@ let targets: [Target] = [
     library("Datasets", ["Tokenizers", "ChatTemplates", "Formats", "Diagnostics", crypto]),
     library("RunConfig", ["Diagnostics", "Yams"]),
     library("RunLog", ["Formats", "Diagnostics", crypto]),
+    library("CommandLineInterface", ["RunConfig", "Formats", "Diagnostics", argumentParser]),
+    .executableTarget(
+        name: "needletail", dependencies: ["CommandLineInterface"], swiftSettings: swiftSettings,
+        linkerSettings: [.unsafeFlags(staticSwift, .when(platforms: [.linux]))]),
     tests("FormatsTests", ["Formats", "Diagnostics"]),
     tests("TokenizersTests", ["Tokenizers", "Formats"]),
     tests("ChatTemplatesTests", ["ChatTemplates", "Formats"]),
     tests("DatasetsTests", ["Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics"]),
     tests("RunConfigTests", ["RunConfig", "Diagnostics"]),
+    tests("CommandLineTests", ["CommandLineInterface", "Diagnostics", argumentParser]),
     tests("RunLogTests", ["RunLog", "Formats", "Diagnostics"]),
 ]
 
