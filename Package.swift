@@ -57,6 +57,23 @@ let targets: [Target] = [
     tests("TensorsTests", ["Tensors", "Kernels", "TestSupport"]),
     tests("LayersTests", ["Layers", "Tensors", "Formats", "TestSupport"]),
     tests("ModelsTests", ["Models", "ModelFiles", "Layers", "Tensors", "Formats", "Diagnostics", "TestSupport"]),
+    library("RecipeData", ["RunConfig", "Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics"]),
+    library(
+        "Recipes",
+        [
+            "RecipeData", "RunConfig", "RunLog", "Datasets", "Tokenizers", "ChatTemplates", "Generation", "Evaluation", "Models",
+            "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "Formats", "Diagnostics",
+        ]),
+    library(
+        "Evaluation",
+        ["Models", "Generation", "Datasets", "ChatTemplates", "Tokenizers", "Tensors", "Formats", "Diagnostics"]),
+    .executableTarget(
+        name: "needletail-engine",
+        dependencies: [
+            "CommandLineInterface", "Recipes", "Evaluation", "Generation", "Models", "ModelFiles", "RecipeData", "RunConfig",
+            "RunLog", "Datasets", "Tokenizers", "ChatTemplates", "Checkpoints", "Tensors", "Formats", "Diagnostics",
+        ],
+        swiftSettings: swiftSettings, linkerSettings: [.unsafeFlags(staticSwift, .when(platforms: [.linux]))]),
     library("Diagnostics"),
     library("Formats", ["Diagnostics"]),
     library("Tokenizers", ["Formats", "Diagnostics"]),
