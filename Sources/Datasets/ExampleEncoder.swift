@@ -215,7 +215,8 @@ func alpacaPrompt(_ system: String?, _ instruction: String, _ input: String) -> 
     let head =
         input.isEmpty
         ? "\(task). Write a response that appropriately completes the request."
-        : "\(task), paired with an input that provides further context. Write a response that appropriately completes the request."
+        : "\(task), paired with an input that provides further context. "
+            + "Write a response that appropriately completes the request."
     let context = input.isEmpty ? "" : "### Input:\n\(input)\n\n"
     return "\(system ?? head)\n\n### Instruction:\n\(instruction)\n\n\(context)### Response:\n"
 }

@@ -1,9 +1,9 @@
 // Where the assistant's turns stand in a rendered chat. A span is proven or it is not given.
 //
-// All offsets are bytes of UTF-8. What a template does is only known by rendering: a turn's span begins where the prompt
-// of that turn ends (the turns before it, rendered with the header for an answer) and goes on to the end of the turn
-// (the turns up to it, rendered). That holds when both are prefixes of the whole chat and the answer stands right where
-// the prompt ends. Otherwise the answer is looked up by rendering the whole chat once more with a mark in its place.
+// All offsets are bytes of UTF-8. What a template does is only known by rendering: a turn's span begins where the
+// prompt of that turn ends (the turns before it, rendered with the header for an answer) and goes on to the end of the
+// turn (the turns up to it, rendered). That holds when both are prefixes of the whole chat and the answer stands right
+// where the prompt ends. Otherwise the answer is looked up by rendering the whole chat once more with a mark in its place.
 import ChatTemplates
 import Formats
 
@@ -170,7 +170,7 @@ struct ChatRenderer: Sendable {
             if prompt > content.upperBound { throw unproven(turn, "the prompt reaches past it") }
             return prompt
         }
-        // Between the prompt and the text: a space, or a block that the template leaves to the model (an empty thought).
+        // Between the prompt and the text: a space, or what the template leaves to the model (an empty thought).
         let gap = turn.full[prompt..<content.lowerBound]
         return hasAnswerHeader || gap.allSatisfy(isJSONSpace) ? prompt : content.lowerBound
     }

@@ -46,7 +46,7 @@ struct PlainRowTests {
         }
     }
 
-    /// A token over the boundary of prompt and completion: both are encoded apart, and all of the completion is trained.
+    /// A token over the boundary of prompt and completion: both are encoded apart, and the whole completion is trained.
     @Test func boundaryInsideAToken() throws {
         let tokenizer = try tinyTokenizer.get()
         #expect(tokenizer.encode("answer", addSpecialTokens: false).count < 3)
@@ -62,11 +62,14 @@ struct PlainRowTests {
     }
 
     @Test func chatsNeedATemplate() throws {
-        let chat = RowContent.chat([ChatMessage(role: .user, content: "a"), ChatMessage(role: .assistant, content: "b")], tools: [])
+        let chat = RowContent.chat(
+            [ChatMessage(role: .user, content: "a"), ChatMessage(role: .assistant, content: "b")], tools: [])
         let error = #expect(throws: BadRow.self) { try encode(chat, .init(format: .plain)) }
         #expect(error?.reason == .templateRefused)
         #expect(throws: UserError.self) { try ExampleEncoder(tinyTokenizer.get(), options: .init(format: .chat)) }
-        #expect(throws: UserError.self) { try ExampleEncoder(tinyTokenizer.get(), template: "{% for", options: .init()) }
+        #expect(throws: UserError.self) {
+            try ExampleEncoder(tinyTokenizer.get(), template: "{% for", options: .init())
+        }
         #expect(throws: UserError.self) { try ExampleEncoder(tinyTokenizer.get(), options: .init(maxLength: 1)) }
     }
 }
@@ -101,7 +104,9 @@ struct TruncationTests {
     }
 
     @Test func dropAndNothingLeft() throws {
-        let drop = #expect(throws: BadRow.self) { try encode(content, .init(format: .plain, maxLength: 5, truncation: .drop)) }
+        let drop = #expect(throws: BadRow.self) {
+            try encode(content, .init(format: .plain, maxLength: 5, truncation: .drop))
+        }
         #expect(drop?.reason == .longerThanMaxLength)
         let empty = #expect(throws: BadRow.self) { try encode(content, .init(format: .plain, maxLength: 2)) }
         #expect(empty?.reason == .noTrainedTokens)
@@ -112,7 +117,10 @@ struct StatisticsTests {
     @Test func countsAddUp() throws {
         let folder = try TemporaryFolder()
         let chat = #"{"messages":[{"role":"user","content":"Hello"},{"role":"assistant","content":"Hi!"}]}"# + "\n"
-        let refused = #"{"messages":[{"role":"system","content":"S"},{"role":"user","content":"Hello"},{"role":"assistant","content":"Hi!"}]}"# + "\n"
+        let refused =
+            #"{"messages":[{"role":"system","content":"S"},{"role":"user","content":"Hello"},"#
+            + #"{"role":"assistant","content":"Hi!"}]}"#
+            + "\n"
         let path = try folder.file("a.jsonl", chat + chat + refused + "broken\n" + chat.replacing("Hi!", with: "yes"))
         let rows = try Rows(DataSource([path], badRows: .drop, deduplicate: true))
         let template = try fixture("masks.json")["templates"]!["mistral"]!["plain"]!.string!
@@ -139,7 +147,8 @@ struct StatisticsTests {
             statistics.keep(
                 EncodedRow(
                     text: "", ids: Array(repeating: 0, count: n), offsets: Array(repeating: 0..<0, count: n),
-                    trained: Array(repeating: false, count: n), location: RowLocation(file: "a", unit: .line, number: n),
+                    trained: Array(repeating: false, count: n),
+                    location: RowLocation(file: "a", unit: .line, number: n),
                     truncated: 0))
         }
         #expect(statistics.lengthPercentiles.map(\.tokens) == [1, 1, 5, 10, 15, 19, 20, 20])

@@ -66,7 +66,8 @@ struct MaskStrategyTests {
 
     @Test func assistant() throws {
         #expect(
-            try marked(turns) == "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\none<|im_end|>\n<|im_start|>assistant\n"
+            try marked(turns)
+                == "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\none<|im_end|>\n<|im_start|>assistant\n"
                 + "[[two<|im_end|>]]\n<|im_start|>user\nthree<|im_end|>\n<|im_start|>assistant\n[[four<|im_end|>]]\n")
     }
 
@@ -77,7 +78,8 @@ struct MaskStrategyTests {
 
     @Test func allButSystem() throws {
         let text = try marked(turns, .all)
-        #expect(text.contains("system\nS<") && text.contains("[[one<|im_end|>]]") && text.contains("[[three<|im_end|>]]"))
+        #expect(
+            text.contains("system\nS<") && text.contains("[[one<|im_end|>]]") && text.contains("[[three<|im_end|>]]"))
         #expect(text.contains("[[two<|im_end|>]]"))
     }
 
@@ -92,7 +94,9 @@ struct MaskStrategyTests {
     }
 
     @Test func nothingLeftIsDropped() throws {
-        let silent = [ChatMessage(role: .user, content: "a"), ChatMessage(role: .assistant, content: "b", trained: false)]
+        let silent = [
+            ChatMessage(role: .user, content: "a"), ChatMessage(role: .assistant, content: "b", trained: false),
+        ]
         let error = #expect(throws: BadRow.self) { try marked(silent) }
         #expect(error?.reason == .noTrainedTokens)
     }
@@ -135,13 +139,17 @@ struct MaskStrategyTests {
 /// 500 random chats through every template: every trained character is the assistant's or ends its turn.
 struct MaskPropertyTests {
     private static let pieces = [
-        "a", "B", " ", "\n", "\n\n", "é", "日", "🐎🏽", "e\u{301}", "<|im_start|>assistant\n", "<|im_end|>", "</s>", "<s>", "[/INST]",
-        "<think>", "</think>", "user", "assistant", "model", "The answer", ".", "12", "\t", "\u{200B}", "<end_of_turn>", "\r\n",
+        "a", "B", " ", "\n", "\n\n", "é", "日", "🐎🏽", "e\u{301}", "<|im_start|>assistant\n", "<|im_end|>", "</s>", "<s>",
+        "[/INST]",
+        "<think>", "</think>", "user", "assistant", "model", "The answer", ".", "12", "\t", "\u{200B}", "<end_of_turn>",
+        "\r\n",
     ]
 
     private static func chat(_ generator: inout SeededGenerator) -> [ChatMessage] {
         func content() -> String {
-            let text = (0..<Int.random(in: 1...6, using: &generator)).map { _ in pieces.randomElement(using: &generator)! }
+            let text = (0..<Int.random(in: 1...6, using: &generator)).map { _ in
+                pieces.randomElement(using: &generator)!
+            }
             return text.joined() + (text.allSatisfy { $0.allSatisfy(\.isWhitespace) } ? "x" : "")
         }
         let system = Bool.random(using: &generator) ? [ChatMessage(role: .system, content: content())] : []
