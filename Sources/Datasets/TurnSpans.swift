@@ -127,14 +127,14 @@ struct ChatRenderer: Sendable {
     private func span(_ turn: Turn) throws(RowFault) -> TurnSpan {
         let isAnswer = turn.message.role == .assistant
         let prompt = isAnswer ? stablePrefix(turn, turn.index, answerHeader: true)?.count : nil
+        let through = turn.isLast ? turn.full : stablePrefix(turn, turn.index + 1, answerHeader: false)
         let content: Range<Int>
-        if hasAnswerHeader, let prompt, let end = contentEnd(turn, from: prompt) {
+        if hasAnswerHeader, let prompt, let end = contentEnd(turn, from: prompt), let through, through.count >= end {
             content = prompt..<end
         } else {
             content = try markedContent(turn)
         }
         let start = try self.start(turn, prompt, content)
-        let through = turn.isLast ? turn.full : stablePrefix(turn, turn.index + 1, answerHeader: false)
         let stable = through.map { $0.count >= content.upperBound } ?? false
         let limit = stable ? through!.count : sharedEnd(turn, from: content.upperBound)
         let span = TurnSpan(

@@ -181,7 +181,6 @@ struct MaskPropertyTests {
                 }
             }
         }
-        print("random chats: \(encoded) encoded, \(dropped) dropped as unproven")
         #expect(encoded > 2000 && dropped * 10 < encoded)
     }
 
@@ -189,10 +188,9 @@ struct MaskPropertyTests {
     /// end token, with white space merged in at either end.
     private static func isAssistants(_ run: String, _ content: String) -> Bool {
         var body = trimmed(run)[...]
-        for end in ["<|im_end|>", "</s>", "<|eot_id|>", "<end_of_turn>"] where body.hasSuffix(end) {
-            body = body.dropLast(end.count)
-            break
-        }
+        let ends = ["<|im_end|>", "</s>", "<|eot_id|>", "<end_of_turn>"]
+        guard let end = ends.first(where: { body.hasSuffix($0) }) else { return false }
+        body = body.dropLast(end.count)
         if body.hasPrefix("<think>\n\n</think>\n\n") { body = body.dropFirst("<think>\n\n</think>\n\n".count) }
         return trimmed(content).hasSuffix(trimmed(String(body)))
     }
