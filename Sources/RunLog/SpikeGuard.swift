@@ -15,8 +15,8 @@ public struct Spike: Sendable, Equatable {
 
     /// "loss 9.12 at step 412 is 11.3 deviations above the median 2.13 of the last 128 steps"
     public func message(window: Int) -> String {
-        "\(quantity) \(significant(value, 3)) at step \(step) is \(decimals(deviations, 1)) deviations above the median "
-            + "\(significant(median, 3)) of the last \(window) steps"
+        "\(quantity) \(significant(value, 3)) at step \(step) is \(decimals(deviations, 1)) deviations above the "
+            + "median \(significant(median, 3)) of the last \(window) steps"
     }
 }
 
