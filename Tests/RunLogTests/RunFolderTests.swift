@@ -177,7 +177,7 @@ private func send(_ number: Int32, until isSeen: () -> Bool) {
         }
     }
 
-    @Test(arguments: [(SIGINT, Int32(130)), (SIGTERM, 143)])
+    @Test(arguments: [(SIGINT, 130), (SIGTERM, 143)] as [(Int32, Int32)])
     func interruptAsksToSaveAndASecondRequestExitsAtOnce(_ second: Int32, _ status: Int32) async {
         await #expect(processExitsWith: .exitCode(status)) { [second = second as Int32] in
             SignalFlags.install()
