@@ -1,0 +1,39 @@
+// What the tests of this target share: fixtures and temporary folders.
+import Formats
+import Glibc
+
+/// A file beside this one in `Fixtures`.
+func fixture(_ name: String) -> String { joinPath(joinPath(parentFolder(of: #filePath), "Fixtures"), name) }
+
+/// Runs `body` with a new empty folder, removed afterwards.
+@discardableResult
+func withTemporaryFolder<Result>(_ body: (String) throws -> Result) throws -> Result {
+    let base = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+    let folder = joinPath(base, "formats-tests-\(getpid())-\(UInt64.random(in: 0...UInt64.max))")
+    try createDirectories(folder)
+    let result = Swift.Result { try body(folder) }
+    try removeTree(folder)
+    return try result.get()
+}
+
+/// The little-endian bytes of `values`.
+func littleEndian<Value: FixedWidthInteger>(_ values: Value...) -> [UInt8] {
+    values.flatMap { value in withUnsafeBytes(of: value.littleEndian) { Array($0) } }
+}
+
+/// Runs `body` with the path of a file of this content.
+@discardableResult
+func withTemporaryFile<Result>(_ bytes: [UInt8], _ name: String, _ body: (String) throws -> Result) throws -> Result {
+    try withTemporaryFolder { folder in
+        let path = joinPath(folder, name)
+        try writeWithoutSync(bytes, to: path)
+        return try body(path)
+    }
+}
+
+/// Overwrites in place and does not wait for the disk: thousands of files in a second.
+func writeWithoutSync(_ bytes: [UInt8], to path: String) throws {
+    let file = try OutputFile(appendingTo: path, keeping: 0)
+    try file.append(bytes)
+    try file.flush()
+}
