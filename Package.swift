@@ -51,10 +51,29 @@ let targets: [Target] = [
     library("Optimizers", ["Tensors", "Layers"]),
     library("ModelFiles", ["Formats", "Tokenizers", "Diagnostics", crypto]),
     library("Checkpoints", ["Formats", "Layers", "Tensors", "Diagnostics"]),
-    library("Models", ["Checkpoints", "Layers", "Tensors", "ModelFiles", "Formats", "Diagnostics"]),
-    tests("TensorsTests", ["Tensors", "Formats"]),
-    tests("LayersTests", ["Layers", "Tensors", "Formats"]),
-    tests("ModelsTests", ["Models", "ModelFiles", "Layers", "Tensors", "Formats", "Diagnostics"]),
+    library("Models", ["Checkpoints", "Layers", "Tensors", "ModelFiles", "Tokenizers", "Formats", "Diagnostics"]),
+    library("Generation", ["Models", "Layers", "Tensors", "Tokenizers"]),
+    .target(name: "TestSupport", dependencies: ["Tensors", "Formats"], path: "Tests/TestSupport", swiftSettings: swiftSettings),
+    tests("TensorsTests", ["Tensors", "Kernels", "TestSupport"]),
+    tests("LayersTests", ["Layers", "Tensors", "Formats", "TestSupport"]),
+    tests("ModelsTests", ["Models", "ModelFiles", "Layers", "Tensors", "Formats", "Diagnostics", "TestSupport"]),
+    library("RecipeData", ["RunConfig", "Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics"]),
+    library(
+        "Recipes",
+        [
+            "RecipeData", "RunConfig", "RunLog", "Datasets", "Tokenizers", "ChatTemplates", "Generation", "Evaluation", "Models",
+            "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "Formats", "Diagnostics",
+        ]),
+    library(
+        "Evaluation",
+        ["Models", "Generation", "Datasets", "ChatTemplates", "Tokenizers", "Tensors", "Formats", "Diagnostics"]),
+    .executableTarget(
+        name: "needletail-engine",
+        dependencies: [
+            "CommandLineInterface", "Recipes", "Evaluation", "Generation", "Models", "ModelFiles", "RecipeData", "RunConfig",
+            "RunLog", "Datasets", "Tokenizers", "ChatTemplates", "Checkpoints", "Tensors", "Formats", "Diagnostics",
+        ],
+        swiftSettings: swiftSettings, linkerSettings: [.unsafeFlags(staticSwift, .when(platforms: [.linux]))]),
     library("Diagnostics"),
     library("Formats", ["Diagnostics"]),
     library("Tokenizers", ["Formats", "Diagnostics"]),
@@ -81,7 +100,7 @@ let targets: [Target] = [
 
 /// While the foundation is laid on several branches, a target whose folder is not there yet is left out (2).
 func exists(_ target: Target) -> Bool {
-    let folder = target.type == .test ? "Tests" : "Sources"
+    let folder = target.type == .test || target.path != nil ? "Tests" : "Sources"
     return FileManager.default.fileExists(atPath: "\(Context.packageDirectory)/\(folder)/\(target.name)")
 }
 

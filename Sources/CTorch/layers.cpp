@@ -95,7 +95,7 @@ at::ScalarType wide(const at::Tensor &x) { return x.scalar_type() == at::kDouble
 struct LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> {
     static at::Tensor forward(
         torch::autograd::AutogradContext *ctx, const at::Tensor &hidden, const at::Tensor &weight, const at::Tensor &labels,
-        int64_t chunk) {
+        const at::Tensor &factors, int64_t chunk) {
         const bool needs_hidden = hidden.requires_grad(), needs_weight = weight.requires_grad();
         auto loss = at::zeros({}, hidden.options().dtype(at::kDouble).requires_grad(false));
         at::Tensor d_hidden, d_weight;
@@ -106,11 +106,12 @@ struct LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy>
             const auto h = hidden.narrow(0, start, rows), y = labels.narrow(0, start, rows).unsqueeze(1);
             auto logits = at::linear(h, weight).to(wide(hidden));  // [rows, V]
             const auto lse = at::logsumexp(logits, 1, /*keepdim=*/true);
-            loss += (lse - logits.gather(1, y)).sum(at::kDouble);
+            const auto f = factors.narrow(0, start, rows).unsqueeze(1);
+            loss += ((lse - logits.gather(1, y)) * f).sum(at::kDouble);
             if (!needs_hidden && !needs_weight) continue;
             logits.sub_(lse).exp_();
             logits.scatter_add_(1, y, at::full_like(y, -1, logits.options()));
-            const auto d_logits = logits.to(weight.scalar_type());
+            const auto d_logits = logits.mul_(f).to(weight.scalar_type());
             if (needs_hidden) d_hidden.narrow(0, start, rows).copy_(at::matmul(d_logits, weight));
             if (needs_weight) d_weight.add_(at::matmul(d_logits.t(), h));
         }
@@ -126,14 +127,20 @@ struct LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy>
         at::Tensor d_hidden, d_weight;
         if (saved[0].defined()) d_hidden = saved[0] * grads[0].to(saved[0].scalar_type());
         if (saved[1].defined()) d_weight = (saved[1] * grads[0]).to(dtype);
-        return {d_hidden, d_weight, {}, {}};
+        return {d_hidden, d_weight, {}, {}, {}};
     }
 };
 
 }  // namespace
 
-ct_status ct_linear_cross_entropy(ct_tensor hidden, ct_tensor weight, ct_tensor labels, int64_t chunk, ct_tensor *out) {
-    return giving(out, [&] { return LinearCrossEntropy::apply(get(hidden), get(weight), get(labels), chunk); });
+ct_status ct_linear_cross_entropy(
+    ct_tensor hidden, ct_tensor weight, ct_tensor labels, ct_tensor factors, int64_t chunk, ct_tensor *out) {
+    return giving(out, [&] {
+        const auto h = get(hidden);
+        auto f = get(factors);
+        if (!f.defined()) f = at::ones({h.size(0)}, h.options().dtype(wide(h)).requires_grad(false));
+        return LinearCrossEntropy::apply(h, get(weight), get(labels), f, chunk);
+    });
 }
 
 ct_status ct_linear_log_probabilities(ct_tensor hidden, ct_tensor weight, ct_tensor labels, int64_t chunk, ct_tensor *out) {

@@ -59,6 +59,12 @@ struct SafetensorsHeader {
         do { try checkLayout(dataStart..<bytes.count) } catch let reason as Reason { throw invalid(reason.text) }
     }
 
+    /// True for the beginning of what can be a safetensors file: a header length that is allowed, then `{`.
+    static func isPlausible(_ beginning: UnsafeRawBufferPointer) -> Bool {
+        guard beginning.count >= 9, beginning[8] == UInt8(ascii: "{") else { return false }
+        return UInt64(littleEndian: beginning.loadUnaligned(as: UInt64.self)) <= UInt64(maxHeaderBytes)
+    }
+
     private struct Reason: Error { let text: String }
 
     private static func metadata(_ value: JSONValue) throws -> [(String, String)] {

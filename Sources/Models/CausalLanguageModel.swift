@@ -33,11 +33,15 @@ extension CausalLanguageModel {
     ///
     /// - Parameters:
     ///   - labels: the id that follows each token, -100 where none is trained; `[N]`
-    ///   - weightedBy: factor on the sum (1 / trained tokens of the whole optimizer step)
+    ///   - factors: what each row's term is multiplied by, `[N]`; ones when nil.
     /// - Returns: a scalar.
-    public func lossSum(_ ids: [Int32], labels: [Int32], documentStarts: [Int]) -> Tensor {
+    public func lossSum(_ ids: [Int32], labels: [Int32], documentStarts: [Int], factors: [Double]? = nil) -> Tensor {
         let (hidden, targets) = trainedRows(ids, labels, documentStarts)
-        return linearCrossEntropySum(hidden, headWeight.converted(to: hidden.dtype), labels: targets)
+        let kept = factors.map { factors in
+            Tensor(labels.indices.filter { labels[$0] >= 0 }.map { factors[$0] }, on: device)
+                .to(hidden.dtype == .float64 ? .float64 : .float32)
+        }
+        return linearCrossEntropySum(hidden, headWeight.converted(to: hidden.dtype), labels: targets, factors: kept)
     }
 
     /// `log p(label)` in nats for every row that has a label, in order, fp32 at least, without gradients.

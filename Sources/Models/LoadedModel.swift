@@ -5,6 +5,7 @@ public import Formats
 public import Layers
 public import ModelFiles
 public import Tensors
+public import Tokenizers
 
 /// A model in memory with what is needed to write it back.
 public final class LoadedModel {
@@ -87,6 +88,15 @@ public final class LoadedModel {
             object["vocab_size"] = .init(size)
             config = .object(object)
         }
+    }
+
+    /// Ids at which an answer ends: generation_config.json's, else config.json's, and the tokenizer's own.
+    public func endTokens(_ tokenizer: Tokenizer) throws -> Set<Int32> {
+        let file = joinPath(reference.baseFolder, "generation_config.json")
+        let listed = fileExists(file) ? try readJSONFile(file)["eos_token_id"] : nil
+        let value = listed ?? config["eos_token_id"] ?? .null
+        let ids = value.array?.compactMap(\.int) ?? value.int.map { [$0] } ?? []
+        return Set(ids.compactMap { Int32(exactly: $0) } + [tokenizer.eosToken?.id].compactMap { $0 })
     }
 
     /// Tokens per document, as config.json says.

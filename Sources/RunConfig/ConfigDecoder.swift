@@ -34,7 +34,8 @@ struct TreeDecoder: Decoder {
 
     func container<Key: CodingKey>(keyedBy type: Key.Type) throws -> KeyedDecodingContainer<Key> {
         var section = tree
-        if case .map = tree.kind {} else {
+        if case .map = tree.kind {
+        } else {
             record.note(path, "expected a section of keys, found \(tree.found)", tree.place)
             section = fallback ?? ConfigTree(.map([]))
         }
@@ -50,7 +51,9 @@ struct TreeDecoder: Decoder {
             return ListReader(items: [tree], path: path, record: record)
         default:
             record.note(path, "expected a list, found \(tree.found)", tree.place)
-            guard case .list(let items)? = fallback?.kind else { return ListReader(items: [], path: path, record: record) }
+            guard case .list(let items)? = fallback?.kind else {
+                return ListReader(items: [], path: path, record: record)
+            }
             return ListReader(items: items, path: path, record: record)
         }
     }

@@ -148,10 +148,11 @@ public enum ConfigLoader {
         let ordered = record.problems.enumerated().sorted {
             (order($0.element.place), $0.offset) < (order($1.element.place), $1.offset)
         }
-        return ConfigError(lines: ordered.map { _, entry in
-            [entry.place?.description, entry.problem.key.isEmpty ? nil : entry.problem.key, entry.problem.message]
-                .compactMap { $0 }.joined(separator: ": ")
-        })
+        return ConfigError(
+            lines: ordered.map { _, entry in
+                [entry.place?.description, entry.problem.key.isEmpty ? nil : entry.problem.key, entry.problem.message]
+                    .compactMap { $0 }.joined(separator: ": ")
+            })
     }
 
     private static func order(_ place: Place?) -> Int {

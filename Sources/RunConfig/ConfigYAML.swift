@@ -27,7 +27,8 @@ func parseYAML(_ text: String, source: String, numbersLines: Bool = true) throws
         throw YAMLProblem(place: place(nil), message: "longer than 1 MiB, which no configuration is")
     }
     guard aliasCount(text) <= maxAliases else {
-        throw YAMLProblem(place: place(nil), message: "more than \(maxAliases) YAML aliases (*name); write the values out")
+        throw YAMLProblem(
+            place: place(nil), message: "more than \(maxAliases) YAML aliases (*name); write the values out")
     }
     let root: Node?
     do {

@@ -70,7 +70,7 @@ public struct SFTConfig: RecipeConfig {
     public static let mayChangeOnResume: Set<String> = [
         "output", "threads", "model.path", "model.base", "data.train", "data.validation", "data.template",
         "adapter.continue_from", "training.log_every", "training.save_every", "training.keep_checkpoints",
-        "training.sample_prompts", "training.sample_every",
+        "training.sample_prompts", "training.sample_every", "training.record_batches",
     ]
 }
 
@@ -83,7 +83,7 @@ public struct ModelSection: Codable, Sendable, Equatable {
     public var path = ""
     /// The base of an adapter folder that names none, or one that has moved.
     public var base: String?
-    public var dtype = Precision.fp32
+    public var dtype = Precision.auto
 
     public init() {}
 

@@ -43,6 +43,10 @@ public struct TrainingSection: Codable, Sendable, Equatable {
     /// Steps between samples; null: at every validation.
     public var sampleEvery: Int?
 
+    /// Writes every step's tokens to `batches.jsonl` and the untrained adapter to `initial_adapter/`, so that another
+    /// program can repeat the run.
+    public var recordBatches = false
+
     public var onNonfinite = OnNonfinite.stop
     public var onSpike = OnSpike.log
     /// Steps that spikes are measured against.

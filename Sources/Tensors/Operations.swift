@@ -130,13 +130,17 @@ public func maskedAttention(_ q: Tensor, _ k: Tensor, _ v: Tensor, mask: Tensor,
     }
 }
 
-/// `Σ -log softmax(hidden weightᵀ)[label]` over rows: hidden `[M, D]`, weight `[V, D]`, labels int64 `[M]`.
+/// `Σ -log softmax(hidden weightᵀ)[label] · factor` over rows: hidden `[M, D]`, weight `[V, D]`, labels int64 `[M]`,
+/// factors `[M]` in the dtype of the result, ones when nil.
 ///
 /// Exact; `chunk` rows of fp32 logits exist at a time, and none are kept for backward (Liger, arXiv:2410.10989, 3.2).
 /// - Returns: a scalar, fp32 (fp64 for fp64 input).
-public func linearCrossEntropySum(_ hidden: Tensor, _ weight: Tensor, labels: Tensor, chunk: Int = 256) -> Tensor {
-    perform("linearCrossEntropySum", hidden, weight, labels) {
-        ct_linear_cross_entropy(hidden.handle, weight.handle, labels.handle, Int64(chunk), &$0)
+public func linearCrossEntropySum(
+    _ hidden: Tensor, _ weight: Tensor, labels: Tensor, factors: Tensor? = nil, chunk: Int = 256
+) -> Tensor {
+    perform("linearCrossEntropySum", hidden, weight, labels, factors) {
+        ct_linear_cross_entropy(
+            hidden.handle, weight.handle, labels.handle, factors?.handle ?? ct_tensor(impl: nil), Int64(chunk), &$0)
     }
 }
 

@@ -23,7 +23,7 @@ struct BPE: Sendable {
         self.ignoreMerges = ignoreMerges
         self.unknownID = unknownID
         self.fuseUnknown = fuseUnknown
-        rawIndex = ignoreMerges ? ByteStringIndex(vocabulary.raw) : nil
+        rawIndex = ignoreMerges ? vocabulary.rawIndex() : nil
         hasAllBytes = vocabulary.byteIDs.allSatisfy { $0 >= 0 }
     }
 

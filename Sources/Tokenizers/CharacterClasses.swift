@@ -16,6 +16,8 @@ struct CharacterClass: OptionSet {
     static let upperish = CharacterClass(rawValue: 16)
     /// `[\p{Ll}\p{Lm}\p{Lo}\p{M}]`
     static let lowerish = CharacterClass(rawValue: 32)
+    /// A text without any such character is in normal form C.
+    static let normalFormMatters = CharacterClass(rawValue: 64)
 
     /// One byte a code point, spread once a process from the committed runs (0.2 ms, 1.1 MB, never freed).
     nonisolated(unsafe) static let table: UnsafePointer<UInt8> = {

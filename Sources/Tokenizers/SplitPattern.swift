@@ -13,27 +13,39 @@ enum SplitPattern: Equatable, Sendable {
     /// Tekken and o200k: words split where lower case turns upper case; contractions stay with their word in o200k.
     case cased(digits: Int, contractions: Bool)
 
+    /// The pattern as `tokenizer.json` spells it.
+    var regex: String {
+        let contraction = "(?i:'s|'t|'re|'ve|'m|'ll|'d)", sign = #"[^\r\n\p{L}\p{N}]?"#
+        let upper = #"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"#, lower = #"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"#
+        let signs = #"| ?[^\s\p{L}\p{N}]+"#, blanks = #"|\s*[\r\n]+|\s+(?!\S)|\s+"#
+        func numbers(_ digits: Int) -> String { digits == 1 ? #"\p{N}"# : #"\p{N}{1,\#(digits)}"# }
+        switch self {
+        case .gpt2: return #"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#
+        case .llama(let digits):
+            return contraction + "|" + sign + #"\p{L}+|"# + numbers(digits) + signs + #"[\r\n]*"# + blanks
+        case .cased(let digits, let contractions):
+            let end = (contractions ? contraction + "?" : "") + "|"
+            return sign + upper + "*" + lower + "+" + end + sign + upper + "+" + lower + "*" + end + numbers(digits) + signs
+                + #"[\r\n/]*"# + blanks
+        }
+    }
+
+    /// The patterns that scanners exist for.
+    static let all: [SplitPattern] = [
+        .gpt2, .llama(digits: 3), .llama(digits: 1), .cased(digits: 1, contractions: false),
+        .cased(digits: 3, contractions: true),
+    ]
+
     /// The pattern that a `Split` names, if a scanner for it exists.
     init?(regex: String) {
-        let contractions = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-        let upper = #"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"#, lower = #"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"#
-        let sign = #"[^\r\n\p{L}\p{N}]?"#, blanks = #"|\s*[\r\n]+|\s+(?!\S)|\s+"#
-        func llama(_ numbers: String) -> String {
-            contractions + "|" + sign + #"\p{L}+|"# + numbers + #"| ?[^\s\p{L}\p{N}]+[\r\n]*"# + blanks
-        }
-        func cased(_ numbers: String, _ suffix: String) -> String {
-            sign + upper + "*" + lower + "+" + suffix + "|" + sign + upper + "+" + lower + "*" + suffix + "|" + numbers
-                + #"| ?[^\s\p{L}\p{N}]+[\r\n/]*"# + blanks
-        }
-        switch ExactString(regex) {
-        case ExactString(#"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#),
-            ExactString(#"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#):
+        // The same set of words, written shorter in some files.
+        let shortGPT2 = #"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#
+        if ExactString(regex) == ExactString(shortGPT2) {
             self = .gpt2
-        case ExactString(llama(#"\p{N}{1,3}"#)): self = .llama(digits: 3)
-        case ExactString(llama(#"\p{N}"#)): self = .llama(digits: 1)
-        case ExactString(cased(#"\p{N}"#, "")): self = .cased(digits: 1, contractions: false)
-        case ExactString(cased(#"\p{N}{1,3}"#, contractions + "?")): self = .cased(digits: 3, contractions: true)
-        default: return nil
+        } else if let known = Self.all.first(where: { ExactString($0.regex) == ExactString(regex) }) {
+            self = known
+        } else {
+            return nil
         }
     }
 

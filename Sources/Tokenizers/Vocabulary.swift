@@ -83,17 +83,23 @@ struct ByteStringIndex: Sendable {
     private var slots: [Int32] = []
     private var mask = 0
 
-    init(_ strings: ByteStrings) {
+    /// An id whose string an earlier id has too; the earlier one is found.
+    private(set) var repeated: Int32?
+
+    init(_ strings: ByteStrings, where isIndexed: (Int32) -> Bool = { _ in true }) {
         var capacity = 16
         while capacity < strings.count * 2 { capacity *= 2 }
         slots = [Int32](repeating: -1, count: capacity)
         mask = capacity - 1
         strings.bytes.withUnsafeBufferPointer { all in
             for id in 0..<Int32(strings.count) {
-                guard let range = strings[id] else { continue }
-                var slot = hash(UnsafeBufferPointer(rebasing: all[range]))
-                while slots[slot] >= 0 { slot = (slot + 1) & mask }
-                slots[slot] = id
+                guard let range = strings[id], isIndexed(id) else { continue }
+                var slot = hash(UnsafeBufferPointer(rebasing: all[range])), isNew = true
+                while isNew, slots[slot] >= 0 {
+                    isNew = !all[range].elementsEqual(all[strings[slots[slot]]!])
+                    slot = (slot + 1) & mask
+                }
+                if isNew { slots[slot] = id } else { repeated = repeated ?? id }
             }
         }
     }
@@ -119,10 +125,12 @@ struct ByteStringIndex: Sendable {
 
 /// The tokens of the model: their texts as the file spells them and the bytes these stand for.
 struct Vocabulary: Sendable {
-    private(set) var texts = ByteStrings()
+    let texts: ByteStrings
     /// Bytes by id: the text taken through the byte alphabet, or the text itself where it does not belong to it.
-    private(set) var raw = ByteStrings()
-    private var index: ByteStringIndex
+    let raw: ByteStrings
+    /// Whether the token with this id is spelled in the byte alphabet; only such tokens come out of the model.
+    private let isSpelled: [Bool]
+    private let index: ByteStringIndex
     /// Number of tokens, which the next added token's id follows.
     let count: Int
     /// Id of each single byte, -1 where the vocabulary has none.
@@ -133,6 +141,7 @@ struct Vocabulary: Sendable {
 
     /// - Throws: `UserError` naming the token for a negative, huge or repeated id or a repeated text.
     init(_ tokens: some Sequence<(text: String, id: Int)>, count: Int, where file: String) throws {
+        var texts = ByteStrings(), raw = ByteStrings(), isSpelled: [Bool] = []
         texts.reserve(strings: count, bytes: count * 8)
         raw.reserve(strings: count, bytes: count * 8)
         for (text, id) in tokens {
@@ -140,18 +149,25 @@ struct Vocabulary: Sendable {
                 throw UserError("\(file): token \(quoted(text)) has id \(id); ids from 0 to \(Self.maxID) are possible")
             }
             guard texts[Int32(id)] == nil else { throw UserError("\(file): id \(id) is given to two tokens") }
+            while isSpelled.count <= id { isSpelled.append(false) }
             var text = text
             text.withUTF8 { utf8 in
                 texts.set(Int32(id)) { $0.append(contentsOf: utf8) }
                 raw.set(Int32(id)) { bytes in
-                    if !ByteAlphabet.appendBytes(of: utf8, to: &bytes) { bytes.append(contentsOf: utf8) }
+                    isSpelled[id] = ByteAlphabet.appendBytes(of: utf8, to: &bytes)
+                    if !isSpelled[id] { bytes.append(contentsOf: utf8) }
                 }
             }
         }
+        (self.texts, self.raw, self.isSpelled) = (texts, raw, isSpelled)
         self.count = count
         index = ByteStringIndex(texts)
+        if let repeated = index.repeated { throw UserError("\(file): id \(repeated) has the text of another id") }
         for byte in 0..<256 { byteIDs[byte] = id(of: ByteAlphabet.spell([UInt8(byte)])) ?? -1 }
     }
+
+    /// Ids by raw bytes.
+    func rawIndex() -> ByteStringIndex { ByteStringIndex(raw, where: { isSpelled[Int($0)] }) }
 
     var maxID: Int32 { Int32(texts.count) - 1 }
 
@@ -169,3 +185,10 @@ struct Vocabulary: Sendable {
 
 /// A token in a message: in quotes, shortened, on one line.
 func quoted(_ text: String) -> String { JSONValue.string(String(text.unicodeScalars.prefix(40))).serialized() }
+
+extension Vocabulary {
+    /// Blanks at the edges of a token's text as `trim_offsets` counts them.
+    func blankEdges(of id: Int32) -> (before: Int, after: Int) {
+        text(of: id).map { Tokenizers.blankEdges(of: $0) } ?? (0, 0)
+    }
+}

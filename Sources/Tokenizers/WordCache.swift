@@ -1,7 +1,7 @@
 // Ids of recent words: a fixed block of memory, one cache line a word, the newer word wins its slot.
 
 /// What one encoding thread works with; taken from a pool, never shared while in use.
-final class Scratch {
+final class Scratch: @unchecked Sendable {  // the pool hands each to one caller at a time
     let cache = WordCache()
     /// Room for one short word.
     let ids = UnsafeMutablePointer<Int32>.allocate(capacity: 64)
@@ -16,7 +16,7 @@ final class Scratch {
 }
 
 /// 2^15 words of at most 31 bytes and 7 tokens: 2 MB, whatever the text.
-final class WordCache {
+final class WordCache: @unchecked Sendable {  // part of one Scratch
     static let maxBytes = 31
     private static let maxTokens = 7, bits = 15
 

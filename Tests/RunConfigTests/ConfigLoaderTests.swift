@@ -72,7 +72,8 @@ private let cases: [Case] = [
     Case(
         yaml: "adapter:\n  rank: 4\n  rank: 8\n",
         lines: ["c.yaml:2: rank: written more than once in one section"]),
-    Case(yaml: "", overrides: valid + ["adapter.rank=1", "adapter.rank=2"],
+    Case(
+        yaml: "", overrides: valid + ["adapter.rank=1", "adapter.rank=2"],
         lines: ["command line: adapter.rank: given more than once"]),
     Case(yaml: "", overrides: valid + ["rank"], lines: ["command line: \"rank\" is not key=value"]),
     Case(
@@ -127,7 +128,8 @@ private let cases: [Case] = [
     @Test(arguments: cases) func message(_ item: Case) { #expect(problems(item.yaml, item.overrides) == item.lines) }
 
     @Test func manyProblemsOfDifferentKindsAtOnce() {
-        let lines = problems("adapter: {method: x, rank: y}\ntrainin: {}\noutput: ''", ["model.path=m", "data.trian=a"])
+        let lines = problems(
+            "adapter: {method: x, rank: y}\ntrainin: {}\noutput: ''", ["model.path=m", "data.trian=a"])
         #expect(lines.count == 6, "\(lines)")
         #expect(lines.contains("c.yaml:2: trainin: unknown key; did you mean training?"))
     }
@@ -197,13 +199,16 @@ private let cases: [Case] = [
     }
 
     @Test func aliasesAndMerging() throws {
-        let config = try load("schedule: &s {name: cosine}\ndata: {column_map: &m {a: b}}\nadapter: {<<: {rank: 3}, alpha: 1}")
+        let config = try load(
+            "schedule: &s {name: cosine}\ndata: {column_map: &m {a: b}}\nadapter: {<<: {rank: 3}, alpha: 1}")
         #expect(config.adapter.rank == 3 && config.schedule.name == .cosine)
     }
 
     @Test func aliasBombIsRefusedAtOnce() {
         var yaml = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
-        for i in 1...4 { yaml += "a\(i): &a\(i) [\(Array(repeating: "*a\(i - 1)", count: 7).joined(separator: ", "))]\n" }
+        for i in 1...4 {
+            yaml += "a\(i): &a\(i) [\(Array(repeating: "*a\(i - 1)", count: 7).joined(separator: ", "))]\n"
+        }
         #expect(problems(yaml)[0].contains("more than 10000 values"), "\(problems(yaml))")
         for i in 5...9 { yaml += "a\(i): &a\(i) {*a\(i - 1) : 1, b: *a\(i - 1)}\n" }
         let started = ContinuousClock.now
@@ -220,7 +225,9 @@ private let cases: [Case] = [
     @Test func resolvedConfigurationReproducesItself() throws {
         var config = try load("", valid).resolved()
         config.data.columnMap = ["b": "x: y", "a": "#no\n\t\"q\" \u{7}é\u{2028}"]
-        config.data.train = ["1e-5", "no", "", "a b", "-", "[x]", "null", "~", "*x", "C:\\x", "日本"].filter { !$0.isEmpty }
+        config.data.train = ["1e-5", "no", "", "a b", "-", "[x]", "null", "~", "*x", "C:\\x", "日本"].filter {
+            !$0.isEmpty
+        }
         config.training.samplePrompts = ["a: b", " lead", "trail ", "{}", "'"]
         config.training.seed = .max
         config.optimizer.learningRate = 0.1 + 0.2

@@ -94,9 +94,11 @@ ct_status ct_document_attention(
     ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, size_t documents, int64_t window, double scale, ct_tensor *out);
 /* q [B, H, T, E]; k, v [B, K, S, E]; mask [B or 1, 1, T, S] bool, true where a key is seen. -> [B, H, T, E] */
 ct_status ct_masked_attention(ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask, double scale, ct_tensor *out);
-/* Sum over rows of -log softmax(hidden weight^T)[label]; hidden [M, D], weight [V, D], labels [M] int64.
+/* Sum over rows of -log softmax(hidden weight^T)[label] * factor; hidden [M, D], weight [V, D], labels [M] int64,
+   factors [M] in fp32 (fp64 for fp64 input) or null for ones.
    `chunk` rows of logits exist at a time; the gradients are computed with them, so no logits are kept. */
-ct_status ct_linear_cross_entropy(ct_tensor hidden, ct_tensor weight, ct_tensor labels, int64_t chunk, ct_tensor *out);
+ct_status ct_linear_cross_entropy(
+    ct_tensor hidden, ct_tensor weight, ct_tensor labels, ct_tensor factors, int64_t chunk, ct_tensor *out);
 /* log softmax(hidden weight^T)[label] per row, fp32 (fp64 for fp64), no gradient. -> [M] */
 ct_status ct_linear_log_probabilities(ct_tensor hidden, ct_tensor weight, ct_tensor labels, int64_t chunk, ct_tensor *out);
 
