@@ -81,7 +81,11 @@ let targets: [Target] = [
     library("Datasets", ["Tokenizers", "ChatTemplates", "Formats", "Diagnostics", crypto]),
     library("RunConfig", ["Diagnostics", "Yams"]),
     library("RunLog", ["Formats", "Diagnostics", crypto]),
-    library("CommandLineInterface", ["RunConfig", "Formats", "Diagnostics", argumentParser]),
+    library(
+        "CommandLineInterface",
+        [
+            "Datasets", "ModelFiles", "RunConfig", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics", argumentParser,
+        ]),
     .executableTarget(
         name: "needletail", dependencies: ["CommandLineInterface"], swiftSettings: swiftSettings,
         linkerSettings: [.unsafeFlags(staticSwift, .when(platforms: [.linux]))]),
