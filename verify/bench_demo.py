@@ -9,8 +9,8 @@ each way of making batches in its own process, and its fastest counts:
   packed    one sequence a step, documents kept apart by a block-diagonal mask and their own positions
   trained   packed, and logits only where there is a label (`logits_to_keep`)
 Documents come from the run's `batches.jsonl` when it was recorded, else from `--rows` (rows of the `evals` package)
-with the model's chat template. Needletail is measured in the same session: the run's config for a few steps in a new folder,
-and what `summary.json` says. Tokens are real tokens, never padding.
+with the model's chat template. Needletail is measured in the same session: the run's config for a few steps in a new
+folder, and what `summary.json` says. Tokens are real tokens, never padding.
 """
 
 import json
