@@ -153,7 +153,7 @@ struct GGUFCase: Sendable, CustomTestStringConvertible {
         try withTemporaryFolder { folder in
             for length in 0..<whole.count {
                 let path = joinPath(folder, "x.gguf")
-                try writeWithoutSync(Array(whole.prefix(length)), to: path)
+                try writeAnew(Array(whole.prefix(length)), to: path)
                 #expect(throws: (any Error).self, "\(length) bytes") { try GGUFFile(path: path) }
             }
         }

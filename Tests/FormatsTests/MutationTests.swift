@@ -56,7 +56,7 @@ struct SeededGenerator: RandomNumberGenerator {
         try withTemporaryFolder { folder in
             let path = joinPath(folder, "x")
             for round in 0..<count {
-                try writeWithoutSync(mutate(valid, &random), to: path)
+                try writeAnew(mutate(valid, &random), to: path)
                 do {
                     try read(path)
                     readable += 1

@@ -122,7 +122,7 @@ private func entry(_ dtype: String = "F32", _ shape: String = "[2]", _ offsets: 
         try withTemporaryFolder { folder in
             for length in 0..<whole.count {
                 let path = joinPath(folder, "x.safetensors")
-                try writeWithoutSync(Array(whole.prefix(length)), to: path)
+                try writeAnew(Array(whole.prefix(length)), to: path)
                 #expect(throws: (any Error).self, "\(length) bytes") { try SafetensorsFile(path: path) }
             }
         }

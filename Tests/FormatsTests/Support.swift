@@ -31,9 +31,16 @@ func withTemporaryFile<Result>(_ bytes: [UInt8], _ name: String, _ body: (String
     }
 }
 
-/// Overwrites in place and does not wait for the disk: thousands of files in a second.
+/// Overwrites in place and does not wait for the disk.
 func writeWithoutSync(_ bytes: [UInt8], to path: String) throws {
     let file = try OutputFile(appendingTo: path, keeping: 0)
     try file.append(bytes)
     try file.flush()
+}
+
+/// As `writeWithoutSync`, but a new file: file systems wait for the disk when a file that was cut to nothing is closed,
+/// which thousands of them would feel.
+func writeAnew(_ bytes: [UInt8], to path: String) throws {
+    try removeTree(path)
+    try writeWithoutSync(bytes, to: path)
 }
