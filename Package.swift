@@ -98,7 +98,7 @@ let targets: [Target] = [
     tests("RunLogTests", ["RunLog", "Formats", "Diagnostics"]),
 ]
 
-/// While the foundation is laid on several branches, a target whose folder is not there yet is left out (4).
+/// While the foundation is laid on several branches, a target whose folder is not there yet is left out (5).
 func exists(_ target: Target) -> Bool {
     let folder = target.type == .test || target.path != nil ? "Tests" : "Sources"
     return FileManager.default.fileExists(atPath: "\(Context.packageDirectory)/\(folder)/\(target.name)")

@@ -2,6 +2,8 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <dlfcn.h>
 #include <torch/version.h>
 
 #include "shim.h"
@@ -55,7 +57,16 @@ const char *ct_cpu_capability(void) {
     static const std::string text = at::get_cpu_capability();
     return text.c_str();
 }
-bool ct_cuda_available(void) { return at::hasCUDA(); }
+bool ct_cuda_available(void) {
+    // Its static initializers register the CUDA back end; absent from CPU builds.
+    static const bool loaded = dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) != nullptr;
+    return loaded && at::hasCUDA() && at::detail::getCUDAHooks().deviceCount() > 0;
+}
+
+// Whether a back end's class is in the loaded libraries.
+bool ct_has_gloo(void) { return dlsym(RTLD_DEFAULT, "_ZTVN4c10d16ProcessGroupGlooE") != nullptr; }
+bool ct_has_nccl(void) { return dlsym(RTLD_DEFAULT, "_ZTVN4c10d16ProcessGroupNCCLE") != nullptr; }
+bool ct_has_mpi(void) { return dlsym(RTLD_DEFAULT, "_ZTVN4c10d15ProcessGroupMPIE") != nullptr; }
 void ct_set_threads(int32_t count) { at::set_num_threads(count); }
 int32_t ct_threads(void) { return at::get_num_threads(); }
 int64_t ct_live_handles(void) { return live_handles.load(); }

@@ -67,6 +67,18 @@ public struct DataRow: Sendable, Equatable {
     public let content: RowContent
     public let location: RowLocation
 
+    /// Reads one row of a known kind.
+    ///
+    /// - Throws: `BadRow` naming place, field and reason.
+    public init(parsing row: JSONValue, as kind: RowKind, location: RowLocation) throws {
+        do throws(RowFault) {
+            guard let object = row.object else { throw RowFault(.notAnObject, "is \(row.kind); an object is needed") }
+            self.init(try RowParser(kind: kind, columns: .identity).parse(object), location: location)
+        } catch {
+            throw BadRow(error, source: "", location: location)
+        }
+    }
+
     public init(_ content: RowContent, location: RowLocation) { (self.content, self.location) = (content, location) }
 
     /// One line of a JSONL file.

@@ -57,9 +57,13 @@ public enum RowKind: String, Sendable, Codable, CaseIterable {
 public struct ColumnMap: Sendable, Equatable {
     private let columns: [String: String]
 
+    /// Every field from the column of its own name.
+    static let identity = ColumnMap()
+    private init() { columns = [:] }
+
     /// - Parameter columns: field to column of the file.
     /// - Throws: `UserError` for a field that no kind of row has.
-    public init(_ columns: [String: String] = [:], source: String = "") throws {
+    public init(_ columns: [String: String], source: String = "") throws {
         for field in columns.keys.sorted() where !RowKind.allColumns.contains(field) {
             let near = nearestName(to: field, among: RowKind.allColumns).map { "; did you mean \($0)?" } ?? ""
             let text = "column_map: \(quoted(field)) is not a field of any kind of row\(near)"

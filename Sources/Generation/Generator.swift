@@ -1,7 +1,7 @@
 // Writing text: several prompts at once, each with its own length, over one KV cache.
-public import Layers
+internal import Layers
 public import Models
-public import Tensors
+internal import Tensors
 public import Tokenizers
 
 /// Why an answer ended.
@@ -51,12 +51,15 @@ public final class Generator {
     ///
     /// - Parameters:
     ///   - prompts: ids, each non-empty and shorter than the model's context.
+    ///   - firstIndex: the first prompt's number; a prompt's draws depend on its number, not on the batch it is in.
     ///   - onText: told each new piece of text with its prompt's index as it is final.
     public func answers(
-        to prompts: [[Int32]], _ settings: GenerationSettings, onText: (Int, String) -> Void = { _, _ in }
+        to prompts: [[Int32]], _ settings: GenerationSettings, firstIndex: Int = 0,
+        onText: (Int, String) -> Void = { _, _ in }
     ) -> [Answer] {
-        stride(from: 0, to: prompts.count, by: max(1, settings.batch)).flatMap { start in
-            batch(Array(prompts[start..<min(prompts.count, start + max(1, settings.batch))]), start, settings, onText)
+        stride(from: 0, to: prompts.count, by: settings.batch).flatMap { start in
+            let end = min(prompts.count, start + settings.batch)
+            return batch(Array(prompts[start..<end]), firstIndex + start, settings, onText)
         }
     }
 

@@ -1,6 +1,6 @@
 // From the section `data` of a configuration to tokenized rows for training and judging. No tensors.
 public import Datasets
-public import Diagnostics
+internal import Diagnostics
 internal import ChatTemplates
 internal import Formats
 public import RunConfig

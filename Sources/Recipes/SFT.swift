@@ -19,11 +19,23 @@ public enum SFT {
     /// - Returns: `success`, or the status to exit with when a signal asked to stop and the run was saved.
     /// - Throws: `UserError` for configuration, data, model and disk.
     public static func run(_ config: SFTConfig, commandLine: [String], isDryRun: Bool = false) throws -> ExitStatus {
-        let inputs = try SFTInputs(config)
         if isDryRun {
-            try inputs.describe().forEach { ProgressLine.print($0) }
+            try SFTInputs(config).describe().forEach { ProgressLine.print($0) }
             return .success
         }
+        return try train(config, commandLine: commandLine).status
+    }
+
+    /// How a training ended; the figures count all starts of the run.
+    struct Outcome {
+        var status: ExitStatus
+        /// Tokens computed, and those of them that were labels.
+        var tokens: Int, trainedTokens: Int
+        var seconds: Double
+    }
+
+    static func train(_ config: SFTConfig, commandLine: [String]) throws -> Outcome {
+        let inputs = try SFTInputs(config)
         SignalFlags.install()
         let run = try inputs.openRun(commandLine)
         defer { run.finish() }
@@ -46,10 +58,10 @@ public enum SFT {
             session.advance(plan)
             try session.report(loss: loss, norm: norm, learningRate: schedule(session.step - 1), plan, clock)
             try session.judge()
-            if let status = try session.saveAsAsked() { return status }
+            if let status = try session.saveAsAsked() { return session.outcome(status) }
         }
         try session.complete()
-        return .success
+        return session.outcome(.success)
     }
 }
 

@@ -56,21 +56,20 @@ struct SFTInputs {
 
     /// Creates or takes up the run folder; a folder made from something else is refused with the differences.
     func openRun(_ commandLine: [String]) throws -> RunFolder {
-        let yaml = try ConfigLoader.yaml(config)
+        let yaml = config.yaml
         var hashes = data.sources.map { (name: $0.name, sha256: $0.fingerprint.sha256) }
         hashes.append(("tokenizer", sha256(ofBytes: tokenizer.fingerprintBytes)))
         hashes.append(("base", try reference.baseHash()))
         if let adapter = reference.adapterFolder { hashes.append(("adapter", try sha256(ofFile: joinPath(adapter, "adapter_model.safetensors")))) }
         if let adapter = config.adapter.continueFrom { hashes.append(("adapter.continue_from", try sha256(ofFile: joinPath(adapter, "adapter_model.safetensors")))) }
         let identity = RunIdentity(
-            config: try ConfigLoader.flat(config).map { (key: $0.key, value: $0.value) }, hashes: hashes,
+            config: config.flattened, hashes: hashes,
             mayChange: SFTConfig.mayChangeOnResume)
-        let record = JSONObject([
-            ("versions", ["needletail": .string(programVersion), "libtorch": .string(Engine.version)]),
-            ("machine", ["cpu_capability": .string(Engine.cpuCapability), "threads": .init(Engine.threads)]),
-            ("seeds", ["training": .string("\(config.training.seed)"), "data": .string("\(config.data.seed)")]),
-            ("command", .array(commandLine.map { .string($0) })),
-        ])
+        var record = JSONObject()
+        record["versions"] = ["needletail": .string(programVersion), "libtorch": .string(Engine.version)]
+        record["machine"] = ["cpu_capability": .string(Engine.cpuCapability), "threads": .init(Engine.threads)]
+        record["seeds"] = ["training": .string("\(config.training.seed)"), "data": .string("\(config.data.seed)")]
+        record["command"] = .array(commandLine.map { .string($0) })
         return try RunFolder(path: config.output, identity: identity, configYAML: yaml, record: record)
     }
 }

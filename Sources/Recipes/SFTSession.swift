@@ -1,12 +1,15 @@
 // One fine-tuning run under way: gradients, guards, reports, judging, saving, resuming.
+internal import Checkpoints
 internal import Datasets
 internal import Diagnostics
 internal import Evaluation
 internal import Formats
 internal import Generation
+internal import Layers
 internal import ModelFiles
 internal import Models
 internal import Optimizers
+internal import RecipeData
 internal import RunConfig
 internal import RunLog
 internal import Tensors
@@ -16,6 +19,7 @@ final class SFTSession {
     private(set) var step = 0
     private(set) var stoppedEarly = false
     private var trainedTokens = 0
+    private var tokens = 0
     private var seconds = 0.0
     private var spikes: SpikeGuard
     private var finiteness: NonFiniteGuard
@@ -136,6 +140,7 @@ final class SFTSession {
     func advance(_ plan: StepPlan) {
         step += 1
         trainedTokens += plan.trainedTokens
+        tokens += plan.tokens
     }
 
     // MARK: reports
@@ -234,7 +239,7 @@ final class SFTSession {
 
     private func state() throws -> JSONValue {
         [
-            "step": .init(step), "optimizer_steps": .init(optimizer.steps), "trained_tokens": .init(trainedTokens),
+            "step": .init(step), "optimizer_steps": .init(optimizer.steps), "trained_tokens": .init(trainedTokens), "tokens": .init(tokens),
             "train_seconds": .init(seconds), "metrics": try metrics.position(),
             "best_loss": bestLoss.map { .init($0) } ?? nil, "judgements_since_best": .init(judgementsSinceBest),
             "stopped_early": .init(stoppedEarly), "spike_guard": spikes.json, "nonfinite_guard": finiteness.json,
@@ -243,14 +248,14 @@ final class SFTSession {
 
     private func restore(_ checkpoint: Checkpoint) throws {
         let state = checkpoint.state
-        guard let step = state["step"]?.int, let updates = state["optimizer_steps"]?.int, let tokens = state["trained_tokens"]?.int,
+        guard let step = state["step"]?.int, let updates = state["optimizer_steps"]?.int, let trainedTokens = state["trained_tokens"]?.int, let tokens = state["tokens"]?.int,
             let spikes = SpikeGuard(json: state["spike_guard"] ?? nil, window: spikes.window, threshold: spikes.threshold),
             let finiteness = NonFiniteGuard(json: state["nonfinite_guard"] ?? nil, policy: finiteness.policy)
         else { throw UserError("\(checkpoint.folder): its state is not one of this recipe") }
         try trained.restore(from: checkpoint.folder)
         let moments = try SafetensorsFile(path: checkpoint.path(of: "optimizer.safetensors"))
         try optimizer.restore(steps: updates) { try moments.tensor($0) }
-        (self.step, trainedTokens, lastSaved) = (step, tokens, step)
+        (self.step, self.trainedTokens, self.tokens, lastSaved) = (step, trainedTokens, tokens, step)
         (self.spikes, self.finiteness) = (spikes, finiteness)
         seconds = state["train_seconds"]?.double ?? 0
         bestLoss = state["best_loss"]?.double
@@ -291,12 +296,13 @@ final class SFTSession {
             data: inputs.data.sources.flatMap { source in
                 source.fingerprint.files.map { ($0.path, inputs.data.trainingStatistics.rowsKept, $0.sha256) }
             },
-            settings: try ConfigLoader.flat(config).map { ($0.key, $0.value) }, figures: figures,
+            settings: config.flattened.map { ($0.key, $0.value) }, figures: figures,
             versions: [("Needletail", programVersion), ("LibTorch", Engine.version)])
     }
 
-    /// Figures for a summary: trained tokens and seconds of training so far.
-    var totals: (trainedTokens: Int, seconds: Double) { (trainedTokens, seconds) }
+    func outcome(_ status: ExitStatus) -> SFT.Outcome {
+        .init(status: status, tokens: tokens, trainedTokens: trainedTokens, seconds: seconds)
+    }
 }
 
 /// Wall time of one step on a clock that never jumps.

@@ -101,11 +101,8 @@ extension BuiltInRecipe {
             model:
               path: models/SmolLM2-135M-Instruct
             data:
-              train: [samples.jsonl]
-              kind: evals
-              deduplicate: true
-              validation_rows: 500
-              limit: 3000
+              train: [runs/demo-rows/train.jsonl]      # 3,000 headlines, exact duplicates removed
+              validation: [runs/demo-rows/held-out.jsonl]
               max_length: 256
             adapter:
               method: lora
@@ -119,6 +116,8 @@ extension BuiltInRecipe {
             training:
               epochs: 1
               batch_rows: 16
+              eval_every: 94
+              save_every: 47
             output: runs/demo
 
             """)

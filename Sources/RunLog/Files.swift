@@ -203,3 +203,6 @@ enum Files {
 ///
 /// - Throws: `UserError` (65) when the file cannot be read.
 public func sha256(ofFile path: String) throws -> String { try Files.digest(path).sha256 }
+
+/// The same of bytes in memory.
+public func sha256(ofBytes bytes: [UInt8]) -> String { Files.sha256(bytes) }

@@ -29,6 +29,21 @@ public enum SignalFlags {
         if stop.exchange(number, ordering: .relaxed) != 0 { _exit(128 + number) }
     }
 
+    private static let interrupt = Atomic<Bool>(false)
+
+    /// For a talk: SIGINT ends the answer being written; one more before that was noticed ends the program.
+    public static func installInterrupt() {
+        interrupt.store(false, ordering: .relaxed)
+        var action = sigaction()
+        action.__sigaction_handler.sa_handler = { if SignalFlags.interrupt.exchange(true, ordering: .relaxed) { _exit(128 + $0) } }
+        action.sa_flags = 0  // no SA_RESTART: at the prompt it ends the reading
+        sigemptyset(&action.sa_mask)
+        sigaction(SIGINT, &action, nil)
+    }
+
+    /// True once after an interrupt.
+    public static func takeInterrupt() -> Bool { interrupt.exchange(false, ordering: .relaxed) }
+
     /// True once for each SIGUSR1 since the last call (several in between count as one).
     public static func takeSaveRequest() -> Bool { save.exchange(false, ordering: .relaxed) }
 

@@ -1,5 +1,6 @@
 // Facts about the engine in use.
 internal import CTorch
+internal import Kernels
 
 public enum Engine {
     /// LibTorch's version, such as "2.13.0".
@@ -8,11 +9,17 @@ public enum Engine {
     public static var buildInformation: String { String(cString: ct_build_information()) }
     /// The instruction set LibTorch's kernels dispatch to: "AVX512", "AVX2", "DEFAULT".
     public static var cpuCapability: String { String(cString: ct_cpu_capability()) }
+    /// Whether products in bfloat16 are faster than in fp32: in hardware on CUDA, with AVX512-BF16 or AMX on a CPU.
+    public static func prefersBFloat16(on device: Device) -> Bool { device == .cpu ? nt_cpu_has_bf16() != 0 : true }
     public static var hasCUDA: Bool { ct_cuda_available() }
     /// Threads that one operation may use. Results are bit-identical only at an equal number.
     public static var threads: Int {
         get { Int(ct_threads()) }
         set { ct_set_threads(Int32(newValue)) }
+    }
+    /// Back ends of process groups that this build of LibTorch has.
+    public static var processGroups: [String] {
+        [("gloo", ct_has_gloo()), ("nccl", ct_has_nccl()), ("mpi", ct_has_mpi())].filter(\.1).map(\.0)
     }
     /// Tensor handles alive in the process: for leak tests.
     public static var liveHandles: Int { Int(ct_live_handles()) }

@@ -13,6 +13,9 @@ void nt_philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t ou
 /* out[i] = the (offset + i)-th 32-bit word of stream `stream` under `seed`; any part can be drawn alone. */
 void nt_random_words(uint64_t seed, uint64_t stream, uint64_t offset, uint32_t *out, size_t count);
 
+/* Whether the processor multiplies bfloat16 pairs in hardware (AVX512-BF16 or AMX). */
+int nt_cpu_has_bf16(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,41 @@
+// Questions put to a model through its chat template.
+internal import ChatTemplates
+internal import Diagnostics
+public import Formats
+public import Generation
+public import Models
+public import Tokenizers
+
+/// Renders chats to token ids with a model's template (or another) and the begin tokens that the template writes.
+public struct ChatPrompts: Sendable {
+    private let template: ChatTemplate
+    private let tokenizer: Tokenizer
+    private let variables: JSONObject
+
+    /// - Throws: `UserError` when the tokenizer has no template.
+    public init(_ tokenizer: Tokenizer) throws {
+        guard let source = tokenizer.chatTemplate else {
+            throw UserError("the model has no chat template; use --raw, or a model made for chat", .usage)
+        }
+        template = try ChatTemplate(source)
+        self.tokenizer = tokenizer
+        variables = JSONObject(
+            [("bos_token", tokenizer.bosToken), ("eos_token", tokenizer.eosToken), ("pad_token", tokenizer.padToken), ("unk_token", tokenizer.unkToken)]
+                .compactMap { name, token in token.map { (name, JSONValue.string($0.text)) } })
+    }
+
+    /// Ids of the conversation with the beginning of an answer.
+    public func ids(_ messages: [JSONValue], tools: [JSONValue]? = nil) throws -> [Int32] {
+        let text = try template.render(messages: messages, tools: tools, addGenerationPrompt: true, variables: variables)
+        return tokenizer.encode(text, addSpecialTokens: false)
+    }
+}
+
+/// Answers to single questions.
+public func chatAnswers(
+    _ loaded: LoadedModel, _ tokenizer: Tokenizer, prompts: [String], _ settings: GenerationSettings
+) throws -> [Answer] {
+    let chats = try ChatPrompts(tokenizer)
+    let ids = try prompts.map { try chats.ids([["role": "user", "content": .string($0)]]) }
+    return try Generator(loaded, tokenizer).answers(to: ids, settings)
+}

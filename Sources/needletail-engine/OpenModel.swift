@@ -1,0 +1,49 @@
+// What a MODEL argument and --device, --dtype and --base lead to.
+import CommandLineInterface
+import Diagnostics
+import ModelFiles
+import Models
+import RunLog
+import Tensors
+import Tokenizers
+
+/// A model with its tokenizer, ready to compute.
+struct OpenModel {
+    let loaded: LoadedModel
+    let tokenizer: Tokenizer
+
+    init(_ options: ModelOptions) throws { try self.init(options.model, base: options.base, options.compute) }
+
+    init(_ path: String, base: String? = nil, _ compute: ComputeOptions) throws {
+        let device = try engineDevice(compute.device)
+        let reference = try ModelReference(path, base: base) { ProgressLine.print($0) }
+        tokenizer = try Tokenizer(modelPath: reference.tokenizerFolder)
+        loaded = try LoadedModel(reference, dtype: compute.dtype.dtype(on: device), device: device)
+    }
+}
+
+func engineDevice(_ name: String) throws -> Device {
+    guard let device = Device(name) else { throw UserError("--device \(name): use cpu, cuda or cuda:N", .usage) }
+    if device != .cpu, !Engine.hasCUDA { throw UserError("--device \(name): no CUDA device is usable here (see needletail doctor)", .usage) }
+    return device
+}
+
+extension ComputeType {
+    func dtype(on device: Device) -> DType {
+        switch self {
+        case .fp32: .float32
+        case .bf16: .bfloat16
+        case .auto: Engine.prefersBFloat16(on: device) ? .bfloat16 : .float32
+        }
+    }
+}
+
+extension StorageType {
+    var dtype: DType {
+        switch self {
+        case .fp32: .float32
+        case .bf16: .bfloat16
+        case .fp16: .float16
+        }
+    }
+}

@@ -1,0 +1,19 @@
+// needletail-engine: the verbs that need tensors. `needletail` executes this program in its place.
+import CommandLineInterface
+import Diagnostics
+
+Program.main { command in
+    switch command {
+    case let command as TrainCommand: try train(command)
+    case let command as FinetuneCommand: try finetune(command)
+    case let command as GenerateCommand: try generate(command)
+    case let command as ChatCommand: try chat(command)
+    case let command as EvalCommand: try evaluate(command)
+    case let command as ScoreCommand: try score(command)
+    case let command as ConvertCommand: try convert(command)
+    case let command as MergeAdapterCommand: try mergeAdapter(command)
+    case let command as DemoCommand: try demo(command)
+    case is DoctorCommand: try doctor()
+    default: throw UserError("needletail-engine and needletail are of different versions; build both again", .internal)
+    }
+}
