@@ -55,7 +55,8 @@ extension RowLocation: CustomStringConvertible {
     public var description: String { "\(escapedForDisplay(file)) \(unit.rawValue) \(number)" }
 }
 
-/// A row that cannot be used, told in one line: `data.train[1]: chat.jsonl line 812: no "messages" key; found "message"`.
+/// A row that cannot be used, told in one line:
+/// `data.train[1]: chat.jsonl line 812: no "messages" key; found "message"`.
 public struct BadRow: UserFacing, Equatable {
     public let reason: BadRowReason
     /// The name of the source in the configuration; empty when there is none.

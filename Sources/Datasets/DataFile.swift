@@ -102,8 +102,8 @@ private func binaryKind(_ bytes: UnsafeRawBufferPointer, _ path: String) -> Stri
 
 /// The files that `paths` name, in order; the files of a folder by name.
 ///
-/// A folder gives its JSONL, JSON, CSV and TSV files; only when it has none, its text files (so that a README beside the
-/// data is not training data). Hidden files and folders inside are left out.
+/// A folder gives its JSONL, JSON, CSV and TSV files; only when it has none, its text files (so that a README beside
+/// the data is not training data). Hidden files and folders inside are left out.
 func dataFiles(paths: [String], source: String) throws -> [DataFile] {
     if paths.isEmpty { throw UserError(prefixed(source, "no data file given"), .usage) }
     var files: [DataFile] = []

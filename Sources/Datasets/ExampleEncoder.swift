@@ -1,5 +1,5 @@
 // From a row to tokens with their marks: rendering, masking, truncation.
-import ChatTemplates
+public import ChatTemplates
 import Diagnostics
 import Formats
 public import Tokenizers
@@ -40,6 +40,13 @@ public struct EncodedRow: Sendable, Equatable {
     /// Tokens cut off.
     public let truncated: Int
 
+    public init(
+        text: String, ids: [Int32], offsets: [Range<Int>], trained: [Bool], location: RowLocation, truncated: Int
+    ) {
+        (self.text, self.ids, self.offsets, self.trained) = (text, ids, offsets, trained)
+        (self.location, self.truncated) = (location, truncated)
+    }
+
     public var example: TokenizedExample { TokenizedExample(ids: ids, trained: trained, source: location) }
 }
 
@@ -65,9 +72,13 @@ public struct ExampleEncoder: Sendable {
     private let tokenizer: Tokenizer
     private let renderer: ChatRenderer?
 
-    /// - Parameter template: source of the chat template; nil for the tokenizer's own.
+    /// - Parameters:
+    ///   - template: name of a built-in chat template, or the source of one; nil for the tokenizer's own.
+    ///   - time: what templates that print a date print; keep it with a run, so that resuming gives the same tokens.
     /// - Throws: `UserError` when chat format is asked for and there is no template, or the template is broken.
-    public init(_ tokenizer: Tokenizer, template: String? = nil, options: Options = Options()) throws {
+    public init(
+        _ tokenizer: Tokenizer, template: String? = nil, options: Options = Options(), time: TemplateTime = .now
+    ) throws {
         if let limit = options.maxLength, limit < 2 {
             throw UserError("max_length \(limit) leaves nothing to learn; give at least 2", .usage)
         }
@@ -82,7 +93,7 @@ public struct ExampleEncoder: Sendable {
             return
         }
         let template = try ChatTemplate(ChatTemplate.builtIn[source] ?? source)
-        renderer = try ChatRenderer(template, variables: templateVariables(tokenizer))
+        renderer = try ChatRenderer(template, variables: templateVariables(tokenizer), time: time)
     }
 
     /// - Throws: `BadRow` when the row cannot be rendered, masked with proof or kept within the limit.
@@ -204,7 +215,8 @@ func alpacaPrompt(_ system: String?, _ instruction: String, _ input: String) -> 
     let head =
         input.isEmpty
         ? "\(task). Write a response that appropriately completes the request."
-        : "\(task), paired with an input that provides further context. Write a response that appropriately completes the request."
+        : "\(task), paired with an input that provides further context. "
+            + "Write a response that appropriately completes the request."
     let context = input.isEmpty ? "" : "### Input:\n\(input)\n\n"
     return "\(system ?? head)\n\n### Instruction:\n\(instruction)\n\n\(context)### Response:\n"
 }

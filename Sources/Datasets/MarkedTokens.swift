@@ -33,7 +33,8 @@ struct MarkedTokens {
 
     /// Marks every token from scalar `boundary` on.
     ///
-    /// - Returns: false, with nothing marked, when a token reaches over the boundary with more than white space before it.
+    /// - Returns: false, with nothing marked, when a token reaches over the boundary with more than white space
+    ///   before it.
     mutating func train(from boundary: Int) -> Bool {
         var blank: Blanks?
         var marks = trained

@@ -2,9 +2,9 @@
 
 /// Shares documents out over packs of at most `maxTokens` tokens: a pure function of the window's lengths.
 ///
-/// Best fit, longest first: documents are taken by falling length (equal ones in their order) and each goes into the pack
-/// that it fills best, the earliest of equal ones, or opens a new one. Documents of a pack keep the window's order, and
-/// packs are ordered by their first document.
+/// Best fit, longest first: documents are taken by falling length (equal ones in their order) and each goes into the
+/// pack that it fills best, the earliest of equal ones, or opens a new one. Documents of a pack keep the window's order,
+/// and packs are ordered by their first document.
 ///
 /// - Parameter lengths: tokens of each document; a document longer than `maxTokens` gets a pack of its own.
 /// - Returns: positions in the window, each exactly once.
@@ -33,8 +33,8 @@ public func packed(lengths: [Int], maxTokens: Int) -> [[Int]] {
     return packs.map { $0.sorted() }.sorted { $0[0] < $1[0] }
 }
 
-/// One or more documents as a single row `[1, N]` for the model: no padding; attention and positions start anew with each
-/// document.
+/// One or more documents as a single row `[1, N]` for the model: no padding; attention and positions start anew with
+/// each document.
 public struct PackedBatch: Sendable, Equatable {
     /// What a label is where nothing is to be learned.
     public static let ignoredLabel: Int32 = -100

@@ -48,8 +48,8 @@ public struct Rows: Sendable, RandomAccessCollection {
 
     /// Reads every row once and checks it.
     ///
-    /// - Throws: `UserError` for files that cannot be read; `BadRow` for the first bad row under `.stop`; `UserError` when
-    ///   no row is left.
+    /// - Throws: `UserError` for files that cannot be read; `BadRow` for the first bad row under `.stop`; `UserError`
+    ///   when no row is left.
     public init(_ source: DataSource) throws {
         let columns = try ColumnMap(source.columnMap, source: source.name)
         files = try dataFiles(paths: source.paths, source: source.name).map { file in

@@ -4,8 +4,8 @@ import Diagnostics
 extension TokenizedDataset {
     /// Encodes the rows `indexes`, in that order.
     ///
-    /// Rows whose mask cannot be proven, that are too long under `.drop`, or that have nothing to train are left out and
-    /// counted. A row that the template refuses is a bad row like any other: `badRows` decides.
+    /// Rows whose mask cannot be proven, that are too long under `.drop`, or that have nothing to train are left out
+    /// and counted. A row that the template refuses is a bad row like any other: `badRows` decides.
     ///
     /// - Throws: `BadRow` under `.stop`; `UserError` when no row is left.
     public init(

@@ -1,9 +1,9 @@
 // Where the assistant's turns stand in a rendered chat. A span is proven or it is not given.
 //
-// All offsets are bytes of UTF-8. What a template does is only known by rendering: a turn's span begins where the prompt
-// of that turn ends (the turns before it, rendered with the header for an answer) and goes on to the end of the turn
-// (the turns up to it, rendered). That holds when both are prefixes of the whole chat and the answer stands right where
-// the prompt ends. Otherwise the answer is looked up by rendering the whole chat once more with a mark in its place.
+// All offsets are bytes of UTF-8. What a template does is only known by rendering: a turn's span begins where the
+// prompt of that turn ends (the turns before it, rendered with the header for an answer) and goes on to the end of the
+// turn (the turns up to it, rendered). That holds when both are prefixes of the whole chat and the answer stands right
+// where the prompt ends. Otherwise the answer is looked up by rendering the whole chat once more with a mark in its place.
 import ChatTemplates
 import Formats
 
@@ -33,12 +33,14 @@ struct ChatRenderer: Sendable {
     private let variables: JSONObject
     /// Whether a rendered prompt ends with a header for the answer.
     private let hasAnswerHeader: Bool
+    /// The one moment that `strftime_now` tells: two renderings of a chat must not differ by the clock.
+    private let time: TemplateTime
 
-    init(_ template: ChatTemplate, variables: JSONObject) throws {
-        (self.template, self.variables) = (template, variables)
+    init(_ template: ChatTemplate, variables: JSONObject, time: TemplateTime) throws {
+        (self.template, self.variables, self.time) = (template, variables, time)
         let probe: [JSONValue] = [["role": "user", "content": "probe"]]
-        let plain = try template.render(messages: probe, variables: variables)
-        let open = try template.render(messages: probe, addGenerationPrompt: true, variables: variables)
+        let plain = try template.render(messages: probe, variables: variables, now: { time })
+        let open = try template.render(messages: probe, addGenerationPrompt: true, variables: variables, now: { time })
         hasAnswerHeader = !plain.utf8.elementsEqual(open.utf8)
     }
 
@@ -46,11 +48,19 @@ struct ChatRenderer: Sendable {
     /// - Throws: `RowFault` when the template refuses the chat or the place of a trained turn cannot be proven.
     func render(_ messages: [ChatMessage], tools: [JSONValue], trained: [Bool]) throws(RowFault) -> RenderedChat {
         let values = messages.map { JSONValue.object($0.fields) }
-        let full = try rendered(values[...], tools, answerHeader: false)
+        let (full, generated) = try renderedWithMarks(values[...], tools, answerHeader: false)
+        let answers = messages.indices.filter { messages[$0].role == .assistant }
         var spans: [TurnSpan] = []
         for i in messages.indices where trained[i] {
             let turn = Turn(index: i, message: messages[i], values: values, tools: tools, full: full)
-            let span = try self.span(turn)
+            let span: TurnSpan
+            if generated.count == answers.count, let answer = answers.firstIndex(of: i),
+                let marked = generatedSpan(turn, generated[answer])
+            {
+                span = marked
+            } else {
+                span = try self.span(turn)
+            }
             if let last = spans.last, last.contentEnd > span.start { throw unproven(turn, "overlaps the turn before") }
             spans.append(span)
         }
@@ -70,11 +80,18 @@ struct ChatRenderer: Sendable {
     private func rendered(
         _ messages: ArraySlice<JSONValue>, _ tools: [JSONValue], answerHeader: Bool
     ) throws(RowFault) -> [UInt8] {
+        try renderedWithMarks(messages, tools, answerHeader: answerHeader).text
+    }
+
+    /// The text, and the parts that the template itself wraps in `{% generation %}`.
+    private func renderedWithMarks(
+        _ messages: ArraySlice<JSONValue>, _ tools: [JSONValue], answerHeader: Bool
+    ) throws(RowFault) -> (text: [UInt8], generated: [Range<Int>]) {
         do {
-            let text = try template.render(
+            let (text, generated) = try template.renderMarkingGenerated(
                 messages: Array(messages), tools: tools.isEmpty ? nil : tools, addGenerationPrompt: answerHeader,
-                variables: variables)
-            return Array(text.utf8)
+                variables: variables, now: { [time] in time })
+            return (Array(text.utf8), generated)
         } catch {
             throw RowFault(.templateRefused, "the chat template refuses this chat: \(escapedForDisplay("\(error)"))")
         }
@@ -96,17 +113,28 @@ struct ChatRenderer: Sendable {
 
     // MARK: one turn
 
+    /// The template's own word, when the turn's text stands in it.
+    private func generatedSpan(_ turn: Turn, _ range: Range<Int>) -> TurnSpan? {
+        let region = Array(turn.full[range])
+        guard spellings(turn.message.content).contains(where: { !offsets(of: $0, in: region).isEmpty }) else {
+            return nil
+        }
+        return TurnSpan(
+            start: range.lowerBound, contentEnd: range.upperBound, limit: range.upperBound, specialOnly: true,
+            goesOn: false)
+    }
+
     private func span(_ turn: Turn) throws(RowFault) -> TurnSpan {
         let isAnswer = turn.message.role == .assistant
         let prompt = isAnswer ? stablePrefix(turn, turn.index, answerHeader: true)?.count : nil
+        let through = turn.isLast ? turn.full : stablePrefix(turn, turn.index + 1, answerHeader: false)
         let content: Range<Int>
-        if hasAnswerHeader, let prompt, let end = contentEnd(turn, from: prompt) {
+        if hasAnswerHeader, let prompt, let end = contentEnd(turn, from: prompt), let through, through.count >= end {
             content = prompt..<end
         } else {
             content = try markedContent(turn)
         }
         let start = try self.start(turn, prompt, content)
-        let through = turn.isLast ? turn.full : stablePrefix(turn, turn.index + 1, answerHeader: false)
         let stable = through.map { $0.count >= content.upperBound } ?? false
         let limit = stable ? through!.count : sharedEnd(turn, from: content.upperBound)
         let span = TurnSpan(
@@ -142,7 +170,7 @@ struct ChatRenderer: Sendable {
             if prompt > content.upperBound { throw unproven(turn, "the prompt reaches past it") }
             return prompt
         }
-        // Between the prompt and the text: a space, or a block that the template leaves to the model (an empty thought).
+        // Between the prompt and the text: a space, or what the template leaves to the model (an empty thought).
         let gap = turn.full[prompt..<content.lowerBound]
         return hasAnswerHeader || gap.allSatisfy(isJSONSpace) ? prompt : content.lowerBound
     }
@@ -184,19 +212,23 @@ struct ChatRenderer: Sendable {
     }
 
     private func offsets(of needle: [UInt8], in bytes: [UInt8]) -> [Int] {
-        guard bytes.count >= needle.count else { return [] }
+        guard !needle.isEmpty, bytes.count >= needle.count else { return [] }
         return (0...bytes.count - needle.count).filter { bytes[$0] == needle[0] && bytes[$0...].starts(with: needle) }
     }
 
     // MARK: the end of the turn
 
-    /// How far the whole chat and the chat that ends with this turn agree behind the turn's text.
+    /// How far an end-of-turn reaches when the chat that ends with this turn does not begin the whole chat: as far as
+    /// what follows the turn's text is the same in both.
     private func sharedEnd(_ turn: Turn, from start: Int) -> Int {
-        // A refusal to render the beginning alone only means that no end-of-turn is proven.
-        guard let through = try? rendered(turn.values[...turn.index], turn.tools, answerHeader: false),
-            through.count >= start, through[..<start].elementsEqual(turn.full[..<start])
-        else { return start }
-        return start + zip(through[start...], turn.full[start...]).prefix { $0 == $1 }.count
+        var fields = turn.message.fields
+        fields["content"] = .string(Self.mark)
+        let through = turn.values[..<turn.index] + [.object(fields)]
+        // A template that refuses this beginning only means that no end-of-turn is proven.
+        guard let marked = try? rendered(through, turn.tools, answerHeader: false) else { return start }
+        let mark = Array(Self.mark.utf8), found = offsets(of: mark, in: marked)
+        guard found.count == 1 else { return start }
+        return start + zip(marked[(found[0] + mark.count)...], turn.full[start...]).prefix { $0 == $1 }.count
     }
 
     /// A template that knows nothing of tool calls would leave a turn that only ends.

@@ -75,7 +75,8 @@ struct SplitTests {
 
 private func example(_ ids: [Int32], trainedFrom: Int, row: Int = 1) -> TokenizedExample {
     TokenizedExample(
-        ids: ids, trained: ids.indices.map { $0 >= trainedFrom }, source: RowLocation(file: "a", unit: .line, number: row))
+        ids: ids, trained: ids.indices.map { $0 >= trainedFrom },
+        source: RowLocation(file: "a", unit: .line, number: row))
 }
 
 private func randomDataset(rows: Int, seed: UInt64) -> TokenizedDataset {
@@ -83,7 +84,8 @@ private func randomDataset(rows: Int, seed: UInt64) -> TokenizedDataset {
     return TokenizedDataset(
         (0..<rows).map { row in
             let n = Int.random(in: 2...60, using: &generator)
-            return example((0..<n).map { Int32(row * 100 + $0) }, trainedFrom: Int.random(in: 0..<n, using: &generator), row: row)
+            return example(
+                (0..<n).map { Int32(row * 100 + $0) }, trainedFrom: Int.random(in: 0..<n, using: &generator), row: row)
         })
 }
 
@@ -96,7 +98,9 @@ struct PackingTests {
     @Test func properties() {
         var generator = SeededGenerator(5)
         for _ in 0..<200 {
-            let lengths = (0..<Int.random(in: 1...80, using: &generator)).map { _ in Int.random(in: 1...50, using: &generator) }
+            let lengths = (0..<Int.random(in: 1...80, using: &generator)).map { _ in
+                Int.random(in: 1...50, using: &generator)
+            }
             let packs = packed(lengths: lengths, maxTokens: 64)
             #expect(packs.flatMap { $0 }.sorted() == Array(lengths.indices))
             #expect(packs.allSatisfy { pack in pack.reduce(0) { $0 + lengths[$1] } <= 64 && pack == pack.sorted() })
@@ -108,7 +112,9 @@ struct PackingTests {
     }
 
     @Test func batch() {
-        let batch = PackedBatch([example([1, 2, 3], trainedFrom: 1), example([4, 5], trainedFrom: 0), example([6], trainedFrom: 0)])
+        let batch = PackedBatch([
+            example([1, 2, 3], trainedFrom: 1), example([4, 5], trainedFrom: 0), example([6], trainedFrom: 0),
+        ])
         #expect(batch.inputIDs == [1, 2, 3, 4, 5, 6])
         #expect(batch.labels == [2, 3, -100, 5, -100, -100])
         #expect(batch.positions == [0, 1, 2, 0, 1, 0])
@@ -141,7 +147,8 @@ struct PackingTests {
 struct BatchSamplerTests {
     @Test func tokensPerStep() throws {
         let data = randomDataset(rows: 80, seed: 3)
-        let sampler = try BatchSampler(data, seed: 1, stepSize: .tokens(200), microBatching: .packed(maxTokens: 100), epochs: 2)
+        let sampler = try BatchSampler(
+            data, seed: 1, stepSize: .tokens(200), microBatching: .packed(maxTokens: 100), epochs: 2)
         var rows: [[Int]] = [[], []]
         for step in 0..<sampler.totalSteps {
             let plan = sampler.plan(step: step)
@@ -182,11 +189,13 @@ struct BatchSamplerTests {
 
     @Test func fill() throws {
         let data = randomDataset(rows: 400, seed: 5)
-        let packed = try BatchSampler(data, seed: 1, stepSize: .rows(200), microBatching: .packed(maxTokens: 512), epochs: 1)
+        let packed = try BatchSampler(
+            data, seed: 1, stepSize: .rows(200), microBatching: .packed(maxTokens: 512), epochs: 1)
         let fill = packed.fill(steps: 2)
         #expect(fill.tokens == data.tokens)
         #expect(fill.waste > 0 && fill.waste < 0.1)
-        let padded = try BatchSampler(data, seed: 1, stepSize: .rows(200), microBatching: .rows(8), epochs: 1).fill(steps: 2)
+        let padded = try BatchSampler(data, seed: 1, stepSize: .rows(200), microBatching: .rows(8), epochs: 1).fill(
+            steps: 2)
         #expect(padded.waste == 0 && padded.paddingAvoided > 0.2)
     }
 

@@ -27,7 +27,8 @@ struct RowKindTests {
                 ], tools: [["type": "function"]])
         ),
         (
-            #"{"conversations":[{"from":"system","value":"Sum."},{"from":"human","value":"2+3?"},{"from":"gpt","value":"5"}]}"#,
+            #"{"conversations":[{"from":"system","value":"Sum."},{"from":"human","value":"2+3?"},"#
+                + #"{"from":"gpt","value":"5"}]}"#,
             .conversations, .chat([ChatMessage(role: .system, content: "Sum."), ask, answer], tools: [])
         ),
         (
@@ -60,7 +61,8 @@ struct RowKindTests {
     @Test(arguments: 0..<lines.count)
     func recognised(_ i: Int) throws {
         let (line, kind, content) = Self.lines[i], folder = try TemporaryFolder()
-        for (name, text) in [("a.jsonl", "\n" + line + "\r\n"), ("a.json", "[\(line)]"), ("b.json", line), ("c", line)] {
+        for (name, text) in [("a.jsonl", "\n" + line + "\r\n"), ("a.json", "[\(line)]"), ("b.json", line), ("c", line)]
+        {
             let rows = try rows(folder, name, text)
             #expect(rows.fileDescriptions[0].kind == kind)
             #expect(rows.map(\.content) == [content], "\(name)")
@@ -78,7 +80,8 @@ struct RowKindTests {
 
     @Test func shareGPTToolTurns() throws {
         let line =
-            #"{"conversations":[{"from":"human","value":"Rain?"},{"from":"function_call","value":"{\"name\":\"sky\",\"arguments\":{\"at\":1}}"},"#
+            #"{"conversations":[{"from":"human","value":"Rain?"},"#
+            + #"{"from":"function_call","value":"{\"name\":\"sky\",\"arguments\":{\"at\":1}}"},"#
             + #"{"from":"observation","value":"wet"},{"from":"gpt","value":"Yes."}],"tools":"[{\"name\":\"sky\"}]"}"#
         let rows = try rows(try TemporaryFolder(), "a.jsonl", line)
         guard case .chat(let messages, let tools) = rows[0].content else { return #expect(Bool(false)) }
@@ -101,7 +104,9 @@ struct FileFormatTests {
     }
 
     @Test func tsvWithMessagesAsJSON() throws {
-        let text = "messages\tid\n\"[{\"\"role\"\":\"\"user\"\",\"\"content\"\":\"\"2+3?\"\"},{\"\"role\"\":\"\"assistant\"\",\"\"content\"\":\"\"5\"\"}]\"\t1\n"
+        let text =
+            "messages\tid\n" + #""[{""role"":""user"",""content"":""2+3?""},{""role"":""assistant"",""content"":""5""}]""#
+            + "\t1\n"
         let rows = try rows(try TemporaryFolder(), "a.tsv", text)
         #expect(rows.map(\.content) == [chat])
         #expect(rows.warnings.count == 1)
@@ -127,7 +132,8 @@ struct FileFormatTests {
     }
 
     @Test func arrayElementsMaySpanLinesAndHoldBrackets() throws {
-        let rows = try rows(try TemporaryFolder(), "a.json", "[\n {\"text\": \"a ] , \\\" }\"},\n\n{\"text\":\n\"b\"}\n]\n")
+        let rows = try rows(
+            try TemporaryFolder(), "a.json", "[\n {\"text\": \"a ] , \\\" }\"},\n\n{\"text\":\n\"b\"}\n]\n")
         #expect(rows.map(\.content) == [.text("a ] , \" }"), .text("b")])
     }
 }
@@ -144,7 +150,10 @@ struct ColumnTests {
     }
 
     @Test(arguments: [
-        (["mesages": "chat"], #"data.train: column_map: "mesages" is not a field of any kind of row; did you mean messages?"#),
+        (
+            ["mesages": "chat"],
+            #"data.train: column_map: "mesages" is not a field of any kind of row; did you mean messages?"#
+        ),
         (["text": "boddy"], #"data.train: a.jsonl: column_map text=boddy: no such column; did you mean "body"?"#),
     ])
     func wrongMaps(_ map: [String: String], _ message: String) throws {
