@@ -50,6 +50,10 @@ public struct SFTConfig: RecipeConfig {
             problems.append(
                 .init("adapter", "rank, alpha, dropout and targets have no effect with method: full; remove them"))
         }
+        if !data.addTokens.isEmpty, adapter.method != .full, !adapter.saveEmbeddings {
+            problems.append(
+                .init("data.add_tokens", "an adapter without adapter.save_embeddings: true learns nothing about them"))
+        }
         return problems
     }
 

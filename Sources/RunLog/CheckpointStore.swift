@@ -41,6 +41,8 @@ public final class CheckpointStore {
     /// Steps whose every byte this process has seen to be right.
     private var verified: [Int: Checkpoint] = [:]
     private var lastSize = 0
+    /// True for the trainer's own store: readers never remove anything.
+    private var isWriter = false
 
     /// - Parameters:
     ///   - folder: `runs/x/checkpoints`; created at the first save.
@@ -73,7 +75,10 @@ public final class CheckpointStore {
         var refusals: [String] = []
         for step in steps {
             switch verify(step) {
-            case .success(let checkpoint): return checkpoint
+            case .success(let checkpoint):
+                // A trainer killed between its last save and the removal of older ones left them to its successor.
+                if isWriter { rotate() }
+                return checkpoint
             case .failure(let refusal):
                 refusals.append("step-\(step): \(refusal.reason)")
                 log("checkpoint \(folder)/step-\(step) refused: \(refusal.reason)")
@@ -119,6 +124,7 @@ public final class CheckpointStore {
 
     /// Removes what a killed process left: partial saves and trash. Only for the holder of the run's lock.
     public func removeLeftovers() throws {
+        isWriter = true
         for name in Files.names(in: folder) where name.contains(".partial-") || name.hasPrefix(".trash-") {
             try Files.remove("\(folder)/\(name)")
         }
@@ -153,7 +159,10 @@ public final class CheckpointStore {
     }
 
     private func checkSpace(for bytes: Int) throws {
-        try Files.makeFolder(folder)
+        if !Files.isFolder(folder) {
+            try Files.makeFolder(folder)
+            try Files.sync(Files.parent(of: folder))
+        }
         let needed = bytes + bytes / 5
         guard let free = space.freeBytes(folder), free < needed else { return }
         rotate()

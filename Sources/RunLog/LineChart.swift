@@ -54,8 +54,8 @@ public struct LineChart: Sendable {
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 \(number(width)) \(number(height))\" role=\"img\" "
                 + "font-family=\"system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif\" font-size=\"13\">",
             "<title>\(escaped(title))</title>",
-            "<defs><clipPath id=\"plot\"><rect x=\"\(number(left))\" y=\"\(number(top - 4))\" "
-                + "width=\"\(number(plot.width + 4))\" height=\"\(number(plot.height + 8))\"/></clipPath></defs>",
+            "<defs><clipPath id=\"plot\"><rect x=\"\(number(left - 4))\" y=\"\(number(top - 4))\" "
+                + "width=\"\(number(plot.width + 8))\" height=\"\(number(plot.height + 8))\"/></clipPath></defs>",
             text(title, left, 28, size: 17, weight: "600"),
         ]
         out += legend(left: left, y: 53)
@@ -71,6 +71,8 @@ public struct LineChart: Sendable {
     }
 
     // MARK: ranges
+
+    private var xIsWhole: Bool { series.allSatisfy { $0.points.allSatisfy { $0.x == $0.x.rounded() } } }
 
     private var xRange: ClosedRange<Double> {
         let values = series.flatMap { $0.points.map(\.x) }
@@ -112,7 +114,7 @@ public struct LineChart: Sendable {
     private func axes(_ plot: Plot) -> [String] {
         var out: [String] = []
         let right = plot.left + plot.width, bottom = plot.top + plot.height
-        let yTicks = niceTicks(plot.y, count: 6), xTicks = niceTicks(plot.x, count: 8)
+        let yTicks = niceTicks(plot.y, count: 6), xTicks = niceTicks(plot.x, count: 8, whole: xIsWhole)
         for (value, label) in yTicks {
             let y = plot.py(value)
             out.append(line(plot.left, y, right, y, opacity: 0.22))
@@ -139,7 +141,8 @@ public struct LineChart: Sendable {
             let opacity = one.style == .faint ? 0.35 : 1
             out.append(
                 "<line x1=\"\(number(x))\" y1=\"\(number(y - 4.5))\" x2=\"\(number(x + 20))\" "
-                    + "y2=\"\(number(y - 4.5))\" stroke=\"\(color)\" stroke-width=\"2.5\" stroke-opacity=\"\(number(opacity))\"/>"
+                    + "y2=\"\(number(y - 4.5))\" "
+                    + "stroke=\"\(color)\" stroke-width=\"2.5\" stroke-opacity=\"\(number(opacity))\"/>"
             )
             if one.style == .dots {
                 out.append("<circle cx=\"\(number(x + 10))\" cy=\"\(number(y - 4.5))\" r=\"3.6\" fill=\"\(color)\"/>")
@@ -221,8 +224,12 @@ public struct LineChart: Sendable {
 }
 
 /// Round values (1, 2, 5 times a power of ten) inside a range, about `count` of them, with labels of equal precision.
-package func niceTicks(_ range: ClosedRange<Double>, count: Int) -> [(value: Double, label: String)] {
-    let raw = (range.upperBound - range.lowerBound) / Double(count)
+///
+/// - Parameter whole: whole numbers only, for axes that count.
+package func niceTicks(_ range: ClosedRange<Double>, count: Int, whole: Bool = false) -> [(
+    value: Double, label: String
+)] {
+    let raw = max((range.upperBound - range.lowerBound) / Double(count), whole ? 1 : 0)
     guard raw > 0, raw.isFinite else { return [] }
     let exponent = floor(log10(raw)), power = pow(10, exponent), mantissa = raw / power
     let factor: Double = mantissa <= 1 ? 1 : mantissa <= 2 ? 2 : mantissa <= 5 ? 5 : 10
@@ -234,7 +241,7 @@ package func niceTicks(_ range: ClosedRange<Double>, count: Int) -> [(value: Dou
     guard first <= last, places < 12, abs(range.upperBound) < 1e15 else { return [] }
     return (first...last).map { index in
         let value = Double(index) * step
-        let whole = abs(value - value.rounded()) < slack
-        return (value, places == 0 && whole ? grouped(Int(value.rounded())) : decimals(value, places))
+        let isWhole = abs(value - value.rounded()) < slack
+        return (value, places == 0 && isWhole ? grouped(Int(value.rounded())) : decimals(value, places))
     }
 }

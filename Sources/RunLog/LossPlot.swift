@@ -43,14 +43,15 @@ public func lossPlot(title: String, metrics: [String: [(step: Int, value: Double
     return LineChart(title: title, xLabel: "optimiser step", yLabel: "loss (nats per token)", series: series).svg()
 }
 
-/// Exponential moving average over about a thirtieth of the points, started without bias (Kingma & Ba 2015, section 3).
+/// Mean over about a thirtieth of the points around each; near the ends over fewer, as many on either side, so that a
+/// falling curve is neither shifted nor bent.
 package func smoothed(_ points: [(x: Double, y: Double)]) -> [(x: Double, y: Double)] {
     let finite = points.filter(\.y.isFinite)
-    let keep = 1 - 1 / max(2, Double(finite.count) / 30)
-    var average = 0.0, weight = 0.0
-    return finite.map { point in
-        average = keep * average + (1 - keep) * point.y
-        weight = keep * weight + (1 - keep)
-        return (point.x, average / weight)
+    var sums = [0.0]
+    for point in finite { sums.append(sums[sums.count - 1] + point.y) }
+    let reach = max(1, finite.count / 60)
+    return finite.indices.map { i in
+        let side = min(reach, i, finite.count - 1 - i)
+        return (finite[i].x, (sums[i + side + 1] - sums[i - side]) / Double(2 * side + 1))
     }
 }

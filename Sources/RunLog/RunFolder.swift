@@ -44,6 +44,8 @@ public final class RunFolder {
         try Files.makeFolder(path)
         guard access(path, W_OK | X_OK) == 0 else { throw Files.failure("cannot be written", path) }
         lock = try RunLock(folder: path)
+        // What a trainer killed while replacing a file left behind.
+        for name in Files.names(in: path) where name.contains(".partial-") { try Files.remove("\(path)/\(name)") }
         let old = try Self.readRecord("\(path)/run.json")
         let changes = try old.map { try Self.compare($0, identity, path) } ?? []
         isResumed = old != nil
@@ -72,7 +74,7 @@ public final class RunFolder {
 
     /// One line for people: on standard error and, with the time, in `log.txt`.
     public func log(_ line: String) {
-        let oneLine = line.split(separator: "\n").joined(separator: " ")
+        let oneLine = withoutControlCodes(line)
         ProgressLine.print(oneLine)
         // Losing a line of text (disk full) must not end a training run.
         try? Files.write(Array("\(utcTime()) \(oneLine)\n".utf8), to: logDescriptor, "\(path)/log.txt")
@@ -149,6 +151,16 @@ public final class RunFolder {
         json["config"] = .object(JSONObject(identity.config.map { ($0.key, .init($0.value)) }))
         return .object(json)
     }
+}
+
+/// Text that came from data or models for a terminal: control codes, which could move the cursor or hide words, as
+/// spaces.
+public func withoutControlCodes(_ text: String) -> String {
+    var out = String.UnicodeScalarView()
+    for scalar in text.unicodeScalars {
+        out.append(scalar.properties.generalCategory == .control ? " " : scalar)
+    }
+    return String(out)
 }
 
 /// "2026-03-01T12:00:00Z".

@@ -52,6 +52,10 @@ import Testing
         #expect(niceTicks(range, count: 6).map(\.label) == labels)
     }
 
+    @Test func stepsAreCountedInWholeNumbers() {
+        #expect(niceTicks(1...3, count: 8, whole: true).map(\.label) == ["1", "2", "3"])
+    }
+
     @Test func hostileAndEmptyInputStaysAChart() throws {
         let points: [[(x: Double, y: Double)]] = [
             [], [(1, 1)], [(1, .nan), (2, .infinity)], [(0, 5), (1, 5)], [(0, 1e300), (1, -1e300)],
@@ -80,6 +84,8 @@ import Testing
     @Test func smoothingKeepsAConstantAndTheLength() {
         let flat = smoothed((0..<100).map { (Double($0), 3.0) })
         #expect(flat.count == 100 && flat.allSatisfy { abs($0.y - 3) < 1e-12 })
+        let slope = smoothed((0..<100).map { (Double($0), Double($0)) })
+        #expect(slope.allSatisfy { abs($0.y - $0.x) < 1e-9 }, "a straight line stays where it is")
     }
 }
 

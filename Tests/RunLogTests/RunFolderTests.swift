@@ -27,11 +27,11 @@ private func open(_ path: String, _ identity: RunIdentity = identity()) throws -
         var run = try open(path)
         #expect(!run.isResumed)
         let id = run.id
-        run.log("hello\nthere")
+        run.log("hello\n\u{1B}there")
         run.finish()
         #expect(names(path) == ["config.yaml", "lock", "log.txt", "run.json"])
         #expect(bytes("\(path)/lock").isEmpty)
-        #expect(text("\(path)/log.txt").hasSuffix("Z hello there\n"))
+        #expect(text("\(path)/log.txt").hasSuffix("Z hello  there\n"))
         run = try open(path)
         #expect(run.isResumed && run.id == id)
         let json = try JSONValue.parse(text("\(path)/run.json"))
