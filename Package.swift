@@ -34,7 +34,7 @@ let targets: [Target] = [
     library("RunLog", ["Formats", "Diagnostics", crypto]),
     tests("FormatsTests", ["Formats", "Diagnostics"]),
     tests("TokenizersTests", ["Tokenizers", "Formats"]),
-    tests("ChatTemplatesTests", ["ChatTemplates", "Formats"]),
+    tests("ChatTemplatesTests", ["ChatTemplates", "Formats", "Diagnostics"]),
     tests("DatasetsTests", ["Datasets", "Tokenizers", "Formats"]),
     tests("RunConfigTests", ["RunConfig", "Diagnostics"]),
     tests("RunLogTests", ["RunLog", "Formats", "Diagnostics"]),
