@@ -1,0 +1,132 @@
+// Writing safetensors: offsets are planned first, then the bytes are streamed. Files are byte-equal to those of the
+// `safetensors` package (at most one metadata key: it writes several in random order, this program in the given one).
+import Diagnostics
+
+/// Writes safetensors files and sharded folders.
+public enum SafetensorsWriter {
+    /// A tensor to be written.
+    public struct Tensor {
+        public let name: String
+        public let elementType: ElementType
+        public let shape: [Int]
+        /// Hands the bytes over, little-endian and row-major, in as many pieces as it likes.
+        public let produce: (_ emit: (UnsafeRawBufferPointer) throws -> Void) throws -> Void
+
+        /// A tensor whose bytes are made (converted, gathered) only when they are written.
+        public init(
+            name: String, elementType: ElementType, shape: [Int],
+            produce: @escaping (_ emit: (UnsafeRawBufferPointer) throws -> Void) throws -> Void
+        ) {
+            (self.name, self.elementType, self.shape, self.produce) = (name, elementType, shape, produce)
+        }
+
+        /// A tensor in memory; `bytes` must stay valid until the file is written.
+        public init(name: String, elementType: ElementType, shape: [Int], bytes: UnsafeRawBufferPointer) {
+            self.init(name: name, elementType: elementType, shape: shape) { try $0(bytes) }
+        }
+
+        /// - Precondition: the shape has a size that fits.
+        var byteCount: Int {
+            guard let count = checkedProduct(shape + [elementType.byteCount]) else {
+                preconditionFailure("tensor \(name): shape \(shape) has no size")
+            }
+            return count
+        }
+    }
+
+    /// Writes one file, atomically.
+    ///
+    /// - Parameter metadata: `__metadata__`, in this order; `[("format", "pt")]` is what Hugging Face files carry.
+    /// - Precondition: names are unique and none is `__metadata__`; each tensor hands over as many bytes as its shape
+    ///   says.
+    /// - Throws: `UserError` with exit status 73 when the file cannot be written, and whatever `produce` throws.
+    public static func write(path: String, tensors: [Tensor], metadata: [(String, String)] = []) throws {
+        let sorted = inLayoutOrder(tensors)
+        let file = try OutputFile(replacing: path)
+        try file.append(header(sorted, metadata))
+        for tensor in sorted {
+            let end = file.offset + tensor.byteCount
+            try tensor.produce { try file.append($0) }
+            precondition(file.offset == end, "tensor \(tensor.name): \(file.offset - end) bytes beyond its shape")
+        }
+        try file.close()
+    }
+
+    /// Writes `<baseName>.safetensors`, or, where that would exceed `maxShardBytes`, shards
+    /// `<baseName>-00001-of-0000N.safetensors` filled in the given order and their index, which comes last.
+    ///
+    /// A file of the other kind left by an earlier call is removed, so that a reader cannot meet both.
+    public static func write(
+        folder: String, baseName: String = "model", tensors: [Tensor], metadata: [(String, String)] = [],
+        maxShardBytes: Int = 5_000_000_000
+    ) throws {
+        try createDirectories(folder)
+        let index = joinPath(folder, "\(baseName).safetensors.index.json")
+        let single = joinPath(folder, "\(baseName).safetensors")
+        let shards = planShards(tensors, maxShardBytes)
+        if shards.count == 1 {
+            try write(path: single, tensors: tensors, metadata: metadata)
+            try removeTree(index)
+            return
+        }
+        var weightMap = JSONObject()
+        for (i, shard) in shards.enumerated() {
+            let name = "\(baseName)-\(padded(i + 1))-of-\(padded(shards.count)).safetensors"
+            try write(path: joinPath(folder, name), tensors: shard, metadata: metadata)
+            for tensor in shard { weightMap[tensor.name] = .string(name) }
+        }
+        let total = tensors.reduce(0) { $0 + $1.byteCount }
+        let json: JSONValue = ["metadata": ["total_size": .init(total)], "weight_map": .object(weightMap)]
+        let style = JSONStyle(indent: 2, keySeparator: ": ", sortsKeys: true)  // as Hugging Face writes it
+        try writeFileAtomically(json.serialized(style) + "\n", to: index)
+        try removeTree(single)
+    }
+
+    /// Greedy, in order: a shard is closed when the next tensor would not fit.
+    private static func planShards(_ tensors: [Tensor], _ maxShardBytes: Int) -> [[Tensor]] {
+        var shards: [[Tensor]] = [[]], size = 0
+        for tensor in tensors {
+            if size > 0, size + tensor.byteCount > maxShardBytes {
+                shards.append([])
+                size = 0
+            }
+            shards[shards.count - 1].append(tensor)
+            size += tensor.byteCount
+        }
+        return shards
+    }
+
+    private static func padded(_ number: Int) -> String {
+        let digits = String(number)
+        return String(repeating: "0", count: max(0, 5 - digits.count)) + digits
+    }
+
+    /// Widest types first, so that every tensor is aligned to its element; then by name.
+    private static func inLayoutOrder(_ tensors: [Tensor]) -> [Tensor] {
+        tensors.sorted {
+            let (a, b) = ($0.elementType.layoutRank, $1.elementType.layoutRank)
+            return a != b ? a > b : $0.name.utf8.lexicographicallyPrecedes($1.name.utf8)
+        }
+    }
+
+    /// Length and JSON, padded with spaces so that the tensors begin at a multiple of 8.
+    private static func header(_ tensors: [Tensor], _ metadata: [(String, String)]) -> [UInt8] {
+        var object = JSONObject(), offset = 0
+        if !metadata.isEmpty {
+            object["__metadata__"] = .object(JSONObject(metadata.map { ($0.0, JSONValue.string($0.1)) }))
+        }
+        for tensor in tensors {
+            precondition(
+                object[tensor.name] == nil && tensor.name != "__metadata__", "tensor name \(tensor.name) used twice")
+            let end = offset + tensor.byteCount
+            object[tensor.name] = [
+                "dtype": .string(tensor.elementType.rawValue), "shape": .array(tensor.shape.map { JSONValue($0) }),
+                "data_offsets": [JSONValue(offset), JSONValue(end)],
+            ]
+            offset = end
+        }
+        var json = Array(JSONValue.object(object).serialized(.compact).utf8)
+        json += repeatElement(0x20, count: (8 - json.count % 8) % 8)
+        return withUnsafeBytes(of: UInt64(json.count).littleEndian) { Array($0) } + json
+    }
+}

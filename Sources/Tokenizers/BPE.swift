@@ -1,0 +1,212 @@
+// Byte-pair encoding of one word: repeatedly join the pair of lowest rank, leftmost first (Sennrich et al. 2016,
+// arXiv:1508.07909, as `tokenizers` does it).
+
+/// The model half of a tokenizer: vocabulary, merges and what to do with bytes that have no token.
+struct BPE: Sendable {
+    let vocabulary: Vocabulary
+    let merges: MergeTable
+    /// A word that is a token is taken whole, whatever the merges say (Llama 3).
+    let ignoreMerges: Bool
+    let unknownID: Int32?
+    let fuseUnknown: Bool
+    /// Ids by raw bytes, for `ignoreMerges`.
+    private let rawIndex: ByteStringIndex?
+    /// False sends every word through `mergeLong`, which can leave bytes out or call them unknown.
+    let hasAllBytes: Bool
+
+    init(
+        vocabulary: Vocabulary, merges: MergeTable, ignoreMerges: Bool = false, unknownID: Int32? = nil,
+        fuseUnknown: Bool = false
+    ) {
+        self.vocabulary = vocabulary
+        self.merges = merges
+        self.ignoreMerges = ignoreMerges
+        self.unknownID = unknownID
+        self.fuseUnknown = fuseUnknown
+        rawIndex = ignoreMerges ? vocabulary.rawIndex() : nil
+        hasAllBytes = vocabulary.byteIDs.allSatisfy { $0 >= 0 }
+    }
+
+    /// Longest word joined by searching all its pairs each time; longer ones keep their pairs sorted.
+    private static let shortWord = 48
+
+    /// Appends the ids of one word.
+    @inline(__always)
+    func append(_ word: UnsafeBufferPointer<UInt8>, to output: inout [Int32], _ scratch: Scratch) {
+        if let rawIndex, let id = rawIndex.id(of: word, in: vocabulary.raw) { return output.append(id) }
+        if word.count == 1 { return output.append(vocabulary.byteIDs[Int(word[0])]) }
+        guard word.count <= WordCache.maxBytes else { return appendUncached(word, to: &output, scratch) }
+        let key = WordCache.Key(word)
+        if scratch.cache.append(key, to: &output) { return }
+        let start = output.count
+        appendUncached(word, to: &output, scratch)
+        scratch.cache.insert(key, output[start...])
+    }
+
+    private func appendUncached(_ word: UnsafeBufferPointer<UInt8>, to output: inout [Int32], _ scratch: Scratch) {
+        if word.count <= Self.shortWord { return mergeShort(word, to: &output, scratch) }
+        var long = LongWord(word.map { vocabulary.byteIDs[Int($0)] })
+        long.merge(merges)
+        output.append(contentsOf: long.ids.lazy.filter { $0 >= 0 })
+    }
+
+    private func mergeShort(_ word: UnsafeBufferPointer<UInt8>, to output: inout [Int32], _ scratch: Scratch) {
+        var count = word.count
+        let ids = scratch.ids, pairs = scratch.pairs
+        for i in 0..<count { ids[i] = vocabulary.byteIDs[Int(word[i])] }
+        for i in 0..<count - 1 { pairs[i] = merges.merge(ids[i], ids[i + 1]) }
+        while count > 1 {
+            var best = MergeTable.none, at = 0
+            for i in 0..<count - 1 where pairs[i] < best { (best, at) = (pairs[i], i) }
+            if best == MergeTable.none { break }
+            ids[at] = Int32(truncatingIfNeeded: best & 0xFFFF_FFFF)
+            count -= 1
+            for i in at + 1..<max(count, at + 1) { ids[i] = ids[i + 1] }
+            for i in at..<max(count - 1, at) { pairs[i] = pairs[i + 1] }
+            if at > 0 { pairs[at - 1] = merges.merge(ids[at - 1], ids[at]) }
+            if at + 1 < count { pairs[at] = merges.merge(ids[at], ids[at + 1]) }
+        }
+        output.append(contentsOf: UnsafeBufferPointer(start: ids, count: count))
+    }
+
+    /// A word of a vocabulary that lacks some bytes: ids and, for each, how many bytes of the word's spelling in the byte
+    /// alphabet it covers. A byte without token becomes the unknown token, or is left out where there is none, as in
+    /// the reference.
+    func partial(_ word: UnsafeBufferPointer<UInt8>) -> (ids: [Int32], widths: [Int]) {
+        if let rawIndex, let id = rawIndex.id(of: word, in: vocabulary.raw) { return ([id], [Self.width(word)]) }
+        var ids: [Int32] = [], widths: [Int] = [], unknownWidth = 0
+        func flushUnknown() {
+            if unknownWidth > 0, let unknownID {
+                ids.append(unknownID)
+                widths.append(unknownWidth)
+            }
+            unknownWidth = 0
+        }
+        for byte in word {
+            let width = ByteAlphabet.scalars[Int(byte)] < 0x80 ? 1 : 2
+            let id = vocabulary.byteIDs[Int(byte)]
+            if id >= 0 || !fuseUnknown { flushUnknown() }
+            if id >= 0 {
+                ids.append(id)
+                widths.append(width)
+            } else {
+                unknownWidth += width
+            }
+        }
+        flushUnknown()
+        var long = LongWord(ids)
+        long.merge(merges)
+        var joined: [Int32] = [], joinedWidths: [Int] = []
+        for i in 0..<ids.count {
+            if long.ids[i] >= 0 {
+                joined.append(long.ids[i])
+                joinedWidths.append(widths[i])
+            } else {
+                joinedWidths[joinedWidths.count - 1] += widths[i]
+            }
+        }
+        return (joined, joinedWidths)
+    }
+
+    /// Bytes of the word's spelling in the byte alphabet.
+    static func width(_ word: UnsafeBufferPointer<UInt8>) -> Int {
+        word.reduce(0) { $0 + (ByteAlphabet.scalars[Int($1)] < 0x80 ? 1 : 2) }
+    }
+}
+
+/// A long word under merging: a linked list of tokens, and the pairs that can be joined grouped by rank.
+///
+/// Grouping instead of one heap of pairs keeps a word of millions of equal characters at a few sequential passes:
+/// each rank's positions are mostly appended in order, and sorting what is in order costs one pass.
+struct LongWord {
+    /// Id at the position of each token's first byte; -1 at positions that were joined to an earlier one.
+    private(set) var ids: [Int32]
+    private var next: [Int32], previous: [Int32]
+    private var positions: [[Int32]] = []
+    private var listOfRank: [Int: Int] = [:]
+    /// Binary min-heap of the ranks that have positions.
+    private var ranks: [Int] = []
+    private var recent = (rank: -1, list: 0)
+
+    init(_ ids: [Int32]) {
+        self.ids = ids
+        let count = Int32(ids.count)
+        next = Array(1..<count + 1)
+        previous = Array(-1..<count - 1)
+    }
+
+    mutating func merge(_ merges: MergeTable) {
+        guard ids.count > 1 else { return }
+        for at in 0..<ids.count - 1 { note(Int32(at), merges.merge(ids[at], ids[at + 1])) }
+        while let rank = popRank() { joinAll(rank, merges) }
+    }
+
+    /// Joins the pairs of one rank from left to right, until a pair of lower rank comes up.
+    private mutating func joinAll(_ rank: Int, _ merges: MergeTable) {
+        let list = listOfRank[rank]!, pair = merges.pair(ofRank: rank)
+        let left = Int32(truncatingIfNeeded: pair >> 32), right = Int32(truncatingIfNeeded: pair)
+        let joined = Int32(truncatingIfNeeded: merges.merge(left, right))
+        var todo = positions[list]
+        positions[list] = []
+        todo.sort()
+        for (done, at) in todo.enumerated() {
+            if let lowest = ranks.first, lowest < rank {
+                for at in todo[done...] { note(at, UInt64(rank) << 32) }
+                return
+            }
+            let at = Int(at), following = Int(next[at])
+            guard ids[at] == left, following < ids.count, ids[following] == right else { continue }
+            ids[at] = joined
+            ids[following] = -1
+            next[at] = next[following]
+            let after = Int(next[at]), before = Int(previous[at])
+            if after < ids.count { previous[after] = Int32(at) }
+            if before >= 0 { note(Int32(before), merges.merge(ids[before], joined)) }
+            if after < ids.count { note(Int32(at), merges.merge(joined, ids[after])) }
+        }
+    }
+
+    /// Files a position under the rank of its pair.
+    private mutating func note(_ at: Int32, _ merge: UInt64) {
+        if merge == MergeTable.none { return }
+        let rank = Int(merge >> 32)
+        if recent.rank != rank {
+            if let list = listOfRank[rank] {
+                recent = (rank, list)
+            } else {
+                recent = (rank, positions.count)
+                listOfRank[rank] = positions.count
+                positions.append([])
+            }
+        }
+        if positions[recent.list].isEmpty { pushRank(rank) }
+        positions[recent.list].append(at)
+    }
+
+    private mutating func pushRank(_ rank: Int) {
+        ranks.append(rank)
+        var child = ranks.count - 1
+        while child > 0, ranks[(child - 1) / 2] > ranks[child] {
+            ranks.swapAt(child, (child - 1) / 2)
+            child = (child - 1) / 2
+        }
+    }
+
+    private mutating func popRank() -> Int? {
+        guard let lowest = ranks.first else { return nil }
+        let last = ranks.removeLast()
+        if !ranks.isEmpty {
+            ranks[0] = last
+            var parent = 0
+            while true {
+                var child = parent * 2 + 1
+                guard child < ranks.count else { break }
+                if child + 1 < ranks.count, ranks[child + 1] < ranks[child] { child += 1 }
+                if ranks[parent] <= ranks[child] { break }
+                ranks.swapAt(parent, child)
+                parent = child
+            }
+        }
+        return lowest
+    }
+}

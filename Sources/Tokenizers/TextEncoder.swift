@@ -1,0 +1,169 @@
+// One text on its way to ids: added tokens cut out, the rest normalized, cut into words, and joined to tokens.
+
+/// Where the bytes of a normalized stretch come from in the text.
+struct Origin {
+    /// Offset of the stretch in the text.
+    var base: Int
+    /// Offset in the text, from `base`, of the character that each normalized byte stands for; nil when nothing changed.
+    var alignment: [Range<Int32>]?
+    /// Offset in the stretch of a word that got a space before it, which counts as part of the word's first character.
+    var prefixedWord: Int?
+
+    /// The first and the last byte of the text that normalized bytes `range` (not empty) stand for.
+    func bytes(_ range: Range<Int>) -> (first: Int, last: Int) {
+        var first = range.lowerBound, last = range.upperBound - 1
+        if let prefixedWord {
+            first = prefixedWord + max(first - 1, 0)
+            last = prefixedWord + max(last - 1, 0)
+        }
+        guard let alignment else { return (base + first, base + last) }
+        return (base + Int(alignment[first].lowerBound), base + Int(alignment[last].upperBound) - 1)
+    }
+}
+
+/// Counts the characters of a text up to a byte; quick when asked for neighbouring bytes.
+struct ScalarCounter {
+    private let text: UnsafeBufferPointer<UInt8>
+    private var byte = 0, scalar = 0
+
+    init(_ text: UnsafeBufferPointer<UInt8>) { self.text = text }
+
+    /// Index of the character that the byte at `offset` belongs to.
+    mutating func index(ofByteAt offset: Int) -> Int {
+        while byte < offset {
+            byte += 1
+            if text[byte] & 0xC0 != 0x80 { scalar += 1 }
+        }
+        while byte > offset {
+            if text[byte] & 0xC0 != 0x80 { scalar -= 1 }
+            byte -= 1
+        }
+        return scalar
+    }
+}
+
+/// Encodes one text; collects ids, and places only if asked.
+struct TextEncoder {
+    private let tokenizer: Tokenizer
+    private let text: UnsafeBufferPointer<UInt8>
+    private let scratch: Scratch
+    private let wantsPlaces: Bool
+    private var counter: ScalarCounter
+    private(set) var ids: [Int32] = []
+    private(set) var places: [PlacedToken] = []
+
+    init(_ tokenizer: Tokenizer, _ text: UnsafeBufferPointer<UInt8>, _ scratch: Scratch, wantsPlaces: Bool) {
+        (self.tokenizer, self.text, self.scratch, self.wantsPlaces) = (tokenizer, text, scratch, wantsPlaces)
+        counter = ScalarCounter(text)
+        ids.reserveCapacity(text.count / 3)
+        if wantsPlaces { places.reserveCapacity(text.count / 3) }
+    }
+
+    mutating func encode() {
+        for match in tokenizer.rawAdded.split(text) where !match.range.isEmpty {
+            if let token = match.token {
+                add(token, match.range, in: text, Origin(base: 0))
+            } else {
+                encodeStretch(match.range)
+            }
+        }
+    }
+
+    /// Text without tokens that are matched before normalization.
+    private mutating func encodeStretch(_ range: Range<Int>) {
+        let stretch = UnsafeBufferPointer(rebasing: text[range])
+        var origin = Origin(base: range.lowerBound)
+        guard tokenizer.parts.normalizesNFC, let normal = NormalFormC.normalize(stretch) else {
+            return encodeNormalized(stretch, origin)
+        }
+        origin.alignment = normal.origins
+        normal.bytes.withUnsafeBufferPointer { encodeNormalized($0, origin) }
+    }
+
+    private mutating func encodeNormalized(_ text: UnsafeBufferPointer<UInt8>, _ origin: Origin) {
+        for match in tokenizer.normalizedAdded.split(text) where !match.range.isEmpty {
+            if let token = match.token {
+                add(token, match.range, in: text, origin)
+            } else {
+                encodeWords(text, match.range, origin)
+            }
+        }
+    }
+
+    private mutating func encodeWords(_ text: UnsafeBufferPointer<UInt8>, _ range: Range<Int>, _ origin: Origin) {
+        let preTokenizer = tokenizer.parts.preTokenizer, utf8 = UTF8Text(text.baseAddress!)
+        guard let prefixBefore = preTokenizer.prefixBefore else {
+            var pieces = preTokenizer.pieces(utf8, range)
+            while let piece = pieces.next() { addWord(text, piece, origin) }
+            return
+        }
+        var outer = preTokenizer.pieces(utf8, range, to: prefixBefore)
+        while let piece = outer.next() {
+            if text[piece.lowerBound] == 0x20 {
+                var inner = preTokenizer.pieces(utf8, piece, from: prefixBefore)
+                while let word = inner.next() { addWord(text, word, origin) }
+            } else {
+                encodePrefixed([0x20] + text[piece], piece.lowerBound, origin, from: prefixBefore)
+            }
+        }
+    }
+
+    private mutating func encodePrefixed(_ bytes: [UInt8], _ start: Int, _ origin: Origin, from step: Int) {
+        var origin = origin
+        origin.prefixedWord = start
+        bytes.withUnsafeBufferPointer { text in
+            var pieces = tokenizer.parts.preTokenizer.pieces(UTF8Text(text.baseAddress!), 0..<text.count, from: step)
+            while let word = pieces.next() { addWord(text, word, origin) }
+        }
+    }
+
+    @inline(__always)
+    private mutating func addWord(_ text: UnsafeBufferPointer<UInt8>, _ range: Range<Int>, _ origin: Origin) {
+        let bpe = tokenizer.parts.bpe, word = UnsafeBufferPointer(rebasing: text[range])
+        guard bpe.hasAllBytes else { return addPartial(word, range, origin) }
+        let done = ids.count
+        bpe.append(word, to: &ids, scratch)
+        guard wantsPlaces else { return }
+        var at = range.lowerBound
+        for id in ids[done...] {
+            let end = at + bpe.vocabulary.raw[id]!.count
+            place(id, at..<end, origin)
+            at = end
+        }
+    }
+
+    /// A word of a vocabulary without some bytes: tokens cover stretches of the word's spelling in the byte alphabet.
+    private mutating func addPartial(_ word: UnsafeBufferPointer<UInt8>, _ range: Range<Int>, _ origin: Origin) {
+        let (joined, widths) = tokenizer.parts.bpe.partial(word)
+        ids += joined
+        guard wantsPlaces else { return }
+        var byteOfSpelling: [Int] = []
+        for (i, byte) in word.enumerated() {
+            byteOfSpelling += repeatElement(range.lowerBound + i, count: ByteAlphabet.scalars[Int(byte)] < 0x80 ? 1 : 2)
+        }
+        var at = 0
+        for (id, width) in zip(joined, widths) {
+            place(id, byteOfSpelling[at]..<byteOfSpelling[at + width - 1] + 1, origin)
+            at += width
+        }
+    }
+
+    @inline(__always) private mutating func place(_ id: Int32, _ range: Range<Int>, _ origin: Origin) {
+        let (first, last) = origin.bytes(range)
+        let start = counter.index(ofByteAt: first), end = counter.index(ofByteAt: last) + 1
+        let edges = tokenizer.blankEdges(of: id)
+        places.append(PlacedToken(id: id, start: start, end: end, blanksBefore: edges.before, blanksAfter: edges.after))
+    }
+
+    private mutating func add(
+        _ token: AddedToken, _ range: Range<Int>, in text: UnsafeBufferPointer<UInt8>, _ origin: Origin
+    ) {
+        ids.append(token.id)
+        guard wantsPlaces else { return }
+        let (first, last) = origin.bytes(range)
+        let start = counter.index(ofByteAt: first), end = counter.index(ofByteAt: last) + 1
+        let edges = blankEdges(of: String(decoding: text[range], as: UTF8.self))
+        places.append(
+            PlacedToken(id: token.id, start: start, end: end, blanksBefore: edges.before, blanksAfter: edges.after))
+    }
+}

@@ -1,0 +1,186 @@
+// The files of a tokenizer in a Hugging Face folder: reading them, what the settings change, writing them.
+import Diagnostics
+import Formats
+
+/// What a tokenizer came from, and writes again.
+struct TokenizerFiles: Sendable {
+    var tokenizerJSON: JSONValue
+    /// `tokenizer_config.json`; empty when there was none.
+    var config = JSONObject()
+    var specialTokensMap: JSONObject?
+    var chatTemplate: String?
+    /// Files as they were read, by name; written again byte for byte until something is added.
+    var originals: [(name: String, bytes: [UInt8])] = []
+
+    /// The files of `path`: a folder, or a `tokenizer.json` (then the files beside it are read too, if its name is that).
+    init(path: String) throws {
+        var folder: String? = path, jsonPath = path
+        if folderExists(path) {
+            jsonPath = joinPath(path, "tokenizer.json")
+            guard fileExists(jsonPath) else {
+                throw UserError("\(path): no tokenizer.json in this folder; give a model folder that has one, or a .gguf")
+            }
+        } else {
+            guard fileExists(path) else { throw UserError("\(path): no such file or folder") }
+            folder = fileName(of: path) == "tokenizer.json" ? parentFolder(of: path) : nil
+        }
+        tokenizerJSON = try Self.read(jsonPath, "tokenizer.json", &originals)
+        guard let folder else { return }
+        func optional(_ name: String) throws -> JSONObject? {
+            let path = joinPath(folder, name)
+            guard fileExists(path) else { return nil }
+            guard let object = try Self.read(path, name, &originals).object else {
+                throw UserError("\(path): an object should be there")
+            }
+            return object
+        }
+        config = try optional("tokenizer_config.json") ?? JSONObject()
+        specialTokensMap = try optional("special_tokens_map.json")
+        let templatePath = joinPath(folder, "chat_template.jinja")
+        if fileExists(templatePath) {
+            let text = try readTextFile(templatePath, maxBytes: maxTokenizerBytes)
+            originals.append(("chat_template.jinja", Array(text.utf8)))
+            chatTemplate = text
+        } else {
+            chatTemplate = Self.template(in: config)
+        }
+    }
+
+    init(tokenizerJSON: JSONValue, config: JSONObject = JSONObject(), specialTokensMap: JSONObject? = nil) {
+        (self.tokenizerJSON, self.config, self.specialTokensMap) = (tokenizerJSON, config, specialTokensMap)
+        chatTemplate = Self.template(in: config)
+    }
+
+    private static func read(
+        _ path: String, _ name: String, _ originals: inout [(name: String, bytes: [UInt8])]
+    ) throws -> JSONValue {
+        let bytes = try readFile(path, maxBytes: maxTokenizerBytes)
+        originals.append((name, bytes))
+        do throws(JSONError) {
+            return try JSONValue.parse(bytes, maxDepth: maxTokenizerDepth)
+        } catch {
+            throw UserError("\(path): \(error)")
+        }
+    }
+
+    /// `chat_template`: a text, or named ones of which `default` counts.
+    private static func template(in config: JSONObject) -> String? {
+        guard let value = config["chat_template"] else { return nil }
+        if let text = value.string { return text }
+        return value.array?.first { $0["name"]?.string == "default" }?["template"]?.string
+    }
+
+    // MARK: Special tokens of the settings
+
+    private static let specialKeys = [
+        "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
+    ]
+
+    /// The entry of a named special token: a text or an object with `content`.
+    private func entry(_ key: String) -> JSONValue? {
+        for source in [config[key], specialTokensMap?[key]] {
+            if let source, source != .null { return source }
+        }
+        return nil
+    }
+
+    /// Content of `bos_token` and its like.
+    func specialToken(_ key: String) -> String? { entry(key).flatMap { $0.string ?? $0["content"]?.string } }
+
+    /// Lays the settings over the parts as transformers' tokenizers (5.x) do: tokens they name become added tokens, and
+    /// `add_bos_token` or `add_eos_token`, when present, replace the post-processor.
+    func apply(to parts: inout TokenizerParts, file: String) throws {
+        var numbering = AddedTokenNumbering(parts.bpe.vocabulary, parts.added, file)
+        let named = Self.specialKeys.compactMap { specialToken($0) }
+        try addListedTokens(to: &numbering, named, file)
+        var known = Set(numbering.tokens.map { ExactString($0.content) })
+        let lists = ["additional_special_tokens", "extra_special_tokens"].compactMap { entry($0)?.array }
+        for value in Self.specialKeys.compactMap({ entry($0) }) + lists.joined() {
+            guard let content = value.string ?? value["content"]?.string, known.insert(ExactString(content)).inserted else {
+                continue
+            }
+            try numbering.add(content) { Self.token(content, value, id: $0, special: true) }
+        }
+        parts.added = numbering.tokens
+        if config["add_bos_token"] == nil, config["add_eos_token"] == nil { return }
+        func piece(_ flag: String, _ key: String) -> [TemplatePiece] {
+            guard config[flag]?.bool == true, let token = specialToken(key),
+                let id = parts.added.last(where: { ExactString($0.content) == ExactString(token) })?.id
+            else { return [] }
+            return [.special(ids: [id], tokens: [ExactString(token)])]
+        }
+        let pieces = piece("add_bos_token", "bos_token") + [.text] + piece("add_eos_token", "eos_token")
+        parts.postProcessors = [.template(pieces)]
+    }
+
+    private func addListedTokens(to numbering: inout AddedTokenNumbering, _ named: [String], _ file: String) throws {
+        guard let listed = config["added_tokens_decoder"]?.object else { return }
+        let entries = try listed.map { key, value in
+            guard let id = Int(key), let content = value["content"]?.string else {
+                throw UserError("\(file): added_tokens_decoder: entry \(quoted(key)) needs a number as key and a \"content\"")
+            }
+            return (id, content, value)
+        }
+        for (id, content, value) in entries.sorted(by: { $0.0 < $1.0 }) {
+            let isNamed = named.contains { ExactString($0) == ExactString(content) }
+            try numbering.add(content, expecting: id) {
+                Self.token(content, value, id: $0, special: value["special"]?.bool == true || isNamed)
+            }
+        }
+    }
+
+    private static func token(_ content: String, _ value: JSONValue, id: Int32, special: Bool) -> AddedToken {
+        func flag(_ key: String) -> Bool { value[key]?.bool ?? false }
+        return AddedToken(
+            content, id: id, singleWord: flag("single_word"), stripsLeft: flag("lstrip"), stripsRight: flag("rstrip"),
+            normalized: value["normalized"]?.bool, special: special)
+    }
+}
+
+// MARK: Writing
+
+extension TokenizerFiles {
+    /// The same files with these added tokens listed.
+    func listing(_ added: [AddedToken]) -> TokenizerFiles {
+        var files = self
+        let sorted = added.sorted { $0.id < $1.id }
+        if var root = tokenizerJSON.object {
+            root["added_tokens"] = .array(sorted.map { $0.json(withID: true) })
+            files.tokenizerJSON = .object(root)
+        }
+        if config["added_tokens_decoder"] != nil {
+            files.config["added_tokens_decoder"] = .object(
+                JSONObject(sorted.map { (String($0.id), $0.json(withID: false)) }))
+        }
+        files.originals.removeAll { $0.name == "tokenizer.json" || $0.name == "tokenizer_config.json" }
+        return files
+    }
+
+    /// Names and bytes of the files to write.
+    func contents() -> [(name: String, bytes: [UInt8])] {
+        var config = config
+        if config["tokenizer_class"] == nil { config["tokenizer_class"] = "PreTrainedTokenizerFast" }
+        if config["clean_up_tokenization_spaces"] == nil { config["clean_up_tokenization_spaces"] = false }
+        func pretty(_ value: JSONValue) -> [UInt8] { Array((value.serialized(.pretty) + "\n").utf8) }
+        var files = [(name: "tokenizer.json", bytes: pretty(tokenizerJSON))]
+        files.append(("tokenizer_config.json", pretty(.object(config))))
+        if let specialTokensMap { files.append(("special_tokens_map.json", pretty(.object(specialTokensMap)))) }
+        if let chatTemplate { files.append(("chat_template.jinja", Array(chatTemplate.utf8))) }
+        return files.map { file in originals.first { $0.name == file.name } ?? file }
+    }
+}
+
+extension AddedToken {
+    /// The entry in `added_tokens`, or without its id in `added_tokens_decoder`.
+    func json(withID: Bool) -> JSONValue {
+        var object = JSONObject()
+        if withID { object["id"] = JSONValue(Int(id)) }
+        object["content"] = .string(content)
+        object["single_word"] = .bool(singleWord)
+        object["lstrip"] = .bool(stripsLeft)
+        object["rstrip"] = .bool(stripsRight)
+        object["normalized"] = .bool(normalized)
+        object["special"] = .bool(special)
+        return .object(object)
+    }
+}

@@ -1,0 +1,194 @@
+// Token texts by id, ids by text, and the byte-level alphabet between the two.
+import Diagnostics
+import Formats
+
+/// The reversible spelling of bytes as printable characters that GPT-2 introduced: a space is written `Ġ`.
+enum ByteAlphabet {
+    /// Code point of each byte, all below 0x144.
+    static let scalars: [UInt32] = {
+        var scalars = [UInt32](repeating: 0, count: 256), next: UInt32 = 256
+        for byte in 0..<256 {
+            switch byte {
+            case 0x21...0x7E, 0xA1...0xAC, 0xAE...0xFF: scalars[byte] = UInt32(byte)
+            default: (scalars[byte], next) = (next, next + 1)
+            }
+        }
+        return scalars
+    }()
+    /// Byte of each code point below 0x144; -1 outside the alphabet.
+    static let bytes: [Int16] = {
+        var bytes = [Int16](repeating: -1, count: 0x144)
+        for (byte, scalar) in scalars.enumerated() { bytes[Int(scalar)] = Int16(byte) }
+        return bytes
+    }()
+
+    /// The text of raw bytes in the alphabet.
+    static func spell(_ raw: some Sequence<UInt8>) -> String {
+        var text = String.UnicodeScalarView()
+        for byte in raw { text.append(Unicode.Scalar(scalars[Int(byte)])!) }
+        return String(text)
+    }
+
+    /// Appends the bytes that a token's text stands for; false, and nothing appended, when a character is not in the
+    /// alphabet.
+    static func appendBytes(of text: UnsafeBufferPointer<UInt8>, to output: inout [UInt8]) -> Bool {
+        let start = output.count
+        var at = 0
+        while at < text.count {
+            let first = text[at]
+            var scalar = Int(first)
+            if first >= 0x80 {
+                guard first >= 0xC2, first <= 0xC5, at + 1 < text.count else { break }
+                scalar = Int(first & 0x1F) << 6 | Int(text[at + 1] & 0x3F)
+                at += 1
+            }
+            guard scalar < 0x144, bytes[scalar] >= 0 else { break }
+            output.append(UInt8(bytes[scalar]))
+            at += 1
+        }
+        if at == text.count { return true }
+        output.removeSubrange(start...)
+        return false
+    }
+}
+
+/// Byte strings numbered by non-negative ids that need not be dense, in one block of memory.
+struct ByteStrings: Sendable {
+    private(set) var bytes: [UInt8] = []
+    private var ranges: [Range<UInt32>?] = []
+
+    var count: Int { ranges.count }
+
+    subscript(id: Int32) -> Range<Int>? {
+        guard id >= 0, Int(id) < ranges.count, let range = ranges[Int(id)] else { return nil }
+        return Int(range.lowerBound)..<Int(range.upperBound)
+    }
+
+    mutating func reserve(strings: Int, bytes count: Int) {
+        ranges.reserveCapacity(strings)
+        bytes.reserveCapacity(count)
+    }
+
+    /// Writes one string through `body`, which appends to the block.
+    mutating func set(_ id: Int32, _ body: (inout [UInt8]) -> Void) {
+        let start = UInt32(bytes.count)
+        body(&bytes)
+        while ranges.count <= Int(id) { ranges.append(nil) }
+        ranges[Int(id)] = start..<UInt32(bytes.count)
+    }
+}
+
+/// Ids by byte string: open addressing over a `ByteStrings` block, no string object per entry.
+struct ByteStringIndex: Sendable {
+    private var slots: [Int32] = []
+    private var mask = 0
+
+    /// An id whose string an earlier id has too; the earlier one is found.
+    private(set) var repeated: Int32?
+
+    init(_ strings: ByteStrings, where isIndexed: (Int32) -> Bool = { _ in true }) {
+        var capacity = 16
+        while capacity < strings.count * 2 { capacity *= 2 }
+        slots = [Int32](repeating: -1, count: capacity)
+        mask = capacity - 1
+        strings.bytes.withUnsafeBufferPointer { all in
+            for id in 0..<Int32(strings.count) {
+                guard let range = strings[id], isIndexed(id) else { continue }
+                var slot = hash(UnsafeBufferPointer(rebasing: all[range])), isNew = true
+                while isNew, slots[slot] >= 0 {
+                    isNew = !all[range].elementsEqual(all[strings[slots[slot]]!])
+                    slot = (slot + 1) & mask
+                }
+                if isNew { slots[slot] = id } else { repeated = repeated ?? id }
+            }
+        }
+    }
+
+    private func hash(_ text: UnsafeBufferPointer<UInt8>) -> Int {
+        var hash: UInt64 = 0xCBF2_9CE4_8422_2325  // FNV-1a
+        for byte in text { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
+        return Int(truncatingIfNeeded: hash ^ hash >> 29) & mask
+    }
+
+    func id(of text: UnsafeBufferPointer<UInt8>, in strings: ByteStrings) -> Int32? {
+        strings.bytes.withUnsafeBufferPointer { all in
+            var slot = hash(text)
+            while slots[slot] >= 0 {
+                let range = strings[slots[slot]]!
+                if range.count == text.count, all[range].elementsEqual(text) { return slots[slot] }
+                slot = (slot + 1) & mask
+            }
+            return nil
+        }
+    }
+}
+
+/// The tokens of the model: their texts as the file spells them and the bytes these stand for.
+struct Vocabulary: Sendable {
+    let texts: ByteStrings
+    /// Bytes by id: the text taken through the byte alphabet, or the text itself where it does not belong to it.
+    let raw: ByteStrings
+    /// Whether the token with this id is spelled in the byte alphabet; only such tokens come out of the model.
+    private let isSpelled: [Bool]
+    private let index: ByteStringIndex
+    /// Number of tokens, which the next added token's id follows.
+    let count: Int
+    /// Id of each single byte, -1 where the vocabulary has none.
+    private(set) var byteIDs = [Int32](repeating: -1, count: 256)
+
+    /// Ids beyond this would only serve to exhaust memory; the largest public vocabularies have 262,144.
+    static let maxID = 1 << 22
+
+    /// - Throws: `UserError` naming the token for a negative, huge or repeated id or a repeated text.
+    init(_ tokens: some Sequence<(text: String, id: Int)>, count: Int, where file: String) throws {
+        var texts = ByteStrings(), raw = ByteStrings(), isSpelled: [Bool] = []
+        texts.reserve(strings: count, bytes: count * 8)
+        raw.reserve(strings: count, bytes: count * 8)
+        for (text, id) in tokens {
+            guard id >= 0, id <= Self.maxID else {
+                throw UserError("\(file): token \(quoted(text)) has id \(id); ids from 0 to \(Self.maxID) are possible")
+            }
+            guard texts[Int32(id)] == nil else { throw UserError("\(file): id \(id) is given to two tokens") }
+            while isSpelled.count <= id { isSpelled.append(false) }
+            var text = text
+            text.withUTF8 { utf8 in
+                texts.set(Int32(id)) { $0.append(contentsOf: utf8) }
+                raw.set(Int32(id)) { bytes in
+                    isSpelled[id] = ByteAlphabet.appendBytes(of: utf8, to: &bytes)
+                    if !isSpelled[id] { bytes.append(contentsOf: utf8) }
+                }
+            }
+        }
+        (self.texts, self.raw, self.isSpelled) = (texts, raw, isSpelled)
+        self.count = count
+        index = ByteStringIndex(texts)
+        if let repeated = index.repeated { throw UserError("\(file): id \(repeated) has the text of another id") }
+        for byte in 0..<256 { byteIDs[byte] = id(of: ByteAlphabet.spell([UInt8(byte)])) ?? -1 }
+    }
+
+    /// Ids by raw bytes.
+    func rawIndex() -> ByteStringIndex { ByteStringIndex(raw, where: { isSpelled[Int($0)] }) }
+
+    var maxID: Int32 { Int32(texts.count) - 1 }
+
+    func id(of text: String) -> Int32? {
+        var text = text
+        return text.withUTF8 { index.id(of: $0, in: texts) }
+    }
+
+    func id(of text: UnsafeBufferPointer<UInt8>) -> Int32? { index.id(of: text, in: texts) }
+
+    func text(of id: Int32) -> String? {
+        texts[id].map { String(decoding: texts.bytes[$0], as: UTF8.self) }
+    }
+}
+
+/// A token in a message: in quotes, shortened, on one line.
+func quoted(_ text: String) -> String { JSONValue.string(String(text.unicodeScalars.prefix(40))).serialized() }
+
+extension Vocabulary {
+    /// Blanks at the edges of a token's text as `trim_offsets` counts them.
+    func blankEdges(of id: Int32) -> (before: Int, after: Int) {
+        text(of: id).map { Tokenizers.blankEdges(of: $0) } ?? (0, 0)
+    }
+}

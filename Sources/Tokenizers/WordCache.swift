@@ -1,0 +1,77 @@
+// Ids of recent words: a fixed block of memory, one cache line a word, the newer word wins its slot.
+
+/// What one encoding thread works with; taken from a pool, never shared while in use.
+final class Scratch: @unchecked Sendable {  // the pool hands each to one caller at a time
+    let cache = WordCache()
+    /// Room for one short word.
+    let ids = UnsafeMutablePointer<Int32>.allocate(capacity: 64)
+    let pairs = UnsafeMutablePointer<UInt64>.allocate(capacity: 64)
+    /// A word with the space put before it.
+    var prefixed: [UInt8] = []
+
+    deinit {
+        ids.deallocate()
+        pairs.deallocate()
+    }
+}
+
+/// 2^15 words of at most 31 bytes and 7 tokens: 2 MB, whatever the text.
+final class WordCache: @unchecked Sendable {  // part of one Scratch
+    static let maxBytes = 31
+    private static let maxTokens = 7, bits = 15
+
+    /// The bytes of a word, zero-padded, its length in the last byte.
+    struct Key {
+        var words: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+
+        @inline(__always) init(_ text: UnsafeBufferPointer<UInt8>) {
+            withUnsafeMutableBytes(of: &words) { key in
+                key.baseAddress!.copyMemory(from: text.baseAddress!, byteCount: text.count)
+                key[31] = UInt8(text.count)
+            }
+        }
+
+        @inline(__always) var slot: Int {
+            var hash = (words.0 ^ words.1 &* 0x9E37_79B9_7F4A_7C15) &* 0xFF51_AFD7_ED55_8CCD
+            hash ^= (words.2 ^ words.3 &* 0x9E37_79B9_7F4A_7C15) &* 0xC4CE_B9FE_1A85_EC53
+            hash = (hash ^ hash >> 32) &* 0x9E37_79B9_7F4A_7C15
+            return Int(truncatingIfNeeded: hash >> (64 - UInt64(bits)))
+        }
+    }
+
+    private struct Slot {
+        var key: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+        var ids: (Int32, Int32, Int32, Int32, Int32, Int32, Int32) = (0, 0, 0, 0, 0, 0, 0)
+        var count: Int32 = 0
+    }
+
+    private let slots: UnsafeMutablePointer<Slot>
+
+    init() {
+        slots = .allocate(capacity: 1 << Self.bits)
+        slots.initialize(repeating: Slot(), count: 1 << Self.bits)
+    }
+
+    deinit { slots.deallocate() }
+
+    /// Appends the ids of a word that is there.
+    @inline(__always) func append(_ key: Key, to output: inout [Int32]) -> Bool {
+        let slot = slots + key.slot
+        guard slot.pointee.key == key.words else { return false }
+        withUnsafeBytes(of: &slot.pointee.ids) { ids in
+            let ids = ids.assumingMemoryBound(to: Int32.self)
+            for i in 0..<Int(slot.pointee.count) { output.append(ids[i]) }
+        }
+        return true
+    }
+
+    func insert(_ key: Key, _ ids: ArraySlice<Int32>) {
+        guard ids.count <= Self.maxTokens else { return }
+        let slot = slots + key.slot
+        slot.pointee.key = key.words
+        slot.pointee.count = Int32(ids.count)
+        withUnsafeMutableBytes(of: &slot.pointee.ids) { target in
+            for (i, id) in ids.enumerated() { target.storeBytes(of: id, toByteOffset: i * 4, as: Int32.self) }
+        }
+    }
+}
