@@ -91,7 +91,7 @@ let targets: [Target] = [
         linkerSettings: [.unsafeFlags(staticSwift, .when(platforms: [.linux]))]),
     tests("FormatsTests", ["Formats", "Diagnostics"]),
     tests("TokenizersTests", ["Tokenizers", "Formats"]),
-    tests("ChatTemplatesTests", ["ChatTemplates", "Formats"]),
+    tests("ChatTemplatesTests", ["ChatTemplates", "Formats", "Diagnostics"]),
     tests("DatasetsTests", ["Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics"]),
     tests("RunConfigTests", ["RunConfig", "Diagnostics"]),
     tests("CommandLineTests", ["CommandLineInterface", "Diagnostics", argumentParser]),

@@ -168,6 +168,7 @@ struct Lexer {
             if let end = closing("#}", i) { return advance(to: end) }
             i += 1
         }
+        if at == source.count { return }  // as Jinja: an opening with nothing after it is let pass
         throw failure("a comment {# is not closed")
     }
 
@@ -196,6 +197,7 @@ struct Lexer {
             }
             i += 1
         }
+        if at == source.count { return }
         throw failure("{% raw %} is not closed by {% endraw %}")
     }
 
