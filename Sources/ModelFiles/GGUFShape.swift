@@ -83,11 +83,13 @@ struct GGUFShape {
             // Stored as fp32; its shortest spelling gives 1e-05 back.
             .init(Double("\(metadata["\(architecture).\(key)"]?.double.map { Float($0) } ?? fallback)")!)
         }
-        var config = JSONObject([
+        let intermediateSize: JSONValue = metadata["\(architecture).feed_forward_length"]?.int.map { JSONValue($0) } ?? .null
+        // The type spelled out: the compiler gives up on inferring so long a list.
+        let members: [(String, JSONValue)] = [
             ("architectures", [.string(architecture == "qwen2" ? "Qwen2ForCausalLM" : "LlamaForCausalLM")]),
             ("model_type", .string(architecture)),
             ("hidden_size", .init(hiddenSize)),
-            ("intermediate_size", metadata["\(architecture).feed_forward_length"]?.int.map { .init($0) } ?? .null),
+            ("intermediate_size", intermediateSize),
             ("num_hidden_layers", .init(layers)),
             ("num_attention_heads", .init(heads)),
             ("num_key_value_heads", .init(kvHeads)),
@@ -101,7 +103,8 @@ struct GGUFShape {
             ("attention_bias", false),
             ("mlp_bias", false),
             ("tie_word_embeddings", .init(tiedHead)),
-        ])
+        ]
+        var config = JSONObject(members)
         for (key, value) in tokenIDs { config[key] = value }
         config["torch_dtype"] = .string(type == .f32 ? "float32" : type == .f16 ? "float16" : "bfloat16")
         return .object(config)
