@@ -158,7 +158,9 @@ struct RowOptions: ParsableArguments {
         let rows = try Rows(source)
         for warning in rows.warnings { note(warning) }
         for reason in BadRowReason.allCases {
-            guard let count = rows.statistics.dropped[reason], let first = rows.statistics.examples[reason] else { continue }
+            guard let count = rows.statistics.dropped[reason], let first = rows.statistics.examples[reason] else {
+                continue
+            }
             note("dropped \(count) \(reason.rawValue): \(first)")
         }
         return rows

@@ -110,7 +110,8 @@ public struct TokenizerCommand: ParsableCommand {
 
         @Option(
             help: ArgumentHelp(
-                "A template file, or one that comes with the program, instead of the model's own.", valueName: "template"),
+                "A template file, or one that comes with the program, instead of the model's own.",
+                valueName: "template"),
             completion: .file())
         var template: String?
 
@@ -144,7 +145,8 @@ public struct TokenizerCommand: ParsableCommand {
             guard let own = tokenizer.chatTemplate else {
                 let names = ChatTemplate.builtIn.keys.sorted().joined(separator: ", ")
                 throw UserError(
-                    "\(model.model): this tokenizer has no chat template; give one with --template (a file, or \(names))")
+                    "\(model.model): this tokenizer has no chat template; give one with --template (a file, or \(names))"
+                )
             }
             return own
         }
