@@ -107,7 +107,8 @@ struct FileFormatTests {
 
     @Test func tsvWithMessagesAsJSON() throws {
         let text =
-            "messages\tid\n" + #""[{""role"":""user"",""content"":""2+3?""},{""role"":""assistant"",""content"":""5""}]""#
+            "messages\tid\n"
+            + #""[{""role"":""user"",""content"":""2+3?""},{""role"":""assistant"",""content"":""5""}]""#
             + "\t1\n"
         let rows = try rows(try TemporaryFolder(), "a.tsv", text)
         #expect(try contents(rows) == [chat])
