@@ -81,7 +81,11 @@ let targets: [Target] = [
     library("Datasets", ["Tokenizers", "ChatTemplates", "Formats", "Diagnostics", crypto]),
     library("RunConfig", ["Diagnostics", "Yams"]),
     library("RunLog", ["Formats", "Diagnostics", crypto]),
-    library("CommandLineInterface", ["RunConfig", "Formats", "Diagnostics", argumentParser]),
+    library(
+        "CommandLineInterface",
+        [
+            "Datasets", "ModelFiles", "RunConfig", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics", argumentParser,
+        ]),
     .executableTarget(
         name: "needletail", dependencies: ["CommandLineInterface"], swiftSettings: swiftSettings,
         linkerSettings: [.unsafeFlags(staticSwift, .when(platforms: [.linux]))]),
@@ -94,7 +98,7 @@ let targets: [Target] = [
     tests("RunLogTests", ["RunLog", "Formats", "Diagnostics"]),
 ]
 
-/// While the foundation is laid on several branches, a target whose folder is not there yet is left out (2).
+/// While the foundation is laid on several branches, a target whose folder is not there yet is left out (4).
 func exists(_ target: Target) -> Bool {
     let folder = target.type == .test || target.path != nil ? "Tests" : "Sources"
     return FileManager.default.fileExists(atPath: "\(Context.packageDirectory)/\(folder)/\(target.name)")

@@ -464,6 +464,7 @@ def metadata(model):
         ("tokenizer.ggml.token_type", ARRAY, (5, [3 if token in special else 1 for token in tokens])),
         ("tokenizer.ggml.merges", ARRAY, (STRING, merges)),
         ("tokenizer.ggml.bos_token_id", U32, 1), ("tokenizer.ggml.eos_token_id", U32, 5),
+        ("tokenizer.chat_template", STRING, models.CHAT_TEMPLATE),
     ]:
         if name == "tokenizer.ggml.token_type":
             raw = struct.pack("<IQ", 5, len(tokens)) + struct.pack(f"<{len(tokens)}i", *value[1])

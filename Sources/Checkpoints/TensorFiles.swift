@@ -1,7 +1,6 @@
 // Tensors from safetensors and back.
-public import Diagnostics
+internal import Diagnostics
 public import Formats
-public import Layers
 public import Tensors
 
 extension DType {

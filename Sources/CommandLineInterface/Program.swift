@@ -96,9 +96,12 @@ public enum Program {
 }
 
 /// Writes `error: <message>` to standard error, on one line whatever the message holds.
-func complain(_ message: String) {
-    let line = "error: \(oneLine(message))\n"
-    line.utf8.withContiguousStorageIfAvailable { _ = Glibc.write(STDERR_FILENO, $0.baseAddress, $0.count) }
+func complain(_ message: String) { note("error: \(message)") }
+
+/// Writes one line for people to standard error. Nothing is done when that fails: there is nowhere left to say so.
+func note(_ message: String) {
+    var line = oneLine(message) + "\n"
+    line.withUTF8 { _ = Glibc.write(STDERR_FILENO, $0.baseAddress, $0.count) }
 }
 
 /// The text with every run of line breaks, tabs and blanks made one blank.

@@ -1,6 +1,7 @@
 // Rows in, rows out: JSON lines from and to files, or standard input and output for `-`.
-public import Formats
+internal import ArgumentParser
 internal import Diagnostics
+public import Formats
 
 /// Reads a file of JSON objects, one a line; blank lines are passed over.
 public struct JSONLinesInput {
@@ -42,4 +43,34 @@ public struct LinesOutput {
 
     /// Puts the file in place; without it the file stays as it was.
     public func finish() throws { try file?.close() }
+}
+
+/// Where a row stands, for messages.
+struct RowPlace: CustomStringConvertible {
+    let file: String
+    let line: Int
+
+    var description: String { "\(file), line \(line)" }
+
+    func error(_ message: String) -> UserError { UserError("\(self): \(message)") }
+    func wants(_ example: String) -> UserError { error("not a row of the form \(example)") }
+}
+
+/// `--input` and `--output` of verbs that turn rows into lines.
+struct RowFileOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("The rows; '-' is standard input.", valueName: "file"), completion: .file())
+    var input: String = "-"
+
+    @Option(help: ArgumentHelp("Where the lines go; '-' is standard output.", valueName: "file"), completion: .file())
+    var output: String = "-"
+
+    /// Writes one line for each row, in order; the output file appears when all rows are done.
+    func convert(_ transform: (JSONValue, RowPlace) throws -> String) throws {
+        let rows = try JSONLinesInput(input)
+        let lines = try LinesOutput(output)
+        while let (line, row) = try rows.next() {
+            try lines.write(try transform(row, RowPlace(file: rows.name, line: line)))
+        }
+        try lines.finish()
+    }
 }

@@ -52,7 +52,8 @@ public final class MappedFile: @unchecked Sendable {
         return UnsafeRawBufferPointer(rebasing: bytes[range])
     }
 
-    /// Copies part of the file without going through the mapping, so that no truncation, however timed, ends the process.
+    /// Copies part of the file without going through the mapping, so that no truncation, however timed, ends the
+    /// process.
     ///
     /// - Precondition: `range` lies in the file and is as long as `destination`.
     /// - Throws: `UserError` when the file has been truncated or cannot be read.
@@ -60,7 +61,9 @@ public final class MappedFile: @unchecked Sendable {
         precondition(range.upperBound <= count && range.count == destination.count, "\(path): range and room differ")
         var done = 0
         while done < range.count {
-            let n = retrying { pread(descriptor, destination.baseAddress! + done, range.count - done, range.lowerBound + done) }
+            let n = retrying {
+                pread(descriptor, destination.baseAddress! + done, range.count - done, range.lowerBound + done)
+            }
             if n < 0 { throw readError(path, errno) }
             if n == 0 { throw becameShorter() }
             done += n
@@ -69,15 +72,6 @@ public final class MappedFile: @unchecked Sendable {
 
     private func becameShorter() -> UserError {
         UserError("\(printable(path)): became shorter while it was in use; another program is writing it")
-    }
-
-    /// Tells the system that `range` will be read once, front to back.
-    public func willReadSequentially(_ range: Range<Int>) {
-        guard let start = bytes.baseAddress, !range.isEmpty else { return }
-        let page = Int(getpagesize())
-        let from = range.lowerBound / page * page
-        // Advice only: a kernel that declines costs speed, not correctness.
-        _ = madvise(UnsafeMutableRawPointer(mutating: start + from), range.upperBound - from, MADV_WILLNEED)
     }
 }
 

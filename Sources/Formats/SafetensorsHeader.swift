@@ -113,7 +113,8 @@ struct SafetensorsHeader {
         var end = data.lowerBound
         for tensor in tensors {
             if tensor.byteRange.lowerBound != end {
-                let fault = tensor.byteRange.lowerBound < end ? "overlaps the tensor before it" : "leaves a hole before it"
+                let overlaps = tensor.byteRange.lowerBound < end
+                let fault = overlaps ? "overlaps the tensor before it" : "leaves a hole before it"
                 throw Reason(text: "tensor \"\(printable(tensor.name))\" \(fault)")
             }
             end = tensor.byteRange.upperBound

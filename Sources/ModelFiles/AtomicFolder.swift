@@ -1,6 +1,6 @@
 // A folder that appears complete or not at all.
 import Diagnostics
-public import Formats
+internal import Formats
 internal import Glibc
 
 /// Fills a temporary neighbour of `path` and renames it into place, so that nobody meets a half-written folder.

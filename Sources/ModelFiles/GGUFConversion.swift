@@ -1,7 +1,7 @@
 // From GGUF to a Hugging Face folder: configuration, tokenizer and dequantized weights.
 // D hidden size, H query heads, K key/value heads, E head dimension
 internal import Crypto
-public import Diagnostics
+internal import Diagnostics
 public import Formats
 internal import Glibc
 internal import Tokenizers

@@ -8,6 +8,7 @@ struct GGUFShape {
     private let metadata: GGUFMetadata
     private let architecture: String
     private let layers: Int, hiddenSize: Int, heads: Int, kvHeads: Int, headDim: Int, vocabSize: Int
+    private let intermediateSize: Int
     private let tiedHead: Bool
     private let ropeScaling: JSONValue
 
@@ -30,6 +31,7 @@ struct GGUFShape {
         }
         layers = try number("block_count")
         hiddenSize = try number("embedding_length")
+        intermediateSize = try number("feed_forward_length")
         heads = try number("attention.head_count")
         kvHeads = metadata["\(architecture).attention.head_count_kv"] == nil ? heads : try number("attention.head_count_kv")
         headDim = metadata["\(architecture).attention.key_length"]?.int ?? hiddenSize / heads
@@ -80,28 +82,28 @@ struct GGUFShape {
 
     func config(_ type: ElementType) -> JSONValue {
         func float(_ key: String, _ fallback: Float) -> JSONValue {
+            let value = metadata["\(architecture).\(key)"]?.double.map { Float($0) } ?? fallback
             // Stored as fp32; its shortest spelling gives 1e-05 back.
-            .init(Double("\(metadata["\(architecture).\(key)"]?.double.map { Float($0) } ?? fallback)")!)
+            return .init(Double("\(value)")!)
         }
-        var config = JSONObject([
-            ("architectures", [.string(architecture == "qwen2" ? "Qwen2ForCausalLM" : "LlamaForCausalLM")]),
-            ("model_type", .string(architecture)),
-            ("hidden_size", .init(hiddenSize)),
-            ("intermediate_size", metadata["\(architecture).feed_forward_length"]?.int.map { .init($0) } ?? .null),
-            ("num_hidden_layers", .init(layers)),
-            ("num_attention_heads", .init(heads)),
-            ("num_key_value_heads", .init(kvHeads)),
-            ("head_dim", .init(headDim)),
-            ("hidden_act", "silu"),
-            ("vocab_size", .init(vocabSize)),
-            ("max_position_embeddings", .init(metadata["\(architecture).context_length"]?.int ?? 2048)),
-            ("rms_norm_eps", float("attention.layer_norm_rms_epsilon", 1e-6)),
-            ("rope_theta", float("rope.freq_base", 10_000)),
-            ("rope_scaling", ropeScaling),
-            ("attention_bias", false),
-            ("mlp_bias", false),
-            ("tie_word_embeddings", .init(tiedHead)),
-        ])
+        var config = JSONObject()
+        config["architectures"] = .array([.string(architecture == "qwen2" ? "Qwen2ForCausalLM" : "LlamaForCausalLM")])
+        config["model_type"] = .string(architecture)
+        config["hidden_size"] = .init(hiddenSize)
+        config["intermediate_size"] = .init(intermediateSize)
+        config["num_hidden_layers"] = .init(layers)
+        config["num_attention_heads"] = .init(heads)
+        config["num_key_value_heads"] = .init(kvHeads)
+        config["head_dim"] = .init(headDim)
+        config["hidden_act"] = "silu"
+        config["vocab_size"] = .init(vocabSize)
+        config["max_position_embeddings"] = .init(metadata["\(architecture).context_length"]?.int ?? 2048)
+        config["rms_norm_eps"] = float("attention.layer_norm_rms_epsilon", 1e-6)
+        config["rope_theta"] = float("rope.freq_base", 10_000)
+        config["rope_scaling"] = ropeScaling
+        config["attention_bias"] = false
+        config["mlp_bias"] = false
+        config["tie_word_embeddings"] = .init(tiedHead)
         for (key, value) in tokenIDs { config[key] = value }
         config["torch_dtype"] = .string(type == .f32 ? "float32" : type == .f16 ? "float16" : "bfloat16")
         return .object(config)
@@ -136,7 +138,7 @@ struct GGUFShape {
             used.insert(ExactString(source))
             plan.append(PlannedTensor(name: name, tensor: tensor, interleavedHeads: heads))
         }
-        let D = hiddenSize, F = metadata["\(architecture).feed_forward_length"]?.int ?? 0, isLlama = architecture == "llama"
+        let D = hiddenSize, F = intermediateSize, isLlama = architecture == "llama"
         try add("token_embd.weight", "model.embed_tokens.weight", [vocabSize, D])
         for layer in 0..<layers {
             let from = "blk.\(layer)", to = "model.layers.\(layer)"

@@ -1,6 +1,6 @@
 // What a MODEL argument may be, and the folders it stands for.
-public import Diagnostics
-public import Formats
+internal import Diagnostics
+internal import Formats
 internal import Glibc
 
 /// The folders behind a MODEL argument: a Hugging Face folder, an adapter folder, a run folder (its best checkpoint), one

@@ -1,8 +1,9 @@
 // Adapters in PEFT's format: adapter_config.json and adapter_model.safetensors.
-public import Checkpoints
-public import Diagnostics
+internal import Checkpoints
+internal import Diagnostics
 public import Formats
 public import Layers
+internal import ModelFiles
 public import Tensors
 
 /// What adapter_config.json says, as far as it is supported; everything else that would change the computation is refused.

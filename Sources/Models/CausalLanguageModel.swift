@@ -1,5 +1,4 @@
 // What every family of causal language models offers to recipes, generation and evaluation.
-public import Formats
 public import Layers
 public import Tensors
 

@@ -1,7 +1,7 @@
 // config.json of the Llama family: Llama, Mistral, Qwen2.
-public import Diagnostics
+internal import Diagnostics
 public import Formats
-public import Layers
+internal import Layers
 
 extension LlamaConfig {
     /// The families this file reads, by `model_type`.

@@ -1,8 +1,8 @@
 // Models from folders: the family is found in config.json, every weight has its place, and nothing is dropped.
-public import Checkpoints
-public import Diagnostics
+internal import Checkpoints
+internal import Diagnostics
 public import Formats
-public import Layers
+internal import Layers
 public import ModelFiles
 public import Tensors
 public import Tokenizers

@@ -89,8 +89,21 @@ extension DataSection {
     /// The rows behind one list of paths.
     public func source(_ paths: [String], _ name: String) -> DataSource {
         DataSource(
-            paths, name: name, kind: kind == .auto ? nil : RowKind(rawValue: kind.rawValue)!, columnMap: columnMap,
+            paths, name: name, kind: rowKind, columnMap: columnMap,
             badRows: badRows == .stop ? .stop : .drop, deduplicate: deduplicate)
+    }
+
+    /// The data set's name for the kind of rows; nil recognizes it by the columns.
+    private var rowKind: RowKind? {
+        switch kind {
+        case .auto: nil
+        case .chat: .chat
+        case .sharegpt: .conversations
+        case .instruction: .instruction
+        case .promptCompletion: .promptCompletion
+        case .evals: .evals
+        case .text: .text
+        }
     }
 
     var heldOut: HeldOut {

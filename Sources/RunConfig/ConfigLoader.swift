@@ -1,4 +1,4 @@
-// Defaults, file and command line, laid over each other and read into a struct; every problem found is reported at once.
+// Defaults, file and command line, laid over each other and read into a struct; every problem is reported at once.
 
 internal import Diagnostics
 internal import Glibc

@@ -1,4 +1,4 @@
-// Saving and finding checkpoints so that a kill, a full disk or a flipped bit at any moment costs at most the newest one.
+// Saving and finding checkpoints so that a kill, a full disk or a flipped bit costs at most the newest one.
 //
 // A save: space check, `step-N.partial-<nonce>/`, each file written, synced and hashed, `manifest.json` last, sync,
 // rename to `step-N/` without replacing, sync the parent, re-open and verify, and only then remove older ones (rename

@@ -138,8 +138,9 @@ public struct LineChart: Sendable {
             let color = Self.palette[one.color % Self.palette.count]
             let opacity = one.style == .faint ? 0.35 : 1
             out.append(
-                "<line x1=\"\(number(x))\" y1=\"\(number(y - 4.5))\" x2=\"\(number(x + 20))\" y2=\"\(number(y - 4.5))\" "
-                    + "stroke=\"\(color)\" stroke-width=\"2.5\" stroke-opacity=\"\(number(opacity))\"/>")
+                "<line x1=\"\(number(x))\" y1=\"\(number(y - 4.5))\" x2=\"\(number(x + 20))\" "
+                    + "y2=\"\(number(y - 4.5))\" stroke=\"\(color)\" stroke-width=\"2.5\" stroke-opacity=\"\(number(opacity))\"/>"
+            )
             if one.style == .dots {
                 out.append("<circle cx=\"\(number(x + 10))\" cy=\"\(number(y - 4.5))\" r=\"3.6\" fill=\"\(color)\"/>")
             }

@@ -60,7 +60,8 @@ public struct ModelCard: Sendable {
             from peft import PeftModel
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
-            model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(\(JSONValue(base).serialized())), ".")
+            base = AutoModelForCausalLM.from_pretrained(\(JSONValue(base).serialized()))
+            model = PeftModel.from_pretrained(base, ".")
             """
             : """
             from transformers import AutoModelForCausalLM, AutoTokenizer

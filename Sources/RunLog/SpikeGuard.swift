@@ -15,8 +15,8 @@ public struct Spike: Sendable, Equatable {
 
     /// "loss 9.12 at step 412 is 11.3 deviations above the median 2.13 of the last 128 steps"
     public func message(window: Int) -> String {
-        "\(quantity) \(significant(value, 3)) at step \(step) is \(decimals(deviations, 1)) deviations above the median "
-            + "\(significant(median, 3)) of the last \(window) steps"
+        "\(quantity) \(significant(value, 3)) at step \(step) is \(decimals(deviations, 1)) deviations above the "
+            + "median \(significant(median, 3)) of the last \(window) steps"
     }
 }
 
@@ -61,17 +61,35 @@ public struct SpikeGuard: Sendable, Equatable {
             if history.count > window { history.removeFirst() }
         }
         guard history.count >= max(16, window / 4) else { return nil }
-        let center = median(history)
-        let spread = 1.4826 * median(history.map { abs($0 - center) })
-        let deviations = (x - center) / max(spread, isNorm ? 0.01 : 0.01 * abs(center), 1e-12)
+        let (center, deviation) = spread(of: history)
+        let deviations = (x - center) / max(1.4826 * deviation, isNorm ? 0.01 : 0.01 * abs(center), 1e-12)
         guard deviations > threshold else { return nil }
         return Spike(
             step: step, quantity: quantity, value: value, median: isNorm ? exp(center) : center, deviations: deviations)
     }
 
-    private func median(_ values: [Double]) -> Double {
-        let sorted = values.sorted(), middle = sorted.count / 2
-        return sorted.count % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
+    /// Median, and median of the distances from it, of at least two values.
+    private func spread(of values: [Double]) -> (median: Double, deviation: Double) {
+        let sorted = values.sorted(), count = sorted.count
+        let center = middle(of: count) { sorted[$0] }
+        // Distances grow outwards from the middle on both sides: merge the two sides.
+        var below = sorted.lastIndex { $0 <= center } ?? -1, above = below + 1
+        var distances: [Double] = []
+        while distances.count <= count / 2 {
+            if above >= count || below >= 0 && center - sorted[below] <= sorted[above] - center {
+                distances.append(center - sorted[below])
+                below -= 1
+            } else {
+                distances.append(sorted[above] - center)
+                above += 1
+            }
+        }
+        return (center, middle(of: count) { distances[$0] })
+    }
+
+    /// The value in the middle of `count` ordered ones, or the mean of the two.
+    private func middle(of count: Int, _ value: (Int) -> Double) -> Double {
+        count % 2 == 1 ? value(count / 2) : (value(count / 2 - 1) + value(count / 2)) / 2
     }
 
     /// For the checkpoint's state; reads back bit for bit.

@@ -53,6 +53,15 @@ import Testing
         #expect(error.exitStatus == .cannotWrite && error.message.contains("disk is full"))
     }
 
+    @Test(arguments: [
+        (ENOSPC, "disk is full"), (EDQUOT, "quota is used up"), (EROFS, "read-only"), (EACCES, "no permission"),
+        (EPERM, "no permission"), (EFBIG, "larger than"), (EIO, "cannot write: "),
+    ])
+    func everyWriteFailureIsExitStatus73(_ code: Int32, _ reason: String) {
+        let error = writeError("a/b", code)
+        #expect(error.exitStatus == .cannotWrite && error.message.hasPrefix("a/b: ") && error.message.contains(reason))
+    }
+
     @Test func writesToPipesAndDevicesDirectly() throws {
         try writeFileAtomically("x", to: "/dev/null")
         var status = stat()
@@ -81,10 +90,15 @@ import Testing
             try writeFileAtomically([0x61, 0x0A, 0xFF], to: joinPath(folder, "file"))
             symlink("loop", joinPath(folder, "loop"))
             mkfifo(joinPath(folder, "pipe"), 0o600)
-            let cases = [("none", "no such file"), ("file/x", "is a file, not a folder"), ("", "is a folder"), ("loop", "circle")]
+            let cases = [
+                ("none", "no such file"), ("file/x", "is a file, not a folder"), ("", "is a folder"),
+                ("loop", "circle"),
+            ]
             for (name, reason) in cases {
                 let path = name.isEmpty ? folder : joinPath(folder, name)
-                for open in [{ _ = try readFile($0) }, { _ = try MappedFile(path: $0) }, { _ = try LineReader(path: $0) }]
+                for open in [
+                    { _ = try readFile($0) }, { _ = try MappedFile(path: $0) }, { _ = try LineReader(path: $0) },
+                ]
                     as [(String) throws -> Void]
                 {
                     let error = try #require(throws: UserError.self) { try open(path) }

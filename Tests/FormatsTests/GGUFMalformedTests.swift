@@ -66,7 +66,9 @@ struct GGUFCase: Sendable, CustomTestStringConvertible {
         .init("ends in the version", "ends inside version") { $0.length = 6 },
         .init("ends in the counts", "ends inside number of tensors") { $0.length = 14 },
         .init("too many tensors", "tensors cannot be in") { $0.tensorCount = .max },
-        .init("more tensors than there are", "empty tensor name") { $0.tensorCount = 3; $0.dataBytes = 0 },
+        .init("more tensors than there are", "empty tensor name") {
+            $0.tensorCount = 3; $0.dataBytes = 0
+        },
         .init("too many pairs", "metadata entries cannot be in") { $0.pairCount = 1 << 60 },
         .init("more pairs than there are", "not a valid GGUF") { $0.pairCount = 4 },
         .init("key longer than the file", "65535") { $0.keyLength = .max },
@@ -93,7 +95,9 @@ struct GGUFCase: Sendable, CustomTestStringConvertible {
         .init("alignment 13", "power of two") { $0.add("general.alignment", 4, littleEndian(UInt32(13))) },
         .init("alignment of 2 GB", "power of two") { $0.add("general.alignment", 4, littleEndian(UInt32(1) << 31)) },
         .init("alignment is text", "power of two") { $0.add("general.alignment", 8, GGUFParts.string("32")) },
-        .init("alignment not kept", "begins at 32, not at 64") { $0.add("general.alignment", 4, littleEndian(UInt32(64))) },
+        .init("alignment not kept", "begins at 32, not at 64") {
+            $0.add("general.alignment", 4, littleEndian(UInt32(64)))
+        },
         .init("tensor name beyond the file", "at most 1024") { $0.tensorNameLength = 1 << 40 },
         .init("long tensor name", "at most 1024") { $0.tensors[0].name = Array(repeating: 97, count: 1025) },
         .init("empty tensor name", "empty tensor name") { $0.tensors[0].name = [] },
@@ -149,7 +153,7 @@ struct GGUFCase: Sendable, CustomTestStringConvertible {
         try withTemporaryFolder { folder in
             for length in 0..<whole.count {
                 let path = joinPath(folder, "x.gguf")
-                try writeWithoutSync(Array(whole.prefix(length)), to: path)
+                try writeAnew(Array(whole.prefix(length)), to: path)
                 #expect(throws: (any Error).self, "\(length) bytes") { try GGUFFile(path: path) }
             }
         }
@@ -162,7 +166,9 @@ struct GGUFCase: Sendable, CustomTestStringConvertible {
             let file = try GGUFFile(path: path)
             let room = UnsafeMutablePointer<Float>.allocate(capacity: 256)
             defer { room.deallocate() }
-            #expect { try file.dequantize(file.tensors[0], into: room) } throws: { "\($0)".contains("stored as IQ2_XXS") }
+            #expect { try file.dequantize(file.tensors[0], into: room) } throws: {
+                "\($0)".contains("stored as IQ2_XXS")
+            }
         }
     }
 }

@@ -14,7 +14,8 @@ import Testing
 
     @Test(arguments: [
         ("", []), ("a", ["a"]), ("a\n", ["a"]), ("a\nb", ["a", "b"]), ("a\r\nb\r\n", ["a", "b"]), ("\n\n", ["", ""]),
-        ("\u{FEFF}a\n\u{FEFF}b", ["a", "\u{FEFF}b"]), ("a\rb\n", ["a\rb"]), ("\u{FEFF}", [""]), ("x\u{2028}y\n", ["x\u{2028}y"]),
+        ("\u{FEFF}a\n\u{FEFF}b", ["a", "\u{FEFF}b"]), ("a\rb\n", ["a\rb"]), ("\u{FEFF}", [""]),
+        ("x\u{2028}y\n", ["x\u{2028}y"]),
     ])
     func splits(_ text: String, _ expected: [String]) throws {
         #expect(try lines(Array(text.utf8)).map { ExactString($0.text) } == expected.map { ExactString($0) })
@@ -30,7 +31,8 @@ import Testing
     }
 
     @Test(arguments: [
-        (Array("a\nb".utf8) + [0xC3, 0x28], "line 2: not UTF-8 at byte 2"), (Array("a\n\nx\0".utf8), "line 3: contains a NUL"),
+        (Array("a\nb".utf8) + [0xC3, 0x28], "line 2: not UTF-8 at byte 2"),
+        (Array("a\n\nx\0".utf8), "line 3: contains a NUL"),
         ([0xFF, 0xFE, 0x61, 0x00], "UTF-16"), (Array("a\nbbbbbbbbbb\nc".utf8), "line 2: longer than 8 bytes"),
         (Array("a\nbbbbbbbbbb".utf8), "line 2: longer"), ([0xED, 0xA0, 0x80], "line 1: not UTF-8"),
     ])

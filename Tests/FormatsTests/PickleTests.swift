@@ -9,11 +9,14 @@ import Testing
     @Test(arguments: [
         ("pytorch_model.bin", Array("anything".utf8)), ("a.pt", []), ("a.pth", [0]), ("a.ckpt", [0]), ("a.pkl", [0]),
         ("A.BIN", [0]), ("model.safetensors", torchArchive), ("model", torchArchive), ("x", [0x80, 0x02, 0x8A]),
-        ("x", [0x80, 0x04, 0x95, 0, 0, 0, 0, 0, 0, 0, 0]), ("model.safetensors", [0x80, 0x05, 0x2E, 0, 0, 0, 0, 0, 0, 0]),
+        ("x", [0x80, 0x04, 0x95, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ("model.safetensors", [0x80, 0x05, 0x2E, 0, 0, 0, 0, 0, 0, 0]),
     ])
     func refuses(_ name: String, _ content: [UInt8]) throws {
         try withTemporaryFile(content, name) { path in
-            for open in [{ _ = try SafetensorsFile(path: $0) }, { _ = try GGUFFile(path: $0) }] as [(String) throws -> Void] {
+            for open in [{ _ = try SafetensorsFile(path: $0) }, { _ = try GGUFFile(path: $0) }]
+                as [(String) throws -> Void]
+            {
                 let error = try #require(throws: (any Error).self) { try open(path) }
                 #expect("\(error)".contains("pickle files are never read") && "\(error)".contains("save_file"))
             }

@@ -42,9 +42,20 @@ import Testing
     @Test func indexIsWrittenAsHuggingFaceDoes() throws {
         try withTemporaryFolder { folder in
             try write(folder, maxShardBytes: 16)
-            let json = try readJSONFile(joinPath(folder, "model.safetensors.index.json"))
-            #expect(json["metadata"]?["total_size"] == 24)
-            #expect(json["weight_map"]?["b"] == "model-00002-of-00002.safetensors")
+            let expected = """
+                {
+                  "metadata": {
+                    "total_size": 24
+                  },
+                  "weight_map": {
+                    "a": "\(Self.first)",
+                    "b": "\(Self.second)",
+                    "c": "\(Self.first)"
+                  }
+                }
+
+                """
+            #expect(try readTextFile(joinPath(folder, "model.safetensors.index.json")) == expected)
         }
     }
 
@@ -84,7 +95,7 @@ import Testing
     }
 
     @Test(arguments: [
-        ("pytorch_model.bin", "pickle files are never read"), ("model.gguf", "name model.gguf"),
+        ("pytorch_model.bin", "pickle files are never read"), ("model.gguf", "/model.gguf"),
         ("training_args.bin", "no model.safetensors and no"), ("readme", "no model.safetensors and no"),
     ])
     func folderWithoutWeightsSaysWhatToDo(_ name: String, _ reason: String) throws {

@@ -12,7 +12,9 @@ struct SafetensorsCase: Sendable, CustomTestStringConvertible {
         bytes = safetensors(header, data: data, announced: announced)
     }
 
-    init(_ name: String, _ reason: String, bytes: [UInt8]) { (self.name, self.reason, self.bytes) = (name, reason, bytes) }
+    init(_ name: String, _ reason: String, bytes: [UInt8]) {
+        (self.name, self.reason, self.bytes) = (name, reason, bytes)
+    }
 }
 
 func safetensors(_ header: String, data: Int, announced: UInt64? = nil) -> [UInt8] {
@@ -41,7 +43,9 @@ private func entry(_ dtype: String = "F32", _ shape: String = "[2]", _ offsets: 
         .init("text after the header", "something follows", valid + "x"),
         .init("NUL padding", "something follows", valid + "\0"),
         .init("comment", "header not JSON", #"{/**/"a":\#(entry())}"#),
-        .init("key not UTF-8", "invalid UTF-8", bytes: littleEndian(UInt64(8)) + Array("{\"".utf8) + [0xC3, 0x28] + Array("\":1}".utf8)),
+        .init(
+            "key not UTF-8", "invalid UTF-8",
+            bytes: littleEndian(UInt64(8)) + Array("{\"".utf8) + [0xC3, 0x28] + Array("\":1}".utf8)),
         .init("lone surrogate", "lone surrogate", #"{"\ud800":\#(entry())}"#),
         .init("name twice", "appears twice", #"{"a":\#(entry()),"a":\#(entry())}"#),
         .init("name twice by escape", "appears twice", #"{"a":\#(entry()),"\u0061":\#(entry())}"#),
@@ -73,7 +77,8 @@ private func entry(_ dtype: String = "F32", _ shape: String = "[2]", _ offsets: 
         .init("three offsets", "list of two", #"{"a":\#(entry("F32", "[2]", "[0,8,8]"))}"#),
         .init("negative offset", "list of two", #"{"a":\#(entry("F32", "[2]", "[-8,0]"))}"#),
         .init("offsets reversed", "are not a range", #"{"a":\#(entry("F32", "[2]", "[8,0]"))}"#),
-        .init("offsets at the end of numbers", "are not a range",
+        .init(
+            "offsets at the end of numbers", "are not a range",
             #"{"a":\#(entry("F32", "[2]", "[9223372036854775799,9223372036854775807]"))}"#),
         .init("fewer bytes than the shape", "needs 12 bytes", #"{"a":\#(entry("F32", "[3]"))}"#),
         .init("more bytes than the shape", "needs 4 bytes", #"{"a":\#(entry("F32", "[1]"))}"#),
@@ -117,7 +122,7 @@ private func entry(_ dtype: String = "F32", _ shape: String = "[2]", _ offsets: 
         try withTemporaryFolder { folder in
             for length in 0..<whole.count {
                 let path = joinPath(folder, "x.safetensors")
-                try writeWithoutSync(Array(whole.prefix(length)), to: path)
+                try writeAnew(Array(whole.prefix(length)), to: path)
                 #expect(throws: (any Error).self, "\(length) bytes") { try SafetensorsFile(path: path) }
             }
         }
