@@ -122,7 +122,7 @@ struct ScalarOffsets {
 struct Blanks {
     private let isBlank: [Bool]
 
-    init(_ text: String) { isBlank = text.unicodeScalars.map { $0.properties.isWhitespace } }
+    init(_ text: String) { isBlank = text.unicodeScalars.map { isWhiteSpace($0) } }
 
     /// Whether `range` holds nothing but white space.
     func cover(_ range: Range<Int>) -> Bool { isBlank[range].allSatisfy { $0 } }

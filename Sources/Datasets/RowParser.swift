@@ -166,4 +166,10 @@ func missingColumn(_ column: String, in row: JSONObject) -> String {
 }
 
 /// Nothing but white space.
-func isBlank(_ text: String) -> Bool { text.unicodeScalars.allSatisfy(\.properties.isWhitespace) }
+func isBlank(_ text: String) -> Bool { text.unicodeScalars.allSatisfy(isWhiteSpace) }
+
+/// Unicode's White_Space; ASCII, which nearly everything is, without a look into the tables.
+@inline(__always)
+func isWhiteSpace(_ scalar: Unicode.Scalar) -> Bool {
+    scalar.value < 0x80 ? scalar.value == 0x20 || 9...13 ~= scalar.value : scalar.properties.isWhitespace
+}

@@ -1,5 +1,6 @@
 // Finds where the rows of a mapped file begin and end, without building them: one pass, no copies.
 import Formats
+import Glibc
 
 /// The longest row that is read.
 let maxRowBytes = 64 << 20
@@ -45,7 +46,8 @@ struct RowScanner {
             case .text: nextDocument()
             }
         if let found = row, found.fault == nil, found.bytes.count > maxRowBytes {
-            row?.fault = RowFault(.tooLong, "longer than \(maxRowBytes >> 20) MiB")
+            let hint = format == .text ? "; read the file by lines or paragraphs" : ""
+            row?.fault = RowFault(.tooLong, "longer than \(maxRowBytes >> 20) MiB\(hint)")
         }
         return row
     }
@@ -64,7 +66,8 @@ struct RowScanner {
 
     private mutating func takeLine() -> Range<Int> {
         let start = at
-        let end = bytes[start...].firstIndex(of: 0x0A) ?? bytes.count
+        let found = memchr(bytes.baseAddress! + start, 0x0A, bytes.count - start)
+        let end = found.map { UnsafeRawPointer($0) - bytes.baseAddress! } ?? bytes.count
         at = min(end + 1, bytes.count)
         return start..<(end > start && bytes[end - 1] == 0x0D ? end - 1 : end)
     }

@@ -36,7 +36,7 @@ public struct DataSource: Sendable {
 }
 
 /// The usable rows of a source, by index. Only their places are kept in memory (24 bytes a row); the files stay mapped.
-public struct Rows: Sendable, RandomAccessCollection {
+public struct Rows: Sendable {
     private let files: [RowFile]
     private let places: [Place]
     /// Rows read, dropped and doubled.
@@ -70,17 +70,21 @@ public struct Rows: Sendable, RandomAccessCollection {
         (places, statistics, warnings) = (pass.places, pass.statistics, pass.warnings)
     }
 
-    public var startIndex: Int { 0 }
-    public var endIndex: Int { places.count }
+    public var count: Int { places.count }
+    public var indices: Range<Int> { places.indices }
 
+    /// Reads a row again from its file.
+    ///
+    /// - Throws: `UserError` when another program has written into the file since the rows were checked.
     public subscript(index: Int) -> DataRow {
-        let place = places[index]
-        let file = files[Int(place.file)]
-        do {
-            return DataRow(try file.content(place.start..<place.end), location: location(index))
-        } catch {
-            // The row was valid when it was first read, so another program has written into the mapped file since.
-            preconditionFailure("\(location(index)) changed while it was in use: \(error.detail)")
+        get throws {
+            let place = places[index]
+            let file = files[Int(place.file)]
+            do {
+                return DataRow(try file.content(place.start..<place.end), location: location(index))
+            } catch {
+                throw UserError("\(location(index)): changed while it was in use; another program is writing the file")
+            }
         }
     }
 

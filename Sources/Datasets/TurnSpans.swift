@@ -155,7 +155,7 @@ struct ChatRenderer: Sendable {
     /// What the person wrote, and the same without white space around it, as many templates print it.
     private func spellings(_ content: String) -> [[UInt8]] {
         let scalars = content.unicodeScalars
-        let stripped = scalars.drop { $0.properties.isWhitespace }.reversed().drop { $0.properties.isWhitespace }
+        let stripped = scalars.drop(while: isWhiteSpace).reversed().drop(while: isWhiteSpace)
         var view = String.UnicodeScalarView()
         view.append(contentsOf: stripped.reversed())
         let plain = Array(content.utf8), bare = Array(String(view).utf8)

@@ -157,6 +157,14 @@ struct BadRowTests {
         }
     }
 
+    @Test func longRows() throws {
+        let folder = try TemporaryFolder()
+        let path = try folder.file(
+            "a.jsonl", [UInt8](repeating: UInt8(ascii: "a"), count: 64 << 20 + 1) + Array(good.utf8))
+        let error = #expect(throws: BadRow.self) { try Rows(DataSource([path], kind: .chat)) }
+        #expect(error?.reason == .tooLong && error?.detail == "longer than 64 MiB")
+    }
+
     @Test func severalSourcesAreNumbered() throws {
         let folder = try TemporaryFolder()
         let paths = [try folder.file("a.jsonl", good), try folder.file("chat.jsonl", good + #"{"message":1}"#)]

@@ -52,7 +52,8 @@ struct PlainRowTests {
         #expect(tokenizer.encode(" answer", addSpecialTokens: false).count == 1)
         let encoded = try encode(.completion(prompt: "1 ans", completion: "wer"), .init(format: .plain))
         #expect(encoded.marked(.marks) == "1 ans[[wer</s>]]")
-        let apart = tokenizer.encode("1 ans", addSpecialTokens: false) + tokenizer.encode("wer", addSpecialTokens: false)
+        let apart =
+            tokenizer.encode("1 ans", addSpecialTokens: false) + tokenizer.encode("wer", addSpecialTokens: false)
         #expect(encoded.ids.dropLast() == apart[...])
     }
 
