@@ -125,6 +125,7 @@ struct TokenizerJSONReader {
             default: throw unsupported("pre_tokenizer", typeName(part))
             }
         }
+        if result.steps.count > PreTokenizer.maxSteps { throw unsupported("pre_tokenizer", "of \(result.steps.count) steps") }
         guard isByteLevel else { throw unsupported("a pre_tokenizer", "without ByteLevel") }
         return result
     }
