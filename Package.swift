@@ -33,7 +33,7 @@ let targets: [Target] = [
     library("RunConfig", ["Diagnostics", "Yams"]),
     library("RunLog", ["Formats", "Diagnostics", crypto]),
     tests("FormatsTests", ["Formats", "Diagnostics"]),
-    tests("TokenizersTests", ["Tokenizers", "Formats"]),
+    tests("TokenizersTests", ["Tokenizers", "Formats", "Diagnostics"]),
     tests("ChatTemplatesTests", ["ChatTemplates", "Formats"]),
     tests("DatasetsTests", ["Datasets", "Tokenizers", "Formats"]),
     tests("RunConfigTests", ["RunConfig", "Diagnostics"]),
