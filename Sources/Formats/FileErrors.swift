@@ -1,9 +1,9 @@
 // What the operating system said about a file, as one line for a person.
-import Diagnostics
+package import Diagnostics
 import Glibc
 
 /// An error while reading `path`: exit status 65.
-func readError(_ path: String, _ code: Int32) -> UserError {
+package func readError(_ path: String, _ code: Int32) -> UserError {
     let reason =
         switch code {
         case ENOENT: "no such file or folder"
@@ -18,7 +18,7 @@ func readError(_ path: String, _ code: Int32) -> UserError {
 }
 
 /// An error while writing `path`: exit status 73.
-func writeError(_ path: String, _ code: Int32) -> UserError {
+package func writeError(_ path: String, _ code: Int32) -> UserError {
     let reason =
         switch code {
         case ENOSPC: "the disk is full; free some space and run the command again"

@@ -35,7 +35,11 @@ public func readTextFile(_ path: String, maxBytes: Int = 64 << 20) throws -> Str
 /// Reads a file that holds one JSON value.
 public func readJSONFile(_ path: String, maxBytes: Int = 64 << 20, maxDepth: Int = 256) throws -> JSONValue {
     let bytes = try readFile(path, maxBytes: maxBytes)
-    do { return try JSONValue.parse(bytes, maxDepth: maxDepth) } catch { throw UserError("\(printable(path)): \(error)") }
+    do {
+        return try JSONValue.parse(bytes, maxDepth: maxDepth)
+    } catch {
+        throw UserError("\(printable(path)): \(error)")
+    }
 }
 
 /// True when `path` leads to something that is not a folder.
@@ -60,8 +64,7 @@ public func fileSize(_ path: String) throws -> Int {
 public func availableBytes(at path: String) throws -> Int {
     var status = statvfs()
     guard statvfs(path, &status) == 0 else { throw readError(path, errno) }
-    let (bytes, overflow) = Int(clamping: status.f_bavail).multipliedReportingOverflow(by: Int(clamping: status.f_frsize))
-    return overflow ? .max : bytes
+    return checkedProduct([Int(clamping: status.f_bavail), Int(clamping: status.f_frsize)]) ?? .max
 }
 
 /// Names in a folder without `.` and `..`, in the order of their bytes.
@@ -90,8 +93,8 @@ public func createDirectories(_ path: String) throws {
     }
 }
 
-/// Removes a file, a symbolic link (not what it leads to) or a folder with all that is in it; nothing happens when there
-/// is none.
+/// Removes a file, a symbolic link (not what it leads to) or a folder with all that is in it; nothing happens when
+/// there is none.
 public func removeTree(_ path: String) throws {
     var status = stat()
     guard lstat(path, &status) == 0 else {

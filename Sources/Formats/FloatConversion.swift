@@ -4,10 +4,11 @@
 @inlinable
 public func floatFromF16(_ bits: UInt16) -> Float {
     let sign = UInt32(bits & 0x8000) << 16, magnitude = UInt32(bits & 0x7FFF)
-    if magnitude >= 0x7C00 { return Float(bitPattern: sign | 0x7F80_0000 | (magnitude & 0x3FF) << 13) }
-    if magnitude >= 0x0400 { return Float(bitPattern: sign | (magnitude << 13) + (112 << 23)) }
-    // Zero and subnormal numbers: a count of 2^-24, which 32 bits hold exactly.
-    return Float(bitPattern: sign | (Float(magnitude) * 0x1p-24).bitPattern)
+    // All three are computed and one is chosen, which the compiler turns into vector code.
+    let special = (magnitude << 13) &+ (224 << 23)  // infinity and NaN
+    let normal = (magnitude << 13) &+ (112 << 23)  // the exponent's bias is 127 instead of 15
+    let subnormal = (Float(Int32(bitPattern: magnitude)) * 0x1p-24).bitPattern  // a count of 2^-24, exact in 32 bits
+    return Float(bitPattern: sign | (magnitude >= 0x7C00 ? special : magnitude >= 0x0400 ? normal : subnormal))
 }
 
 /// The value of a bfloat16, exact.

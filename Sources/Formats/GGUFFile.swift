@@ -24,11 +24,12 @@ public final class GGUFFile: Sendable {
 
     public var path: String { file.path }
 
-    /// - Throws: `UserError` naming the path and the fault. Every count and length is checked against what is left of the
-    ///   file before anything is allocated for it.
+    /// - Throws: `UserError` naming the path and the fault. Every count and length is checked against what is left of
+    ///   the file before anything is allocated for it.
     public init(path: String) throws {
         file = try MappedFile(path: path)
-        try refusePickle(path: path, beginning: file.bytes)
+        // Some GGUF files are called `.bin`: only what is not GGUF is looked at for a pickle.
+        if !file.bytes.prefix(4).elementsEqual("GGUF".utf8) { try refusePickle(path: path, beginning: file.bytes) }
         var reader = GGUFReader(bytes: try file.checkedBytes(0..<file.count), path: path)
         try reader.readAll()
         (metadata, tensors, version) = (reader.metadata, reader.tensors, reader.version)
@@ -40,7 +41,9 @@ public final class GGUFFile: Sendable {
     /// The stored blocks of a tensor; valid while this object lives.
     ///
     /// - Throws: `UserError` when the file has been truncated since it was opened.
-    public func bytes(of tensor: GGUFTensor) throws -> UnsafeRawBufferPointer { try file.checkedBytes(tensor.byteRange) }
+    public func bytes(of tensor: GGUFTensor) throws -> UnsafeRawBufferPointer {
+        try file.checkedBytes(tensor.byteRange)
+    }
 
     /// Writes all elements of `tensor` as 32-bit floats, row-major, bit-equal to the `gguf` package.
     ///
@@ -50,8 +53,8 @@ public final class GGUFFile: Sendable {
         guard tensor.type.canDequantize else {
             let known = GGMLType.allCases.filter(\.canDequantize).map(\.name).joined(separator: ", ")
             throw UserError(
-                "\(printable(path)): tensor \"\(printable(tensor.name))\" is stored as \(tensor.type.name), which cannot be "
-                    + "read; these can: \(known)")
+                "\(printable(path)): tensor \"\(printable(tensor.name))\" is stored as \(tensor.type.name), "
+                    + "which cannot be read; these can: \(known)")
         }
         let source = try bytes(of: tensor)
         if let start = source.baseAddress {

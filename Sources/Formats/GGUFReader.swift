@@ -181,8 +181,8 @@ struct GGUFReader {
         var shape: [Int] = []
         for _ in 0..<dimensions {
             let size = try integer(UInt64.self, what)
-            guard size > 0, let size = Int(exactly: size) else { throw invalid("\(what) has a dimension of \(size)") }
-            shape.append(size)
+            guard size > 0, size <= UInt64(Int.max) else { throw invalid("\(what) has a dimension of \(size)") }
+            shape.append(Int(size))
         }
         let typeNumber = try integer(UInt32.self, what)
         guard let type = GGMLType(rawValue: typeNumber) else {
@@ -192,10 +192,12 @@ struct GGUFReader {
         guard (shape.first ?? 1) % block.elements == 0 else {
             throw invalid("\(what): rows of \(shape.first ?? 1) are not whole \(type.name) blocks of \(block.elements)")
         }
-        guard let elements = checkedProduct(shape), let size = checkedProduct([elements / block.elements, block.bytes]) else {
-            throw invalid("\(what): \(shape) is larger than any file")
+        guard let elements = checkedProduct(shape),
+            let size = checkedProduct([elements / block.elements, block.bytes])
+        else { throw invalid("\(what): \(shape) is larger than any file") }
+        guard let offset = Int(exactly: try integer(UInt64.self, what)) else {
+            throw invalid("\(what): offset too large")
         }
-        guard let offset = Int(exactly: try integer(UInt64.self, what)) else { throw invalid("\(what): offset too large") }
         return TensorEntry(name: name, type: type, shape: shape.reversed(), offset: offset, byteCount: size)
     }
 
@@ -209,7 +211,9 @@ struct GGUFReader {
         var expected = 0
         for entry in entries {
             let what = "tensor \"\(printable(entry.name))\""
-            guard entry.offset == expected else { throw invalid("\(what) begins at \(entry.offset), not at \(expected)") }
+            guard entry.offset == expected else {
+                throw invalid("\(what) begins at \(entry.offset), not at \(expected)")
+            }
             guard entry.byteCount <= bytes.count - start - min(expected, bytes.count - start) else {
                 throw invalid("the file ends inside \(what); copy or download it again")
             }
@@ -244,7 +248,9 @@ struct GGUFReader {
 
     private mutating func string(_ what: String, maxBytes: Int) throws -> String {
         let length = try integer(UInt64.self, what)
-        guard length <= UInt64(maxBytes) else { throw invalid("\(what): \(length) bytes; at most \(maxBytes) are read") }
+        guard length <= UInt64(maxBytes) else {
+            throw invalid("\(what): \(length) bytes; at most \(maxBytes) are read")
+        }
         guard length <= UInt64(remaining) else { throw invalid("the file ends inside \(what)") }
         let text = UnsafeRawBufferPointer(rebasing: bytes[at..<at + Int(length)])
         at += Int(length)

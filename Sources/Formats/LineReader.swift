@@ -4,8 +4,8 @@ import Glibc
 
 /// Reads a UTF-8 text file line by line.
 ///
-/// Lines end with LF or CRLF, the last one also with the end of the file; the ends are not part of the text. A byte order
-/// mark before the first line is dropped.
+/// Lines end with LF or CRLF, the last one also with the end of the file; the ends are not part of the text. A byte
+/// order mark before the first line is dropped.
 public final class LineReader {
     public struct Line: Sendable {
         /// From 1.
@@ -46,11 +46,21 @@ public final class LineReader {
     public func next() throws -> Line? {
         var searched = at
         while true {
-            if let end = buffer[searched...].firstIndex(of: 0x0A) { return try take(end, skipping: 1) }
+            if let end = position(of: 0x0A, in: searched..<buffer.count) { return try take(end, skipping: 1) }
             searched = buffer.count
             if searched - at > maxLineBytes { throw tooLong() }
             if reachedEnd { return at < buffer.count ? try take(buffer.count, skipping: 0) : nil }
             searched -= try fill()
+        }
+    }
+
+    /// Where `byte` is first in part of the buffer.
+    private func position(of byte: UInt8, in range: Range<Int>) -> Int? {
+        buffer.withUnsafeBytes { bytes in
+            guard !range.isEmpty, let start = bytes.baseAddress,
+                let found = memchr(start + range.lowerBound, Int32(byte), range.count)
+            else { return nil }
+            return UnsafeRawPointer(found) - start
         }
     }
 
@@ -87,7 +97,7 @@ public final class LineReader {
         guard let text = String(validating: bytes, as: UTF8.self) else {
             throw fault("not UTF-8 at byte \(validUTF8Prefix(bytes) + 1) of the line; save the file as UTF-8")
         }
-        if bytes.contains(0) { throw fault("contains a NUL character") }
+        if position(of: 0, in: bytes.indices) != nil { throw fault("contains a NUL character") }
         return Line(number: number, offset: offset, text: text)
     }
 

@@ -6,8 +6,8 @@ import Glibc
 ///
 /// The mapping follows the file: a program that truncates it in place takes the pages away, and touching them then ends
 /// the process with SIGBUS, which no user-space check can rule out. `checkedBytes` compares the present size first and
-/// throws instead; what remains is a truncation between that check and the access. Programs that replace a file by
-/// renaming a new one over it, as everything here does, are harmless: the mapping keeps the old file alive.
+/// throws instead; what remains is a truncation between that check and the access, which `read` also survives. Programs
+/// that replace a file by renaming a new one over it, as this one does, are harmless: the mapping keeps the old file.
 // Sendable: the mapping is never written through and lives until `deinit`.
 public final class MappedFile: @unchecked Sendable {
     public let path: String
@@ -48,19 +48,30 @@ public final class MappedFile: @unchecked Sendable {
     /// - Precondition: `range` lies in the file.
     /// - Throws: `UserError` when another program has truncated the file.
     public func checkedBytes(_ range: Range<Int>) throws -> UnsafeRawBufferPointer {
-        guard try sizeOfRegularFile(descriptor, path) >= count else {
-            throw UserError("\(printable(path)): became shorter while it was in use; another program is writing it")
-        }
+        guard try sizeOfRegularFile(descriptor, path) >= count else { throw becameShorter() }
         return UnsafeRawBufferPointer(rebasing: bytes[range])
     }
 
-    /// Tells the system that `range` will be read once, front to back.
-    public func willReadSequentially(_ range: Range<Int>) {
-        guard let start = bytes.baseAddress, !range.isEmpty else { return }
-        let page = Int(getpagesize())
-        let from = range.lowerBound / page * page
-        // Advice only: a kernel that declines costs speed, not correctness.
-        _ = madvise(UnsafeMutableRawPointer(mutating: start + from), range.upperBound - from, MADV_WILLNEED)
+    /// Copies part of the file without going through the mapping, so that no truncation, however timed, ends the
+    /// process.
+    ///
+    /// - Precondition: `range` lies in the file and is as long as `destination`.
+    /// - Throws: `UserError` when the file has been truncated or cannot be read.
+    public func read(_ range: Range<Int>, into destination: UnsafeMutableRawBufferPointer) throws {
+        precondition(range.upperBound <= count && range.count == destination.count, "\(path): range and room differ")
+        var done = 0
+        while done < range.count {
+            let n = retrying {
+                pread(descriptor, destination.baseAddress! + done, range.count - done, range.lowerBound + done)
+            }
+            if n < 0 { throw readError(path, errno) }
+            if n == 0 { throw becameShorter() }
+            done += n
+        }
+    }
+
+    private func becameShorter() -> UserError {
+        UserError("\(printable(path)): became shorter while it was in use; another program is writing it")
     }
 }
 

@@ -16,7 +16,8 @@ public final class OutputFile {
     private var buffer: [UInt8] = []
     private static let bufferBytes = 1 << 20
 
-    /// Begins a new file that takes the place of `path` at `close`. A device or pipe (`/dev/stdout`) is written directly.
+    /// Begins a new file that takes the place of `path` at `close`. A device or pipe (`/dev/stdout`) is written
+    /// directly.
     ///
     /// - Throws: `UserError`, exit status 73.
     public init(replacing path: String) throws {

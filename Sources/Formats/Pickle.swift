@@ -8,13 +8,14 @@ public func hasPickleExtension(_ path: String) -> Bool {
     return [".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"].contains { lower.hasSuffix($0) }
 }
 
-/// True when the first bytes are those of a pickle (protocol 2 or later, or PyTorch's old magic number inside one) or of
-/// a zip archive, which is what `torch.save` writes. Nothing is interpreted.
+/// True when the first bytes are those of a pickle (protocol 2 or later) or of a zip archive with a pickle in it, which
+/// is what `torch.save` writes. Nothing is interpreted. (A safetensors header length can begin with the same bytes.)
 public func looksLikePickle(_ beginning: UnsafeRawBufferPointer) -> Bool {
     if beginning.count >= 4, beginning[0] == 0x50, beginning[1] == 0x4B, beginning[2] == 0x03, beginning[3] == 0x04 {
         return containsDataPickle(beginning)
     }
-    return beginning.count >= 2 && beginning[0] == 0x80 && (2...5).contains(beginning[1])
+    guard beginning.count >= 2, beginning[0] == 0x80, (2...5).contains(beginning[1]) else { return false }
+    return !SafetensorsHeader.isPlausible(beginning)
 }
 
 /// The name of the pickle in the first kilobytes of the archive: PyTorch writes it first.

@@ -33,8 +33,19 @@ public final class SafetensorsFile: Sendable {
     ///
     /// - Throws: `UserError` for a name that is not in the file, or a file that has been truncated since.
     public func bytes(of name: String) throws -> UnsafeRawBufferPointer {
+        try file.checkedBytes(try existing(name).byteRange)
+    }
+
+    /// Copies the bytes of a tensor; unlike reading through `bytes(of:)` it survives a truncation at any moment.
+    ///
+    /// - Precondition: `destination` is as long as the tensor.
+    public func read(_ name: String, into destination: UnsafeMutableRawBufferPointer) throws {
+        try file.read(try existing(name).byteRange, into: destination)
+    }
+
+    private func existing(_ name: String) throws -> TensorInfo {
         guard let info = self[name] else { throw missingTensor(name, in: path, names: tensors.map(\.name)) }
-        return try file.checkedBytes(info.byteRange)
+        return info
     }
 }
 

@@ -16,8 +16,8 @@ public final class SafetensorsFolder: Sendable {
     /// Opens `model.safetensors`, else the shards that `model.safetensors.index.json` names.
     ///
     /// - Parameter baseName: `model` for models, `adapter_model` for PEFT adapters.
-    /// - Throws: `UserError` for a folder without weights (weights in pickle form are named), a missing shard, a tensor of
-    ///   the index that its shard lacks, a tensor of a shard that the index does not place there.
+    /// - Throws: `UserError` for a folder without weights (weights in pickle form are named), a missing shard, a tensor
+    ///   of the index that its shard lacks, a tensor of a shard that the index does not place there.
     public init(folder: String, baseName: String = "model") throws {
         self.folder = folder
         let single = joinPath(folder, "\(baseName).safetensors")
@@ -43,8 +43,17 @@ public final class SafetensorsFolder: Sendable {
 
     /// The bytes of a tensor; see `SafetensorsFile.bytes(of:)`.
     public func bytes(of name: String) throws -> UnsafeRawBufferPointer {
+        try file(of: name).bytes(of: name)
+    }
+
+    /// Copies the bytes of a tensor; see `SafetensorsFile.read(_:into:)`.
+    public func read(_ name: String, into destination: UnsafeMutableRawBufferPointer) throws {
+        try file(of: name).read(name, into: destination)
+    }
+
+    private func file(of name: String) throws -> SafetensorsFile {
         guard let shard = owner[ExactString(name)] else { throw missingTensor(name, in: folder, names: names) }
-        return try files[shard].bytes(of: name)
+        return files[shard]
     }
 
     private static func weightMap(_ path: String) throws -> [(tensor: String, shard: ExactString)] {
@@ -70,7 +79,8 @@ public final class SafetensorsFolder: Sendable {
         return try shards.map { shard in
             let path = joinPath(folder, shard.string)
             guard fileExists(path) else {
-                throw UserError("\(printable(path)): shard named in \(printable(index)) is missing; copy or download it")
+                let reason = "shard named in \(printable(index)) is missing; copy or download it"
+                throw UserError("\(printable(path)): \(reason)")
             }
             return (shard, try SafetensorsFile(path: path))
         }
@@ -79,22 +89,29 @@ public final class SafetensorsFolder: Sendable {
     private static func check(_ owner: [ExactString: Int], _ files: [SafetensorsFile], _ index: String) throws {
         for (position, file) in files.enumerated() {
             for tensor in file.tensors where owner[ExactString(tensor.name)] != position {
-                let path = printable(file.path)
-                throw UserError("\(path): tensor \"\(printable(tensor.name))\" is not placed here by \(printable(index))")
+                let reason = "tensor \"\(printable(tensor.name))\" is not placed here by \(printable(index))"
+                throw UserError("\(printable(file.path)): \(reason)")
             }
         }
         // Names in the index that their shard lacks; the first in the order of names, so that the message is stable.
         let lacking = owner.filter { files[$0.value][$0.key.string] == nil }
-        if let (name, position) = lacking.min(by: { $0.key.string.utf8.lexicographicallyPrecedes($1.key.string.utf8) }) {
-            let path = printable(files[position].path)
-            throw UserError("\(path): tensor \"\(printable(name.string))\", placed here by \(printable(index)), is missing")
+        let first = lacking.min { $0.key.string.utf8.lexicographicallyPrecedes($1.key.string.utf8) }
+        if let (name, position) = first {
+            let reason = "tensor \"\(printable(name.string))\", placed here by \(printable(index)), is missing"
+            throw UserError("\(printable(files[position].path)): \(reason)")
         }
     }
 
     private static func noWeights(in folder: String, _ baseName: String) throws -> UserError {
         let entries = try listFolder(folder)
-        if let pickle = entries.first(where: { hasPickleExtension($0) }) {
-            return pickleRefusal(joinPath(folder, pickle))
+        // Weights by their usual names; a folder also holds other pickles (`training_args.bin`, `optimizer.pt`).
+        let weights = entries.filter { name in
+            ["pytorch_model", "consolidated", baseName].contains { name.hasPrefix($0) }
+        }
+        if let pickle = weights.first(where: hasPickleExtension) { return pickleRefusal(joinPath(folder, pickle)) }
+        if let gguf = entries.first(where: { $0.hasSuffix(".gguf") }) {
+            let path = printable(joinPath(folder, gguf))
+            return UserError("\(printable(folder)): no \(baseName).safetensors; to use the GGUF file, name \(path)")
         }
         return UserError("\(printable(folder)): no \(baseName).safetensors and no \(baseName).safetensors.index.json")
     }

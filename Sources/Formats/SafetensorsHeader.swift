@@ -41,9 +41,6 @@ struct SafetensorsHeader {
         } catch let error as JSONError {
             throw invalid("header \(error)")
         }
-        guard object.count <= Self.maxTensors + 1 else {
-            throw invalid("\(object.count) tensors; at most \(Self.maxTensors) are read")
-        }
         for (name, value) in object {
             do {
                 if ExactString(name) == Self.metadataKey {
@@ -60,6 +57,12 @@ struct SafetensorsHeader {
             ($0.byteRange.lowerBound, $0.byteRange.upperBound) < ($1.byteRange.lowerBound, $1.byteRange.upperBound)
         }
         do { try checkLayout(dataStart..<bytes.count) } catch let reason as Reason { throw invalid(reason.text) }
+    }
+
+    /// True for the beginning of what can be a safetensors file: a header length that is allowed, then `{`.
+    static func isPlausible(_ beginning: UnsafeRawBufferPointer) -> Bool {
+        guard beginning.count >= 9, beginning[8] == UInt8(ascii: "{") else { return false }
+        return UInt64(littleEndian: beginning.loadUnaligned(as: UInt64.self)) <= UInt64(maxHeaderBytes)
     }
 
     private struct Reason: Error { let text: String }
@@ -110,7 +113,8 @@ struct SafetensorsHeader {
         var end = data.lowerBound
         for tensor in tensors {
             if tensor.byteRange.lowerBound != end {
-                let fault = tensor.byteRange.lowerBound < end ? "overlaps the tensor before it" : "leaves a hole before it"
+                let overlaps = tensor.byteRange.lowerBound < end
+                let fault = overlaps ? "overlaps the tensor before it" : "leaves a hole before it"
                 throw Reason(text: "tensor \"\(printable(tensor.name))\" \(fault)")
             }
             end = tensor.byteRange.upperBound

@@ -37,7 +37,8 @@ public enum SafetensorsWriter {
     /// Writes one file, atomically.
     ///
     /// - Parameter metadata: `__metadata__`, in this order; `[("format", "pt")]` is what Hugging Face files carry.
-    /// - Precondition: names are unique and none is `__metadata__`; each tensor hands over as many bytes as its shape says.
+    /// - Precondition: names are unique and none is `__metadata__`; each tensor hands over as many bytes as its shape
+    ///   says.
     /// - Throws: `UserError` with exit status 73 when the file cannot be written, and whatever `produce` throws.
     public static func write(path: String, tensors: [Tensor], metadata: [(String, String)] = []) throws {
         let sorted = inLayoutOrder(tensors)
@@ -76,7 +77,8 @@ public enum SafetensorsWriter {
         }
         let total = tensors.reduce(0) { $0 + $1.byteCount }
         let json: JSONValue = ["metadata": ["total_size": .init(total)], "weight_map": .object(weightMap)]
-        try writeFileAtomically(json.serialized(.pretty) + "\n", to: index)
+        let style = JSONStyle(indent: 2, keySeparator: ": ", sortsKeys: true)  // as Hugging Face writes it
+        try writeFileAtomically(json.serialized(style) + "\n", to: index)
         try removeTree(single)
     }
 

@@ -9,7 +9,9 @@ import Testing
     @Test func readsMetadataOfEveryKind() {
         let metadata = file.metadata
         #expect(file.version == 3 && metadata["general.architecture"]?.string == "golden")
-        let integers = ["u8": 255, "i8": -128, "u16": 65535, "i16": -32768, "u32": 4_294_967_295, "i32": -2_147_483_648]
+        let integers = [
+            "u8": 255, "i8": -128, "u16": 65535, "i16": -32768, "u32": 4_294_967_295, "i32": -2_147_483_648,
+        ]
         for (kind, value) in integers { #expect(metadata["t." + kind]?.int == value) }
         #expect(metadata["t.u64"] == .unsigned(.max) && metadata["t.i64"]?.int == .min)
         #expect(metadata["t.f32"]?.double == Double(Float(0.1)) && metadata["t.f64"]?.double == 0.1)

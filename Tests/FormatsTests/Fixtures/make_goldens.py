@@ -78,6 +78,29 @@ def make_safetensors():
     safetensors.numpy.save_file(tensors, HERE / "golden.safetensors", metadata={"format": "pt"})
 
 
+def make_halves():
+    """Rows of u32 float32 bits, u16 the nearest float16 (numpy), u16 the nearest bfloat16 (gguf); no NaN."""
+    halves = rng.integers(0, 2**16, 700, dtype=np.uint16).view(np.float16).astype(np.float32).view(np.uint32)
+    corners = [0, 1 << 31, 1, 0x7F800000, 0xFF800000, 0x477FEFFF, 0x477FF000, 0x33000000, 0x33000001, 0x387FF000]
+    corners += [0x7F7FFFFF, 0x7F7F7FFF, 0x7F7F8000, 0x3F808000, 0x3F818000, 0x3F808001, 0x387FFFFF, 0x38800000]
+    bits = np.concatenate(
+        [
+            rng.integers(0, 2**32, 800, dtype=np.uint32),
+            rng.integers(0x32000000, 0x48000000, 800, dtype=np.uint32),  # where half precision has its range
+            halves + rng.integers(0, 3, 700, dtype=np.uint32) * np.uint32(0x1000),  # ties
+            np.array(corners, np.uint32),
+        ]
+    )
+    bits = bits[~np.isnan(bits.view(np.float32))]
+    with np.errstate(over="ignore"):
+        f16 = bits.view(np.float32).astype(np.float16).view(np.uint16)
+    bf16 = gguf.quantize(bits.view(np.float32).reshape(-1, 1), gguf.GGMLQuantizationType.BF16).view(np.uint16).reshape(-1)
+    rows = np.empty(bits.size, dtype=[("f32", "<u4"), ("f16", "<u2"), ("bf16", "<u2")])
+    rows["f32"], rows["f16"], rows["bf16"] = bits, f16, bf16
+    (HERE / "halves.bin").write_bytes(rows.tobytes())
+
+
 if __name__ == "__main__":
     make_gguf()
     make_safetensors()
+    make_halves()

@@ -1,0 +1,132 @@
+/* C ABI over LibTorch: only what Needletail uses, errors as status codes, no policy.
+   C11; a ct_tensor is an owned handle. On success *out is owned by the caller, on failure it is untouched. */
+#ifndef NEEDLETAIL_CT_H
+#define NEEDLETAIL_CT_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct { void *impl; } ct_tensor;
+typedef int32_t ct_status;
+enum { CT_OK = 0, CT_INVALID = 1, CT_OUT_OF_MEMORY = 2, CT_INTERNAL = 3 };
+typedef int32_t ct_dtype;
+enum { CT_F32 = 0, CT_F64 = 1, CT_BF16 = 2, CT_F16 = 3, CT_I64 = 4, CT_I32 = 5, CT_I16 = 6, CT_I8 = 7, CT_U8 = 8, CT_BOOL = 9 };
+typedef struct { int32_t kind; int32_t index; } ct_device; /* kind 0 CPU, 1 CUDA */
+
+/* This thread's last failure; valid until its next failing call. */
+const char *ct_last_error(void);
+/* Records a failure that happened in a callback, to be reported by the call that ran it. */
+void ct_set_last_error(const char *message);
+
+/* Library */
+const char *ct_version(void);
+const char *ct_build_information(void);
+const char *ct_cpu_capability(void);
+bool ct_cuda_available(void);
+void ct_set_threads(int32_t count);
+int32_t ct_threads(void);
+int64_t ct_live_handles(void);
+
+/* Handles and storage */
+void ct_tensor_free(ct_tensor t); /* null is fine; never fails */
+ct_status ct_from_bytes(const void *bytes, const int64_t *sizes, size_t rank, ct_dtype dtype, ct_tensor *out); /* copies */
+ct_status ct_full(const int64_t *sizes, size_t rank, double value, ct_dtype dtype, ct_device device, ct_tensor *out);
+ct_status ct_empty(const int64_t *sizes, size_t rank, ct_dtype dtype, ct_device device, ct_tensor *out);
+ct_status ct_arange(int64_t start, int64_t end, ct_device device, ct_tensor *out); /* int64 */
+ct_status ct_shape(ct_tensor t, int64_t *sizes, size_t capacity, size_t *rank);
+ct_dtype ct_tensor_dtype(ct_tensor t); /* -1 when the shim has no name for it */
+ct_device ct_tensor_device(ct_tensor t);
+ct_status ct_data(ct_tensor t, void **data); /* contiguous CPU tensors only */
+ct_status ct_item(ct_tensor t, double *value);
+ct_status ct_to(ct_tensor t, ct_dtype dtype, ct_device device, ct_tensor *out);
+ct_status ct_clone(ct_tensor t, ct_tensor *out);
+ct_status ct_contiguous(ct_tensor t, ct_tensor *out);
+ct_status ct_copy_inplace(ct_tensor t, ct_tensor source);
+
+/* Shape */
+ct_status ct_reshape(ct_tensor t, const int64_t *sizes, size_t rank, ct_tensor *out);
+ct_status ct_transpose(ct_tensor t, int64_t a, int64_t b, ct_tensor *out);
+ct_status ct_narrow(ct_tensor t, int64_t dim, int64_t start, int64_t length, ct_tensor *out);
+ct_status ct_expand(ct_tensor t, const int64_t *sizes, size_t rank, ct_tensor *out);
+ct_status ct_cat(const ct_tensor *parts, size_t count, int64_t dim, ct_tensor *out);
+ct_status ct_index_select(ct_tensor t, int64_t dim, ct_tensor index, ct_tensor *out);
+ct_status ct_gather(ct_tensor t, int64_t dim, ct_tensor index, ct_tensor *out);
+ct_status ct_index_copy_inplace(ct_tensor t, int64_t dim, ct_tensor index, ct_tensor source);
+
+/* Arithmetic; binary operations broadcast and promote as LibTorch does. */
+ct_status ct_add(ct_tensor a, ct_tensor b, ct_tensor *out);
+ct_status ct_sub(ct_tensor a, ct_tensor b, ct_tensor *out);
+ct_status ct_mul(ct_tensor a, ct_tensor b, ct_tensor *out);
+ct_status ct_div(ct_tensor a, ct_tensor b, ct_tensor *out);
+ct_status ct_add_scalar(ct_tensor a, double b, ct_tensor *out);
+ct_status ct_mul_scalar(ct_tensor a, double b, ct_tensor *out);
+ct_status ct_pow_scalar(ct_tensor a, double b, ct_tensor *out);
+ct_status ct_compare_equal(ct_tensor a, ct_tensor b, ct_tensor *out);
+ct_status ct_less_equal(ct_tensor a, ct_tensor b, ct_tensor *out);
+ct_status ct_masked_fill(ct_tensor t, ct_tensor mask, double value, ct_tensor *out);
+ct_status ct_exp(ct_tensor t, ct_tensor *out);
+ct_status ct_log(ct_tensor t, ct_tensor *out);
+ct_status ct_sqrt(ct_tensor t, ct_tensor *out);
+ct_status ct_silu(ct_tensor t, ct_tensor *out);
+ct_status ct_isfinite(ct_tensor t, ct_tensor *out);
+ct_status ct_sum(ct_tensor t, ct_tensor *out);
+ct_status ct_sum_dim(ct_tensor t, int64_t dim, bool keep, ct_tensor *out);
+ct_status ct_max_abs(ct_tensor t, ct_tensor *out);
+ct_status ct_argmax(ct_tensor t, int64_t dim, ct_tensor *out);
+ct_status ct_softmax(ct_tensor t, int64_t dim, ct_tensor *out);
+ct_status ct_log_softmax(ct_tensor t, int64_t dim, ct_tensor *out);
+
+/* Layers */
+ct_status ct_matmul(ct_tensor a, ct_tensor b, ct_tensor *out);
+/* x [..., I], weight [O, I], bias [O] or null: x weight^T + bias */
+ct_status ct_linear(ct_tensor x, ct_tensor weight, ct_tensor bias, ct_tensor *out);
+ct_status ct_embedding(ct_tensor weight, ct_tensor ids, ct_tensor *out);
+/* x [..., D], weight [D]; statistics in fp32 (fp64 for fp64 input), result in x's dtype */
+ct_status ct_rms_norm(ct_tensor x, ct_tensor weight, double epsilon, ct_tensor *out);
+/* x [N, H, E]; cos, sin [N, E]; rotates the halves (x1, x2) of E to (x1 cos - x2 sin, x2 cos + x1 sin) */
+ct_status ct_rotate_half(ct_tensor x, ct_tensor cos, ct_tensor sin, ct_tensor *out);
+/* Causal attention inside each document of a flat row of tokens. q [N, H, E]; k, v [N, K, E]; H a multiple of K.
+   starts: documents + 1 offsets, from 0 to N. window: keys a query sees (itself included), 0 for all. -> [N, H, E] */
+ct_status ct_document_attention(
+    ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, size_t documents, int64_t window, double scale, ct_tensor *out);
+/* q [B, H, T, E]; k, v [B, K, S, E]; mask [B or 1, 1, T, S] bool, true where a key is seen. -> [B, H, T, E] */
+ct_status ct_masked_attention(ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask, double scale, ct_tensor *out);
+/* Sum over rows of -log softmax(hidden weight^T)[label] * factor; hidden [M, D], weight [V, D], labels [M] int64,
+   factors [M] in fp32 (fp64 for fp64 input) or null for ones.
+   `chunk` rows of logits exist at a time; the gradients are computed with them, so no logits are kept. */
+ct_status ct_linear_cross_entropy(
+    ct_tensor hidden, ct_tensor weight, ct_tensor labels, ct_tensor factors, int64_t chunk, ct_tensor *out);
+/* log softmax(hidden weight^T)[label] per row, fp32 (fp64 for fp64), no gradient. -> [M] */
+ct_status ct_linear_log_probabilities(ct_tensor hidden, ct_tensor weight, ct_tensor labels, int64_t chunk, ct_tensor *out);
+
+/* Autograd */
+bool ct_set_gradients_enabled(bool enabled); /* this thread's; returns what it was */
+bool ct_requires_gradient(ct_tensor t);
+ct_status ct_set_requires_gradient(ct_tensor t, bool required);
+ct_status ct_detach(ct_tensor t, ct_tensor *out);
+ct_status ct_backward(ct_tensor loss);
+ct_status ct_gradient(ct_tensor t, ct_tensor *out); /* out->impl null when there is none */
+ct_status ct_clear_gradient(ct_tensor t);
+/* grad_inputs[i].impl stays null where input i needs none. May run on the engine's own threads. */
+typedef ct_status (*ct_backward_function)(
+    void *context, const ct_tensor *saved, size_t saved_count, const ct_tensor *grad_outputs, size_t output_count,
+    ct_tensor *grad_inputs, size_t input_count);
+/* Gives `outputs` (computed without gradients) a backward; `context` is released once, whatever happens. */
+ct_status ct_custom_function(
+    const ct_tensor *inputs, size_t input_count, const ct_tensor *outputs, size_t output_count, const ct_tensor *saved,
+    size_t saved_count, void *context, ct_backward_function backward, void (*release)(void *), ct_tensor *results);
+
+/* Optimizer arithmetic, in place, no gradient */
+ct_status ct_adamw_inplace(
+    const ct_tensor *parameters, const ct_tensor *gradients, const ct_tensor *exp_avg, const ct_tensor *exp_avg_sq, size_t count,
+    int64_t step, double learning_rate, double beta1, double beta2, double epsilon, double weight_decay);
+ct_status ct_global_norm(const ct_tensor *tensors, size_t count, double *norm);
+ct_status ct_scale_inplace(const ct_tensor *tensors, size_t count, double factor);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

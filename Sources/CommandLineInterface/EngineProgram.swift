@@ -1,0 +1,35 @@
+// Finds needletail-engine and lets it take the place of this process.
+internal import Diagnostics
+internal import Glibc
+
+/// Replaces this process by `needletail-engine` with the same arguments; returns only by throwing.
+///
+/// The engine is looked for beside this program and in `../libexec/needletail`, links followed, so that a checkout, an
+/// installed tree that was moved, and a link on PATH all work.
+func executeEngine() throws {
+    try StandardOutput.flush()
+    let folder = try programFolder()
+    let candidates = ["\(folder)/needletail-engine", "\(folder)/../libexec/needletail/needletail-engine"]
+    guard let engine = candidates.first(where: { access($0, X_OK) == 0 }) else {
+        throw UserError(
+            "needletail-engine is neither in \(folder) nor in \(folder)/../libexec/needletail; "
+                + "build it with 'make build' or repeat 'make install'", .internal)
+    }
+    let words = [engine] + CommandLine.arguments.dropFirst()
+    var pointers: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) }
+    pointers.append(nil)
+    execv(engine, pointers)
+    let reason = String(cString: strerror(errno))
+    pointers.forEach { free($0) }
+    throw UserError("cannot start \(engine): \(reason)", .internal)
+}
+
+/// The folder that holds the running program's file, links followed.
+func programFolder() throws -> String {
+    var buffer = [UInt8](repeating: 0, count: Int(PATH_MAX))
+    let length = buffer.withUnsafeMutableBytes { readlink("/proc/self/exe", $0.baseAddress!, $0.count) }
+    guard length > 0, let slash = buffer[..<length].lastIndex(of: UInt8(ascii: "/")) else {
+        throw UserError("cannot read /proc/self/exe: \(String(cString: strerror(errno)))", .internal)
+    }
+    return String(decoding: buffer[..<slash], as: UTF8.self)
+}

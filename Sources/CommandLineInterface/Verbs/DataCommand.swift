@@ -1,0 +1,176 @@
+// needletail data: inspect, stats
+public import ArgumentParser
+internal import ChatTemplates
+internal import Datasets
+internal import Diagnostics
+internal import Formats
+internal import Glibc
+internal import Tokenizers
+
+/// What training would see of rows, without loading a model's weights.
+public struct DataCommand: ParsableCommand {
+    public static let configuration = CommandConfiguration(
+        commandName: "data",
+        abstract: "See what training would see of your rows.",
+        discussion: """
+            Example:
+              needletail data inspect ./SmolLM2-135M-Instruct chats.jsonl --limit 1
+            """,
+        subcommands: [Inspect.self, Stats.self])
+
+    public init() {}
+
+    struct Inspect: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "inspect", abstract: "Print rows as the model reads them, trained tokens marked.",
+            discussion: """
+                Trained text is green on a terminal and [[in brackets]] elsewhere. --json writes one line a row:
+
+                  {"source":"a.jsonl line 1","text":"2+2=4","ids":[1,2],"tokens":["2+2=","4"],
+                   "offsets":[[0,4],[4,5]],"trained":[0,1],"trained_tokens":1,"truncated":0}
+
+                (on one line).
+
+                Example:
+                  needletail data inspect model chats.jsonl --limit 2
+                """)
+
+        @OptionGroup var model: TokenizerOptions
+        @OptionGroup var rows: RowOptions
+
+        @Option(help: ArgumentHelp("Print this many rows.", valueName: "rows"))
+        var limit: Int = 3
+
+        @Flag(help: "Write JSON lines.")
+        var json = false
+
+        func validate() throws { try require(limit > 0, "--limit is 1 or more, not \(limit)") }
+
+        func run() throws {
+            let tokenizer = try model.tokenizer()
+            let encoder = try rows.encoder(tokenizer)
+            let all = try rows.read()
+            let style: InspectionStyle = isatty(STDOUT_FILENO) == 1 ? .ansi : .marks
+            for index in all.indices.prefix(limit) {
+                let row: EncodedRow
+                do {
+                    row = try encoder.encode(all[index], source: all.sourceName(index))
+                } catch let bad as BadRow {
+                    complainOfRow(bad)
+                    continue
+                }
+                let heading = "--- \(row.location): \(row.ids.count) tokens, \(row.example.trainedTokens) trained"
+                try StandardOutput.write(
+                    json ? row.json(tokenizer).serialized(.compact) + "\n" : "\(heading)\n\(row.marked(style))\n")
+            }
+        }
+    }
+
+    struct Stats: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "stats", abstract: "Count rows and tokens, what is dropped and why, and lengths.",
+            discussion: """
+                Example:
+                  needletail data stats model chats.jsonl --max-length 1024
+                """)
+
+        @OptionGroup var model: TokenizerOptions
+        @OptionGroup var rows: RowOptions
+
+        @Flag(help: "Write JSON.")
+        var json = false
+
+        func run() throws {
+            let encoder = try rows.encoder(try model.tokenizer())
+            let all = try rows.read()
+            var statistics = DatasetStatistics(all.statistics)
+            for index in all.indices {
+                do {
+                    statistics.keep(try encoder.encode(all[index], source: all.sourceName(index)))
+                } catch let bad as BadRow {
+                    statistics.drop(bad)
+                }
+            }
+            let text = json ? statistics.json.serialized(.compact) : statistics.report.joined(separator: "\n")
+            try StandardOutput.write(text + "\n")
+        }
+    }
+}
+
+/// Rows and how they become tokens; the names and defaults are those of the section `data` of a config.
+struct RowOptions: ParsableArguments {
+    @Argument(
+        help: ArgumentHelp("Rows: JSONL, JSON, CSV, plain text, or a folder of them.", valueName: "data"),
+        completion: .file())
+    var data: [String]
+
+    @Option(help: "What the rows are; auto looks at their columns.")
+    var kind: Kind = .auto
+
+    @Option(help: ArgumentHelp("Read a field from another column; may be repeated.", valueName: "field=column"))
+    var column: [String] = []
+
+    @Option(
+        help: ArgumentHelp(
+            "A chat template's file, or one that comes with the program, instead of the model's own.",
+            valueName: "template"),
+        completion: .file())
+    var template: String?
+
+    @Option(help: "Which turns are trained.")
+    var trainOn: TrainOn = .assistant
+
+    @Option(help: ArgumentHelp("Longest row, in tokens; no limit if absent.", valueName: "tokens"))
+    var maxLength: Int?
+
+    @Option(help: "What happens to longer rows.")
+    var truncation: Cut = .right
+
+    @Flag(help: "Leave out rows equal to an earlier one.")
+    var deduplicate = false
+
+    enum Kind: String, CaseIterable, ExpressibleByArgument {
+        case auto, chat, conversations, instruction, evals, text
+        case promptCompletion = "prompt_completion"
+    }
+    enum TrainOn: String, CaseIterable, ExpressibleByArgument {
+        case assistant, all
+        case lastAssistant = "last_assistant"
+    }
+    enum Cut: String, CaseIterable, ExpressibleByArgument { case right, left, drop }
+
+    func validate() throws {
+        try require(maxLength ?? 2 >= 2, "--max-length is 2 or more, not \(maxLength ?? 0)")
+        for pair in column where !pair.dropFirst().contains("=") {
+            throw ValidationError("--column is field=column (for example messages=chat), not '\(pair)'")
+        }
+    }
+
+    /// Reads and checks the rows; bad ones are left out and reported.
+    func read() throws -> Rows {
+        var columns: [String: String] = [:]
+        for pair in column {
+            let parts = pair.split(separator: "=", maxSplits: 1)
+            columns[String(parts[0])] = parts.count > 1 ? String(parts[1]) : ""
+        }
+        let source = DataSource(
+            data, kind: RowKind(rawValue: kind.rawValue), columnMap: columns, badRows: .drop, deduplicate: deduplicate)
+        let rows = try Rows(source)
+        for warning in rows.warnings { note(warning) }
+        for reason in BadRowReason.allCases {
+            guard let count = rows.statistics.dropped[reason], let first = rows.statistics.examples[reason] else { continue }
+            note("dropped \(count) \(reason.rawValue): \(first)")
+        }
+        return rows
+    }
+
+    func encoder(_ tokenizer: Tokenizer) throws -> ExampleEncoder {
+        let own = try template.map { try ChatTemplate.builtIn[$0] ?? readTextFile($0) }
+        let options = ExampleEncoder.Options(
+            masking: Masking(rawValue: trainOn.rawValue) ?? .assistant, maxLength: maxLength,
+            truncation: Truncation(rawValue: truncation.rawValue) ?? .right)
+        return try ExampleEncoder(tokenizer, template: own, options: options)
+    }
+}
+
+private func complainOfRow(_ bad: BadRow) { note("not used: \(bad.message)") }

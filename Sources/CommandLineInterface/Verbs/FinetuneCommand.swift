@@ -1,0 +1,50 @@
+// needletail finetune
+public import ArgumentParser
+
+/// The common case of `train` without a config file.
+public struct FinetuneCommand: EngineCommand {
+    public static let configuration = CommandConfiguration(
+        commandName: "finetune",
+        abstract: "Fine-tune a model on a file of rows, without a config file.",
+        discussion: """
+            DATA is JSONL, JSON, CSV or plain text. The config this amounts to is printed and saved with the run, \
+            so that `needletail train` can repeat or change it. Run the same command again to resume.
+
+            Example:
+              needletail finetune ./SmolLM2-135M-Instruct chats.jsonl training.epochs=2
+            """
+    )
+
+    @Argument(
+        help: ArgumentHelp("The model to start from: a folder or a GGUF file.", valueName: "model"), completion: .file()
+    )
+    public var model: String
+
+    @Argument(
+        help: ArgumentHelp("Rows to learn from: chats, instructions or text.", valueName: "data"), completion: .file())
+    public var data: String
+
+    @Argument(help: ArgumentHelp("Changes to the config.", valueName: "key=value"))
+    public var overrides: [String] = []
+
+    @Option(help: "What is trained: all weights (full), or an adapter of one of three kinds.")
+    public var method: Method = .lora
+
+    @Option(help: ArgumentHelp("The run folder.", valueName: "folder"), completion: .directory)
+    public var output: String = "runs/finetune"
+
+    @Flag(help: "Check config, data and model, print what would run, and stop before the first step.")
+    public var dryRun = false
+
+    @Option(help: ArgumentHelp("Use only the first rows of the data.", valueName: "rows"))
+    public var limit: Int?
+
+    /// What is trained.
+    public enum Method: String, CaseIterable, ExpressibleByArgument, Sendable { case full, lora, rslora, dora }
+
+    public init() {}
+
+    public func validate() throws { try require(limit ?? 1 > 0, "--limit is 1 or more, not \(limit ?? 0)") }
+
+    public func check() throws { try requireOverrides(overrides) }
+}

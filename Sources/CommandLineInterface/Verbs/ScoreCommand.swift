@@ -1,0 +1,37 @@
+// needletail score
+public import ArgumentParser
+
+/// Writes the log-probability of every token of given rows.
+public struct ScoreCommand: EngineCommand {
+    public static let configuration = CommandConfiguration(
+        commandName: "score",
+        abstract: "Write the log-probability of every token of given rows.",
+        discussion: """
+            Rows are {"text"}, {"prompt","completion"}, {"messages"} or {"input_ids"}, one a line. Each gives a line:
+
+              {"tokens":[504,3575,282],"logprobs":[null,-6.01,-2.25],
+               "mask":[0,1,1],"sum":-8.26,"mean":-4.13}
+
+            (on one line). Natural logarithm; the mask marks what sum and mean run over: completion tokens, assistant \
+            tokens of messages, else all but the first. Special tokens are added as the tokenizer's own files say.
+
+            Example:
+              needletail score ./SmolLM2-135M-Instruct --input rows.jsonl --output -
+            """
+    )
+
+    @OptionGroup public var model: ModelOptions
+
+    @Option(help: ArgumentHelp("The rows; '-' is standard input.", valueName: "file"), completion: .file())
+    public var input: String
+
+    @Option(help: ArgumentHelp("Where the lines go; '-' is standard output.", valueName: "file"), completion: .file())
+    public var output: String
+
+    @Option(help: ArgumentHelp("Rows computed at a time.", valueName: "rows"))
+    public var batch: Int = 1
+
+    public init() {}
+
+    public func validate() throws { try require(batch > 0, "--batch is 1 or more, not \(batch)") }
+}

@@ -1,0 +1,215 @@
+// needletail tokenizer: encode, decode, render, inspect
+public import ArgumentParser
+internal import ChatTemplates
+internal import Diagnostics
+internal import Formats
+internal import ModelFiles
+internal import Tokenizers
+
+/// Text to tokens and back, without loading a model's weights.
+public struct TokenizerCommand: ParsableCommand {
+    public static let configuration = CommandConfiguration(
+        commandName: "tokenizer",
+        abstract: "Turn text into tokens and back, render chats, look at a tokenizer.",
+        discussion: """
+            Example:
+              needletail tokenizer inspect ./SmolLM2-135M-Instruct
+            """,
+        subcommands: [Encode.self, Decode.self, Render.self, Inspect.self])
+
+    public init() {}
+
+    struct Encode: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "encode", abstract: "Write the tokens of texts, with their offsets.",
+            discussion: """
+                Rows are {"text"}, one a line. Each gives a line like
+
+                  {"ids":[504,3575,282],"offsets":[[0,3],[3,11],[11,14]]}
+
+                Offsets count Unicode scalars of the text. Special tokens are added as the tokenizer's own files say.
+
+                Example:
+                  needletail tokenizer encode model --input texts.jsonl --output ids.jsonl
+                """)
+
+        @OptionGroup var model: TokenizerOptions
+        @OptionGroup var files: RowFileOptions
+
+        @Flag(help: "Add no special tokens; those spelled out in the text are still recognised.")
+        var noSpecialTokens = false
+
+        func run() throws {
+            let tokenizer = try model.tokenizer()
+            try files.convert { row, place in
+                guard let text = row["text"]?.string else { throw place.wants("{\"text\": \"...\"}") }
+                return line(of: tokenizer.encoding(of: text, addSpecialTokens: !noSpecialTokens))
+            }
+        }
+
+        /// Spelled out by hand: through `JSONValue` this would take longer than encoding.
+        private func line(of encoding: Encoding) -> String {
+            let ids = encoding.ids.lazy.map { String($0) }.joined(separator: ",")
+            let offsets = encoding.offsets.lazy.map { "[\($0.lowerBound),\($0.upperBound)]" }.joined(separator: ",")
+            return "{\"ids\":[\(ids)],\"offsets\":[\(offsets)]}"
+        }
+    }
+
+    struct Decode: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "decode", abstract: "Write the texts of tokens.",
+            discussion: """
+                Rows are {"ids"}, one a line. Each text is written as it is, followed by a line break; with --json as
+
+                  {"text":"The capital of France is"}
+
+                Example:
+                  needletail tokenizer decode model --input ids.jsonl --output texts.jsonl --json
+                """)
+
+        @OptionGroup var model: TokenizerOptions
+        @OptionGroup var files: RowFileOptions
+
+        @Flag(help: "Leave special tokens out of the text.")
+        var skipSpecialTokens = false
+
+        @Flag(help: "Write JSON lines.")
+        var json = false
+
+        func run() throws {
+            let tokenizer = try model.tokenizer()
+            try files.convert { row, place in
+                guard let values = row["ids"]?.array else { throw place.wants("{\"ids\": [1, 2, 3]}") }
+                let ids = try values.map { value in
+                    guard let id = value.int, let id = Int32(exactly: id), tokenizer.token(of: id) != nil else {
+                        throw place.error(
+                            "\(value.serialized(.compact)) is not a token of this tokenizer, which has ids 0 to "
+                                + "\(tokenizer.vocabularySize - 1)")
+                    }
+                    return id
+                }
+                let text = tokenizer.decode(ids, skipSpecialTokens: skipSpecialTokens)
+                return json ? jsonLine("text", text) : text
+            }
+        }
+    }
+
+    struct Render: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "render", abstract: "Write chats as the text that the model's chat template makes of them.",
+            discussion: """
+                Rows are {"messages"}, with "tools" and "add_generation_prompt" if wanted; other members reach the \
+                template as variables. Each gives a line {"text":"..."}.
+
+                Example:
+                  needletail tokenizer render model --input chats.jsonl --output texts.jsonl
+                """)
+
+        @OptionGroup var model: TokenizerOptions
+        @OptionGroup var files: RowFileOptions
+
+        @Option(
+            help: ArgumentHelp(
+                "A template file, or one that comes with the program, instead of the model's own.", valueName: "template"),
+            completion: .file())
+        var template: String?
+
+        func run() throws {
+            let tokenizer = try model.tokenizer()
+            let template = try ChatTemplate(templateSource(tokenizer))
+            let ownMembers = ["messages", "tools", "add_generation_prompt"]
+            try files.convert { row, place in
+                guard let object = row.object, let messages = row["messages"]?.array else {
+                    throw place.wants("{\"messages\": [{\"role\": \"...\", \"content\": \"...\"}]}")
+                }
+                var variables = specialTokens(of: tokenizer)
+                for (key, value) in zip(object.keys, object.values) where !ownMembers.contains(key) {
+                    variables[key] = value
+                }
+                do {
+                    let text = try template.render(
+                        messages: messages, tools: row["tools"]?.array,
+                        addGenerationPrompt: row["add_generation_prompt"]?.bool ?? false, variables: variables)
+                    return jsonLine("text", text)
+                } catch let error as UserError {
+                    throw UserError("\(place.description): \(error.message)", error.exitStatus)
+                }
+            }
+        }
+
+        private func templateSource(_ tokenizer: Tokenizer) throws -> String {
+            if let template {
+                return try ChatTemplate.builtIn[template] ?? readTextFile(template)
+            }
+            guard let own = tokenizer.chatTemplate else {
+                let names = ChatTemplate.builtIn.keys.sorted().joined(separator: ", ")
+                throw UserError(
+                    "\(model.model): this tokenizer has no chat template; give one with --template (a file, or \(names))")
+            }
+            return own
+        }
+    }
+
+    struct Inspect: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "inspect", abstract: "Show what a tokenizer is made of.",
+            discussion: """
+                Example:
+                  needletail tokenizer inspect ./SmolLM2-135M-Instruct
+                """)
+
+        @OptionGroup var model: TokenizerOptions
+
+        func run() throws {
+            let tokenizer = try model.tokenizer()
+            var report = DoctorReport()
+            report.add("vocabulary", "\(tokenizer.vocabularySize) ids")
+            let named = [
+                ("bos", tokenizer.bosToken), ("eos", tokenizer.eosToken), ("pad", tokenizer.padToken),
+                ("unk", tokenizer.unkToken),
+            ]
+            for (name, token) in named {
+                report.add("\(name) token", token.map { "\($0.id) \(quoted($0.text))" } ?? "none")
+            }
+            for token in tokenizer.addedTokens {
+                report.add("added token", "\(token.id) \(quoted(token.content))\(token.special ? " special" : "")")
+            }
+            let template = tokenizer.chatTemplate.map { "\($0.unicodeScalars.count) characters" }
+            report.add("chat template", template ?? "none")
+            try StandardOutput.write(report.text)
+        }
+    }
+}
+
+/// A model of which only the tokenizer is read.
+struct TokenizerOptions: ParsableArguments {
+    @Argument(
+        help: ArgumentHelp(
+            "A Hugging Face, adapter or run folder, a GGUF file, or a tokenizer.json.", valueName: "model"),
+        completion: .file())
+    var model: String
+
+    @Option(
+        help: ArgumentHelp("The base model of an adapter folder that has no tokenizer.", valueName: "model"),
+        completion: .file())
+    var base: String?
+
+    func tokenizer() throws -> Tokenizer {
+        try Tokenizer(modelPath: try ModelReference.tokenizerPath(model, base: base))
+    }
+}
+
+/// The variables that chat templates expect beside the messages.
+private func specialTokens(of tokenizer: Tokenizer) -> JSONObject {
+    let named = [
+        ("bos_token", tokenizer.bosToken), ("eos_token", tokenizer.eosToken), ("pad_token", tokenizer.padToken),
+        ("unk_token", tokenizer.unkToken),
+    ]
+    return JSONObject(named.compactMap { name, token in token.map { (name, .string($0.text)) } })
+}
+
+private func jsonLine(_ key: String, _ text: String) -> String {
+    JSONValue.object(JSONObject([(key, .string(text))])).serialized(.compact)
+}
+
+private func quoted(_ text: String) -> String { JSONValue.string(text).serialized(.compact) }

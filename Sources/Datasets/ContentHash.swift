@@ -1,0 +1,42 @@
+// What the data of a run was: a hash over the bytes of its files.
+import Crypto
+import Formats
+
+/// SHA-256 of each file of a source, and one over all of them.
+public struct DataFingerprint: Sendable, Equatable {
+    public struct File: Sendable, Equatable {
+        public let path: String
+        public let bytes: Int
+        /// 64 lower-case hexadecimal digits.
+        public let sha256: String
+    }
+
+    public let files: [File]
+    /// Over the hashes in order, so that renaming or moving the files changes nothing and reordering them does.
+    public let sha256: String
+
+    /// Reads all files that `source` names.
+    public init(_ source: DataSource) throws {
+        files = try dataFiles(paths: source.paths, source: source.name).map { file in
+            let bytes = file.mapped.bytes
+            var hash = SHA256()
+            // Pieces, because the pages of a large file should not all be wanted at once.
+            for start in stride(from: 0, to: bytes.count, by: 1 << 24) {
+                hash.update(
+                    bufferPointer: UnsafeRawBufferPointer(rebasing: bytes[start..<min(start + 1 << 24, bytes.count)]))
+            }
+            return File(path: file.path, bytes: bytes.count, sha256: hexadecimal(hash.finalize()))
+        }
+        var all = SHA256()
+        for file in files {
+            var line = file.sha256 + "\n"
+            line.withUTF8 { all.update(bufferPointer: UnsafeRawBufferPointer($0)) }
+        }
+        sha256 = hexadecimal(all.finalize())
+    }
+}
+
+private func hexadecimal(_ bytes: some Sequence<UInt8>) -> String {
+    let digits = Array("0123456789abcdef".utf8)
+    return String(decoding: bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
+}

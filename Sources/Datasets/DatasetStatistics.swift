@@ -1,0 +1,93 @@
+// What became of the rows: how many were read, dropped for which reason, cut, and how long the kept ones are.
+public import Formats
+
+public struct DatasetStatistics: Sendable, Equatable {
+    /// Rows in the files, good and bad.
+    public var rowsIn: Int
+    public var duplicates: Int
+    /// Rows that were asked for (after the split and the limit) and could be encoded.
+    public var rowsKept = 0
+    /// Kept rows that lost tokens to `max_length`.
+    public var rowsTruncated = 0
+    public var tokensCut = 0
+    public var tokens = 0
+    /// Targets of the loss.
+    public var trainedTokens = 0
+    public private(set) var dropped: [BadRowReason: Int]
+    /// The first row dropped for each reason, as a line for people.
+    public private(set) var examples: [BadRowReason: String]
+    /// Tokens of every kept row.
+    private var lengths: [Int] = []
+
+    public init(_ rows: RowStatistics = RowStatistics()) {
+        (rowsIn, duplicates, dropped, examples) = (rows.rows, rows.duplicates, rows.dropped, rows.examples)
+    }
+
+    public mutating func keep(_ row: EncodedRow) {
+        rowsKept += 1
+        rowsTruncated += row.truncated > 0 ? 1 : 0
+        tokensCut += row.truncated
+        tokens += row.ids.count
+        trainedTokens += row.trained.count { $0 }
+        lengths.append(row.ids.count)
+    }
+
+    public mutating func drop(_ row: BadRow) {
+        dropped[row.reason, default: 0] += 1
+        if examples[row.reason] == nil { examples[row.reason] = row.message }
+    }
+
+    public var rowsDropped: Int { dropped.values.reduce(0, +) }
+
+    /// Reasons with their counts, most frequent first, equal ones by name.
+    public var droppedByReason: [(reason: BadRowReason, count: Int)] {
+        dropped.sorted { (-$0.value, $0.key.rawValue) < (-$1.value, $1.key.rawValue) }.map { ($0.key, $0.value) }
+    }
+
+    /// Which percentiles of the lengths are reported; 0 is the shortest row, 100 the longest.
+    public static let percentiles = [0, 5, 25, 50, 75, 95, 99, 100]
+
+    /// Length in tokens at each of `percentiles`, nearest rank; empty without rows.
+    public var lengthPercentiles: [(percentile: Int, tokens: Int)] {
+        let sorted = lengths.sorted()
+        if sorted.isEmpty { return [] }
+        return Self.percentiles.map { p in
+            (p, sorted[max(0, Int((Double(p) / 100 * Double(sorted.count)).rounded(.up)) - 1)])
+        }
+    }
+
+    public var json: JSONValue {
+        .object(
+            JSONObject([
+                ("rows_in", .init(rowsIn)), ("rows_kept", .init(rowsKept)), ("rows_dropped", .init(rowsDropped)),
+                ("duplicates", .init(duplicates)), ("rows_truncated", .init(rowsTruncated)),
+                ("tokens_cut", .init(tokensCut)), ("tokens", .init(tokens)), ("trained_tokens", .init(trainedTokens)),
+                ("dropped", .object(JSONObject(droppedByReason.map { ($0.reason.rawValue, .init($0.count)) }))),
+                (
+                    "length_percentiles",
+                    .object(JSONObject(lengthPercentiles.map { ("\($0.percentile)", .init($0.tokens)) }))
+                ),
+            ]))
+    }
+
+    /// Lines for people.
+    public var report: [String] {
+        var lines = [
+            "rows: \(rowsIn) read, \(rowsKept) used, \(duplicates) duplicates, \(rowsDropped) dropped",
+            "tokens: \(tokens), of them trained \(trainedTokens)"
+                + (tokens == 0 ? "" : " (\((Double(trainedTokens) / Double(tokens) * 1000).rounded() / 10) %)"),
+        ]
+        if rowsTruncated > 0 { lines.append("cut at max_length: \(rowsTruncated) rows, \(tokensCut) tokens") }
+        if !lengths.isEmpty {
+            let parts = lengthPercentiles.map {
+                ["0": "shortest", "50": "median", "100": "longest"]["\($0.percentile)", default: "\($0.percentile) %"]
+                    + " \($0.tokens)"
+            }
+            lines.append("tokens a row: " + parts.joined(separator: ", "))
+        }
+        for (reason, count) in droppedByReason {
+            lines.append("dropped \(count) \(reason.rawValue)" + (examples[reason].map { ": \($0)" } ?? ""))
+        }
+        return lines
+    }
+}

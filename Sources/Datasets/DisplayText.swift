@@ -1,0 +1,37 @@
+// Data shown to people: nothing in it may steer a terminal or hide.
+
+/// `text` with every control, format and separator character that a terminal would act on or hide spelled `\u{...}`.
+///
+/// - Parameter keepsNewlines: leaves line feeds and tabs as they are.
+public func escapedForDisplay(_ text: String, keepsNewlines: Bool = false) -> String {
+    var result = String.UnicodeScalarView()
+    for scalar in text.unicodeScalars {
+        if keepsNewlines, scalar == "\n" || scalar == "\t" {
+            result.append(scalar)
+            continue
+        }
+        switch scalar {
+        case "\n": result.append(contentsOf: "\\n".unicodeScalars)
+        case "\t": result.append(contentsOf: "\\t".unicodeScalars)
+        case "\r": result.append(contentsOf: "\\r".unicodeScalars)
+        case " "..."~": result.append(scalar)
+        default:
+            if isHidden(scalar) {
+                result.append(contentsOf: "\\u{\(String(scalar.value, radix: 16))}".unicodeScalars)
+            } else {
+                result.append(scalar)
+            }
+        }
+    }
+    return String(result)
+}
+
+/// Control characters, bidirectional overrides, zero-width characters and the like. The zero-width joiner stays: emoji
+/// and several scripts need it.
+private func isHidden(_ scalar: Unicode.Scalar) -> Bool {
+    if scalar == "\u{200D}" { return false }
+    return switch scalar.properties.generalCategory {
+    case .control, .format, .lineSeparator, .paragraphSeparator: true
+    default: false
+    }
+}

@@ -1,0 +1,155 @@
+// One file with its meaning settled: format, header, kind of rows. Turns extents of bytes into rows.
+import Diagnostics
+import Formats
+
+struct RowFile: Sendable {
+    let file: DataFile
+    /// Name of the source in messages: `data.train[1]`.
+    let source: String
+    private(set) var kind: RowKind
+    /// Column names of a CSV file.
+    private let header: [String]
+    let columnMap: ColumnMap
+    private let textUnit: TextUnit
+
+    /// How many rows are looked at to recognise the kind.
+    private static let rowsToRecognise = 20
+
+    /// - Parameter kind: nil to recognise it by the columns of the first rows.
+    init(_ file: DataFile, source: String, kind: RowKind?, columns: ColumnMap, textUnit: TextUnit) throws {
+        (self.file, self.source, columnMap, self.textUnit) = (file, source, columns, textUnit)
+        header = try Self.header(of: file, source)
+        self.kind = kind ?? .chat
+        let first = firstObjects()
+        if kind == nil { self.kind = try recognisedKind(first) }
+        try checkColumnMap(first)
+    }
+
+    func location(_ number: Int) -> RowLocation {
+        RowLocation(file: file.path, unit: file.format.rowUnit, number: number)
+    }
+
+    func scanner() -> RowScanner {
+        var scanner = RowScanner(file.mapped.bytes, file.format, textUnit: textUnit)
+        if !header.isEmpty { _ = scanner.next() }
+        return scanner
+    }
+
+    /// The columns of the row that fills `range`.
+    func object(_ range: Range<Int>) throws(RowFault) -> JSONObject {
+        let bytes = UnsafeRawBufferPointer(rebasing: file.mapped.bytes[range])
+        switch file.format {
+        case .jsonl, .json:
+            let value: JSONValue
+            do { value = try .parse(bytes) } catch { throw jsonFault(error, bytes) }
+            guard let object = value.object else {
+                throw RowFault(
+                    .notAnObject,
+                    "a row must be an object like {\"\(kind.requiredColumns[0])\": ...}; found \(value.kind)")
+            }
+            return object
+        case .csv, .tsv:
+            let fields = try csvFields(bytes, separator: separator(file.format))
+            guard fields.count == header.count else {
+                throw RowFault(.unevenColumns, "has \(fields.count) columns where the header has \(header.count)")
+            }
+            return JSONObject(zip(header, fields.map { JSONValue.string($0) }))
+        case .text:
+            return JSONObject([("text", .string(try validText(bytes)))])
+        }
+    }
+
+    func content(_ range: Range<Int>) throws(RowFault) -> RowContent {
+        try RowParser(kind: kind, columns: columnMap).parse(try object(range))
+    }
+
+    /// Columns of `object` that nothing reads.
+    func unusedColumns(_ object: JSONObject) -> [String] {
+        let used = kind.columns.map(columnMap.column)
+        return object.keys.filter { key in !used.contains { ExactString($0) == ExactString(key) } }
+    }
+
+    // MARK: settling
+
+    private static func header(of file: DataFile, _ source: String) throws -> [String] {
+        guard file.format == .csv || file.format == .tsv else { return [] }
+        func fault(_ fault: RowFault) -> UserError {
+            UserError(prefixed(source, "\(escapedForDisplay(file.path)) header: \(fault.detail)"))
+        }
+        var scanner = RowScanner(file.mapped.bytes, file.format, textUnit: .file)
+        guard let row = scanner.next() else {
+            throw fault(RowFault(.empty, "the file is empty; it should begin with the names of its columns"))
+        }
+        if let found = row.fault { throw fault(found) }
+        let bytes = UnsafeRawBufferPointer(rebasing: file.mapped.bytes[row.bytes])
+        let names: [String]
+        do { names = try csvFields(bytes, separator: separator(file.format)) } catch { throw fault(error) }
+        var seen: Set<ExactString> = []
+        for (i, name) in names.enumerated() {
+            if name.isEmpty { throw fault(RowFault(.empty, "column \(i + 1) has no name")) }
+            if !seen.insert(ExactString(name)).inserted {
+                throw fault(RowFault(.duplicateKey, "column \(quoted(name)) appears twice"))
+            }
+        }
+        return names
+    }
+
+    private func firstObjects() -> [JSONObject] {
+        var scanner = scanner()
+        var objects: [JSONObject] = []
+        for _ in 0..<Self.rowsToRecognise {
+            guard let row = scanner.next() else { break }
+            if row.fault != nil { continue }
+            // Faulty rows are reported by the pass over all rows; here they only do not help.
+            if let object = try? object(row.bytes) { objects.append(object) }
+        }
+        return objects
+    }
+
+    private func recognisedKind(_ first: [JSONObject]) throws -> RowKind {
+        if file.format == .text { return .text }
+        for object in first {
+            let kind = RowKind.recognised { object[columnMap.column(of: $0)].map { $0 != .null } ?? false }
+            if let kind { return kind }
+        }
+        guard let object = first.first else { return .chat }  // no readable row: the pass over all rows says why
+        // A column that is nearly one of ours: the row is meant as that kind, and is told what it lacks.
+        for kind in RowKind.byPrecedence {
+            for name in kind.requiredColumns
+            where nearestName(to: columnMap.column(of: name), among: object.keys) != nil {
+                return kind
+            }
+        }
+        let found = object.keys.prefix(8).map { quoted($0) }.joined(separator: ", ")
+        throw UserError(
+            prefixed(
+                source,
+                "\(escapedForDisplay(file.path)): columns \(found) are no known kind of row (messages; conversations; "
+                    + "instruction, output; prompt, completion; input, ideal; text); name them with column_map"))
+    }
+
+    /// A mapped column that the first rows do not have is a typing mistake, unless its field is optional.
+    private func checkColumnMap(_ first: [JSONObject]) throws {
+        guard !first.isEmpty else { return }
+        for (field, column) in columnMap.entries where kind.requiredColumns.contains(field) {
+            if first.contains(where: { $0.position(of: column) != nil }) { continue }
+            let near = nearestName(to: column, among: first[0].keys).map { "; did you mean \(quoted($0))?" } ?? ""
+            let text = "\(escapedForDisplay(file.path)): column_map \(field)=\(column): no such column\(near)"
+            throw UserError(prefixed(source, text))
+        }
+    }
+}
+
+private func separator(_ format: FileFormat) -> UInt8 { UInt8(ascii: format == .tsv ? "\t" : ",") }
+
+/// What a JSON error comes from, coarse causes first: a NUL or a bad byte makes the parser stumble over something else.
+private func jsonFault(_ error: JSONError, _ bytes: UnsafeRawBufferPointer) -> RowFault {
+    if bytes.contains(0) { return RowFault(.nulByte, "contains a NUL byte; is this a text file?") }
+    let place = error.line > 1 ? "line \(error.line) of it, column \(error.column)" : "column \(error.column)"
+    if String(validating: bytes, as: UTF8.self) == nil {
+        return RowFault(.invalidUTF8, "not valid UTF-8 (\(place)); save the file as UTF-8")
+    }
+    let isDuplicate = error.reason.hasSuffix("appears twice")
+    return RowFault(
+        isDuplicate ? .duplicateKey : .invalidJSON, "not JSON (\(place)): \(escapedForDisplay(error.reason))")
+}

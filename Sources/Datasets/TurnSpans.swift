@@ -1,0 +1,244 @@
+// Where the assistant's turns stand in a rendered chat. A span is proven or it is not given.
+//
+// All offsets are bytes of UTF-8. What a template does is only known by rendering: a turn's span begins where the
+// prompt of that turn ends (the turns before it, rendered with the header for an answer) and goes on to the end of the
+// turn (the turns up to it, rendered). That holds when both are prefixes of the whole chat and the answer stands right
+// where the prompt ends. Otherwise the answer is looked up by rendering the whole chat once more with a mark in its place.
+import ChatTemplates
+import Formats
+
+/// The place of one trained turn.
+struct TurnSpan: Equatable {
+    /// First byte that is trained.
+    var start: Int
+    /// End of the turn's text; what follows is its end-of-turn token, if anything.
+    var contentEnd: Int
+    /// How far an end-of-turn may reach.
+    var limit: Int
+    /// The end-of-turn counts only when it is a special token: `limit` is uncertain.
+    var specialOnly: Bool
+    /// The turn goes on with tool calls behind its text, which may hold special tokens.
+    var goesOn: Bool
+}
+
+/// A chat with the places of its trained turns.
+struct RenderedChat {
+    let text: String
+    let spans: [TurnSpan]
+}
+
+/// Renders chats of one template and finds turns in them.
+struct ChatRenderer: Sendable {
+    private let template: ChatTemplate
+    private let variables: JSONObject
+    /// Whether a rendered prompt ends with a header for the answer.
+    private let hasAnswerHeader: Bool
+    /// The one moment that `strftime_now` tells: two renderings of a chat must not differ by the clock.
+    private let time: TemplateTime
+
+    init(_ template: ChatTemplate, variables: JSONObject, time: TemplateTime) throws {
+        (self.template, self.variables, self.time) = (template, variables, time)
+        let probe: [JSONValue] = [["role": "user", "content": "probe"]]
+        let plain = try template.render(messages: probe, variables: variables, now: { time })
+        let open = try template.render(messages: probe, addGenerationPrompt: true, variables: variables, now: { time })
+        hasAnswerHeader = !plain.utf8.elementsEqual(open.utf8)
+    }
+
+    /// - Parameter trained: whether turn i is to be trained.
+    /// - Throws: `RowFault` when the template refuses the chat or the place of a trained turn cannot be proven.
+    func render(_ messages: [ChatMessage], tools: [JSONValue], trained: [Bool]) throws(RowFault) -> RenderedChat {
+        let values = messages.map { JSONValue.object($0.fields) }
+        let (full, generated) = try renderedWithMarks(values[...], tools, answerHeader: false)
+        let answers = messages.indices.filter { messages[$0].role == .assistant }
+        var spans: [TurnSpan] = []
+        for i in messages.indices where trained[i] {
+            let turn = Turn(index: i, message: messages[i], values: values, tools: tools, full: full)
+            let span: TurnSpan
+            if generated.count == answers.count, let answer = answers.firstIndex(of: i),
+                let marked = generatedSpan(turn, generated[answer])
+            {
+                span = marked
+            } else {
+                span = try self.span(turn)
+            }
+            if let last = spans.last, last.contentEnd > span.start { throw unproven(turn, "overlaps the turn before") }
+            spans.append(span)
+        }
+        for i in spans.indices.dropLast() { spans[i].limit = min(spans[i].limit, spans[i + 1].start) }
+        return RenderedChat(text: String(decoding: full, as: UTF8.self), spans: spans)
+    }
+
+    private struct Turn {
+        let index: Int
+        let message: ChatMessage
+        let values: [JSONValue]
+        let tools: [JSONValue]
+        let full: [UInt8]
+        var isLast: Bool { index == values.count - 1 }
+    }
+
+    private func rendered(
+        _ messages: ArraySlice<JSONValue>, _ tools: [JSONValue], answerHeader: Bool
+    ) throws(RowFault) -> [UInt8] {
+        try renderedWithMarks(messages, tools, answerHeader: answerHeader).text
+    }
+
+    /// The text, and the parts that the template itself wraps in `{% generation %}`.
+    private func renderedWithMarks(
+        _ messages: ArraySlice<JSONValue>, _ tools: [JSONValue], answerHeader: Bool
+    ) throws(RowFault) -> (text: [UInt8], generated: [Range<Int>]) {
+        do {
+            let (text, generated) = try template.renderMarkingGenerated(
+                messages: Array(messages), tools: tools.isEmpty ? nil : tools, addGenerationPrompt: answerHeader,
+                variables: variables, now: { [time] in time })
+            return (Array(text.utf8), generated)
+        } catch {
+            throw RowFault(.templateRefused, "the chat template refuses this chat: \(escapedForDisplay("\(error)"))")
+        }
+    }
+
+    /// The turns before `end`, when the template renders them and they begin the whole chat; many templates refuse some
+    /// beginnings, and then the place is proven otherwise.
+    private func stablePrefix(_ turn: Turn, _ end: Int, answerHeader: Bool) -> [UInt8]? {
+        let bytes = try? rendered(turn.values[..<end], turn.tools, answerHeader: answerHeader)
+        guard let bytes, turn.full.starts(with: bytes) else { return nil }
+        return bytes
+    }
+
+    private func unproven(_ turn: Turn, _ why: String) -> RowFault {
+        RowFault(
+            .spanUnproven,
+            "turn \(turn.index + 1) (\(turn.message.role.rawValue)) cannot be found in the rendered chat: \(why)")
+    }
+
+    // MARK: one turn
+
+    /// The template's own word, when the turn's text stands in it.
+    private func generatedSpan(_ turn: Turn, _ range: Range<Int>) -> TurnSpan? {
+        let region = Array(turn.full[range])
+        guard spellings(turn.message.content).contains(where: { !offsets(of: $0, in: region).isEmpty }) else {
+            return nil
+        }
+        return TurnSpan(
+            start: range.lowerBound, contentEnd: range.upperBound, limit: range.upperBound, specialOnly: true,
+            goesOn: false)
+    }
+
+    private func span(_ turn: Turn) throws(RowFault) -> TurnSpan {
+        let isAnswer = turn.message.role == .assistant
+        let prompt = isAnswer ? stablePrefix(turn, turn.index, answerHeader: true)?.count : nil
+        let through = turn.isLast ? turn.full : stablePrefix(turn, turn.index + 1, answerHeader: false)
+        let content: Range<Int>
+        if hasAnswerHeader, let prompt, let end = contentEnd(turn, from: prompt), let through, through.count >= end {
+            content = prompt..<end
+        } else {
+            content = try markedContent(turn)
+        }
+        let start = try self.start(turn, prompt, content)
+        let stable = through.map { $0.count >= content.upperBound } ?? false
+        let limit = stable ? through!.count : sharedEnd(turn, from: content.upperBound)
+        let span = TurnSpan(
+            start: start, contentEnd: content.upperBound, limit: limit, specialOnly: !stable,
+            goesOn: turn.message.hasToolCalls)
+        if span.goesOn { try checkToolCalls(turn, span) }
+        return span
+    }
+
+    /// The end of the turn's text when it stands, as given or stripped, right at `start`.
+    private func contentEnd(_ turn: Turn, from start: Int) -> Int? {
+        for text in spellings(turn.message.content) where turn.full[start...].starts(with: text) {
+            return start + text.count
+        }
+        return nil
+    }
+
+    /// What the person wrote, and the same without white space around it, as many templates print it.
+    private func spellings(_ content: String) -> [[UInt8]] {
+        let scalars = content.unicodeScalars
+        let stripped = scalars.drop { $0.properties.isWhitespace }.reversed().drop { $0.properties.isWhitespace }
+        var view = String.UnicodeScalarView()
+        view.append(contentsOf: stripped.reversed())
+        let plain = Array(content.utf8), bare = Array(String(view).utf8)
+        return plain == bare ? [plain] : [plain, bare]
+    }
+
+    /// Where training begins: behind the prompt as inference would give it, where that is proven, else at the text.
+    private func start(_ turn: Turn, _ prompt: Int?, _ content: Range<Int>) throws(RowFault) -> Int {
+        guard let prompt, prompt != content.lowerBound else { return content.lowerBound }
+        if prompt > content.lowerBound {
+            // The prompt itself gives the beginning of the answer (`<think>`): that part is not the model's to learn.
+            if prompt > content.upperBound { throw unproven(turn, "the prompt reaches past it") }
+            return prompt
+        }
+        // Between the prompt and the text: a space, or what the template leaves to the model (an empty thought).
+        let gap = turn.full[prompt..<content.lowerBound]
+        return hasAnswerHeader || gap.allSatisfy(isJSONSpace) ? prompt : content.lowerBound
+    }
+
+    // MARK: by a mark
+
+    /// A text that no data holds and no template changes.
+    private static let mark = "\u{F8F1}\u{F8F2}\u{F8F3}"
+
+    /// The place of the turn's text: what differs when the text is replaced by a mark, when that is the text.
+    private func markedContent(_ turn: Turn) throws(RowFault) -> Range<Int> {
+        if turn.message.content.isEmpty { throw unproven(turn, "it has no text") }
+        var values = turn.values
+        var fields = turn.message.fields
+        fields["content"] = .string(Self.mark)
+        values[turn.index] = .object(fields)
+        let marked = try rendered(values[...], turn.tools, answerHeader: false), mark = Array(Self.mark.utf8)
+        let found = offsets(of: mark, in: marked)
+        guard found.count == 1 else {
+            throw unproven(
+                turn, found.isEmpty ? "the template leaves it out" : "the template prints it \(found.count) times")
+        }
+        let tail = marked.count - found[0] - mark.count
+        let place = found[0]..<(turn.full.count - tail)
+        guard found[0] + tail <= turn.full.count, turn.full.starts(with: marked[..<found[0]]),
+            turn.full[place.upperBound...].elementsEqual(marked[(marked.count - tail)...])
+        else { throw unproven(turn, "the template changes the text around it") }
+        let printed = turn.full[place], spellings = spellings(turn.message.content)
+        // A stripped thought leaves the end of the text; anything else the template made up.
+        guard !printed.isEmpty, spellings.contains(where: { $0.elementsEqual(printed) || ends($0, with: printed) })
+        else {
+            throw unproven(turn, printed.isEmpty ? "the template leaves it out" : "the template changes it")
+        }
+        return place
+    }
+
+    private func ends(_ text: [UInt8], with end: ArraySlice<UInt8>) -> Bool {
+        text.count >= end.count && text[(text.count - end.count)...].elementsEqual(end)
+    }
+
+    private func offsets(of needle: [UInt8], in bytes: [UInt8]) -> [Int] {
+        guard !needle.isEmpty, bytes.count >= needle.count else { return [] }
+        return (0...bytes.count - needle.count).filter { bytes[$0] == needle[0] && bytes[$0...].starts(with: needle) }
+    }
+
+    // MARK: the end of the turn
+
+    /// How far an end-of-turn reaches when the chat that ends with this turn does not begin the whole chat: as far as
+    /// what follows the turn's text is the same in both.
+    private func sharedEnd(_ turn: Turn, from start: Int) -> Int {
+        var fields = turn.message.fields
+        fields["content"] = .string(Self.mark)
+        let through = turn.values[..<turn.index] + [.object(fields)]
+        // A template that refuses this beginning only means that no end-of-turn is proven.
+        guard let marked = try? rendered(through, turn.tools, answerHeader: false) else { return start }
+        let mark = Array(Self.mark.utf8), found = offsets(of: mark, in: marked)
+        guard found.count == 1 else { return start }
+        return start + zip(marked[(found[0] + mark.count)...], turn.full[start...]).prefix { $0 == $1 }.count
+    }
+
+    /// A template that knows nothing of tool calls would leave a turn that only ends.
+    private func checkToolCalls(_ turn: Turn, _ span: TurnSpan) throws(RowFault) {
+        let region = Array(turn.full[span.start..<span.limit])
+        for call in turn.message.fields["tool_calls"]?.array ?? [] {
+            guard let name = (call["function"] ?? call)["name"]?.string else { continue }
+            if offsets(of: Array(name.utf8), in: region).isEmpty {
+                throw unproven(turn, "the template does not print its tool calls")
+            }
+        }
+    }
+}

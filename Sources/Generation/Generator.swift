@@ -1,0 +1,215 @@
+// Writing text: several prompts at once, each with its own length, over one KV cache.
+public import Layers
+public import Models
+public import Tensors
+public import Tokenizers
+
+/// Why an answer ended.
+public enum FinishReason: String, Sendable {
+    /// The model wrote an end token.
+    case end
+    /// A stop string appeared; it is not part of the text.
+    case stop
+    /// `maxNewTokens` or the context was full.
+    case length
+}
+
+/// One answer.
+public struct Answer: Sendable, Equatable {
+    public var text: String
+    /// Ids written, the end token included.
+    public var ids: [Int32]
+    public var reason: FinishReason
+}
+
+/// Settings of a generation beyond the sampling.
+public struct GenerationSettings: Sendable {
+    public var sampling: SamplingSettings
+    public var maxNewTokens: Int
+    public var stop: [String]
+    /// Prompts worked on together.
+    public var batch: Int
+
+    public init(sampling: SamplingSettings = .init(), maxNewTokens: Int = 256, stop: [String] = [], batch: Int = 8) {
+        (self.sampling, self.maxNewTokens, self.stop, self.batch) = (sampling, maxNewTokens, stop, batch)
+    }
+}
+
+/// Generates with one model and tokenizer.
+public final class Generator {
+    private let model: any CausalLanguageModel
+    private let tokenizer: Tokenizer
+    private let endTokens: Set<Int32>
+
+    public init(_ loaded: LoadedModel, _ tokenizer: Tokenizer) throws {
+        model = loaded.model
+        self.tokenizer = tokenizer
+        endTokens = try loaded.endTokens(tokenizer)
+    }
+
+    /// Answers for token sequences, in their order.
+    ///
+    /// - Parameters:
+    ///   - prompts: ids, each non-empty and shorter than the model's context.
+    ///   - onText: told each new piece of text with its prompt's index as it is final.
+    public func answers(
+        to prompts: [[Int32]], _ settings: GenerationSettings, onText: (Int, String) -> Void = { _, _ in }
+    ) -> [Answer] {
+        stride(from: 0, to: prompts.count, by: max(1, settings.batch)).flatMap { start in
+            batch(Array(prompts[start..<min(prompts.count, start + max(1, settings.batch))]), start, settings, onText)
+        }
+    }
+
+    private func batch(
+        _ prompts: [[Int32]], _ first: Int, _ settings: GenerationSettings, _ onText: (Int, String) -> Void
+    ) -> [Answer] {
+        withoutGradients {
+            let longest = prompts.map(\.count).max()!
+            let capacity = min(model.contextLength, longest + settings.maxNewTokens)
+            let cache = model.makeCache(sequences: prompts.count, capacity: capacity)
+            let writings = prompts.indices.map {
+                Writing(index: first + $0, prompts[$0], tokenizer, settings, endTokens, limit: min(settings.maxNewTokens, capacity - prompts[$0].count))
+            }
+            var logits = [[Float]]()
+            for (row, prompt) in prompts.enumerated() { logits.append(contentsOf: advance(cache, [row], [prompt])) }
+            var active = Array(writings.indices)
+            while true {
+                for (row, writing) in zip(active.indices, active.map { writings[$0] }) { writing.take(logits[row], settings.sampling, onText) }
+                let going = active.indices.filter { !writings[active[$0]].isDone }
+                if going.isEmpty { break }
+                if going.count < active.count {
+                    cache.keep(going)
+                    active = going.map { active[$0] }
+                }
+                logits = advance(cache, Array(active.indices), active.map { [writings[$0].ids.last!] })
+            }
+            return writings.map(\.answer)
+        }
+    }
+
+    /// Feeds the rows' next tokens; scores after the last token of each row.
+    private func advance(_ cache: KVCache, _ rows: [Int], _ tokens: [[Int32]]) -> [[Float]] {
+        let plan = AttentionPlan(continuing: cache, rows: rows, lengths: tokens.map(\.count), on: model.device)
+        let ids = Tensor(tokens.joined().map(Int64.init), on: model.device)
+        let hidden = model.hiddenStates(ids, plan, cache: cache)
+        let last = Tensor(plan.starts.dropFirst().map { Int64($0 - 1) }, on: model.device)
+        let scores = model.logits(hidden.indexSelect(0, last))
+        let values = scores.values(Float.self), width = scores.shape[1]
+        return rows.indices.map { Array(values[$0 * width..<($0 + 1) * width]) }
+    }
+
+    /// Continues a conversation: what the cache of the last turn holds of the prompt is not computed again.
+    public func reply(
+        to prompt: [Int32], in session: ChatSession, _ settings: GenerationSettings, onText: (String) -> Void,
+        shouldStop: () -> Bool = { false }
+    ) -> Answer {
+        withoutGradients {
+            let cache = session.cache ?? model.makeCache(sequences: 1, capacity: model.contextLength)
+            session.cache = cache
+            let shared = min(zip(session.held, prompt).prefix { $0 == $1 }.count, prompt.count - 1)
+            cache.truncate(row: 0, to: shared)
+            let limit = min(settings.maxNewTokens, cache.capacity - prompt.count)
+            let writing = Writing(index: session.turns, prompt, tokenizer, settings, endTokens, limit: limit)
+            session.turns += 1
+            session.held = prompt
+            var logits = advance(cache, [0], [Array(prompt[shared...])])[0]
+            while true {
+                writing.take(logits, settings.sampling) { onText($1) }
+                if writing.isDone || shouldStop() { break }
+                session.held.append(writing.ids.last!)
+                logits = advance(cache, [0], [[writing.ids.last!]])[0]
+            }
+            return writing.answer
+        }
+    }
+}
+
+/// The cache of a conversation and the ids it stands for.
+public final class ChatSession {
+    var cache: KVCache?
+    var held: [Int32] = []
+    var turns = 0
+
+    public init() {}
+}
+
+/// One answer as it is written.
+private final class Writing {
+    let index: Int
+    private(set) var ids: [Int32] = []
+    private(set) var isDone = false
+    private var reason = FinishReason.length
+    private var seen: Set<Int32>
+    private var decoder: StreamingDecoder
+    /// Text that is final, and text that may yet turn out to begin a stop string.
+    private var text = "", held = ""
+    private let settings: GenerationSettings
+    private let endTokens: Set<Int32>
+    private let limit: Int
+
+    init(index: Int, _ prompt: [Int32], _ tokenizer: Tokenizer, _ settings: GenerationSettings, _ endTokens: Set<Int32>, limit: Int) {
+        self.index = index
+        self.settings = settings
+        self.endTokens = endTokens
+        self.limit = limit
+        seen = Set(prompt)
+        decoder = tokenizer.streamingDecoder(skipSpecialTokens: true)
+        isDone = limit <= 0
+    }
+
+    var answer: Answer { Answer(text: text, ids: ids, reason: reason) }
+
+    func take(_ logits: [Float], _ sampling: SamplingSettings, _ onText: (Int, String) -> Void) {
+        if isDone { return }
+        let id = sampling.pick(logits, seen: seen, sequence: index, step: ids.count)
+        ids.append(id)
+        seen.insert(id)
+        if endTokens.contains(id) {
+            finish(.end, onText)
+        } else {
+            held += decoder.push(id)
+            release(onText)
+            if !isDone && ids.count >= limit { finish(.length, onText) }
+        }
+    }
+
+    private func finish(_ why: FinishReason, _ onText: (Int, String) -> Void) {
+        held += decoder.finish()
+        release(onText)
+        if isDone { return }
+        emit(held, onText)
+        held = ""
+        reason = why
+        isDone = true
+    }
+
+    /// Passes on what cannot belong to a stop string any more; ends at the first stop string.
+    private func release(_ onText: (Int, String) -> Void) {
+        let bytes = Array(held.utf8)
+        let found = settings.stop.compactMap { firstPosition(of: Array($0.utf8), in: bytes) }.min()
+        if let found {
+            emit(String(decoding: bytes[..<found], as: UTF8.self), onText)
+            (held, reason, isDone) = ("", .stop, true)
+            return
+        }
+        let keep = settings.stop.map { longestSuffix(of: bytes, beginning: Array($0.utf8)) }.max() ?? 0
+        emit(String(decoding: bytes[..<(bytes.count - keep)], as: UTF8.self), onText)
+        held = String(decoding: bytes[(bytes.count - keep)...], as: UTF8.self)
+    }
+
+    private func emit(_ piece: String, _ onText: (Int, String) -> Void) {
+        if piece.isEmpty { return }
+        text += piece
+        onText(index, piece)
+    }
+}
+
+private func firstPosition(of needle: [UInt8], in bytes: [UInt8]) -> Int? {
+    guard !needle.isEmpty, bytes.count >= needle.count else { return nil }
+    return (0...bytes.count - needle.count).first { bytes[$0..<$0 + needle.count].elementsEqual(needle) }
+}
+
+/// How many bytes at the end of `bytes` are a proper beginning of `stop`.
+private func longestSuffix(of bytes: [UInt8], beginning stop: [UInt8]) -> Int {
+    (0..<stop.count).last { $0 <= bytes.count && bytes.suffix($0).elementsEqual(stop.prefix($0)) } ?? 0
+}

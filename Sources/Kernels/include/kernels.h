@@ -1,0 +1,19 @@
+/* Fused CPU operations without LibTorch types. Plain pointers; the caller owns all memory. */
+#ifndef NEEDLETAIL_KERNELS_H
+#define NEEDLETAIL_KERNELS_H
+#include <stddef.h>
+#include <stdint.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* One block of Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", SC11). */
+void nt_philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+
+/* out[i] = the (offset + i)-th 32-bit word of stream `stream` under `seed`; any part can be drawn alone. */
+void nt_random_words(uint64_t seed, uint64_t stream, uint64_t offset, uint32_t *out, size_t count);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,58 @@
+// Linear maps and embeddings, the parts that hold most of a model's weights.
+public import Tensors
+
+/// `y = x Wᵀ + b`, with a low-rank adapter on top when one is attached.
+public final class Linear: Module {
+    public let weight: Parameter  // [O, I]
+    public let bias: Parameter?  // [O]
+    public var adapter: LowRankAdapter?
+
+    public init(_ inFeatures: Int, _ outFeatures: Int, bias: Bool = false, _ dtype: DType, on device: Device) {
+        weight = Parameter(shape: [outFeatures, inFeatures], dtype, on: device)
+        self.bias = bias ? Parameter(shape: [outFeatures], dtype, on: device) : nil
+    }
+
+    public var parameters: KeyValuePairs<String, Parameter> {
+        if let bias { ["weight": weight, "bias": bias] } else { ["weight": weight] }
+    }
+
+    public var inFeatures: Int { weight.shape[1] }
+    public var outFeatures: Int { weight.shape[0] }
+
+    /// x `[N, I]` -> `[N, O]`, in x's dtype.
+    public func callAsFunction(_ x: Tensor) -> Tensor {
+        let bias = bias?.converted(to: x.dtype)
+        guard let adapter else { return linear(x, weight.converted(to: x.dtype), bias) }
+        let y = adapter(x, base: linear(x, weight.converted(to: x.dtype)), weight: weight)
+        return bias.map { y + $0 } ?? y
+    }
+}
+
+/// Rows of a table `[V, D]`, picked by token id.
+public final class Embedding: Module {
+    public let weight: Parameter
+
+    public init(_ vocabSize: Int, _ dimension: Int, _ dtype: DType, on device: Device) {
+        weight = Parameter(shape: [vocabSize, dimension], dtype, on: device)
+    }
+
+    public var parameters: KeyValuePairs<String, Parameter> { ["weight": weight] }
+
+    /// ids int64 `[N]` -> `[N, D]` in the table's dtype.
+    public func callAsFunction(_ ids: Tensor) -> Tensor { embedding(weight.value, ids) }
+}
+
+/// Root mean square normalization (Zhang and Sennrich 2019, arXiv:1910.07467).
+public final class RMSNorm: Module {
+    public let weight: Parameter  // [D]
+    public let epsilon: Double
+
+    public init(_ dimension: Int, epsilon: Double, _ dtype: DType, on device: Device) {
+        weight = Parameter(shape: [dimension], dtype, on: device)
+        self.epsilon = epsilon
+    }
+
+    public var parameters: KeyValuePairs<String, Parameter> { ["weight": weight] }
+
+    public func callAsFunction(_ x: Tensor) -> Tensor { rmsNorm(x, weight.value, epsilon: epsilon) }
+}

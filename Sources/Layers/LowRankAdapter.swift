@@ -1,0 +1,84 @@
+// Low-rank adapters on a frozen linear map: LoRA, rank-stabilized LoRA, DoRA.
+// N tokens, I input features, O output features, r rank, s scaling
+public import Tensors
+
+/// How the scaling follows from alpha and rank.
+public enum AdapterScaling: String, Sendable {
+    /// α / r (Hu et al. 2021, arXiv:2106.09685, 4.1)
+    case standard
+    /// α / √r (Kalajdzievski 2023, arXiv:2312.03732, eq. 6)
+    case rankStabilized
+
+    public func value(alpha: Double, rank: Int) -> Double {
+        self == .standard ? alpha / Double(rank) : alpha / Double(rank).squareRoot()
+    }
+}
+
+/// `y = W x + s · B A dropout(x)`; with a magnitude `m` (DoRA, Liu et al. 2024, arXiv:2402.09353, eq. 5):
+///
+///     y = m / ‖W + s B A‖ · (W x + s · B A dropout(x))
+///
+/// The norm is taken per output row and is a constant in backward (section 4.3 of the paper). A starts uniform in
+/// ±1/√I (Kaiming with a = √5), B at zero, m at ‖W‖, so that the first output is exactly the base's.
+public final class LowRankAdapter: Module {
+    public let a: Parameter  // [r, I]
+    public let b: Parameter  // [O, r]
+    public let magnitude: Parameter?  // [O]
+    public let scaling: Double
+    public let dropout: Double
+    /// Where this micro-batch's dropout comes from; nil outside training.
+    public var dropoutStream: RandomStream?
+    /// ‖W_i‖² of the frozen base, fp32 `[O]`.
+    private let squaredBaseNorms: Tensor?
+
+    public init(on base: Linear, rank: Int, scaling: Double, dropout: Double, hasMagnitude: Bool, initialization: RandomStream) {
+        let bound = 1 / Float(base.inFeatures).squareRoot()
+        let device = base.weight.value.device
+        // A model kept in fp64 (gradient checks) gets adapters in fp64; every other one fp32 masters.
+        let dtype: DType = base.weight.value.dtype == .float64 ? .float64 : .float32
+        a = Parameter(initialization.uniform([rank, base.inFeatures], -bound, bound).to(dtype, device))
+        b = Parameter(.zeros([base.outFeatures, rank], dtype, on: device))
+        self.scaling = scaling
+        self.dropout = dropout
+        let squares = hasMagnitude ? withoutGradients { base.weight.value.detached().to(dtype).pow(2).sum(dim: 1) } : nil
+        squaredBaseNorms = squares
+        magnitude = squares.map { Parameter($0.sqrt()) }
+    }
+
+    public var parameters: KeyValuePairs<String, Parameter> {
+        if let magnitude { ["a": a, "b": b, "magnitude": magnitude] } else { ["a": a, "b": b] }
+    }
+
+    /// - Parameters:
+    ///   - x: `[N, I]`
+    ///   - base: `W x` without bias, `[N, O]`
+    /// - Returns: the adapted output without bias, `[N, O]`.
+    func callAsFunction(_ x: Tensor, base: Tensor, weight: Parameter) -> Tensor {
+        var dropped = x
+        if let dropoutStream, dropout > 0 {
+            dropped = x * dropoutStream.dropoutMask(x.shape, probability: dropout, x.dtype).to(x.device)
+        }
+        let update = linear(linear(dropped, a.converted(to: x.dtype)), b.converted(to: x.dtype)) * scaling
+        guard let magnitude else { return base + update }
+        return (base + update) * (magnitude.value / rowNorms(weight)).to(x.dtype)
+    }
+
+    /// ‖W_i + s (B A)_i‖ `[O]` without forming B A: ‖W_i‖² + 2 s B_i·(W Aᵀ)_i + s² B_i (A Aᵀ) B_iᵀ.
+    func rowNorms(_ weight: Parameter) -> Tensor {
+        withoutGradients {
+            let A = a.value.detached(), B = b.value.detached()
+            let cross = (linear(weight.value.detached().to(A.dtype), A) * B).sum(dim: 1)
+            let own = (B.matmul(linear(A, A)) * B).sum(dim: 1)
+            return (squaredBaseNorms! + cross * (2 * scaling) + own * (scaling * scaling)).sqrt()
+        }
+    }
+
+    /// The weight that acts like base and adapter together, fp32 `[O, I]`.
+    public func merged(_ weight: Parameter) -> Tensor {
+        withoutGradients {
+            let sum = weight.value.detached().to(a.value.dtype) + b.value.detached().matmul(a.value.detached()) * scaling
+            guard let magnitude else { return sum }
+            return sum * (magnitude.value.detached() / sum.pow(2).sum(dim: 1).sqrt()).reshape(-1, 1)
+        }
+    }
+}

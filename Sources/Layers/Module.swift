@@ -1,0 +1,86 @@
+// Modules: named trees of parameters.
+public import Tensors
+
+/// A part of a model: its own parameters and its parts, both under the names that checkpoints use.
+public protocol Module: AnyObject {
+    var children: KeyValuePairs<String, any Module> { get }
+    var parameters: KeyValuePairs<String, Parameter> { get }
+
+    /// Every parameter of the tree with its dotted name, in the order in which children are listed.
+    func namedParameters(prefix: String) -> [(name: String, parameter: Parameter)]
+    /// Every module of the tree with its dotted name, itself included under `path`.
+    func namedModules(path: String) -> [(name: String, module: any Module)]
+}
+
+extension Module {
+    public var children: KeyValuePairs<String, any Module> { [:] }
+    public var parameters: KeyValuePairs<String, Parameter> { [:] }
+
+    public func namedParameters() -> [(name: String, parameter: Parameter)] { namedParameters(prefix: "") }
+    public func namedModules() -> [(name: String, module: any Module)] { namedModules(path: "") }
+
+    public func namedParameters(prefix: String) -> [(name: String, parameter: Parameter)] {
+        parameters.map { (name: prefix + $0.key, parameter: $0.value) }
+            + children.flatMap { $0.value.namedParameters(prefix: prefix + $0.key + ".") }
+    }
+
+    public func namedModules(path: String) -> [(name: String, module: any Module)] {
+        [(name: path, module: self)]
+            + children.flatMap { $0.value.namedModules(path: path.isEmpty ? $0.key : path + "." + $0.key) }
+    }
+}
+
+/// A tensor of a model that is loaded, saved and perhaps trained.
+public final class Parameter {
+    /// A trained parameter holds fp32 masters; layers convert to their input's dtype as they compute.
+    public private(set) var value: Tensor
+    public private(set) var shape: [Int]
+
+    public init(_ value: Tensor) {
+        self.value = value
+        shape = value.shape
+    }
+
+    /// Memory to be filled by a checkpoint.
+    public init(shape: [Int], _ dtype: DType, on device: Device) {
+        value = .empty(shape, dtype, on: device)
+        self.shape = shape
+    }
+
+    /// Whether the optimizer updates it.
+    public var isTrained: Bool {
+        get { value.requiresGradient }
+        set { value.requiresGradient = newValue }
+    }
+
+    /// Takes another tensor in place of the old one: another size or dtype. Whether it is trained stays.
+    public func replace(with tensor: Tensor) {
+        let wasTrained = isTrained
+        value = tensor.detached()
+        shape = tensor.shape
+        isTrained = wasTrained
+    }
+
+    /// The value in the dtype of the computation; the conversion is recorded, so the master receives the gradient.
+    public func converted(to dtype: DType) -> Tensor { value.to(dtype) }
+}
+
+/// Several modules under their numbers.
+public final class ModuleList<Element: Module>: Module {
+    public let items: [Element]
+    private let names: [String]
+
+    public init(_ items: [Element]) {
+        self.items = items
+        names = items.indices.map(String.init)
+    }
+
+    // KeyValuePairs can only be written as a literal; a list of unknown length is walked instead.
+    public func namedParameters(prefix: String) -> [(name: String, parameter: Parameter)] {
+        zip(names, items).flatMap { $1.namedParameters(prefix: prefix + $0 + ".") }
+    }
+
+    public func namedModules(path: String) -> [(name: String, module: any Module)] {
+        [(name: path, module: self)] + zip(names, items).flatMap { $1.namedModules(path: path + "." + $0) }
+    }
+}

@@ -1,0 +1,102 @@
+// What a MODEL argument may be, and the folders it stands for.
+internal import Diagnostics
+internal import Formats
+internal import Glibc
+
+/// The folders behind a MODEL argument: a Hugging Face folder, an adapter folder, a run folder (its best checkpoint), one
+/// of a run's steps, or a GGUF file (converted once into the cache).
+public struct ModelReference: Sendable, Equatable {
+    /// Hugging Face folder with config.json and safetensors.
+    public let baseFolder: String
+    /// PEFT folder on top of it.
+    public let adapterFolder: String?
+    /// Where the tokenizer's files are: the adapter's folder if it has its own, else the base's.
+    public var tokenizerFolder: String {
+        if let adapterFolder, fileExists(joinPath(adapterFolder, "tokenizer.json")) { return adapterFolder }
+        return baseFolder
+    }
+
+    /// - Parameters:
+    ///   - base: overrides the base that an adapter names.
+    ///   - report: told about slow work (a conversion) before it starts.
+    /// - Throws: `UserError` saying what is missing.
+    public init(_ path: String, base: String? = nil, report: (String) -> Void = { _ in }) throws {
+        let path = try Self.weightsPath(path)
+        if fileExists(path) {
+            guard try isGGUF(path) else { throw Self.notAModel(path) }
+            baseFolder = try GGUFConversion.cachedFolder(of: path, report: report)
+            adapterFolder = nil
+        } else if fileExists(joinPath(path, Self.adapterConfigName)) {
+            let found = try Self.basePath(ofAdapter: path, override: base)
+            let reference = try ModelReference(found, report: report)
+            guard reference.adapterFolder == nil else {
+                throw UserError("\(path): its base \(found) is itself an adapter; merge that one first (needletail merge-adapter)")
+            }
+            baseFolder = reference.baseFolder
+            adapterFolder = path
+        } else if fileExists(joinPath(path, "config.json")) {
+            baseFolder = path
+            adapterFolder = nil
+        } else {
+            throw Self.notAModel(path)
+        }
+    }
+
+    static let adapterConfigName = "adapter_config.json"
+
+    /// The path that holds a tokenizer for a MODEL: a folder, a GGUF file, or a tokenizer.json. Reads no weights.
+    public static func tokenizerPath(_ path: String, base: String? = nil) throws -> String {
+        let path = try weightsPath(path)
+        if fileExists(path) || fileExists(joinPath(path, "tokenizer.json")) { return path }
+        if fileExists(joinPath(path, adapterConfigName)) {
+            return try tokenizerPath(basePath(ofAdapter: path, override: base))
+        }
+        throw UserError("\(path): no tokenizer.json in this folder; name a folder, tokenizer.json or .gguf file that has one")
+    }
+
+    /// Leads from a run folder to its best checkpoint; other paths stay.
+    private static func weightsPath(_ path: String) throws -> String {
+        if fileExists(path) { return path }
+        guard folderExists(path) else {
+            throw UserError("\(path): no such file or folder; a model is a Hugging Face folder, an adapter folder, a run folder or a .gguf file")
+        }
+        guard fileExists(joinPath(path, "run.json")) else { return path }
+        let bestFile = joinPath(path, "best.json")
+        guard fileExists(bestFile) else {
+            throw UserError("\(path): this run has saved no checkpoint yet; run `needletail train` on it again")
+        }
+        guard let step = try readJSONFile(bestFile)["step"]?.int else {
+            throw UserError("\(bestFile): no \"step\" in it; name one of the folders in \(joinPath(path, "checkpoints"))")
+        }
+        return joinPath(path, "checkpoints/step-\(step)")
+    }
+
+    /// The base of an adapter: `override`, else `base_model_name_or_path` as given, else relative to the adapter.
+    private static func basePath(ofAdapter path: String, override: String?) throws -> String {
+        if let override { return override }
+        let file = joinPath(path, adapterConfigName)
+        guard let name = try readJSONFile(file)["base_model_name_or_path"]?.string, !name.isEmpty else {
+            throw UserError("\(file): names no base_model_name_or_path; give the base with --base MODEL")
+        }
+        for candidate in [name, joinPath(path, name)] where folderExists(candidate) || fileExists(candidate) {
+            return candidate
+        }
+        throw UserError("\(file): its base model \(name) is not here; give the base with --base MODEL")
+    }
+
+    private static func notAModel(_ path: String) -> UserError {
+        if hasPickleExtension(path) {
+            return UserError("\(path): pickle files are never read; convert the weights to safetensors where they were made")
+        }
+        return UserError(
+            folderExists(path)
+                ? "\(path): neither config.json nor adapter_config.json in this folder"
+                : "\(path): not a GGUF file; a model is a Hugging Face folder, an adapter folder, a run folder or a .gguf file")
+    }
+}
+
+/// True for a file that begins with GGUF's magic number.
+func isGGUF(_ path: String) throws -> Bool {
+    let file = try MappedFile(path: path)
+    return file.count >= 4 && file.bytes[0..<4].elementsEqual("GGUF".utf8)
+}

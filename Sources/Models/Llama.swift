@@ -1,0 +1,161 @@
+// Llama 2 and 3 (arXiv:2307.09288, arXiv:2407.21783): pre-norm, RMSNorm, SwiGLU, rotary positions, grouped queries.
+// Mistral 7B (arXiv:2310.06825) adds a sliding window, Qwen2 (arXiv:2407.10671) biases on q, k and v; both are values of
+// the configuration here, since nothing else of the block differs.
+// N tokens, D hiddenSize, H query heads, K key/value heads, E headDim, F intermediateSize, V vocabSize
+
+public import Layers
+public import Tensors
+
+/// The shape of a Llama-type model.
+public struct LlamaConfig: Sendable, Equatable {
+    public var hiddenSize: Int
+    public var intermediateSize: Int
+    public var layers: Int
+    public var heads: Int
+    public var kvHeads: Int
+    public var headDim: Int
+    public var vocabSize: Int
+    public var contextLength: Int
+    public var normEpsilon: Double
+    public var ropeTheta: Double
+    public var ropeScaling: RotaryScaling
+    /// Whether the output table is the token table.
+    public var tiedHead: Bool
+    /// Biases on the query, key and value maps; on the output map; in the MLP.
+    public var qkvBias: Bool, outputBias: Bool, mlpBias: Bool
+    /// Tokens each layer sees back, itself included; nil for all. One entry a layer.
+    public var windows: [Int?]
+}
+
+/// Grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245) with rotary positions.
+final class LlamaAttention: Module {
+    let qProj, kProj, vProj, oProj: Linear
+    let headDim: Int, layer: Int, window: Int?
+    var children: KeyValuePairs<String, any Module> {
+        ["q_proj": qProj, "k_proj": kProj, "v_proj": vProj, "o_proj": oProj]
+    }
+
+    init(_ config: LlamaConfig, layer: Int, _ dtype: DType, on device: Device) {
+        let D = config.hiddenSize, E = config.headDim
+        qProj = Linear(D, config.heads * E, bias: config.qkvBias, dtype, on: device)
+        kProj = Linear(D, config.kvHeads * E, bias: config.qkvBias, dtype, on: device)
+        vProj = Linear(D, config.kvHeads * E, bias: config.qkvBias, dtype, on: device)
+        oProj = Linear(config.heads * E, D, bias: config.outputBias, dtype, on: device)
+        headDim = E
+        self.layer = layer
+        window = config.windows[layer]
+    }
+
+    func callAsFunction(_ x: Tensor, _ rotation: Rotation, _ plan: AttentionPlan, _ cache: KVCache?) -> Tensor {
+        let (N, _) = x.shape2  // x [N, D]
+        let q = rotation(qProj(x).reshape(N, -1, headDim))  // [N, H, E]
+        let k = rotation(kProj(x).reshape(N, -1, headDim))  // [N, K, E]
+        let v = vProj(x).reshape(N, -1, headDim)  // [N, K, E]
+        let y = attention(q, k, v, plan, cache: cache, layer: layer, window: window)
+        return oProj(y.reshape(N, -1))  // [N, D]
+    }
+}
+
+/// The gated MLP `down(silu(gate x) · up x)` (Shazeer 2020, arXiv:2002.05202, eq. 6).
+final class LlamaMLP: Module {
+    let gateProj, upProj, downProj: Linear
+    var children: KeyValuePairs<String, any Module> {
+        ["gate_proj": gateProj, "up_proj": upProj, "down_proj": downProj]
+    }
+
+    init(_ config: LlamaConfig, _ dtype: DType, on device: Device) {
+        let D = config.hiddenSize, F = config.intermediateSize
+        gateProj = Linear(D, F, bias: config.mlpBias, dtype, on: device)
+        upProj = Linear(D, F, bias: config.mlpBias, dtype, on: device)
+        downProj = Linear(F, D, bias: config.mlpBias, dtype, on: device)
+    }
+
+    func callAsFunction(_ x: Tensor) -> Tensor { downProj(gateProj(x).silu() * upProj(x)) }
+}
+
+final class LlamaBlock: Module {
+    let selfAttention: LlamaAttention
+    let mlp: LlamaMLP
+    let inputNorm, postAttentionNorm: RMSNorm
+    var children: KeyValuePairs<String, any Module> {
+        [
+            "self_attn": selfAttention, "mlp": mlp, "input_layernorm": inputNorm,
+            "post_attention_layernorm": postAttentionNorm,
+        ]
+    }
+
+    init(_ config: LlamaConfig, layer: Int, _ dtype: DType, on device: Device) {
+        selfAttention = LlamaAttention(config, layer: layer, dtype, on: device)
+        mlp = LlamaMLP(config, dtype, on: device)
+        inputNorm = RMSNorm(config.hiddenSize, epsilon: config.normEpsilon, dtype, on: device)
+        postAttentionNorm = RMSNorm(config.hiddenSize, epsilon: config.normEpsilon, dtype, on: device)
+    }
+
+    func callAsFunction(_ x: Tensor, _ rotation: Rotation, _ plan: AttentionPlan, _ cache: KVCache?) -> Tensor {
+        let h = x + selfAttention(inputNorm(x), rotation, plan, cache)
+        return h + mlp(postAttentionNorm(h))
+    }
+}
+
+/// The decoder without its output table; a module of its own since checkpoints name it `model`.
+final class LlamaDecoder: Module {
+    let embedTokens: Embedding
+    let layers: ModuleList<LlamaBlock>
+    let norm: RMSNorm
+    let rope: RotaryEmbedding
+    var children: KeyValuePairs<String, any Module> {
+        ["embed_tokens": embedTokens, "layers": layers, "norm": norm]
+    }
+
+    init(_ config: LlamaConfig, _ dtype: DType, on device: Device) {
+        embedTokens = Embedding(config.vocabSize, config.hiddenSize, dtype, on: device)
+        layers = ModuleList((0..<config.layers).map { LlamaBlock(config, layer: $0, dtype, on: device) })
+        norm = RMSNorm(config.hiddenSize, epsilon: config.normEpsilon, dtype, on: device)
+        rope = RotaryEmbedding(headDim: config.headDim, theta: config.ropeTheta, scaling: config.ropeScaling, on: device)
+    }
+
+    func callAsFunction(_ ids: Tensor, _ plan: AttentionPlan, _ cache: KVCache?, _ dtype: DType) -> Tensor {
+        let rotation = rope.rotation(at: plan.positions, below: plan.positionBound, dtype)
+        var x = embedTokens(ids).to(dtype)  // [N, D]
+        for block in layers.items { x = block(x, rotation, plan, cache) }
+        cache?.advance(plan)
+        return norm(x)
+    }
+}
+
+/// A Llama-type causal language model.
+public final class Llama: CausalLanguageModel {
+    public let config: LlamaConfig
+    public var computeDType: DType
+    public let device: Device
+    let model: LlamaDecoder
+    let lmHead: Linear?
+
+    /// Memory for the weights in `dtype`, to be filled by a checkpoint.
+    public init(_ config: LlamaConfig, _ dtype: DType, on device: Device) {
+        self.config = config
+        self.device = device
+        computeDType = dtype
+        model = LlamaDecoder(config, dtype, on: device)
+        lmHead = config.tiedHead ? nil : Linear(config.hiddenSize, config.vocabSize, dtype, on: device)
+    }
+
+    public var children: KeyValuePairs<String, any Module> {
+        if let lmHead { ["model": model, "lm_head": lmHead] } else { ["model": model] }
+    }
+
+    public var vocabSize: Int { tokenTable.weight.shape[0] }
+    public var contextLength: Int { config.contextLength }
+    public var tokenTable: Embedding { model.embedTokens }
+    public var headWeight: Parameter { lmHead?.weight ?? model.embedTokens.weight }
+
+    public func hiddenStates(_ ids: Tensor, _ plan: AttentionPlan, cache: KVCache?) -> Tensor {
+        model(ids, plan, cache, computeDType)
+    }
+
+    public func makeCache(sequences: Int, capacity: Int) -> KVCache {
+        KVCache(
+            layers: config.layers, sequences: sequences, capacity: capacity, kvHeads: config.kvHeads,
+            headDim: config.headDim, computeDType, on: device)
+    }
+}

@@ -1,0 +1,131 @@
+// From the section `data` of a configuration to tokenized rows for training and judging. No tensors.
+public import Datasets
+public import Diagnostics
+internal import ChatTemplates
+internal import Formats
+public import RunConfig
+public import Tokenizers
+
+/// The rows of a supervised fine-tuning run.
+public struct SFTData: Sendable {
+    public let training: TokenizedDataset
+    public let validation: TokenizedDataset
+    public let trainingStatistics: DatasetStatistics
+    public let validationStatistics: DatasetStatistics
+    /// The files with their hashes under the names of the configuration.
+    public let sources: [(name: String, fingerprint: DataFingerprint)]
+    /// Things to tell the person once.
+    public let warnings: [String]
+
+    /// Reads, splits and tokenizes. Rows whose mask cannot be proven, that hold nothing to train, or that are too long
+    /// for the policy are left out and counted; other bad rows follow `bad_rows`.
+    ///
+    /// - Throws: `UserError` naming file, row and reason.
+    public init(_ config: DataSection, _ tokenizer: Tokenizer) throws {
+        let encoder = try Self.encoder(config, tokenizer)
+        let trainingSource = config.source(config.train, "data.train")
+        let rows = try Rows(trainingSource)
+        var sources = [(name: "data.train", fingerprint: try DataFingerprint(trainingSource))]
+        let heldOut = config.heldOut
+        let split = try Split(rows: rows.count, heldOut: heldOut, seed: config.seed, limit: config.limit, source: "data.train")
+        (training, trainingStatistics) = try Self.encode(rows, split.training, encoder, config)
+        if config.validation.isEmpty {
+            (validation, validationStatistics) = try Self.encode(rows, split.heldOut, encoder, config, isPart: true)
+            warnings = rows.warnings
+        } else {
+            let source = config.source(config.validation, "data.validation")
+            let judged = try Rows(source)
+            sources.append(("data.validation", try DataFingerprint(source)))
+            (validation, validationStatistics) = try Self.encode(judged, Array(judged.indices), encoder, config)
+            warnings = rows.warnings + judged.warnings
+        }
+        self.sources = sources
+        if training.isEmpty {
+            throw UserError("data.train: no row is left to train on (\(trainingStatistics.report.joined(separator: "; ")))")
+        }
+    }
+
+    /// The encoder that the configuration describes; also what previews use.
+    public static func encoder(_ config: DataSection, _ tokenizer: Tokenizer) throws -> ExampleEncoder {
+        try ExampleEncoder(
+            tokenizer, template: try config.template.map(templateSource),
+            options: .init(
+                masking: Masking(rawValue: config.trainOn.rawValue)!, maxLength: config.maxLength,
+                truncation: Truncation(rawValue: config.truncation.rawValue)!))
+    }
+
+    /// The text of a built-in template, or of a file.
+    public static func templateSource(_ name: String) throws -> String {
+        if let source = ChatTemplate.builtIn[name] { return source }
+        if fileExists(name) { return try readTextFile(name) }
+        let names = ChatTemplate.builtIn.keys.sorted()
+        let hint = nearestName(to: name, among: names).map { "did you mean \($0)?" } ?? "built in are \(names.joined(separator: ", "))"
+        throw UserError("data.template: neither a file nor a built-in template is named \(name); \(hint)", .usage)
+    }
+
+    /// Reasons that lie in what becomes of a row, not in how it was written: such rows are left out, never an error.
+    private static let alwaysDropped: Set<BadRowReason> = [.spanUnproven, .noTrainedTokens, .longerThanMaxLength]
+
+    private static func encode(
+        _ rows: Rows, _ indexes: [Int], _ encoder: ExampleEncoder, _ config: DataSection, isPart: Bool = false
+    ) throws -> (TokenizedDataset, DatasetStatistics) {
+        var dataset = TokenizedDataset()
+        var statistics = isPart ? DatasetStatistics() : DatasetStatistics(rows.statistics)
+        if isPart { statistics.rowsIn = indexes.count }
+        for index in indexes {
+            do {
+                let row = try encoder.encode(rows[index], source: rows.sourceName(index))
+                dataset.append(row.example)
+                statistics.keep(row)
+            } catch let bad as BadRow where config.badRows == .drop || alwaysDropped.contains(bad.reason) {
+                statistics.drop(bad)
+            }
+        }
+        return (dataset, statistics)
+    }
+}
+
+extension DataSection {
+    /// The rows behind one list of paths.
+    public func source(_ paths: [String], _ name: String) -> DataSource {
+        DataSource(
+            paths, name: name, kind: rowKind, columnMap: columnMap,
+            badRows: badRows == .stop ? .stop : .drop, deduplicate: deduplicate)
+    }
+
+    /// The data set's name for the kind of rows; nil recognizes it by the columns.
+    private var rowKind: RowKind? {
+        switch kind {
+        case .auto: nil
+        case .chat: .chat
+        case .sharegpt: .conversations
+        case .instruction: .instruction
+        case .promptCompletion: .promptCompletion
+        case .evals: .evals
+        case .text: .text
+        }
+    }
+
+    var heldOut: HeldOut {
+        if !validation.isEmpty { return .none }
+        if let validationRows { return validationRows == 0 ? .none : .count(validationRows) }
+        return validationFraction.map { $0 == 0 ? .none : .fraction($0) } ?? .none
+    }
+}
+
+extension SFTConfig {
+    /// Tokens a forward pass takes at most; also decides how rows are packed.
+    public var microBatchTokens: Int { training.microBatchTokens ?? max(data.maxLength, 1024) }
+
+    /// The order of the run's batches.
+    public func sampler(_ dataset: TokenizedDataset) throws -> BatchSampler {
+        let stepsPerEpoch = (dataset.count + training.batchRows - 1) / training.batchRows
+        let epochs = training.steps.map { Double(($0 + stepsPerEpoch - 1) / stepsPerEpoch) } ?? training.epochs ?? 1
+        return try BatchSampler(
+            dataset, seed: data.seed, stepSize: .rows(training.batchRows),
+            microBatching: data.packing ? .packed(maxTokens: microBatchTokens) : .rows(1), epochs: epochs)
+    }
+
+    /// Optimizer steps of the whole run.
+    public func totalSteps(_ sampler: BatchSampler) -> Int { min(training.steps ?? sampler.totalSteps, sampler.totalSteps) }
+}

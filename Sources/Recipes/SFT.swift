@@ -1,0 +1,87 @@
+// Supervised fine-tuning: data, model, optimizer, loop.
+internal import Datasets
+public import Diagnostics
+internal import Formats
+internal import Models
+internal import Optimizers
+public import RunConfig
+internal import RunLog
+internal import Tensors
+
+/// Supervised fine-tuning of all weights or of an adapter (recipe `sft`).
+public enum SFT {
+    /// Runs the recipe, or goes on where its run folder stands.
+    ///
+    /// - Parameters:
+    ///   - config: resolved.
+    ///   - commandLine: recorded with the run.
+    ///   - isDryRun: checks everything that is cheap, says what would run, and stops before weights are loaded.
+    /// - Returns: `success`, or the status to exit with when a signal asked to stop and the run was saved.
+    /// - Throws: `UserError` for configuration, data, model and disk.
+    public static func run(_ config: SFTConfig, commandLine: [String], isDryRun: Bool = false) throws -> ExitStatus {
+        let inputs = try SFTInputs(config)
+        if isDryRun {
+            try inputs.describe().forEach { ProgressLine.print($0) }
+            return .success
+        }
+        SignalFlags.install()
+        let run = try inputs.openRun(commandLine)
+        defer { run.finish() }
+        try inputs.describe().forEach { run.log($0) }
+        let trained = try TrainedModel(config, inputs)
+        let optimizer = AdamW(trained.parameters, config.optimizer.settings)
+        let schedule = config.learningRateSchedule(steps: inputs.steps)
+        let session = try SFTSession(config, inputs, run, trained, optimizer)
+
+        while session.step < inputs.steps, !session.stoppedEarly {
+            let clock = StepClock()
+            let plan = inputs.sampler.plan(step: session.step)
+            let loss = try session.accumulateGradients(plan)
+            let norm = optimizer.gradientNorm()
+            if try session.allowsUpdate(loss: loss, norm: norm) {
+                if let limit = config.training.maxGradNorm { optimizer.clipGradients(norm: norm, max: limit) }
+                optimizer.step(learningRate: schedule(session.step))
+            }
+            optimizer.zeroGradients()
+            session.advance(plan)
+            try session.report(loss: loss, norm: norm, learningRate: schedule(session.step - 1), plan, clock)
+            try session.judge()
+            if let status = try session.saveAsAsked() { return status }
+        }
+        try session.complete()
+        return .success
+    }
+}
+
+extension OptimizerSection {
+    var settings: AdamW.Settings { .init(beta1: beta1, beta2: beta2, epsilon: epsilon, weightDecay: weightDecay) }
+}
+
+extension SFTConfig {
+    func learningRateSchedule(steps: Int) -> Schedule {
+        let warmup = schedule.warmupSteps ?? Int(((schedule.warmupRatio ?? 0) * Double(steps)).rounded(.up))
+        return Schedule(
+            Schedule.Shape(rawValue: schedule.name.rawValue)!, peak: optimizer.learningRate!, steps: steps,
+            warmupSteps: warmup, minRatio: schedule.minRatio, decayRatio: schedule.decayRatio ?? 0.1)
+    }
+
+    /// Where the run computes.
+    func engineDevice() throws -> Tensors.Device {
+        switch device {
+        case .cpu: return .cpu
+        case .auto: return Engine.hasCUDA ? .cuda(0) : .cpu
+        case .cuda:
+            guard Engine.hasCUDA else { throw UserError("device: no CUDA device is usable here (see needletail doctor)", .usage) }
+            return .cuda(0)
+        }
+    }
+
+    /// The dtype of products and activations.
+    func computeDType(on device: Tensors.Device) -> DType {
+        switch model.dtype {
+        case .fp32: .float32
+        case .bf16: .bfloat16
+        case .auto: Engine.prefersBFloat16(on: device) ? .bfloat16 : .float32
+        }
+    }
+}

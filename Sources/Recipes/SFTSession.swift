@@ -1,0 +1,306 @@
+// One fine-tuning run under way: gradients, guards, reports, judging, saving, resuming.
+internal import Datasets
+internal import Diagnostics
+internal import Evaluation
+internal import Formats
+internal import Generation
+internal import ModelFiles
+internal import Models
+internal import Optimizers
+internal import RunConfig
+internal import RunLog
+internal import Tensors
+
+/// The state of a run beside weights and moments, and what is done with it at every step.
+final class SFTSession {
+    private(set) var step = 0
+    private(set) var stoppedEarly = false
+    private var trainedTokens = 0
+    private var seconds = 0.0
+    private var spikes: SpikeGuard
+    private var finiteness: NonFiniteGuard
+    private var bestLoss: Double?
+    private var judgementsSinceBest = 0
+    private var lastJudged: (step: Int, loss: Double)?
+    private var lastSaved = -1
+    private var timeLeft = TimeLeft()
+
+    private let config: SFTConfig
+    private let inputs: SFTInputs
+    private let run: RunFolder
+    private let trained: TrainedModel
+    private let optimizer: AdamW
+    private let store: CheckpointStore
+    private let metrics: MetricsLog
+    private let batches: BatchRecord?
+
+    /// Fresh, or as the newest valid checkpoint left it.
+    init(_ config: SFTConfig, _ inputs: SFTInputs, _ run: RunFolder, _ trained: TrainedModel, _ optimizer: AdamW) throws {
+        (self.config, self.inputs, self.run, self.trained, self.optimizer) = (config, inputs, run, trained, optimizer)
+        let training = config.training
+        spikes = SpikeGuard(window: training.spikeWindow, threshold: training.spikeThreshold)
+        finiteness = NonFiniteGuard(policy: training.onNonfinite == .skip ? .skip : .stop)
+        var space = SpacePolicy()
+        space.givesUp = { SignalFlags.stopRequested != nil }
+        store = try run.checkpointStore(keep: training.keepCheckpoints, space: space)
+        let checkpoint = try store.newestValid()
+        metrics = try MetricsLog(folder: run.path, resumingAt: checkpoint?.state["metrics"])
+        batches = try training.recordBatches ? BatchRecord(run.path, from: checkpoint?.step ?? 0) : nil
+        if let checkpoint {
+            try restore(checkpoint)
+        } else if training.recordBatches, trained.adapter != nil {
+            let folder = joinPath(run.path, "initial_adapter")
+            try removeTree(folder)
+            try createDirectories(folder)
+            try trained.write(to: folder)
+        }
+    }
+
+    // MARK: a step
+
+    /// Backward over the micro-batches of the step; the gradients are those of the whole step's loss.
+    ///
+    /// - Returns: the loss in nats per trained token (per row for `sequence`, the sum for `sum`).
+    func accumulateGradients(_ plan: StepPlan) throws -> Double {
+        try batches?.write(plan, inputs.sampler)
+        var loss = Tensor.zeros([], .float64)
+        for index in plan.microBatches.indices {
+            let batch = inputs.sampler.batch(plan, index)
+            if batch.trainedTokens == 0 { continue }
+            trained.drawDropout(step: step, microBatch: index)
+            let part = trained.loaded.model.lossSum(
+                batch.inputIDs, labels: batch.labels, documentStarts: batch.documentStarts, factors: factors(batch, plan))
+            part.backward()
+            loss = loss + part.detached()  // no device sync in the loop
+        }
+        return loss.item
+    }
+
+    /// What each token's loss is multiplied by: one over the trained tokens of the whole step, not of the micro-batch.
+    private func factors(_ batch: PackedBatch, _ plan: StepPlan) -> [Double]? {
+        switch config.training.lossReduction {
+        case .sum: return nil
+        case .token: return Array(repeating: 1 / Double(plan.trainedTokens), count: batch.count)
+        case .sequence:
+            return batch.documentStarts.indices.dropLast().flatMap { i -> [Double] in
+                let document = batch.documentStarts[i]..<batch.documentStarts[i + 1]
+                let trained = batch.labels[document].count { $0 >= 0 }
+                return Array(repeating: 1 / (Double(max(1, trained)) * Double(plan.rows.count)), count: document.count)
+            }
+        }
+    }
+
+    /// Whether the gradients may change the weights; stops the run, with its state as it was, where policy says so.
+    func allowsUpdate(loss: Double, norm: Double) throws -> Bool {
+        let place = norm.isFinite ? nil : optimizer.nonFiniteGradients().first
+        switch finiteness.judge(
+            step: step, isFinite: loss.isFinite && norm.isFinite, quantity: loss.isFinite ? "gradient" : "loss", place: place)
+        {
+        case .proceed: break
+        case .skip(let message):
+            run.log(message)
+            return false
+        case .stop(let message):
+            try run.write(failureReport(place).serialized(.pretty) + "\n", to: "failure.json")
+            throw UserError(message + " (rows and gradients of the step: \(joinPath(run.path, "failure.json")))")
+        }
+        guard let spike = spikes.observe(step: step, loss: loss, gradNorm: norm) else { return true }
+        let message = spike.message(window: config.training.spikeWindow)
+        switch config.training.onSpike {
+        case .log: run.log(message)
+        case .skip:
+            run.log(message + "; step skipped")
+            return false
+        case .stop: throw UserError(message + "; stopped before the update, as training.on_spike asks")
+        }
+        return true
+    }
+
+    /// The rows of the step and, per parameter, the range and the count of what is not finite.
+    private func failureReport(_ place: String?) -> JSONValue {
+        let plan = inputs.sampler.plan(step: step)
+        let gradients: [JSONValue] = optimizer.parameters.compactMap { name, parameter in
+            guard let gradient = parameter.value.gradient else { return nil }
+            let values = gradient.values(Float.self), finite = values.filter(\.isFinite)
+            return [
+                "name": .string(name), "not_finite": .init(values.count - finite.count),
+                "min": .init(Double(finite.min() ?? .nan)), "max": .init(Double(finite.max() ?? .nan)),
+            ]
+        }
+        return [
+            "step": .init(step), "rows": .array(plan.rows.map { .string("\(inputs.data.training.source($0))") }),
+            "gradients": .array(gradients),
+        ]
+    }
+
+    func advance(_ plan: StepPlan) {
+        step += 1
+        trainedTokens += plan.trainedTokens
+    }
+
+    // MARK: reports
+
+    func report(loss: Double, norm: Double, learningRate: Double, _ plan: StepPlan, _ clock: StepClock) throws {
+        let elapsed = clock.seconds
+        seconds += elapsed
+        let left = timeLeft.update(step: step, of: inputs.steps)
+        guard step % config.training.logEvery == 0 || step == inputs.steps else { return }
+        let speed = Double(plan.tokens) / elapsed, memory = peakMemoryBytes()
+        try metrics.write(
+            step: step,
+            [
+                ("train/loss", loss), ("train/grad_norm", norm), ("train/learning_rate", learningRate),
+                ("train/epoch", Double(plan.epoch)), ("train/trained_tokens", Double(trainedTokens)),
+                ("tokens_per_second", speed), ("step_time_ms", elapsed * 1000), ("peak_memory_bytes", Double(memory)),
+            ])
+        ProgressLine.show(
+            StepFigures(
+                step: step, steps: inputs.steps, loss: loss, gradNorm: norm, learningRate: learningRate,
+                tokensPerSecond: speed, memoryBytes: memory, secondsLeft: left))
+    }
+
+    /// Validation loss and samples where their turn has come; early stop.
+    func judge() throws {
+        let training = config.training
+        let every = training.evalEvery ?? max(1, inputs.steps / 10), isLast = step == inputs.steps
+        let isDue = step % every == 0 || isLast
+        if isDue, !inputs.data.validation.isEmpty {
+            let loss = trained.withoutDropout { averageLoss(trained.loaded.model, inputs.data.validation, maxTokens: config.microBatchTokens) }
+            try metrics.write(step: step, [("eval/loss", loss)])
+            run.log("step \(grouped(step)): held-out loss \(decimals(loss, 4)) nats a token")
+            lastJudged = (step, loss)
+            if bestLoss.map({ loss < $0 }) ?? true {
+                (bestLoss, judgementsSinceBest) = (loss, 0)
+                try save()
+            } else {
+                judgementsSinceBest += 1
+                if let patience = training.earlyStopPatience, judgementsSinceBest >= patience {
+                    run.log("stopping early: \(judgementsSinceBest) validations without improvement")
+                    stoppedEarly = true
+                }
+            }
+        }
+        if !training.samplePrompts.isEmpty, training.sampleEvery.map({ step % $0 == 0 || isLast }) ?? isDue { try sample() }
+    }
+
+    private func sample() throws {
+        let answers = try trained.withoutDropout {
+            try chatAnswers(trained.loaded, inputs.tokenizer, prompts: config.training.samplePrompts, .init(maxNewTokens: 64))
+        }
+        for (prompt, answer) in zip(config.training.samplePrompts, answers) {
+            run.log("step \(grouped(step)): \(escapedForDisplay(prompt)) -> \(escapedForDisplay(answer.text))")
+        }
+        try metrics.write(step: step, [], texts: answers.enumerated().map { ("sample/\($0.offset)", $0.element.text) })
+    }
+
+    // MARK: saving and resuming
+
+    /// Saves at its turn and on request.
+    ///
+    /// - Returns: the status to exit with, when a signal asked to stop.
+    func saveAsAsked() throws -> ExitStatus? {
+        let every = config.training.saveEvery ?? max(1, inputs.steps / 10)
+        let stop = SignalFlags.stopRequested, asked = SignalFlags.takeSaveRequest()
+        if stop != nil || asked || step % every == 0 { try save() }
+        if asked, stop == nil { run.log("saved step \(grouped(step)), as asked") }
+        guard let stop, step < inputs.steps else { return nil }
+        run.log("saved step \(grouped(step)); run the same command again to go on")
+        ProgressLine.finish()
+        return stop
+    }
+
+    private func save() throws {
+        if lastSaved == step { return }
+        let staging = joinPath(run.path, ".staged.partial-weights")
+        try removeTree(staging)
+        try createDirectories(staging)
+        defer { do { try removeTree(staging) } catch { run.log("\(error)") } }
+        try trained.write(to: staging)
+        var files: [CheckpointStore.File] = try listFolder(staging).map { name in
+            (name, { try moveFile(joinPath(staging, name), to: $0) })
+        }
+        files.append(
+            (
+                "optimizer.safetensors",
+                { [optimizer] path in
+                    try SafetensorsWriter.write(path: path, tensors: optimizer.state.map { .init($0.name, $0.tensor) })
+                }
+            ))
+        try store.save(
+            step: step, state: state(), files: files, expectedBytes: trained.stateBytes,
+            score: lastJudged.flatMap { $0.step == step ? $0.loss : nil })
+        lastSaved = step
+    }
+
+    private func state() throws -> JSONValue {
+        [
+            "step": .init(step), "optimizer_steps": .init(optimizer.steps), "trained_tokens": .init(trainedTokens),
+            "train_seconds": .init(seconds), "metrics": try metrics.position(),
+            "best_loss": bestLoss.map { .init($0) } ?? nil, "judgements_since_best": .init(judgementsSinceBest),
+            "stopped_early": .init(stoppedEarly), "spike_guard": spikes.json, "nonfinite_guard": finiteness.json,
+        ]
+    }
+
+    private func restore(_ checkpoint: Checkpoint) throws {
+        let state = checkpoint.state
+        guard let step = state["step"]?.int, let updates = state["optimizer_steps"]?.int, let tokens = state["trained_tokens"]?.int,
+            let spikes = SpikeGuard(json: state["spike_guard"] ?? nil, window: spikes.window, threshold: spikes.threshold),
+            let finiteness = NonFiniteGuard(json: state["nonfinite_guard"] ?? nil, policy: finiteness.policy)
+        else { throw UserError("\(checkpoint.folder): its state is not one of this recipe") }
+        try trained.restore(from: checkpoint.folder)
+        let moments = try SafetensorsFile(path: checkpoint.path(of: "optimizer.safetensors"))
+        try optimizer.restore(steps: updates) { try moments.tensor($0) }
+        (self.step, trainedTokens, lastSaved) = (step, tokens, step)
+        (self.spikes, self.finiteness) = (spikes, finiteness)
+        seconds = state["train_seconds"]?.double ?? 0
+        bestLoss = state["best_loss"]?.double
+        judgementsSinceBest = state["judgements_since_best"]?.int ?? 0
+        stoppedEarly = state["stopped_early"]?.bool ?? false
+        lastJudged = checkpoint.score.map { (step, $0) }
+        run.log("going on from step \(grouped(step)) of \(grouped(inputs.steps))")
+    }
+
+    /// The last save, the plot, and the final model: the best checkpoint's weights with their card.
+    func complete() throws {
+        try save()
+        ProgressLine.finish()
+        try run.write(lossPlot(title: config.output, metrics: readMetrics(joinPath(run.path, MetricsLog.fileName))), to: "plots/loss.svg")
+        let best = store.best()
+        if let best, best.step != step { try trained.restore(from: best.folder) }
+        let folder = joinPath(run.path, trained.adapter == nil ? "model" : "adapter")
+        try removeTree(folder)
+        try writeFolderAtomically(folder) { temporary in
+            try trained.write(to: temporary)
+            try writeFileAtomically(card(best).markdown, to: joinPath(temporary, "README.md"))
+        }
+        let loss = best?.score.map { ", held-out loss \(decimals($0, 4)) at step \(grouped(best!.step))" } ?? ""
+        run.log("done: \(folder)\(loss)")
+    }
+
+    private func card(_ best: Checkpoint?) throws -> ModelCard {
+        let section = config.adapter
+        let method = section.method == .full ? "all weights" : "\(section.method.rawValue), rank \(section.rank), alpha \(significant(section.alpha, 3))"
+        var figures: [(name: String, value: String)] = [
+            ("optimizer steps", grouped(step)), ("trained tokens", grouped(trainedTokens)),
+            ("training time", duration(seconds: seconds)), ("peak memory", byteSize(peakMemoryBytes())),
+        ]
+        if let score = best?.score { figures.append(("held-out loss (nats a token)", decimals(score, 4))) }
+        return ModelCard(
+            title: fileName(of: config.output), baseModel: inputs.reference.baseFolder, isAdapter: trained.adapter != nil,
+            method: method,
+            data: inputs.data.sources.flatMap { source in
+                source.fingerprint.files.map { ($0.path, inputs.data.trainingStatistics.rowsKept, $0.sha256) }
+            },
+            settings: try ConfigLoader.flat(config).map { ($0.key, $0.value) }, figures: figures,
+            versions: [("Needletail", programVersion), ("LibTorch", Engine.version)])
+    }
+
+    /// Figures for a summary: trained tokens and seconds of training so far.
+    var totals: (trainedTokens: Int, seconds: Double) { (trainedTokens, seconds) }
+}
+
+/// Wall time of one step on a clock that never jumps.
+struct StepClock {
+    private let start = ContinuousClock.now
+    var seconds: Double { start.duration(to: .now) / .seconds(1) }
+}

@@ -1,0 +1,113 @@
+// The model of a run with what is trained of it, and the files that hold that.
+internal import Checkpoints
+internal import Diagnostics
+internal import Formats
+internal import Layers
+internal import ModelFiles
+internal import Models
+internal import RunConfig
+internal import RunLog
+internal import Tensors
+internal import Tokenizers
+
+/// A loaded model, its trained parameters under their checkpoint names, and how they are saved.
+final class TrainedModel {
+    let loaded: LoadedModel
+    /// nil when all weights are trained.
+    let adapter: AdapterConfig?
+    let parameters: [(name: String, parameter: Parameter)]
+    private let tokenizer: Tokenizer
+    private let seed: UInt64
+    private let hasNewTokens: Bool
+
+    init(_ config: SFTConfig, _ inputs: SFTInputs) throws {
+        let device = try config.engineDevice()
+        let isFull = config.adapter.method == .full
+        loaded = try LoadedModel(
+            inputs.reference.continuing(config.adapter.continueFrom), dtype: config.computeDType(on: device), device: device,
+            trainsAll: isFull)
+        tokenizer = inputs.tokenizer
+        seed = config.training.seed
+        hasNewTokens = !config.data.addTokens.isEmpty
+        loaded.resizeVocabulary(to: inputs.tokenizer.vocabularySize)
+        adapter = isFull ? nil : try Self.adapter(config, loaded, inputs.reference)
+        if let adapter {
+            parameters = Adapter.parts(of: loaded, adapter)
+            for (_, parameter) in parameters { parameter.train() }
+        } else {
+            parameters = loaded.model.namedParameters()
+        }
+    }
+
+    /// The adapter that the reference brought, else a new one.
+    private static func adapter(_ config: SFTConfig, _ loaded: LoadedModel, _ reference: ModelReference) throws -> AdapterConfig {
+        if let folder = config.adapter.continueFrom ?? reference.adapterFolder { return try Adapter(folder: folder).config }
+        let section = config.adapter
+        let tables = loaded.model.headWeight === loaded.model.tokenTable.weight ? ["embed_tokens"] : ["embed_tokens", "lm_head"]
+        let all = Set(loaded.model.blockLinears.compactMap { $0.name.split(separator: ".").last.map(String.init) }).sorted()
+        let adapter = AdapterConfig(
+            rank: section.rank, alpha: section.alpha, dropout: section.dropout,
+            scaling: section.method == .rslora ? .rankStabilized : .standard, hasMagnitude: section.method == .dora,
+            targets: section.targets == ["all_linear"] ? all : section.targets,
+            savedModules: section.saveEmbeddings || !config.data.addTokens.isEmpty ? tables : [],
+            baseModel: reference.baseFolder)
+        try Adapter.attachNew(adapter, to: loaded, seed: config.training.seed)
+        return adapter
+    }
+
+    /// Chooses this micro-batch's dropout; nil turns it off.
+    func drawDropout(step: Int, microBatch: Int) {
+        for (i, (_, linear)) in loaded.model.blockLinears.enumerated() {
+            linear.adapter?.dropoutStream = RandomStream(seed: seed, 0xD0, UInt64(i), UInt64(step), UInt64(microBatch))
+        }
+    }
+
+    func withoutDropout<R>(_ body: () throws -> R) rethrows -> R {
+        for (_, linear) in loaded.model.blockLinears { linear.adapter?.dropoutStream = nil }
+        return try body()
+    }
+
+    /// Writes the trained model: a PEFT folder, or a Hugging Face folder in fp32; the tokenizer where it is needed.
+    func write(to folder: String) throws {
+        if let adapter {
+            try Adapter.write(loaded, adapter, to: folder)
+            if hasNewTokens { try tokenizer.save(to: folder) }
+        } else {
+            try loaded.writeMerged(to: folder, .float32)
+            try tokenizer.save(to: folder)
+        }
+    }
+
+    /// Bytes of the trained weights with both moments.
+    var stateBytes: Int { parameters.reduce(0) { $0 + 3 * 4 * $1.parameter.shape.reduce(1, *) } + 8 << 20 }
+
+    /// Overwrites the trained weights with those of a checkpoint.
+    func restore(from folder: String) throws {
+        if adapter != nil {
+            let file = try SafetensorsFile(path: joinPath(folder, Adapter.weightsName))
+            for (name, parameter) in parameters { parameter.value.copyInPlace(try file.tensor(name)) }
+        } else {
+            let weights = try SafetensorsFolder(folder: folder)
+            for (name, parameter) in parameters {
+                guard let info = weights.info(name) else { throw UserError("\(folder): no tensor \(name)") }
+                parameter.value.copyInPlace(try tensor(info, weights.bytes(of: name), in: folder))
+            }
+        }
+    }
+}
+
+extension Parameter {
+    /// Makes it a master: fp32 (fp64 stays) and trained.
+    fileprivate func train() {
+        if value.dtype != .float64, value.dtype != .float32 { replace(with: value.to(.float32)) }
+        isTrained = true
+    }
+}
+
+extension ModelReference {
+    /// The same base with another adapter, if one is named.
+    fileprivate func continuing(_ adapter: String?) throws -> ModelReference {
+        guard let adapter else { return self }
+        return try ModelReference(adapter, base: baseFolder)
+    }
+}

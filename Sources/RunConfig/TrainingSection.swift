@@ -1,0 +1,80 @@
+// The section `training` that recipes share: length, batches, cadence, guards.
+
+/// How long, in what batches, how often to report and save, and what to do when numbers go wrong.
+public struct TrainingSection: Codable, Sendable, Equatable {
+    /// What the loss of an optimiser step is divided by.
+    public enum Reduction: String, ConfigChoice {
+        /// Trained tokens of the whole step.
+        case token
+        /// Mean of each row, then mean of the rows.
+        case sequence
+        /// Nothing.
+        case sum
+    }
+    public enum OnNonfinite: String, ConfigChoice { case stop, skip }
+    public enum OnSpike: String, ConfigChoice { case log, skip, stop }
+
+    /// Passes over the training rows; fractions are allowed. Null and no `steps`: 1.
+    public var epochs: Double?
+    /// Optimiser steps; instead of `epochs`.
+    public var steps: Int?
+    /// Rows an optimiser step.
+    public var batchRows = 16
+    /// Tokens a forward pass at most, which decides memory, not results; null: chosen by the program.
+    public var microBatchTokens: Int?
+    public var lossReduction = Reduction.token
+    /// Largest norm of all gradients; null does not clip.
+    public var maxGradNorm: Double? = 1.0
+    /// Adapter weights and dropout.
+    public var seed: UInt64 = 0
+
+    /// Steps between lines of progress and rows of metrics.
+    public var logEvery = 1
+    /// Steps between validations; null: ten times a run.
+    public var evalEvery: Int?
+    /// Steps between checkpoints; null: ten times a run.
+    public var saveEvery: Int?
+    /// Newest checkpoints kept, beside the best one.
+    public var keepCheckpoints = 2
+    /// Validations without improvement after which the run ends; null never.
+    public var earlyStopPatience: Int?
+    /// Prompts answered during training, printed and logged.
+    public var samplePrompts: [String] = []
+    /// Steps between samples; null: at every validation.
+    public var sampleEvery: Int?
+
+    /// Writes every step's tokens to `batches.jsonl` and the untrained adapter to `initial_adapter/`, so that another
+    /// program can repeat the run.
+    public var recordBatches = false
+
+    public var onNonfinite = OnNonfinite.stop
+    public var onSpike = OnSpike.log
+    /// Steps that spikes are measured against.
+    public var spikeWindow = 128
+    /// Robust standard deviations above the median that count as a spike.
+    public var spikeThreshold = 6.0
+
+    public init() {}
+
+    func validate() -> [ConfigProblem] {
+        var problems: [ConfigProblem] = []
+        if epochs != nil, steps != nil { problems.append(.init("steps", "give epochs or steps, not both")) }
+        if let epochs, !(epochs > 0) { problems.append(.init("epochs", "\(epochs) is not above 0")) }
+        let atLeastOne = [
+            ("steps", steps), ("batch_rows", batchRows), ("micro_batch_tokens", microBatchTokens),
+            ("log_every", logEvery), ("eval_every", evalEvery), ("save_every", saveEvery),
+            ("early_stop_patience", earlyStopPatience), ("sample_every", sampleEvery),
+        ]
+        for (key, value) in atLeastOne { problems += atLeast(1, value, key) }
+        if keepCheckpoints < 2 {
+            problems.append(.init("keep_checkpoints", "\(keepCheckpoints) is less than 2, which resuming safely takes"))
+        }
+        if let norm = maxGradNorm, !(norm > 0) { problems.append(.init("max_grad_norm", "\(norm) is not above 0")) }
+        if sampleEvery != nil, samplePrompts.isEmpty {
+            problems.append(.init("sample_every", "has no effect without sample_prompts; remove it"))
+        }
+        problems += atLeast(16, spikeWindow, "spike_window")
+        if !(spikeThreshold > 1) { problems.append(.init("spike_threshold", "\(spikeThreshold) is not above 1")) }
+        return problems
+    }
+}

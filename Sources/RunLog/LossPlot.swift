@@ -1,0 +1,56 @@
+// The picture of a run: training loss, raw and smoothed, and validation loss, from the metrics file.
+
+internal import Diagnostics
+internal import Formats
+
+/// Values by metric name, each with its step, in the order of the file.
+///
+/// A last line without its end, as a trainer writing at this moment leaves it, is not read.
+/// - Throws: `UserError` (65) for a file that cannot be read or has a row that is no object.
+public func readMetrics(_ path: String) throws -> [String: [(step: Int, value: Double)]] {
+    var series: [String: [(step: Int, value: Double)]] = [:]
+    let lines = try Files.read(path).split(separator: 0x0A, omittingEmptySubsequences: false).dropLast()
+    for (i, line) in lines.enumerated() {
+        guard let row = try? JSONValue.parse(Array(line)), let object = row.object, let step = object["step"]?.int
+        else {
+            throw UserError("\(path) line \(i + 1): not a row of metrics")
+        }
+        for (name, value) in object where name != "step" && name != "time" {
+            if let number = value.double { series[name, default: []].append((step, number)) }
+        }
+    }
+    return series
+}
+
+/// Loss over steps as SVG.
+///
+/// - Parameters:
+///   - title: usually the run's name.
+///   - metrics: as `readMetrics` gives them; uses `train/loss` and `validation/loss`.
+public func lossPlot(title: String, metrics: [String: [(step: Int, value: Double)]]) -> String {
+    let points = { (name: String) in (metrics[name] ?? []).map { (x: Double($0.step), y: $0.value) } }
+    let train = points("train/loss"), validation = points("validation/loss")
+    var series: [LineChart.Series] = []
+    if train.count >= 20 {
+        series.append(.init(name: "training, each step", points: train, style: .faint, color: 0))
+        series.append(.init(name: "training, smoothed", points: smoothed(train), color: 0))
+    } else {
+        series.append(.init(name: "training", points: train, color: 0))
+    }
+    if !validation.isEmpty {
+        series.append(.init(name: "validation", points: validation, style: .dots, color: 1))
+    }
+    return LineChart(title: title, xLabel: "optimiser step", yLabel: "loss (nats per token)", series: series).svg()
+}
+
+/// Exponential moving average over about a thirtieth of the points, started without bias (Kingma & Ba 2015, section 3).
+package func smoothed(_ points: [(x: Double, y: Double)]) -> [(x: Double, y: Double)] {
+    let finite = points.filter(\.y.isFinite)
+    let keep = 1 - 1 / max(2, Double(finite.count) / 30)
+    var average = 0.0, weight = 0.0
+    return finite.map { point in
+        average = keep * average + (1 - keep) * point.y
+        weight = keep * weight + (1 - keep)
+        return (point.x, average / weight)
+    }
+}

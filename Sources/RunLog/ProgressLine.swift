@@ -1,0 +1,88 @@
+// The line of a training step: one that is refreshed on a terminal, plain lines elsewhere.
+
+internal import Glibc
+internal import Synchronization
+
+/// What a step line shows.
+public struct StepFigures: Sendable {
+    public var step: Int
+    public var steps: Int
+    /// Nats a trained token.
+    public var loss: Double
+    public var gradNorm: Double
+    public var learningRate: Double
+    public var tokensPerSecond: Double
+    public var memoryBytes: Int
+    /// Seconds; nil while unknown.
+    public var secondsLeft: Double?
+
+    public init(
+        step: Int, steps: Int, loss: Double, gradNorm: Double, learningRate: Double, tokensPerSecond: Double,
+        memoryBytes: Int, secondsLeft: Double?
+    ) {
+        (self.step, self.steps, self.loss, self.gradNorm) = (step, steps, loss, gradNorm)
+        (self.learningRate, self.tokensPerSecond) = (learningRate, tokensPerSecond)
+        (self.memoryBytes, self.secondsLeft) = (memoryBytes, secondsLeft)
+    }
+
+    /// "step  412/1,000  loss 2.1034  grad norm 0.8123  lr 1.2e-04  812 tokens/s  1.2 GiB  3 min 05 s left"
+    public var line: String {
+        let total = grouped(steps), done = grouped(step)
+        let padding = String(repeating: " ", count: max(0, total.count - done.count))
+        return [
+            "step \(padding)\(done)/\(total)", "loss \(decimals(loss, 4))", "grad norm \(significant(gradNorm, 4))",
+            "lr \(significant(learningRate, 3))", "\(grouped(Int(tokensPerSecond.rounded()))) tokens/s",
+            byteSize(memoryBytes), secondsLeft.map { "\(duration(seconds: $0)) left" } ?? "",
+        ].filter { !$0.isEmpty }.joined(separator: "  ")
+    }
+}
+
+/// Writes step lines to standard error.
+public enum ProgressLine {
+    private static let isOpen = Atomic<Bool>(false)
+
+    /// True when people watch: one line, refreshed.
+    public static let isTerminal = isatty(STDERR_FILENO) != 0
+
+    /// Shows a step; on a terminal over the step before it.
+    public static func show(_ figures: StepFigures) {
+        guard isTerminal else { return write(figures.line + "\n") }
+        isOpen.store(true, ordering: .relaxed)
+        write("\r\u{1B}[K" + String(figures.line.prefix(terminalColumns() - 1)))
+    }
+
+    /// Writes a line of its own, below a step line that is being refreshed.
+    public static func print(_ line: String) {
+        write((isOpen.exchange(false, ordering: .relaxed) ? "\n" : "") + line + "\n")
+    }
+
+    /// Ends a step line that is being refreshed.
+    public static func finish() {
+        if isOpen.exchange(false, ordering: .relaxed) { write("\n") }
+    }
+
+    private static func terminalColumns() -> Int {
+        var size = winsize()
+        return ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 10 ? Int(size.ws_col) : 120
+    }
+
+    /// Lines for people may be lost (a closed terminal); training goes on.
+    private static func write(_ text: String) { try? Files.write(Array(text.utf8), to: STDERR_FILENO, "stderr") }
+}
+
+/// Seconds left, from the speed of the last steps on a clock that never jumps.
+public struct TimeLeft: Sendable {
+    private var marks: [(step: Int, at: ContinuousClock.Instant)] = []
+    private let window = 64
+
+    public init() {}
+
+    /// - Returns: nil until two steps were seen.
+    public mutating func update(step: Int, of steps: Int, now: ContinuousClock.Instant = .now) -> Double? {
+        marks.append((step, now))
+        if marks.count > window { marks.removeFirst() }
+        guard let first = marks.first, step > first.step else { return nil }
+        let elapsed = first.at.duration(to: now) / .seconds(1)
+        return max(0, elapsed / Double(step - first.step) * Double(steps - step))
+    }
+}

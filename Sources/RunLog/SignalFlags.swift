@@ -1,0 +1,43 @@
+// Requests that reach a training run from outside: save now, save and stop. The handlers only set flags.
+
+public import Diagnostics
+internal import Glibc
+internal import Synchronization
+
+/// SIGUSR1: save now. SIGTERM: save, exit 75. SIGINT: save, exit 130. A second request to stop exits at once.
+public enum SignalFlags {
+    // Lock-free words: what a signal handler may touch.
+    private static let save = Atomic<Bool>(false)
+    private static let stop = Atomic<Int32>(0)
+
+    /// Installs the handlers; call once, before the first step.
+    public static func install() {
+        // Touched here so that the handler never meets an uninitialised global.
+        save.store(false, ordering: .relaxed)
+        stop.store(0, ordering: .relaxed)
+        for number in [SIGUSR1, SIGTERM, SIGINT] {
+            var action = sigaction()
+            action.__sigaction_handler.sa_handler = { SignalFlags.handle($0) }
+            action.sa_flags = 0  // no SA_RESTART: a pause in progress ends, so that the request is seen
+            sigemptyset(&action.sa_mask)
+            sigaction(number, &action, nil)
+        }
+    }
+
+    private static func handle(_ number: Int32) {
+        if number == SIGUSR1 { return save.store(true, ordering: .relaxed) }
+        if stop.exchange(number, ordering: .relaxed) != 0 { _exit(128 + number) }
+    }
+
+    /// True once for each SIGUSR1 since the last call (several in between count as one).
+    public static func takeSaveRequest() -> Bool { save.exchange(false, ordering: .relaxed) }
+
+    /// The exit status to end with after saving, once a stop was requested.
+    public static var stopRequested: ExitStatus? {
+        switch stop.load(ordering: .relaxed) {
+        case 0: nil
+        case SIGINT: .interrupted
+        default: .tryAgain
+        }
+    }
+}

@@ -1,0 +1,152 @@
+// Operations, named as in LibTorch. Shapes in the comments; ... stands for any leading dimensions.
+internal import CTorch
+
+extension Tensor {
+    // MARK: Type, device, copies
+
+    public func to(_ dtype: DType) -> Tensor { dtype == self.dtype ? self : to(dtype, device) }
+    public func to(_ device: Device) -> Tensor { device == self.device ? self : to(dtype, device) }
+    public func to(_ dtype: DType, _ device: Device) -> Tensor {
+        perform("to", self) { ct_to(handle, dtype.rawValue, device.handle, &$0) }
+    }
+    public func clone() -> Tensor { perform("clone", self) { ct_clone(handle, &$0) } }
+    public func contiguous() -> Tensor { perform("contiguous", self) { ct_contiguous(handle, &$0) } }
+
+    // MARK: Shape
+
+    public func reshape(_ shape: Int...) -> Tensor { reshape(shape) }
+    public func reshape(_ shape: [Int]) -> Tensor {
+        perform("reshape", self) { ct_reshape(handle, shape.int64, shape.count, &$0) }
+    }
+    public func transpose(_ a: Int, _ b: Int) -> Tensor {
+        perform("transpose", self) { ct_transpose(handle, Int64(a), Int64(b), &$0) }
+    }
+    /// `length` entries from `start` along `dim`; shares memory.
+    public func narrow(_ dim: Int, _ start: Int, _ length: Int) -> Tensor {
+        perform("narrow", self) { ct_narrow(handle, Int64(dim), Int64(start), Int64(length), &$0) }
+    }
+    public func expand(_ shape: Int...) -> Tensor {
+        perform("expand", self) { ct_expand(handle, shape.int64, shape.count, &$0) }
+    }
+    public static func cat(_ parts: [Tensor], dim: Int) -> Tensor {
+        perform("cat", parts) { ct_cat(parts.handles, parts.count, Int64(dim), &$0) }
+    }
+    /// Rows (or other slices along `dim`) picked by an int64 index `[n]`.
+    public func indexSelect(_ dim: Int, _ index: Tensor) -> Tensor {
+        perform("indexSelect", self, index) { ct_index_select(handle, Int64(dim), index.handle, &$0) }
+    }
+    public func gather(_ dim: Int, _ index: Tensor) -> Tensor {
+        perform("gather", self, index) { ct_gather(handle, Int64(dim), index.handle, &$0) }
+    }
+
+    // MARK: Arithmetic
+
+    public static func + (a: Tensor, b: Tensor) -> Tensor { perform("+", a, b) { ct_add(a.handle, b.handle, &$0) } }
+    public static func - (a: Tensor, b: Tensor) -> Tensor { perform("-", a, b) { ct_sub(a.handle, b.handle, &$0) } }
+    public static func * (a: Tensor, b: Tensor) -> Tensor { perform("*", a, b) { ct_mul(a.handle, b.handle, &$0) } }
+    public static func / (a: Tensor, b: Tensor) -> Tensor { perform("/", a, b) { ct_div(a.handle, b.handle, &$0) } }
+    public static func + (a: Tensor, b: Double) -> Tensor { perform("+", a) { ct_add_scalar(a.handle, b, &$0) } }
+    public static func - (a: Tensor, b: Double) -> Tensor { a + -b }
+    public static func * (a: Tensor, b: Double) -> Tensor { perform("*", a) { ct_mul_scalar(a.handle, b, &$0) } }
+    public static func / (a: Tensor, b: Double) -> Tensor { a * (1 / b) }
+    public static prefix func - (a: Tensor) -> Tensor { a * -1 }
+    public func pow(_ exponent: Double) -> Tensor { perform("pow", self) { ct_pow_scalar(handle, exponent, &$0) } }
+    public func exp() -> Tensor { perform("exp", self) { ct_exp(handle, &$0) } }
+    public func log() -> Tensor { perform("log", self) { ct_log(handle, &$0) } }
+    public func sqrt() -> Tensor { perform("sqrt", self) { ct_sqrt(handle, &$0) } }
+    public func silu() -> Tensor { perform("silu", self) { ct_silu(handle, &$0) } }
+
+    // MARK: Comparison and reduction
+
+    /// Elementwise, bool.
+    public func equal(to other: Tensor) -> Tensor {
+        perform("equal", self, other) { ct_compare_equal(handle, other.handle, &$0) }
+    }
+    public func lessOrEqual(to other: Tensor) -> Tensor {
+        perform("lessOrEqual", self, other) { ct_less_equal(handle, other.handle, &$0) }
+    }
+    public func maskedFill(_ mask: Tensor, _ value: Double) -> Tensor {
+        perform("maskedFill", self, mask) { ct_masked_fill(handle, mask.handle, value, &$0) }
+    }
+    public func isFinite() -> Tensor { perform("isFinite", self) { ct_isfinite(handle, &$0) } }
+    public func sum() -> Tensor { perform("sum", self) { ct_sum(handle, &$0) } }
+    public func sum(dim: Int, keepDim: Bool = false) -> Tensor {
+        perform("sum", self) { ct_sum_dim(handle, Int64(dim), keepDim, &$0) }
+    }
+    /// Largest absolute value, a scalar.
+    public func maxAbs() -> Tensor { perform("maxAbs", self) { ct_max_abs(handle, &$0) } }
+    public func argmax(dim: Int) -> Tensor { perform("argmax", self) { ct_argmax(handle, Int64(dim), &$0) } }
+    public func softmax(dim: Int) -> Tensor { perform("softmax", self) { ct_softmax(handle, Int64(dim), &$0) } }
+    public func logSoftmax(dim: Int) -> Tensor { perform("logSoftmax", self) { ct_log_softmax(handle, Int64(dim), &$0) } }
+
+    // MARK: Products
+
+    public func matmul(_ other: Tensor) -> Tensor {
+        perform("matmul", self, other) { ct_matmul(handle, other.handle, &$0) }
+    }
+}
+
+/// `x weightᵀ + bias`; x `[..., I]`, weight `[O, I]`, bias `[O]`.
+public func linear(_ x: Tensor, _ weight: Tensor, _ bias: Tensor? = nil) -> Tensor {
+    perform("linear", x, weight, bias) {
+        ct_linear(x.handle, weight.handle, bias?.handle ?? ct_tensor(impl: nil), &$0)
+    }
+}
+
+/// Rows of weight `[V, D]` picked by int64 ids `[...]`: `[..., D]`.
+public func embedding(_ weight: Tensor, _ ids: Tensor) -> Tensor {
+    perform("embedding", weight, ids) { ct_embedding(weight.handle, ids.handle, &$0) }
+}
+
+/// `x / √(mean(x²) + ε) · weight` over the last dimension (Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4).
+/// Statistics in fp32 at least; the result has x's dtype.
+public func rmsNorm(_ x: Tensor, _ weight: Tensor, epsilon: Double) -> Tensor {
+    perform("rmsNorm", x, weight) { ct_rms_norm(x.handle, weight.handle, epsilon, &$0) }
+}
+
+/// Rotary positions, the half-split form: x `[N, H, E]`, cos and sin `[N, E]` (Su et al. 2021, arXiv:2104.09864, eq. 34).
+public func rotateHalf(_ x: Tensor, cos: Tensor, sin: Tensor) -> Tensor {
+    perform("rotateHalf", x, cos, sin) { ct_rotate_half(x.handle, cos.handle, sin.handle, &$0) }
+}
+
+/// Causal softmax attention inside each document of one flat row of tokens.
+///
+/// - Parameters:
+///   - q: `[N, H, E]`; k and v `[N, K, E]` with H a multiple of K (grouped queries, arXiv:2305.13245).
+///   - starts: offsets of the documents, from 0 to N; one more than there are documents.
+///   - window: keys a query sees, itself included (Mistral's sliding window); nil for all.
+/// - Returns: `[N, H, E]`.
+public func documentAttention(_ q: Tensor, _ k: Tensor, _ v: Tensor, starts: [Int], window: Int?, scale: Double) -> Tensor {
+    perform("documentAttention", q, k, v) {
+        ct_document_attention(
+            q.handle, k.handle, v.handle, starts.int64, starts.count - 1, Int64(window ?? 0), scale, &$0)
+    }
+}
+
+/// Attention under a mask: q `[B, H, T, E]`, k and v `[B, K, S, E]`, mask bool `[B or 1, 1, T, S]`, true = seen.
+public func maskedAttention(_ q: Tensor, _ k: Tensor, _ v: Tensor, mask: Tensor, scale: Double) -> Tensor {
+    perform("maskedAttention", q, k, v, mask) {
+        ct_masked_attention(q.handle, k.handle, v.handle, mask.handle, scale, &$0)
+    }
+}
+
+/// `Σ -log softmax(hidden weightᵀ)[label] · factor` over rows: hidden `[M, D]`, weight `[V, D]`, labels int64 `[M]`,
+/// factors `[M]` in the dtype of the result, ones when nil.
+///
+/// Exact; `chunk` rows of fp32 logits exist at a time, and none are kept for backward (Liger, arXiv:2410.10989, 3.2).
+/// - Returns: a scalar, fp32 (fp64 for fp64 input).
+public func linearCrossEntropySum(
+    _ hidden: Tensor, _ weight: Tensor, labels: Tensor, factors: Tensor? = nil, chunk: Int = 256
+) -> Tensor {
+    perform("linearCrossEntropySum", hidden, weight, labels, factors) {
+        ct_linear_cross_entropy(
+            hidden.handle, weight.handle, labels.handle, factors?.handle ?? ct_tensor(impl: nil), Int64(chunk), &$0)
+    }
+}
+
+/// `log softmax(hidden weightᵀ)[label]` per row `[M]`, in nats, fp32 at least, without gradients.
+public func linearLogProbabilities(_ hidden: Tensor, _ weight: Tensor, labels: Tensor, chunk: Int = 256) -> Tensor {
+    perform("linearLogProbabilities", hidden, weight, labels) {
+        ct_linear_log_probabilities(hidden.handle, weight.handle, labels.handle, Int64(chunk), &$0)
+    }
+}

@@ -1,0 +1,152 @@
+// The contract of the command line: help, exit statuses, one-line errors, and what the front program loads.
+import ArgumentParser
+import CommandLineInterface
+import Diagnostics
+import Testing
+
+/// Every verb as typed, groups included: `""`, `train`, `tokenizer`, `tokenizer encode` ...
+private let verbs: [String] = {
+    func below(_ verb: any ParsableCommand.Type, _ path: String) -> [String] {
+        [path] + verb.configuration.subcommands.flatMap { below($0, "\(path) \($0.configuration.commandName ?? "?")") }
+    }
+    return below(Needletail.self, "").map { String($0.drop { $0 == " " }) }
+}()
+
+struct VerbTests {
+    @Test(arguments: verbs)
+    func helpHasAnExample(_ verb: String) throws {
+        try withTemporaryFolder { folder in
+            let help = try shell("needletail \(verb) --help", in: folder)
+            #expect(help.status == 0 && help.errors.isEmpty)
+            #expect(help.output.contains("Example:\n  needletail \(verb)"), "an example that starts with the verb")
+            #expect(help.output.split(separator: "\n").filter { !$0.hasPrefix("USAGE") }.allSatisfy { $0.count <= 80 })
+        }
+    }
+
+    /// Every example is accepted as typed: an engine verb reaches the engine with the same words, a text verb may miss its
+    /// files (65), and none is a usage error.
+    @Test(arguments: verbs)
+    func exampleIsAccepted(_ verb: String) throws {
+        try withStandInEngine { folder in
+            let help = try shell("needletail \(verb) --help", in: folder).output
+            let example = try #require(help.split(separator: "\n").first { $0.hasPrefix("  needletail ") })
+            let outcome = try shell("export HOME=$PWD; \(example)", in: folder)
+            #expect([0, 65].contains(outcome.status), "\(example): \(outcome.errors)")
+        }
+    }
+
+    @Test(arguments: [
+        ("trian x.yaml", "unknown verb 'trian'; did you mean 'train'? (see 'needletail --help')"),
+        ("train", "Missing expected argument '<config>' (see 'needletail train --help')"),
+        ("train x.yaml --lmit 3", "Unknown option '--lmit'. Did you mean '--limit'? (see 'needletail train --help')"),
+        ("train x.yaml seed", "'seed' is not of the form key=value"),
+        ("finetune a b --method dpo", "The value 'dpo' is invalid for '--method <method>'"),
+        ("generate model", "give either a prompt or --input FILE"),
+        ("generate model hi --temperature=-1", "--temperature is 0 or more, not -1.0"),
+        ("generate model hi --top-p 2", "--top-p is above 0 and at most 1, not 2.0"),
+        ("score model --input a --output b --device tpu", "unknown device 'tpu'; use cpu, cuda or cuda:N"),
+        ("eval model data --choice yes", "--choice needs at least two labels"),
+        ("completion tcsh", "Please provide one of 'bash', 'zsh' or 'fish'"),
+        ("--nope", "Unknown option '--nope' (see 'needletail --help')"),
+    ])
+    func usageErrorIsOneLine(_ arguments: String, _ message: String) throws {
+        try withTemporaryFolder { folder in
+            let outcome = try shell("needletail \(arguments)", in: folder)
+            #expect(outcome.status == 64 && outcome.output.isEmpty)
+            #expect(outcome.errors.hasPrefix("error: ") && outcome.errors.contains(message), "\(outcome.errors)")
+            #expect(outcome.errors.count { $0 == "\n" } == 1)
+        }
+    }
+}
+
+/// How the front program finds and becomes the engine.
+struct EngineTests {
+    @Test func enginesGetTheSameWords() throws {
+        try withStandInEngine { folder in
+            let outcome = try shell("needletail score 'a  b' --input - --output=x --dtype fp32", in: folder)
+            #expect(outcome.output == "[score][a  b][--input][-][--output=x][--dtype][fp32]")
+        }
+    }
+
+    /// An installed tree: `bin` and `libexec` side by side, moved after installation, reached through a link on PATH.
+    @Test func installedTreeMayMove() throws {
+        try withStandInEngine { folder in
+            let outcome = try shell(
+                """
+                mkdir -p tree/bin tree/libexec/needletail path
+                mv bin/needletail tree/bin && mv bin/needletail-engine tree/libexec/needletail && mv tree moved
+                ln -s ../moved/bin/needletail path/needletail
+                PATH=$PWD/path:$PATH needletail doctor
+                """, in: folder)
+            #expect(outcome.status == 0 && outcome.output.hasSuffix("[doctor]"), "\(outcome)")
+        }
+    }
+
+    @Test func missingEngineIsNamed() throws {
+        try withStandInEngine { folder in
+            let outcome = try shell("rm bin/needletail-engine; needletail train x.yaml", in: folder)
+            #expect(outcome.status == 70 && outcome.errors.contains("needletail-engine is neither in"))
+        }
+    }
+
+    @Test func frontProgramLoadsNoLibTorch() throws {
+        try withTemporaryFolder { folder in
+            let libraries = try shell("ldd \(products)/needletail", in: folder)
+            #expect(libraries.status == 0 && libraries.output.contains("libc.so"))
+            for name in ["libtorch", "libc10", "libgomp", "libswift", "libFoundation"] {
+                #expect(!libraries.output.contains(name), "the front program loads \(name)")
+            }
+        }
+    }
+}
+
+/// What happens when nobody reads, or the disk is full.
+struct OutputTests {
+    @Test func fullDiskIs73() throws {
+        try withTemporaryFolder { folder in
+            let outcome = try shell("needletail completion bash > /dev/full", in: folder)
+            #expect(outcome.status == 73)
+            #expect(outcome.errors == "error: cannot write standard output: No space left on device\n")
+        }
+    }
+
+    /// The reader leaves at once; with SIGPIPE ignored, as some parents leave it, the program still ends quietly.
+    @Test func brokenPipeIsQuiet() throws {
+        try withTemporaryFolder { folder in
+            let outcome = try shell("trap '' PIPE; (sleep 0.2; needletail completion fish) | true", in: folder)
+            #expect(outcome.errors.isEmpty)
+        }
+    }
+
+    @Test func versionIsPrinted() throws {
+        try withTemporaryFolder { folder in
+            let outcome = try shell("needletail --version", in: folder)
+            #expect(outcome.output == "needletail \(programVersion)\n")
+        }
+    }
+
+    /// Reported, not asserted: machines differ. The bar is 50 ms; the process and its shell are in the figure.
+    @Test func helpTime() throws {
+        try withTemporaryFolder { folder in
+            for verb in verbs {
+                let times = try (0..<5).map { _ in try shell("needletail \(verb) --help", in: folder).milliseconds }
+                    .sorted()
+                print("help time: needletail \(verb) --help: median \(Int(times[2].rounded(.up))) ms")
+            }
+        }
+    }
+}
+
+/// A folder whose `bin` holds the built program and a stand-in engine that prints its words; `needletail` runs that copy.
+private func withStandInEngine(_ body: (String) throws -> Void) throws {
+    try withTemporaryFolder { folder in
+        let made = try shell(
+            """
+            mkdir bin && cp '\(products)/needletail' bin/
+            printf '#!/bin/sh\\nprintf "[%%s]" "$@"\\n' > bin/needletail-engine
+            chmod +x bin/needletail-engine
+            """, in: folder)
+        try #require(made.status == 0, "\(made.errors)")
+        try body(folder)
+    }
+}

@@ -1,0 +1,229 @@
+// Masks of chats: against transformers, and by the property that only the assistant is trained.
+import ChatTemplates
+import Datasets
+import Diagnostics
+import Formats
+import Testing
+import Tokenizers
+
+let tinyTokenizer = Result {
+    try Tokenizer(
+        tokenizerJSON: fixture("tokenizer.json"),
+        config: ["bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"])
+}
+
+func row(_ content: RowContent) -> DataRow {
+    DataRow(content, location: RowLocation(file: "a.jsonl", unit: .line, number: 1))
+}
+
+private func messages(_ value: JSONValue) -> [ChatMessage] {
+    value.array!.map {
+        ChatMessage(role: ChatMessage.Role(rawValue: $0["role"]!.string!)!, content: $0["content"]!.string!)
+    }
+}
+
+private func bits(_ marks: [Bool]) -> String { marks.map { $0 ? "1" : "0" }.joined() }
+
+struct MaskGoldenTests {
+    /// Both for templates as they are published and for those with `{% generation %}`.
+    @Test(arguments: ["plain", "generation"])
+    func equalToTransformers(_ spelling: String) throws {
+        let golden = try fixture("masks.json"), tokenizer = try tinyTokenizer.get()
+        var encoders: [String: ExampleEncoder] = [:]
+        for (name, template) in golden["templates"]!.object! {
+            encoders[name] = try ExampleEncoder(tokenizer, template: template[spelling]!.string!)
+        }
+        for item in golden["cases"]!.array! {
+            let name = item["template"]!.string!, turns = messages(item["messages"]!)
+            func encode() throws -> EncodedRow { try encoders[name]!.encode(row(.chat(turns, tools: []))) }
+            if item["refused"] != nil {
+                #expect(throws: BadRow.self) { try encode() }
+                continue
+            }
+            let encoded = try encode()
+            #expect(encoded.text == item["text"]!.string!)
+            #expect(encoded.ids.map(Int.init) == item["ids"]!.array!.map { $0.int! })
+            #expect(bits(encoded.trained) == item["mask"]!.string!, "\(name): \(encoded.marked(.marks))")
+        }
+    }
+}
+
+struct MaskStrategyTests {
+    private func marked(
+        _ turns: [ChatMessage], _ masking: Masking = .assistant, template: String = "chatml"
+    ) throws -> String {
+        let source = try fixture("masks.json")["templates"]![template]!["plain"]!.string!
+        let encoder = try ExampleEncoder(
+            tinyTokenizer.get(), template: source, options: .init(format: .chat, masking: masking))
+        return try encoder.encode(row(.chat(turns, tools: []))).marked(.marks)
+    }
+
+    private let turns = [
+        ChatMessage(role: .system, content: "S"), ChatMessage(role: .user, content: "one"),
+        ChatMessage(role: .assistant, content: "two"), ChatMessage(role: .user, content: "three"),
+        ChatMessage(role: .assistant, content: "four"),
+    ]
+
+    @Test func assistant() throws {
+        #expect(
+            try marked(turns)
+                == "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\none<|im_end|>\n<|im_start|>assistant\n"
+                + "[[two<|im_end|>]]\n<|im_start|>user\nthree<|im_end|>\n<|im_start|>assistant\n[[four<|im_end|>]]\n")
+    }
+
+    @Test func lastAssistant() throws {
+        let text = try marked(turns, .lastAssistant)
+        #expect(text.contains("\ntwo<") && text.contains("[[four<|im_end|>]]"))
+    }
+
+    @Test func allButSystem() throws {
+        let text = try marked(turns, .all)
+        #expect(
+            text.contains("system\nS<") && text.contains("[[one<|im_end|>]]") && text.contains("[[three<|im_end|>]]"))
+        #expect(text.contains("[[two<|im_end|>]]"))
+    }
+
+    @Test func weightsGoOverTheStrategy() throws {
+        var turns = turns
+        turns[0] = ChatMessage(role: .system, content: "S", trained: true)
+        turns[1] = ChatMessage(role: .user, content: "one", trained: true)
+        turns[2] = ChatMessage(role: .assistant, content: "two", trained: false)
+        let text = try marked(turns)
+        #expect(text.contains("system\nS<") && text.contains("[[one<|im_end|>]]") && text.contains("\ntwo<"))
+        #expect(text.contains("[[four<|im_end|>]]"))
+    }
+
+    @Test func nothingLeftIsDropped() throws {
+        let silent = [
+            ChatMessage(role: .user, content: "a"), ChatMessage(role: .assistant, content: "b", trained: false),
+        ]
+        let error = #expect(throws: BadRow.self) { try marked(silent) }
+        #expect(error?.reason == .noTrainedTokens)
+    }
+
+    @Test func toolCallsThatTheTemplateLeavesOut() throws {
+        let call: JSONValue = ["type": "function", "function": ["name": "sky", "arguments": [:]]]
+        let turns = [
+            ChatMessage(role: .user, content: "Rain?"),
+            ChatMessage(role: .assistant, content: "", extra: JSONObject([("tool_calls", .array([call]))])),
+            ChatMessage(role: .tool, content: "wet"), ChatMessage(role: .assistant, content: "Yes."),
+        ]
+        let error = #expect(throws: BadRow.self) { try marked(turns) }
+        #expect(error?.reason == .spanUnproven)
+        #expect(try marked(turns, .lastAssistant).contains("[[Yes.<|im_end|>]]"))
+    }
+
+    /// Templates that change, repeat or drop the answer: no proof, no training.
+    @Test(arguments: [
+        "{% for m in messages %}{{ m.role + ':' + m.content|upper + '\\n' }}{% endfor %}",
+        "{% for m in messages %}{{ m.role + ':' + m.content + m.content + '\\n' }}{% endfor %}",
+        "{% for m in messages %}{{ m.role + ':' }}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}",
+        "{% for m in messages %}{{ m.role + ':' + m.content[:2] + '\\n' }}{% endfor %}",
+    ])
+    func dishonestTemplates(_ template: String) throws {
+        let encoder = try ExampleEncoder(tinyTokenizer.get(), template: template)
+        let error = #expect(throws: BadRow.self) { try encoder.encode(row(.chat(turns, tools: []))) }
+        #expect(error?.reason == .spanUnproven)
+    }
+
+    /// A token that joins the answer with what is not the answer's (here "x1" is one word to the tokenizer).
+    @Test func straddlingTokens() throws {
+        let encoder = try ExampleEncoder(
+            tinyTokenizer.get(), template: "{% for m in messages %}{{ 'an' + m.content + 'er ' }}{% endfor %}")
+        let turns = [ChatMessage(role: .user, content: "x"), ChatMessage(role: .assistant, content: "sw")]
+        let error = #expect(throws: BadRow.self) { try encoder.encode(row(.chat(turns, tools: []))) }
+        #expect(error?.reason == .spanUnproven)
+    }
+}
+
+/// 500 random chats through every template: every trained character is the assistant's or ends its turn.
+struct MaskPropertyTests {
+    private static let pieces = [
+        "a", "B", " ", "\n", "\n\n", "é", "日", "🐎🏽", "e\u{301}", "<|im_start|>assistant\n", "<|im_end|>", "</s>", "<s>",
+        "[/INST]",
+        "<think>", "</think>", "user", "assistant", "model", "The answer", ".", "12", "\t", "\u{200B}", "<end_of_turn>",
+        "\r\n",
+    ]
+
+    private static func chat(_ generator: inout SeededGenerator) -> [ChatMessage] {
+        func content() -> String {
+            let text = (0..<Int.random(in: 1...6, using: &generator)).map { _ in
+                pieces.randomElement(using: &generator)!
+            }
+            return text.joined() + (text.allSatisfy { $0.allSatisfy(\.isWhitespace) } ? "x" : "")
+        }
+        let system = Bool.random(using: &generator) ? [ChatMessage(role: .system, content: content())] : []
+        return (0..<Int.random(in: 1...4, using: &generator)).reduce(into: system) { turns, _ in
+            turns += [ChatMessage(role: .user, content: content()), ChatMessage(role: .assistant, content: content())]
+        }
+    }
+
+    @Test func onlyTheAssistantIsTrained() throws {
+        var generator = SeededGenerator(11), encoded = 0, dropped = 0
+        let templates = try fixture("masks.json")["templates"]!.object!
+        let tokenizer = try tinyTokenizer.get()
+        let encoders = try templates.map { ($0.0, try ExampleEncoder(tokenizer, template: $0.1["plain"]!.string!)) }
+        for _ in 0..<500 {
+            let turns = Self.chat(&generator)
+            for (name, encoder) in encoders {
+                let result: EncodedRow
+                do {
+                    result = try encoder.encode(row(.chat(turns, tools: [])))
+                } catch let bad as BadRow where bad.reason == .templateRefused || bad.reason == .spanUnproven {
+                    dropped += bad.reason == .spanUnproven ? 1 : 0
+                    continue
+                }
+                encoded += 1
+                let trained = result.trainedRuns
+                #expect(trained.count == turns.count { $0.role == .assistant }, "\(name): \(result.marked(.marks))")
+                for (run, turn) in zip(trained, turns.filter { $0.role == .assistant }) {
+                    #expect(Self.isAssistants(run, turn.content), "\(name): \(result.marked(.marks))")
+                }
+            }
+        }
+        #expect(encoded > 2000 && dropped * 10 < encoded)
+    }
+
+    /// The run is the turn's text (perhaps stripped, perhaps without its thought, perhaps behind an empty one) and an
+    /// end token, with white space merged in at either end.
+    private static func isAssistants(_ run: String, _ content: String) -> Bool {
+        var body = trimmed(run)[...]
+        let ends = ["<|im_end|>", "</s>", "<|eot_id|>", "<end_of_turn>"]
+        guard let end = ends.first(where: { body.hasSuffix($0) }) else { return false }
+        body = body.dropLast(end.count)
+        if body.hasPrefix("<think>\n\n</think>\n\n") { body = body.dropFirst("<think>\n\n</think>\n\n".count) }
+        return trimmed(content).hasSuffix(trimmed(String(body)))
+    }
+
+    private static func trimmed(_ text: String) -> String {
+        let scalars = Array(text.unicodeScalars)
+        guard let first = scalars.firstIndex(where: { !$0.properties.isWhitespace }),
+            let last = scalars.lastIndex(where: { !$0.properties.isWhitespace })
+        else { return "" }
+        var view = String.UnicodeScalarView()
+        view.append(contentsOf: scalars[first...last])
+        return String(view)
+    }
+}
+
+extension EncodedRow {
+    /// Texts of unbroken runs of trained tokens.
+    fileprivate var trainedRuns: [String] {
+        var runs: [[Unicode.Scalar]] = [], before = false, covered = 0
+        let scalars = Array(text.unicodeScalars)
+        for (range, mark) in zip(offsets, trained) {
+            if mark {
+                if !before { runs.append([]) }
+                let new = max(range.lowerBound, before ? covered : range.lowerBound)..<max(range.upperBound, covered)
+                runs[runs.count - 1] += scalars[new]
+                covered = range.upperBound
+            }
+            before = mark
+        }
+        return runs.map { run in
+            var view = String.UnicodeScalarView()
+            view.append(contentsOf: run)
+            return String(view)
+        }
+    }
+}

@@ -1,0 +1,223 @@
+"""The demo beside peft: tokens per second and peak memory on the same rows (what must be shown, item 10).
+
+    .deps/oracle/bin/python verify/bench_demo.py --run runs/demo [--model FOLDER_OR_GGUF] [--rows samples.jsonl]
+
+peft trains as the demo does (LoRA r 16 on all linear layers, learning rate 5e-4, 16 rows a step), in fp32 and bf16,
+each way of making batches in its own process, and its fastest counts:
+  padded    16 rows padded to the longest
+  grouped   the same, rows of similar length together
+  packed    one sequence a step, documents kept apart by a block-diagonal mask and their own positions
+  trained   packed, and logits only where there is a label (`logits_to_keep`)
+Documents come from the run's `batches.jsonl` when it was recorded, else from `--rows` (rows of the `evals` package)
+with the model's chat template. Needletail is measured in the same session: the run's config for a few steps in a new
+folder, and what `summary.json` says. Tokens are real tokens, never padding.
+"""
+
+import json
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import peft
+import torch
+import transformers
+import yaml
+
+from common import Program, Report, Workspace, override, parser, read_rows, setting
+from training import documents
+
+BATCHINGS = ("padded", "grouped", "packed", "trained")
+VARIANTS = [f"{dtype}-{batching}" for dtype in ("fp32", "bf16") for batching in BATCHINGS]
+ROWS_PER_STEP = 16
+
+
+# -- documents --------------------------------------------------------------------------------------------------------
+
+def recorded_documents(run):
+    return [document for row in read_rows(run / "batches.jsonl") for document in documents(row)]
+
+
+def rendered_documents(path, model, count):
+    """(ids, shifted labels) of evaluation rows: the messages of `input` and `ideal` as the assistant's answer."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    seen, result = set(), []
+    for row in read_rows(path):
+        if (key := json.dumps(row["input"])) in seen:
+            continue
+        seen.add(key)
+        prompt = tokenizer.apply_chat_template(row["input"], tokenize=False, add_generation_prompt=True)
+        start = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        ids = tokenizer(prompt + row["ideal"] + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+        labels = [-100] * (start - 1) + ids[start:] + [-100]
+        result.append((ids, labels))
+        if len(result) == count:
+            break
+    return result
+
+
+# -- peft -------------------------------------------------------------------------------------------------------------
+
+def steps_of(rows, batching):
+    """Groups of 16 documents; grouped: sorted by length within windows of eight steps."""
+    if batching == "grouped":
+        window = 8 * ROWS_PER_STEP
+        rows = [row for start in range(0, len(rows), window)
+                for row in sorted(rows[start:start + window], key=lambda row: len(row[0]))]
+    return [rows[start:start + ROWS_PER_STEP] for start in range(0, len(rows), ROWS_PER_STEP)]
+
+
+def padded_inputs(rows, pad):
+    length = max(len(ids) for ids, _ in rows)
+    ids = torch.tensor([ids + [pad] * (length - len(ids)) for ids, _ in rows])
+    labels = torch.tensor([labels + [-100] * (length - len(labels)) for _, labels in rows])
+    mask = torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids, _ in rows])
+    return dict(input_ids=ids, attention_mask=mask), labels
+
+
+def packed_inputs(rows, dtype):
+    lengths = torch.tensor([len(ids) for ids, _ in rows])
+    document = torch.repeat_interleave(torch.arange(len(rows)), lengths)
+    allowed = (document[:, None] == document[None]) & torch.ones(len(document), len(document)).tril().bool()
+    mask = torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)[None, None]
+    positions = torch.cat([torch.arange(n) for n in lengths])[None]
+    ids = torch.tensor([[i for ids, _ in rows for i in ids]])
+    return dict(input_ids=ids, position_ids=positions, attention_mask=mask), torch.tensor(
+        [[label for _, labels in rows for label in labels]])
+
+
+def measure(variant, model_path, documents_path, seconds):
+    """One way of training; prints a JSON line."""
+    dtype_name, batching = variant.split("-")
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype_name]
+    rows = json.loads(pathlib.Path(documents_path).read_text())
+    model = transformers.AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, attn_implementation="sdpa")
+    model = peft.get_peft_model(model, peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear")).train()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=5e-4, weight_decay=0.0, fused=True)
+    tokens, labelled, times = [], [], []
+    end = None
+    for k, step in enumerate(steps_of(rows, batching)):
+        began = time.perf_counter()
+        if batching in ("padded", "grouped"):
+            inputs, labels = padded_inputs(step, 0)
+        else:
+            inputs, labels = packed_inputs(step, dtype)
+        if batching == "trained":
+            kept = (labels[0] != -100).nonzero()[:, 0]
+            inputs["logits_to_keep"], labels = kept, labels[:, kept]
+        logits = model(**inputs, use_cache=False).logits.float()
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if k == 1:  # two steps of warm-up
+            end = time.perf_counter() + seconds
+        if k >= 2:
+            times.append(time.perf_counter() - began)
+            tokens.append(sum(len(ids) for ids, _ in step))
+            labelled.append(int((labels != -100).sum()))
+            if time.perf_counter() > end and len(times) >= 3:
+                break
+    speeds = [n / t for n, t in zip(tokens, times)]
+    print(json.dumps({
+        "variant": variant, "steps": len(times), "tokens_per_second": sum(tokens) / sum(times),
+        "trained_tokens_per_second": sum(labelled) / sum(times), "slowest": min(speeds), "fastest": max(speeds),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "last_loss": loss.item()}))
+
+
+def run_variant(variant, model, documents_path, seconds, threads):
+    """In a process of its own, so that peak memory is this variant's."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    result = subprocess.run(
+        [sys.executable, __file__, "--variant", variant, "--model", str(model), "--documents", str(documents_path),
+         "--seconds", str(seconds)], env=environment, capture_output=True, text=True)
+    if result.returncode:
+        sys.exit(f"{variant}: {result.stderr[-500:]}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def as_folder(model, work):
+    """A Hugging Face folder of a GGUF file, written by transformers."""
+    if model.is_dir():
+        return model
+    folder = work / "base"
+    source = dict(pretrained_model_name_or_path=model.parent, gguf_file=model.name)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    loaded.config.quantization_config = None
+    del loaded.config.quantization_config
+    plain = transformers.AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
+    plain.load_state_dict(loaded.state_dict())
+    plain.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+    return folder
+
+
+# -- needletail -------------------------------------------------------------------------------------------------------
+
+def needletail_now(program, run, work, steps):
+    """Median speed over a few steps of the run's own config, and its peak memory, measured in this session."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    overrides = [override("output", work / "now"), "training.epochs=null", override("steps", steps),
+                 override("log_every", 1)]
+    if setting(config, "record_batches") is not None:
+        overrides.append(override("record_batches", "false"))
+    program.must("train", run / "config.yaml", *overrides, timeout=1800)
+    rows = [row for row in read_rows(work / "now" / "metrics.jsonl") if "tokens_per_second" in row][2:]
+    return {"tokens_per_second": statistics.median(row["tokens_per_second"] for row in rows),
+            "peak_memory_bytes": max(row["peak_memory_bytes"] for row in rows)}
+
+
+def show(report, name, figures):
+    report.note(name, f"{figures['tokens_per_second']:.0f} tokens/s, "
+                      f"{figures['peak_memory_bytes'] / 2**20:.0f} MiB at peak")
+
+
+def main():
+    arguments = parser(__doc__)
+    arguments.add_argument("--run", type=pathlib.Path, help="the demo's run folder")
+    arguments.add_argument("--model", type=pathlib.Path, help="folder or GGUF (default: the run's model)")
+    arguments.add_argument("--rows", type=pathlib.Path, help="samples.jsonl, when the run recorded no batches")
+    arguments.add_argument("--seconds", type=float, default=20, help="measured time per variant")
+    arguments.add_argument("--steps", type=int, default=25, help="steps of needletail measured in this session")
+    arguments.add_argument("--threads", type=int, default=os.cpu_count())
+    arguments.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
+    arguments.add_argument("--variant", choices=VARIANTS, help="(internal) measure one and print JSON")
+    arguments.add_argument("--documents", help="(internal)")
+    arguments = arguments.parse_args()
+    if arguments.variant:
+        return measure(arguments.variant, arguments.model, arguments.documents, arguments.seconds)
+
+    report, run = Report(), arguments.run
+    with Workspace(arguments) as work:
+        config = yaml.safe_load((run / "config.yaml").read_text()) if run else {}
+        model = as_folder(arguments.model or pathlib.Path(setting(config, "model")), work)
+        recorded = run and (run / "batches.jsonl").exists()
+        if not recorded and not arguments.rows:
+            sys.exit("bench_demo: the run recorded no batches; name the rows with --rows samples.jsonl")
+        rows = recorded_documents(run) if recorded else rendered_documents(arguments.rows, model, 3000)
+        (work / "documents.json").write_text(json.dumps(rows))
+        report.note("documents", f"{len(rows)}, {sum(len(ids) for ids, _ in rows) / len(rows):.1f} tokens each, "
+                                 f"{'recorded by the run' if recorded else 'rendered by transformers'}")
+        found = [run_variant(v, model, work / "documents.json", arguments.seconds, arguments.threads)
+                 for v in arguments.variants]
+        for figures in found:
+            show(report, f"peft {figures['variant']}", figures)
+        best = max(found, key=lambda figures: figures["tokens_per_second"])
+        if run:
+            now = needletail_now(Program(arguments.needletail, arguments.threads), run, work, arguments.steps)
+            show(report, "needletail, this session", now)
+            summary = json.loads((run / "summary.json").read_text())
+            show(report, "needletail, summary.json", summary)
+            report.note(f"needletail against peft's fastest ({best['variant']})",
+                        f"speed x{now['tokens_per_second'] / best['tokens_per_second']:.2f}, "
+                        f"memory x{now['peak_memory_bytes'] / best['peak_memory_bytes']:.2f}")
+    report.exit()
+
+
+if __name__ == "__main__":
+    main()

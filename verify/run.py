@@ -1,0 +1,121 @@
+"""Runs all oracles against the built program and writes `verify/results/<date>.md`; `make verify` calls this.
+
+    .deps/oracle/bin/python verify/run.py [--gguf MODEL.gguf] [--demo runs/demo --rows samples.jsonl] [--only score ...]
+
+Exits non-zero when any item failed or any oracle ended badly; the file is written in either case.
+"""
+
+import datetime
+import os
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+import time
+from importlib import metadata
+
+from common import REPOSITORY, parser
+
+HERE = pathlib.Path(__file__).resolve().parent
+LINE = re.compile(r"^(?P<name>.+?): (?P<value>.*) \(limit ?(?P<limit>.*)\) (?P<verdict>ok|FAIL)$")
+PACKAGES = ["torch", "transformers", "peft", "tokenizers", "safetensors", "gguf", "numpy"]
+
+
+def commands(arguments):
+    """Oracle -> its own arguments."""
+    seed = ["--seed", arguments.seed]
+    gguf = ["--gguf", arguments.gguf] if arguments.gguf else []
+    chosen = {
+        "training self-check": ["training.py", "--self-check"],
+        "score": ["score.py", *gguf],
+        "training": ["training.py"],
+        "adapters": ["adapters.py"],
+        "kill": ["kill.py", *seed],
+        "bad input": ["bad_input.py"],
+    }
+    if arguments.real_model:
+        chosen["training, real model"] = ["training.py", "--model", arguments.real_model, "--methods", "full", "lora"]
+    if arguments.demo:
+        rows = ["--rows", arguments.rows] if arguments.rows else []
+        chosen["demo beside peft"] = ["bench_demo.py", "--run", arguments.demo, *rows]
+    if arguments.only:
+        chosen = {name: command for name, command in chosen.items() if name in arguments.only}
+    return chosen
+
+
+def run(name, command, needletail):
+    """(result lines, seconds, exit code); the lines are shown as they come."""
+    print(f"== {name}", flush=True)
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / command[0]), "--needletail", needletail, *map(str, command[1:])],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    lines, tail = [], []
+    for line in process.stdout:
+        found = LINE.match(line.rstrip("\n"))
+        lines += [found.groupdict()] if found else []
+        tail = (tail + [line.rstrip("\n")])[-12:]
+        print(line, end="", flush=True)
+    code = process.wait()
+    if code != 0 and not any(item["verdict"] == "FAIL" for item in lines):
+        text = " / ".join(tail)[-400:]
+        lines.append({"name": name, "value": f"ended with {code}: {text}", "limit": "= 0", "verdict": "FAIL"})
+    return lines, time.monotonic() - began, code
+
+
+def output_of(*command):
+    result = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    return result.stdout.strip() if result.returncode == 0 else "unknown"
+
+
+def environment(needletail):
+    """Versions, machine and commit, as lines of the report."""
+    cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    memory = re.search(r"MemTotal:\s*(\d+)", pathlib.Path("/proc/meminfo").read_text())
+    changed = " (with uncommitted changes)" if output_of("git", "status", "--porcelain") else ""
+    return [
+        f"- commit {output_of('git', 'rev-parse', '--short=12', 'HEAD')}{changed}",
+        f"- program {output_of(needletail, '--version')}",
+        f"- machine {cpu[1] if cpu else platform.machine()}, {len(os.sched_getaffinity(0))} processors, "
+        f"{int(memory[1]) / 2**20:.0f} GiB, {platform.system()} {platform.release()}",
+        f"- Python {platform.python_version()}, " + ", ".join(f"{p} {metadata.version(p)}" for p in PACKAGES),
+    ]
+
+
+def cell(text):
+    """Table cell: no bars, and no names of this machine's folders."""
+    text = re.sub(r"(/[\w.+-]+){2,}/([\w.+-]+)", r"…/\2", text)
+    return text.replace("|", "\\|").replace("\n", " ") or "(empty)"
+
+
+def main():
+    arguments = parser(__doc__)
+    arguments.add_argument("--gguf", help="the real model, for score")
+    arguments.add_argument("--real-model", help="a Hugging Face folder; also compares training on it (slow)")
+    arguments.add_argument("--demo", help="the demo's run folder; also measures peft beside it")
+    arguments.add_argument("--rows", help="the demo's rows, when the run recorded no batches")
+    arguments.add_argument("--only", nargs="+", help="names of oracles as in the report")
+    arguments.add_argument("--results", default=str(HERE / "results"), help="folder of the report")
+    arguments = arguments.parse_args()
+    sections, failed, total = [], 0, 0
+    for name, command in commands(arguments).items():
+        lines, seconds, code = run(name, command, arguments.needletail)
+        bad = sum(line["verdict"] == "FAIL" for line in lines)
+        failed, total = failed + bad, total + len(lines)
+        sections.append([f"## {name}", "", f"{len(lines)} items, {bad} failed, {seconds:.0f} s, exit code {code}", "",
+                         "| item | value | limit | |", "| --- | --- | --- | --- |"] + [
+            f"| {cell(item['name'])} | {cell(item['value'])} | {cell(item['limit'])} | {item['verdict']} |"
+            for item in lines] + [""])
+    today = datetime.date.today().isoformat()
+    head = [f"# Verification, {today}", "", *environment(arguments.needletail), f"- {total} items, {failed} failed", ""]
+    folder = pathlib.Path(arguments.results)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{today}.md"
+    path.write_text("\n".join(head + [line for section in sections for line in section]))
+    print(f"{path.name}: {total} items, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
