@@ -36,7 +36,9 @@ struct PreTokenizer: Sendable, Equatable {
         private var at: Int
 
         /// - Parameter ends: room for one number more than there are steps.
-        init(_ text: UTF8Text, _ range: Range<Int>, _ steps: UnsafeBufferPointer<Step>, _ ends: UnsafeMutablePointer<Int>) {
+        init(
+            _ text: UTF8Text, _ range: Range<Int>, _ steps: UnsafeBufferPointer<Step>, _ ends: UnsafeMutablePointer<Int>
+        ) {
             (self.text, self.steps, self.ends, at) = (text, steps, ends, range.lowerBound)
             ends[0] = range.upperBound
             for i in 0..<steps.count { ends[i + 1] = range.lowerBound }

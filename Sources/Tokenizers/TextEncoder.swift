@@ -4,7 +4,7 @@
 struct Origin {
     /// Offset of the stretch in the text.
     var base: Int
-    /// Offset in the text, from `base`, of the character that each normalized byte stands for; nil when nothing changed.
+    /// Offset in the text, from `base`, of each normalized byte's character; nil when nothing changed.
     var alignment: [Range<Int32>]?
     /// Offset in the stretch of a word that got a space before it, which counts as part of the word's first character.
     var prefixedWord: Int?

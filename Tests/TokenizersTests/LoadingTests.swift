@@ -43,7 +43,8 @@ extension Tokenizer {
         (["pre_tokenizer"], nil, "without ByteLevel"),
         (["pre_tokenizer"], ["type": "Metaspace"], "pre_tokenizer \"Metaspace\" is not supported"),
         (
-            ["pre_tokenizer"], ["type": "Split", "pattern": ["Regex": "(a+)+$"], "behavior": "Isolated", "invert": false],
+            ["pre_tokenizer"],
+            ["type": "Split", "pattern": ["Regex": "(a+)+$"], "behavior": "Isolated", "invert": false],
             "Split on the pattern \"(a+)+$\""
         ),
         (["pre_tokenizer"], ["type": "Split", "pattern": ["String": " "]], "Split on {\"String\":\" \"}"),
@@ -51,7 +52,10 @@ extension Tokenizer {
         (["post_processor"], ["type": "BertProcessing"], "post_processor \"BertProcessing\" is not supported"),
         (
             ["post_processor"],
-            ["type": "TemplateProcessing", "single": [["SpecialToken": ["id": "<x>", "type_id": 0]]], "special_tokens": [:]],
+            [
+                "type": "TemplateProcessing", "single": [["SpecialToken": ["id": "<x>", "type_id": 0]]],
+                "special_tokens": [:],
+            ],
             "lacks \"<x>\""
         ),
         (["version"], "2.0", "version \"2.0\""),
@@ -127,7 +131,9 @@ extension Tokenizer {
         }
         #expect(try listFolder(folder + "/copy").count == 3)
         try tokenizer.adding(tokens: ["<new>"], special: true).save(to: folder + "/more")
-        #expect(try Tokenizer(modelPath: folder + "/more/tokenizer.json").id(of: "<new>") == tokenizer.id(of: "<mask>")! + 1)
+        #expect(
+            try Tokenizer(modelPath: folder + "/more/tokenizer.json").id(of: "<new>") == tokenizer.id(of: "<mask>")! + 1
+        )
         try writeFileAtomically(String(repeating: "[", count: 100), to: folder + "/tokenizer.json")
         #expect(throws: UserError.self) { try Tokenizer(modelPath: folder) }
         #expect(throws: UserError.self) { try Tokenizer(modelPath: folder + "/none") }
@@ -192,8 +198,10 @@ extension Tokenizer {
         let tokenizer = try Tokenizer(tokenizerJSON: golden(kind)["tokenizer"]!)
         for piece in ["a", " ", "\n", "1", "^", "Aa", "\u{301}", "e\u{301}", "中", "\u{2}"] {
             let text = String(repeating: piece, count: 20_000)
-            #expect(ExactString(tokenizer.decode(tokenizer.encode(text), skipSpecialTokens: true)) == ExactString(
-                kind == "qwen2" && piece == "e\u{301}" ? String(repeating: "é", count: 20_000) : text))
+            #expect(
+                ExactString(tokenizer.decode(tokenizer.encode(text), skipSpecialTokens: true))
+                    == ExactString(
+                        kind == "qwen2" && piece == "e\u{301}" ? String(repeating: "é", count: 20_000) : text))
         }
     }
 }
