@@ -25,10 +25,9 @@ func library(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target
     .target(name: name, dependencies: dependencies, swiftSettings: swiftSettings)
 }
 
-func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    let fixtures = FileManager.default.fileExists(atPath: "\(Context.packageDirectory)/Tests/\(name)/Fixtures")
-    return .testTarget(
-        name: name, dependencies: dependencies, exclude: fixtures ? ["Fixtures"] : [], swiftSettings: swiftSettings)
+/// - Parameter fixtures: whether the folder has golden files, which tests find through their own path.
+func tests(_ name: String, _ dependencies: [Target.Dependency], fixtures: Bool = true) -> Target {
+    .testTarget(name: name, dependencies: dependencies, exclude: fixtures ? ["Fixtures"] : [], swiftSettings: swiftSettings)
 }
 
 /// Where programs look for LibTorch at run time: beside an installed program, in the checkout, or at `$LIBTORCH`.
@@ -41,6 +40,27 @@ let libtorchLinking: [LinkerSetting] = [
 ]
 
 let targets: [Target] = [
+    // Without LibTorch: what text verbs need.
+    library("Diagnostics"),
+    library("Formats", ["Diagnostics"]),
+    library("Tokenizers", ["Formats", "Diagnostics"]),
+    library("ChatTemplates", ["Formats", "Diagnostics"]),
+    library("Datasets", ["Tokenizers", "ChatTemplates", "Formats", "Diagnostics", crypto]),
+    library("RunConfig", ["Diagnostics", "Yams"]),
+    library("RunLog", ["Formats", "Diagnostics", crypto]),
+    library("RecipeData", ["RunConfig", "Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics"]),
+    library("ModelFiles", ["RunLog", "Formats", "Tokenizers", "Diagnostics", crypto]),
+    library(
+        "CommandLineInterface",
+        [
+            "RecipeData", "Datasets", "ChatTemplates", "Tokenizers", "ModelFiles", "RunConfig", "RunLog", "Formats", "Diagnostics",
+            argumentParser,
+        ]),
+    .executableTarget(
+        name: "needletail", dependencies: ["CommandLineInterface"], swiftSettings: swiftSettings,
+        linkerSettings: [.unsafeFlags(staticSwift, .when(platforms: [.linux]))]),
+
+    // On LibTorch.
     .target(name: "Kernels"),
     .target(
         name: "CTorch", dependencies: ["Kernels"],
@@ -49,60 +69,36 @@ let targets: [Target] = [
     library("Tensors", ["CTorch", "Kernels"]),
     library("Layers", ["Tensors"]),
     library("Optimizers", ["Tensors", "Layers"]),
-    library("ModelFiles", ["Formats", "Tokenizers", "Diagnostics", crypto]),
-    library("Checkpoints", ["Formats", "Layers", "Tensors", "Diagnostics"]),
+    library("Checkpoints", ["Formats", "Tensors", "Diagnostics"]),
     library("Models", ["Checkpoints", "Layers", "Tensors", "ModelFiles", "Tokenizers", "Formats", "Diagnostics"]),
     library("Generation", ["Models", "Layers", "Tensors", "Tokenizers"]),
-    .target(name: "TestSupport", dependencies: ["Tensors", "Formats"], path: "Tests/TestSupport", swiftSettings: swiftSettings),
-    tests("TensorsTests", ["Tensors", "Kernels", "TestSupport"]),
-    tests("LayersTests", ["Layers", "Tensors", "Formats", "TestSupport"]),
-    tests("ModelsTests", ["Models", "ModelFiles", "Layers", "Tensors", "Formats", "Diagnostics", "TestSupport"]),
-    library("RecipeData", ["RunConfig", "Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics"]),
-    library(
-        "Recipes",
-        [
-            "RecipeData", "RunConfig", "RunLog", "Datasets", "Tokenizers", "ChatTemplates", "Generation", "Evaluation", "Models",
-            "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "Formats", "Diagnostics",
-        ]),
     library(
         "Evaluation",
         ["Models", "Generation", "Datasets", "ChatTemplates", "Tokenizers", "Tensors", "Formats", "Diagnostics"]),
+    library(
+        "Recipes",
+        [
+            "RecipeData", "RunConfig", "RunLog", "Datasets", "Tokenizers", "Generation", "Evaluation", "Models", "ModelFiles",
+            "Checkpoints", "Optimizers", "Layers", "Tensors", "Formats", "Diagnostics",
+        ]),
     .executableTarget(
         name: "needletail-engine",
         dependencies: [
-            "CommandLineInterface", "Recipes", "Evaluation", "Generation", "Models", "ModelFiles", "RecipeData", "RunConfig",
-            "RunLog", "Datasets", "Tokenizers", "ChatTemplates", "Checkpoints", "Tensors", "Formats", "Diagnostics",
+            "CommandLineInterface", "Recipes", "Evaluation", "Generation", "Models", "ModelFiles", "RunConfig", "RunLog",
+            "Datasets", "Tokenizers", "Checkpoints", "Tensors", "Formats", "Diagnostics",
         ],
         swiftSettings: swiftSettings, linkerSettings: [.unsafeFlags(staticSwift, .when(platforms: [.linux]))]),
-    library("Diagnostics"),
-    library("Formats", ["Diagnostics"]),
-    library("Tokenizers", ["Formats", "Diagnostics"]),
-    library("ChatTemplates", ["Formats", "Diagnostics"]),
-    library("Datasets", ["Tokenizers", "ChatTemplates", "Formats", "Diagnostics", crypto]),
-    library("RunConfig", ["Diagnostics", "Yams"]),
-    library("RunLog", ["Formats", "Diagnostics", crypto]),
-    library(
-        "CommandLineInterface",
-        [
-            "Datasets", "ModelFiles", "RunConfig", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics", argumentParser,
-        ]),
-    .executableTarget(
-        name: "needletail", dependencies: ["CommandLineInterface"], swiftSettings: swiftSettings,
-        linkerSettings: [.unsafeFlags(staticSwift, .when(platforms: [.linux]))]),
+
+    .target(name: "TestSupport", dependencies: ["Tensors", "Formats"], path: "Tests/TestSupport", swiftSettings: swiftSettings),
     tests("FormatsTests", ["Formats", "Diagnostics"]),
-    tests("TokenizersTests", ["Tokenizers", "Formats"]),
+    tests("TokenizersTests", ["Tokenizers", "Formats", "Diagnostics"]),
     tests("ChatTemplatesTests", ["ChatTemplates", "Formats", "Diagnostics"]),
     tests("DatasetsTests", ["Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics"]),
-    tests("RunConfigTests", ["RunConfig", "Diagnostics"]),
-    tests("CommandLineTests", ["CommandLineInterface", "Diagnostics", argumentParser]),
+    tests("RunConfigTests", ["RunConfig", "Diagnostics"], fixtures: false),
     tests("RunLogTests", ["RunLog", "Formats", "Diagnostics"]),
+    tests("CommandLineTests", ["CommandLineInterface", "Diagnostics", argumentParser], fixtures: false),
+    tests("TensorsTests", ["Tensors", "Kernels", "TestSupport"], fixtures: false),
 ]
-
-/// While the foundation is laid on several branches, a target whose folder is not there yet is left out (5).
-func exists(_ target: Target) -> Bool {
-    let folder = target.type == .test || target.path != nil ? "Tests" : "Sources"
-    return FileManager.default.fileExists(atPath: "\(Context.packageDirectory)/\(folder)/\(target.name)")
-}
 
 let package = Package(
     name: "needletail",
@@ -112,7 +108,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-crypto", exact: "4.5.2"),
         .package(url: "https://github.com/jpsim/Yams", exact: "6.2.2"),
     ],
-    targets: targets.filter(exists),
+    targets: targets,
     swiftLanguageModes: [.v6],
     cxxLanguageStandard: .cxx20
 )

@@ -108,7 +108,8 @@ struct AddedTokenMatcher: Sendable {
             let before = utf8.scalar(at: utf8.characterStart(before: range.lowerBound)).value
             if isWordCharacter(Unicode.Scalar(before)!) { return true }
         }
-        return range.upperBound < text.count && isWordCharacter(Unicode.Scalar(utf8.scalar(at: range.upperBound).value)!)
+        return range.upperBound < text.count
+            && isWordCharacter(Unicode.Scalar(utf8.scalar(at: range.upperBound).value)!)
     }
 
     private func blanksStart(_ text: UnsafeBufferPointer<UInt8>, _ at: Int) -> Int {

@@ -2,7 +2,7 @@
 // arXiv:1508.07909, as `tokenizers` does it).
 
 /// The model half of a tokenizer: vocabulary, merges and what to do with bytes that have no token.
-struct BPE: Sendable {
+final class BPE: @unchecked Sendable {  // nothing writes after init, so threads only read
     let vocabulary: Vocabulary
     let merges: MergeTable
     /// A word that is a token is taken whole, whatever the merges say (Llama 3).
@@ -11,8 +11,12 @@ struct BPE: Sendable {
     let fuseUnknown: Bool
     /// Ids by raw bytes, for `ignoreMerges`.
     private let rawIndex: ByteStringIndex?
-    /// False sends every word through `mergeLong`, which can leave bytes out or call them unknown.
+    /// Whether every byte is a token, so that every word can be spelled.
     let hasAllBytes: Bool
+    /// Id of each byte.
+    private let byteIDs = UnsafeMutablePointer<Int32>.allocate(capacity: 256)
+    /// Number of bytes of each token.
+    let lengths: UnsafeMutablePointer<Int32>
 
     init(
         vocabulary: Vocabulary, merges: MergeTable, ignoreMerges: Bool = false, unknownID: Int32? = nil,
@@ -25,35 +29,55 @@ struct BPE: Sendable {
         self.fuseUnknown = fuseUnknown
         rawIndex = ignoreMerges ? vocabulary.rawIndex() : nil
         hasAllBytes = vocabulary.byteIDs.allSatisfy { $0 >= 0 }
+        for (byte, id) in vocabulary.byteIDs.enumerated() { byteIDs[byte] = id }
+        lengths = .allocate(capacity: Int(vocabulary.maxID) + 1)
+        for id in 0...max(vocabulary.maxID, 0) where id <= vocabulary.maxID {
+            lengths[Int(id)] = Int32(vocabulary.raw[id]?.count ?? 0)
+        }
+    }
+
+    deinit {
+        byteIDs.deallocate()
+        lengths.deallocate()
     }
 
     /// Longest word joined by searching all its pairs each time; longer ones keep their pairs sorted.
     private static let shortWord = 48
 
-    /// Appends the ids of one word.
+    /// Appends the ids of one word; false, and nothing appended, when a byte of it has no token.
     @inline(__always)
-    func append(_ word: UnsafeBufferPointer<UInt8>, to output: inout [Int32], _ scratch: Scratch) {
-        if let rawIndex, let id = rawIndex.id(of: word, in: vocabulary.raw) { return output.append(id) }
-        if word.count == 1 { return output.append(vocabulary.byteIDs[Int(word[0])]) }
-        guard word.count <= WordCache.maxBytes else { return appendUncached(word, to: &output, scratch) }
+    func append(_ word: UnsafeBufferPointer<UInt8>, _ scratch: Scratch) -> Bool {
+        scratch.output.reserve(word.count)
+        if let rawIndex, let id = rawIndex.id(of: word, in: vocabulary.raw) {
+            scratch.output.append(id)
+            return true
+        }
+        guard word.count <= WordCache.maxBytes else { return appendUncached(word, scratch) }
         let key = WordCache.Key(word)
-        if scratch.cache.append(key, to: &output) { return }
-        let start = output.count
-        appendUncached(word, to: &output, scratch)
-        scratch.cache.insert(key, output[start...])
+        if scratch.cache.append(key, to: &scratch.output) { return true }
+        let start = scratch.output.count
+        guard appendUncached(word, scratch) else { return false }
+        scratch.cache.insert(
+            key, UnsafeBufferPointer(start: scratch.output.start + start, count: scratch.output.count - start))
+        return true
     }
 
-    private func appendUncached(_ word: UnsafeBufferPointer<UInt8>, to output: inout [Int32], _ scratch: Scratch) {
-        if word.count <= Self.shortWord { return mergeShort(word, to: &output, scratch) }
-        var long = LongWord(word.map { vocabulary.byteIDs[Int($0)] })
+    private func appendUncached(_ word: UnsafeBufferPointer<UInt8>, _ scratch: Scratch) -> Bool {
+        if !hasAllBytes, word.contains(where: { byteIDs[Int($0)] < 0 }) { return false }
+        if word.count <= Self.shortWord {
+            mergeShort(word, scratch)
+            return true
+        }
+        var long = LongWord(word.map { byteIDs[Int($0)] })
         long.merge(merges)
-        output.append(contentsOf: long.ids.lazy.filter { $0 >= 0 })
+        for id in long.ids where id >= 0 { scratch.output.append(id) }
+        return true
     }
 
-    private func mergeShort(_ word: UnsafeBufferPointer<UInt8>, to output: inout [Int32], _ scratch: Scratch) {
+    private func mergeShort(_ word: UnsafeBufferPointer<UInt8>, _ scratch: Scratch) {
         var count = word.count
         let ids = scratch.ids, pairs = scratch.pairs
-        for i in 0..<count { ids[i] = vocabulary.byteIDs[Int(word[i])] }
+        for i in 0..<count { ids[i] = byteIDs[Int(word[i])] }
         for i in 0..<count - 1 { pairs[i] = merges.merge(ids[i], ids[i + 1]) }
         while count > 1 {
             var best = MergeTable.none, at = 0
@@ -66,11 +90,11 @@ struct BPE: Sendable {
             if at > 0 { pairs[at - 1] = merges.merge(ids[at - 1], ids[at]) }
             if at + 1 < count { pairs[at] = merges.merge(ids[at], ids[at + 1]) }
         }
-        output.append(contentsOf: UnsafeBufferPointer(start: ids, count: count))
+        scratch.output.append(from: ids, count)
     }
 
-    /// A word of a vocabulary that lacks some bytes: ids and, for each, how many bytes of the word's spelling in the byte
-    /// alphabet it covers. A byte without token becomes the unknown token, or is left out where there is none, as in
+    /// A word of a vocabulary that lacks some bytes: ids and, for each, how many bytes of the word's spelling in the
+    /// byte alphabet it covers. A byte without token becomes the unknown token, or is left out where there is none, as in
     /// the reference.
     func partial(_ word: UnsafeBufferPointer<UInt8>) -> (ids: [Int32], widths: [Int]) {
         if let rawIndex, let id = rawIndex.id(of: word, in: vocabulary.raw) { return ([id], [Self.width(word)]) }

@@ -31,16 +31,21 @@ extension TokenizerFiles {
         }
         let kind = try GGUFPreTokenizer(metadata["tokenizer.ggml.pre"]?.string ?? "default", metadata.path)
         let settings = try Self.config(metadata, tokens)
-        let added = types.enumerated().filter { $1 == TokenType.control || $1 == TokenType.userDefined }.map { id, type in
-            AddedToken(tokens[id], id: Int32(id), normalized: false, special: type == TokenType.control).json(withID: true)
+        let added = types.enumerated().filter { $1 == TokenType.control || $1 == TokenType.userDefined }.map {
+            id, type in
+            AddedToken(tokens[id], id: Int32(id), normalized: false, special: type == TokenType.control).json(
+                withID: true)
         }
         var vocabulary = JSONObject()
         for (id, token) in tokens.enumerated() {
-            guard vocabulary[token] == nil else { throw failure("token \(quoted(token)) has two ids; \(id) is one of them") }
+            guard vocabulary[token] == nil else {
+                throw failure("token \(quoted(token)) has two ids; \(id) is one of them")
+            }
             vocabulary[token] = JSONValue(id)
         }
         let root = JSONObject([
-            ("version", JSONValue.string("1.0")), ("truncation", .null), ("padding", .null), ("added_tokens", JSONValue.array(added)),
+            ("version", JSONValue.string("1.0")), ("truncation", .null), ("padding", .null),
+            ("added_tokens", JSONValue.array(added)),
             ("normalizer", kind.normalizer), ("pre_tokenizer", kind.preTokenizer),
             ("post_processor", try Self.template(metadata, tokens, addsBOS: kind.addsBOS)),
             ("decoder", GGUFPreTokenizer.gpt2),
@@ -52,7 +57,8 @@ extension TokenizerFiles {
 
     private static func model(_ vocabulary: JSONObject, _ merges: [String], _ kind: GGUFPreTokenizer) -> JSONValue {
         [
-            "type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil,
+            "type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil,
+            "end_of_word_suffix": nil,
             "fuse_unk": false, "byte_fallback": false, "ignore_merges": .bool(kind.ignoresMerges),
             "vocab": .object(vocabulary), "merges": .array(merges.map { .string($0) }),
         ]
@@ -81,7 +87,9 @@ extension TokenizerFiles {
         if let template = metadata["tokenizer.chat_template"]?.string { config["chat_template"] = .string(template) }
         config["clean_up_tokenization_spaces"] = false
         let architecture = metadata["general.architecture"]?.string ?? ""
-        if let length = metadata["\(architecture).context_length"]?.int { config["model_max_length"] = JSONValue(length) }
+        if let length = metadata["\(architecture).context_length"]?.int {
+            config["model_max_length"] = JSONValue(length)
+        }
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
         return config
     }
@@ -102,7 +110,8 @@ extension TokenizerFiles {
         }
         let pair = pieces + [["Sequence": ["id": "B", "type_id": 1]]]
         return [
-            "type": "TemplateProcessing", "single": .array(pieces), "pair": .array(pair), "special_tokens": .object(special),
+            "type": "TemplateProcessing", "single": .array(pieces), "pair": .array(pair),
+            "special_tokens": .object(special),
         ]
     }
 }
@@ -116,7 +125,9 @@ private struct GGUFPreTokenizer {
     var addsBOS = false
 
     /// Splits by GPT-2's pattern, no space put before the text.
-    static let gpt2: JSONValue = ["type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true]
+    static let gpt2: JSONValue = [
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true,
+    ]
 
     init(_ name: String, _ path: String) throws {
         let gpt2 = Self.gpt2
@@ -135,7 +146,9 @@ private struct GGUFPreTokenizer {
         switch name {
         case "default", "gpt-2", "gpt2", "mpt", "olmo", "jais", "phi-2", "roberta-bpe": preTokenizer = gpt2
         case "smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b":
-            preTokenizer = ["type": "Sequence", "pretokenizers": [["type": "Digits", "individual_digits": true], gpt2]]
+            preTokenizer = [
+                "type": "Sequence", "pretokenizers": [["type": "Digits", "individual_digits": true], gpt2],
+            ]
         case "llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral":
             preTokenizer = split(.llama(digits: 3))
             (ignoresMerges, addsBOS) = (true, true)
@@ -149,8 +162,8 @@ private struct GGUFPreTokenizer {
         case "gpt-4o", "llama4": preTokenizer = split(.cased(digits: 3, contractions: true))
         default:
             throw UserError(
-                "\(path): tokenizer.ggml.pre \(quoted(name)) is not supported; gpt-2, smollm, llama-bpe, qwen2, tekken and "
-                    + "gpt-4o kinds are")
+                "\(path): tokenizer.ggml.pre \(quoted(name)) is not supported; gpt-2, smollm, llama-bpe, qwen2, tekken "
+                    + "and gpt-4o kinds are")
         }
     }
 }

@@ -30,7 +30,9 @@ func blankEdges(of text: String) -> (before: Int, after: Int) {
     func isBlank(_ scalar: Unicode.Scalar) -> Bool {
         scalar.value == 0x120 || CharacterClass.table[Int(scalar.value)] & CharacterClass.space.rawValue != 0
     }
-    return (text.unicodeScalars.prefix(while: isBlank).count, text.unicodeScalars.reversed().prefix(while: isBlank).count)
+    return (
+        text.unicodeScalars.prefix(while: isBlank).count, text.unicodeScalars.reversed().prefix(while: isBlank).count
+    )
 }
 
 extension PostProcessor {

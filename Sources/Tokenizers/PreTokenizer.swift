@@ -24,31 +24,37 @@ struct PreTokenizer: Sendable, Equatable {
     /// The step before which each piece that does not start with a space gets one; nil for none.
     var prefixBefore: Int?
 
-    /// The pieces of one text after steps `from..<to`, one after another.
+    /// More steps than any tokenizer has.
+    static let maxSteps = 15
+
+    /// The pieces of one text after some of the steps, one after another.
     struct Pieces {
         private let text: UTF8Text
-        private let steps: ArraySlice<Step>
-        /// End of the current piece at each level; the first is the end of the text.
-        private var ends: [Int]
-        private(set) var at: Int
+        private let steps: UnsafeBufferPointer<Step>
+        /// End of the current piece after each number of steps; the first is the end of the text.
+        private let ends: UnsafeMutablePointer<Int>
+        private var at: Int
 
-        init(_ text: UTF8Text, _ range: Range<Int>, _ steps: ArraySlice<Step>) {
-            (self.text, self.steps, at) = (text, steps, range.lowerBound)
-            ends = [range.upperBound] + [Int](repeating: range.lowerBound, count: steps.count)
+        /// - Parameter ends: room for one number more than there are steps.
+        init(
+            _ text: UTF8Text, _ range: Range<Int>, _ steps: UnsafeBufferPointer<Step>, _ ends: UnsafeMutablePointer<Int>
+        ) {
+            (self.text, self.steps, self.ends, at) = (text, steps, ends, range.lowerBound)
+            ends[0] = range.upperBound
+            for i in 0..<steps.count { ends[i + 1] = range.lowerBound }
         }
 
-        mutating func next() -> Range<Int>? {
-            guard at < ends[0] else { return nil }
+        @inline(__always) mutating func next() -> Range<Int>? {
             let start = at
-            for (level, step) in steps.enumerated() where ends[level + 1] == start {
-                ends[level + 1] = step.next(text, at: start, end: ends[level])
+            guard start < ends[0] else { return nil }
+            var level = steps.count
+            while level > 0, ends[level] == start { level -= 1 }  // pieces that end here; the text does not
+            while level < steps.count {
+                ends[level + 1] = steps[level].next(text, at: start, end: ends[level])
+                level += 1
             }
-            at = ends[ends.count - 1]
+            at = ends[level]
             return start..<at
         }
-    }
-
-    func pieces(_ text: UTF8Text, _ range: Range<Int>, from: Int = 0, to: Int? = nil) -> Pieces {
-        Pieces(text, range, steps[from..<(to ?? steps.count)])
     }
 }

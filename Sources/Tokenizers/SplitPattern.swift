@@ -7,8 +7,8 @@ import Formats
 enum SplitPattern: Equatable, Sendable {
     /// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
     case gpt2
-    /// GPT-4, Llama 3 and Qwen 2: contractions of either case, an optional sign before letters, at most `digits` numerals,
-    /// line breaks kept together.
+    /// GPT-4, Llama 3 and Qwen 2: contractions of either case, an optional sign before letters, at most `digits`
+    /// numerals, line breaks kept together.
     case llama(digits: Int)
     /// Tekken and o200k: words split where lower case turns upper case; contractions stay with their word in o200k.
     case cased(digits: Int, contractions: Bool)
@@ -25,7 +25,8 @@ enum SplitPattern: Equatable, Sendable {
             return contraction + "|" + sign + #"\p{L}+|"# + numbers(digits) + signs + #"[\r\n]*"# + blanks
         case .cased(let digits, let contractions):
             let end = (contractions ? contraction + "?" : "") + "|"
-            return sign + upper + "*" + lower + "+" + end + sign + upper + "+" + lower + "*" + end + numbers(digits) + signs
+            return sign + upper + "*" + lower + "+" + end + sign + upper + "+" + lower + "*" + end + numbers(digits)
+                + signs
                 + #"[\r\n/]*"# + blanks
         }
     }
@@ -139,7 +140,7 @@ private func signsOrBlanks(_ text: UTF8Text, _ start: Int, _ end: Int, _ kind: U
     return lastBreak > start ? lastBreak : blanks(text, start, blanksEnd, end)
 }
 
-/// `\s+(?!\S)|\s+`: the run, without its last character when something that is no blank follows and more than one is there.
+/// `\s+(?!\S)|\s+`: the run, without its last character when a word follows and more than one is there.
 private func blanks(_ text: UTF8Text, _ start: Int, _ runEnd: Int, _ end: Int) -> Int {
     if runEnd == end { return runEnd }
     let last = text.characterStart(before: runEnd)

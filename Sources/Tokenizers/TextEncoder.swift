@@ -4,7 +4,7 @@
 struct Origin {
     /// Offset of the stretch in the text.
     var base: Int
-    /// Offset in the text, from `base`, of the character that each normalized byte stands for; nil when nothing changed.
+    /// Offset in the text, from `base`, of each normalized byte's character; nil when nothing changed.
     var alignment: [Range<Int32>]?
     /// Offset in the stretch of a word that got a space before it, which counts as part of the word's first character.
     var prefixedWord: Int?
@@ -48,17 +48,19 @@ struct TextEncoder {
     private let text: UnsafeBufferPointer<UInt8>
     private let scratch: Scratch
     private let wantsPlaces: Bool
+    private let bpe: BPE
+    private let steps: UnsafeBufferPointer<PreTokenizer.Step>
     private var counter: ScalarCounter
-    private(set) var ids: [Int32] = []
     private(set) var places: [PlacedToken] = []
 
     init(_ tokenizer: Tokenizer, _ text: UnsafeBufferPointer<UInt8>, _ scratch: Scratch, wantsPlaces: Bool) {
         (self.tokenizer, self.text, self.scratch, self.wantsPlaces) = (tokenizer, text, scratch, wantsPlaces)
+        (bpe, steps) = (tokenizer.parts.bpe, tokenizer.steps)
         counter = ScalarCounter(text)
-        ids.reserveCapacity(text.count / 3)
         if wantsPlaces { places.reserveCapacity(text.count / 3) }
     }
 
+    /// Encodes the text; ids come from `takeIDs`, in place order with `places`.
     mutating func encode() {
         for match in tokenizer.rawAdded.split(text) where !match.range.isEmpty {
             if let token = match.token {
@@ -68,6 +70,8 @@ struct TextEncoder {
             }
         }
     }
+
+    func takeIDs() -> [Int32] { scratch.output.take() }
 
     /// Text without tokens that are matched before normalization.
     private mutating func encodeStretch(_ range: Range<Int>) {
@@ -91,42 +95,40 @@ struct TextEncoder {
     }
 
     private mutating func encodeWords(_ text: UnsafeBufferPointer<UInt8>, _ range: Range<Int>, _ origin: Origin) {
-        let preTokenizer = tokenizer.parts.preTokenizer, utf8 = UTF8Text(text.baseAddress!)
-        guard let prefixBefore = preTokenizer.prefixBefore else {
-            var pieces = preTokenizer.pieces(utf8, range)
+        let utf8 = UTF8Text(text.baseAddress!), ends = scratch.ends
+        guard let prefixBefore = tokenizer.parts.preTokenizer.prefixBefore else {
+            var pieces = PreTokenizer.Pieces(utf8, range, steps, ends)
             while let piece = pieces.next() { addWord(text, piece, origin) }
             return
         }
-        var outer = preTokenizer.pieces(utf8, range, to: prefixBefore)
+        let outerSteps = UnsafeBufferPointer(rebasing: steps[..<prefixBefore])
+        let innerSteps = UnsafeBufferPointer(rebasing: steps[prefixBefore...])
+        let innerEnds = ends + PreTokenizer.maxSteps + 1
+        var outer = PreTokenizer.Pieces(utf8, range, outerSteps, ends)
         while let piece = outer.next() {
             if text[piece.lowerBound] == 0x20 {
-                var inner = preTokenizer.pieces(utf8, piece, from: prefixBefore)
+                var inner = PreTokenizer.Pieces(utf8, piece, innerSteps, innerEnds)
                 while let word = inner.next() { addWord(text, word, origin) }
-            } else {
-                encodePrefixed([0x20] + text[piece], piece.lowerBound, origin, from: prefixBefore)
+                continue
             }
-        }
-    }
-
-    private mutating func encodePrefixed(_ bytes: [UInt8], _ start: Int, _ origin: Origin, from step: Int) {
-        var origin = origin
-        origin.prefixedWord = start
-        bytes.withUnsafeBufferPointer { text in
-            var pieces = tokenizer.parts.preTokenizer.pieces(UTF8Text(text.baseAddress!), 0..<text.count, from: step)
-            while let word = pieces.next() { addWord(text, word, origin) }
+            var origin = origin
+            origin.prefixedWord = piece.lowerBound
+            ([0x20] + text[piece]).withUnsafeBufferPointer { text in
+                var inner = PreTokenizer.Pieces(UTF8Text(text.baseAddress!), 0..<text.count, innerSteps, innerEnds)
+                while let word = inner.next() { addWord(text, word, origin) }
+            }
         }
     }
 
     @inline(__always)
     private mutating func addWord(_ text: UnsafeBufferPointer<UInt8>, _ range: Range<Int>, _ origin: Origin) {
-        let bpe = tokenizer.parts.bpe, word = UnsafeBufferPointer(rebasing: text[range])
-        guard bpe.hasAllBytes else { return addPartial(word, range, origin) }
-        let done = ids.count
-        bpe.append(word, to: &ids, scratch)
+        let word = UnsafeBufferPointer(start: text.baseAddress! + range.lowerBound, count: range.count)
+        let done = scratch.output.count
+        guard bpe.append(word, scratch) else { return addPartial(word, range, origin) }
         guard wantsPlaces else { return }
         var at = range.lowerBound
-        for id in ids[done...] {
-            let end = at + bpe.vocabulary.raw[id]!.count
+        for i in done..<scratch.output.count {
+            let id = scratch.output.start[i], end = at + Int(bpe.lengths[Int(id)])
             place(id, at..<end, origin)
             at = end
         }
@@ -134,8 +136,9 @@ struct TextEncoder {
 
     /// A word of a vocabulary without some bytes: tokens cover stretches of the word's spelling in the byte alphabet.
     private mutating func addPartial(_ word: UnsafeBufferPointer<UInt8>, _ range: Range<Int>, _ origin: Origin) {
-        let (joined, widths) = tokenizer.parts.bpe.partial(word)
-        ids += joined
+        let (joined, widths) = bpe.partial(word)
+        scratch.output.reserve(joined.count)
+        for id in joined { scratch.output.append(id) }
         guard wantsPlaces else { return }
         var byteOfSpelling: [Int] = []
         for (i, byte) in word.enumerated() {
@@ -151,14 +154,15 @@ struct TextEncoder {
     @inline(__always) private mutating func place(_ id: Int32, _ range: Range<Int>, _ origin: Origin) {
         let (first, last) = origin.bytes(range)
         let start = counter.index(ofByteAt: first), end = counter.index(ofByteAt: last) + 1
-        let edges = tokenizer.blankEdges(of: id)
+        let edges = bpe.vocabulary.blankEdges(of: id)
         places.append(PlacedToken(id: id, start: start, end: end, blanksBefore: edges.before, blanksAfter: edges.after))
     }
 
     private mutating func add(
         _ token: AddedToken, _ range: Range<Int>, in text: UnsafeBufferPointer<UInt8>, _ origin: Origin
     ) {
-        ids.append(token.id)
+        scratch.output.reserve(1)
+        scratch.output.append(token.id)
         guard wantsPlaces else { return }
         let (first, last) = origin.bytes(range)
         let start = counter.index(ofByteAt: first), end = counter.index(ofByteAt: last) + 1

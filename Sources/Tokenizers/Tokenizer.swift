@@ -22,6 +22,8 @@ public final class Tokenizer: Sendable {
     /// Bytes that added tokens decode to.
     private let addedBytes: [Int32: [UInt8]]
     private let specialIDs: Set<Int32>
+    /// The pre-tokenizer's steps, where the encoder reads them without reference counting.
+    nonisolated(unsafe) let steps: UnsafeBufferPointer<PreTokenizer.Step>  // written in init, freed in deinit
     private let scratches = Mutex<[Scratch]>([])
 
     init(parts: TokenizerParts, files: TokenizerFiles) {
@@ -44,7 +46,12 @@ public final class Tokenizer: Sendable {
             return bytes
         }
         specialIDs = Set(parts.added.lazy.filter(\.special).map(\.id))
+        let steps = UnsafeMutableBufferPointer<PreTokenizer.Step>.allocate(capacity: parts.preTokenizer.steps.count)
+        _ = steps.initialize(fromContentsOf: parts.preTokenizer.steps)
+        self.steps = UnsafeBufferPointer(steps)
     }
+
+    deinit { steps.deallocate() }
 
     // MARK: Text to ids
 
@@ -52,40 +59,27 @@ public final class Tokenizer: Sendable {
     ///
     /// - Parameter addSpecialTokens: also add what the tokenizer's post-processor puts around a text.
     public func encode(_ text: String, addSpecialTokens: Bool = true) -> [Int32] {
-        var ids = withEncoder(text, wantsPlaces: false) { $0.ids }
+        var ids = withEncoder(text, wantsPlaces: false) { ids, _ in ids }
         for processor in parts.postProcessors { processor.apply(to: &ids, addSpecialTokens: addSpecialTokens) }
         return ids
     }
 
     /// Token ids and offsets of a text, both as the `tokenizers` package reports them.
     public func encoding(of text: String, addSpecialTokens: Bool = true) -> Encoding {
-        var places = withEncoder(text, wantsPlaces: true) { $0.places }
+        var places = withEncoder(text, wantsPlaces: true) { $1 }
         for processor in parts.postProcessors { processor.apply(to: &places, addSpecialTokens: addSpecialTokens) }
         return Encoding(ids: places.map(\.id), offsets: places.map { $0.start..<$0.end })
     }
 
-    private func withEncoder<R>(_ text: String, wantsPlaces: Bool, _ result: (TextEncoder) -> R) -> R {
+    private func withEncoder<R>(_ text: String, wantsPlaces: Bool, _ result: ([Int32], [PlacedToken]) -> R) -> R {
         let scratch = scratches.withLock { $0.popLast() } ?? Scratch()
         defer { scratches.withLock { $0.append(scratch) } }
         var text = text
         return text.withUTF8 { utf8 in
             var encoder = TextEncoder(self, utf8, scratch, wantsPlaces: wantsPlaces)
             encoder.encode()
-            return result(encoder)
+            return result(encoder.takeIDs(), encoder.places)
         }
-    }
-
-    /// Blanks at the edges of a model token's text.
-    @inline(__always) func blankEdges(of id: Int32) -> (before: Int, after: Int) {
-        let vocabulary = parts.bpe.vocabulary
-        guard let range = vocabulary.raw[id], !range.isEmpty else { return (0, 0) }
-        let bytes = vocabulary.raw.bytes
-        if bytes[range.lowerBound] > 0x20, bytes[range.lowerBound] < 0x80, bytes[range.upperBound - 1] > 0x20,
-            bytes[range.upperBound - 1] < 0x80
-        {
-            return (0, 0)
-        }
-        return vocabulary.blankEdges(of: id)
     }
 
     // MARK: Ids to text

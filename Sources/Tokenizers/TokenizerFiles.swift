@@ -12,13 +12,14 @@ struct TokenizerFiles: Sendable {
     /// Files as they were read, by name; written again byte for byte until something is added.
     var originals: [(name: String, bytes: [UInt8])] = []
 
-    /// The files of `path`: a folder, or a `tokenizer.json` (then the files beside it are read too, if its name is that).
+    /// The files of `path`: a folder, or a tokenizer file; the files beside one named `tokenizer.json` are read too.
     init(path: String) throws {
         var folder: String? = path, jsonPath = path
         if folderExists(path) {
             jsonPath = joinPath(path, "tokenizer.json")
             guard fileExists(jsonPath) else {
-                throw UserError("\(path): no tokenizer.json in this folder; give a model folder that has one, or a .gguf")
+                throw UserError(
+                    "\(path): no tokenizer.json in this folder; give a model folder that has one, or a .gguf")
             }
         } else {
             guard fileExists(path) else { throw UserError("\(path): no such file or folder") }
@@ -96,7 +97,8 @@ struct TokenizerFiles: Sendable {
         var known = Set(numbering.tokens.map { ExactString($0.content) })
         let lists = ["additional_special_tokens", "extra_special_tokens"].compactMap { entry($0)?.array }
         for value in Self.specialKeys.compactMap({ entry($0) }) + lists.joined() {
-            guard let content = value.string ?? value["content"]?.string, known.insert(ExactString(content)).inserted else {
+            guard let content = value.string ?? value["content"]?.string, known.insert(ExactString(content)).inserted
+            else {
                 continue
             }
             try numbering.add(content) { Self.token(content, value, id: $0, special: true) }
@@ -117,7 +119,8 @@ struct TokenizerFiles: Sendable {
         guard let listed = config["added_tokens_decoder"]?.object else { return }
         let entries = try listed.map { key, value in
             guard let id = Int(key), let content = value["content"]?.string else {
-                throw UserError("\(file): added_tokens_decoder: entry \(quoted(key)) needs a number as key and a \"content\"")
+                throw UserError(
+                    "\(file): added_tokens_decoder: entry \(quoted(key)) needs a number as key and a \"content\"")
             }
             return (id, content, value)
         }

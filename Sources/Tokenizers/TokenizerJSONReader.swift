@@ -18,7 +18,8 @@ struct TokenizerJSONReader {
     private func failure(_ message: String) -> UserError { UserError("\(file): \(message)") }
 
     private func unsupported(_ part: String, _ what: String) -> UserError {
-        failure("\(part) \(what) is not supported; byte-level BPE tokenizers are (GPT-2, Llama 3, Qwen 2, SmolLM kinds)")
+        failure(
+            "\(part) \(what) is not supported; byte-level BPE tokenizers are (GPT-2, Llama 3, Qwen 2, SmolLM kinds)")
     }
 
     func parts() throws -> TokenizerParts {
@@ -42,7 +43,9 @@ struct TokenizerJSONReader {
             throw unsupported("model", "BPE with dropout \(dropout.serialized())")
         }
         for key in ["continuing_subword_prefix", "end_of_word_suffix"] {
-            if let value = model[key]?.string, !value.isEmpty { throw unsupported("model", "BPE with \(key) \(quoted(value))") }
+            if let value = model[key]?.string, !value.isEmpty {
+                throw unsupported("model", "BPE with \(key) \(quoted(value))")
+            }
         }
         guard let entries = model["vocab"]?.object else { throw failure("model.vocab is missing or no object") }
         let tokens = try entries.map { text, id in
@@ -59,7 +62,9 @@ struct TokenizerJSONReader {
             vocabulary: vocabulary, merges: try merges(model, vocabulary),
             ignoreMerges: model["ignore_merges"]?.bool ?? false, unknownID: unknownID,
             fuseUnknown: model["fuse_unk"]?.bool ?? false)
-        if model["byte_fallback"]?.bool == true, !bpe.hasAllBytes { throw unsupported("model", "BPE with byte_fallback") }
+        if model["byte_fallback"]?.bool == true, !bpe.hasAllBytes {
+            throw unsupported("model", "BPE with byte_fallback")
+        }
         return bpe
     }
 
@@ -90,7 +95,9 @@ struct TokenizerJSONReader {
                 throw failure("added_tokens[\(i)] needs a string \"content\" and a whole number \"id\"")
             }
             let flags = try ["single_word", "lstrip", "rstrip", "normalized", "special"].map { key in
-                guard let flag = entry[key]?.bool else { throw failure("added_tokens[\(i)].\(key) must be true or false") }
+                guard let flag = entry[key]?.bool else {
+                    throw failure("added_tokens[\(i)].\(key) must be true or false")
+                }
                 return flag
             }
             try numbering.add(content, expecting: id) {
@@ -124,6 +131,9 @@ struct TokenizerJSONReader {
                 if part["use_regex"]?.bool ?? true { result.steps.append(.split(.gpt2)) }
             default: throw unsupported("pre_tokenizer", typeName(part))
             }
+        }
+        if result.steps.count > PreTokenizer.maxSteps {
+            throw unsupported("pre_tokenizer", "of \(result.steps.count) steps")
         }
         guard isByteLevel else { throw unsupported("a pre_tokenizer", "without ByteLevel") }
         return result
@@ -176,7 +186,8 @@ struct TokenizerJSONReader {
                 throw failure("post_processor.single has a piece that is neither Sequence nor SpecialToken")
             }
             let special = part["special_tokens"]?[name]
-            guard let ids = special?["ids"]?.array, let tokens = special?["tokens"]?.array, ids.count == tokens.count else {
+            guard let ids = special?["ids"]?.array, let tokens = special?["tokens"]?.array, ids.count == tokens.count
+            else {
                 throw failure("post_processor.special_tokens lacks \(quoted(name)), which the template uses")
             }
             return .special(
@@ -267,7 +278,8 @@ struct AddedTokenNumbering {
     mutating func add(_ content: String, expecting id: Int? = nil, _ make: (Int32) -> AddedToken) throws {
         if content.isEmpty { return }
         guard content.utf8.count <= AddedTokenMatcher.maxBytes else {
-            throw UserError("\(file): added token \(quoted(content)) is longer than \(AddedTokenMatcher.maxBytes) bytes")
+            throw UserError(
+                "\(file): added token \(quoted(content)) is longer than \(AddedTokenMatcher.maxBytes) bytes")
         }
         let position = positions[ExactString(content)]
         let given = position.map { Int(tokens[$0].id) } ?? vocabulary.id(of: content).map { Int($0) } ?? next

@@ -19,7 +19,8 @@ extension Tokenizer {
         tokenizerJSON: JSONValue, config: JSONValue? = nil, specialTokensMap: JSONValue? = nil
     ) throws {
         let files = TokenizerFiles(
-            tokenizerJSON: tokenizerJSON, config: config?.object ?? JSONObject(), specialTokensMap: specialTokensMap?.object)
+            tokenizerJSON: tokenizerJSON, config: config?.object ?? JSONObject(),
+            specialTokensMap: specialTokensMap?.object)
         try self.init(files, file: "tokenizer.json")
     }
 

@@ -130,6 +130,8 @@ struct Vocabulary: Sendable {
     let raw: ByteStrings
     /// Whether the token with this id is spelled in the byte alphabet; only such tokens come out of the model.
     private let isSpelled: [Bool]
+    /// Whether a blank may be at the edge of the token, so that most need no look at their text.
+    fileprivate let hasBlankEdge: [Bool]
     private let index: ByteStringIndex
     /// Number of tokens, which the next added token's id follows.
     let count: Int
@@ -160,6 +162,11 @@ struct Vocabulary: Sendable {
             }
         }
         (self.texts, self.raw, self.isSpelled) = (texts, raw, isSpelled)
+        hasBlankEdge = (0..<Int32(raw.count)).map { id in
+            guard let range = raw[id], !range.isEmpty else { return false }
+            let edges = [raw.bytes[range.lowerBound], raw.bytes[range.upperBound - 1]]
+            return edges.contains { $0 <= 0x20 || $0 >= 0x80 } && (!isSpelled[Int(id)] || edges.contains(0x20))
+        }
         self.count = count
         index = ByteStringIndex(texts)
         if let repeated = index.repeated { throw UserError("\(file): id \(repeated) has the text of another id") }
@@ -188,7 +195,11 @@ func quoted(_ text: String) -> String { JSONValue.string(String(text.unicodeScal
 
 extension Vocabulary {
     /// Blanks at the edges of a token's text as `trim_offsets` counts them.
-    func blankEdges(of id: Int32) -> (before: Int, after: Int) {
+    @inline(__always) func blankEdges(of id: Int32) -> (before: Int, after: Int) {
+        hasBlankEdge[Int(id)] ? countedBlankEdges(of: id) : (0, 0)
+    }
+
+    private func countedBlankEdges(of id: Int32) -> (before: Int, after: Int) {
         text(of: id).map { Tokenizers.blankEdges(of: $0) } ?? (0, 0)
     }
 }

@@ -6,13 +6,57 @@ final class Scratch: @unchecked Sendable {  // the pool hands each to one caller
     /// Room for one short word.
     let ids = UnsafeMutablePointer<Int32>.allocate(capacity: 64)
     let pairs = UnsafeMutablePointer<UInt64>.allocate(capacity: 64)
-    /// A word with the space put before it.
-    var prefixed: [UInt8] = []
+    /// Ends of pieces before and after a space was put before them.
+    let ends = UnsafeMutablePointer<Int>.allocate(capacity: 2 * (PreTokenizer.maxSteps + 1))
+    var output = IDBuffer()
 
     deinit {
         ids.deallocate()
         pairs.deallocate()
+        ends.deallocate()
+        output.deallocate()
     }
+}
+
+/// A growing list of ids without the checks of an array; owned by `Scratch`.
+struct IDBuffer {
+    private(set) var start = UnsafeMutablePointer<Int32>.allocate(capacity: 1024)
+    private(set) var count = 0
+    private var capacity = 1024
+
+    /// Makes room for `more` ids.
+    @inline(__always) mutating func reserve(_ more: Int) {
+        if count + more > capacity { grow(to: max(count + more, capacity * 2)) }
+    }
+
+    private mutating func grow(to newCapacity: Int) {
+        let new = UnsafeMutablePointer<Int32>.allocate(capacity: newCapacity)
+        new.update(from: start, count: count)
+        start.deallocate()
+        (start, capacity) = (new, newCapacity)
+    }
+
+    /// Appends where `reserve` made room.
+    @inline(__always) mutating func append(_ id: Int32) {
+        start[count] = id
+        count += 1
+    }
+
+    mutating func append(from ids: UnsafePointer<Int32>, _ number: Int) {
+        (start + count).update(from: ids, count: number)
+        count += number
+    }
+
+    /// The ids, and an empty buffer of modest size again.
+    mutating func take() -> [Int32] {
+        defer {
+            count = 0
+            if capacity > 1 << 18 { grow(to: 1024) }
+        }
+        return Array(UnsafeBufferPointer(start: start, count: count))
+    }
+
+    func deallocate() { start.deallocate() }
 }
 
 /// 2^15 words of at most 31 bytes and 7 tokens: 2 MB, whatever the text.
@@ -55,7 +99,7 @@ final class WordCache: @unchecked Sendable {  // part of one Scratch
     deinit { slots.deallocate() }
 
     /// Appends the ids of a word that is there.
-    @inline(__always) func append(_ key: Key, to output: inout [Int32]) -> Bool {
+    @inline(__always) func append(_ key: Key, to output: inout IDBuffer) -> Bool {
         let slot = slots + key.slot
         guard slot.pointee.key == key.words else { return false }
         withUnsafeBytes(of: &slot.pointee.ids) { ids in
@@ -65,7 +109,7 @@ final class WordCache: @unchecked Sendable {  // part of one Scratch
         return true
     }
 
-    func insert(_ key: Key, _ ids: ArraySlice<Int32>) {
+    func insert(_ key: Key, _ ids: UnsafeBufferPointer<Int32>) {
         guard ids.count <= Self.maxTokens else { return }
         let slot = slots + key.slot
         slot.pointee.key = key.words

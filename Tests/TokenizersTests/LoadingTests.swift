@@ -1,0 +1,207 @@
+// Settings files, saving, adding tokens, GGUF metadata, and input that must be refused.
+import Diagnostics
+import Formats
+import Testing
+import Tokenizers
+
+/// The tokenizer of a golden file with one part replaced.
+func changed(_ kind: String, _ path: [String], to value: JSONValue?) throws -> JSONValue {
+    func replace(_ json: JSONValue, _ path: ArraySlice<String>) -> JSONValue {
+        guard let key = path.first, var object = json.object else { return value ?? .null }
+        object[key] = path.count == 1 ? value : replace(object[key] ?? .object(JSONObject()), path.dropFirst())
+        return .object(object)
+    }
+    return replace(try golden(kind)["tokenizer"]!, path[...])
+}
+
+extension Tokenizer {
+    /// Whether an id is among the added tokens beyond `<s>` and `</s>`.
+    func isAdded(_ id: Int32) -> Bool { id > 1 && addedTokens.contains { $0.id == id } }
+}
+
+@Suite struct LoadingTests {
+    static let refused: [(path: [String], value: JSONValue?, reason: String)] = [
+        (["model"], nil, "has no \"model\""),
+        (["model", "type"], "Unigram", "model Unigram is not supported"),
+        (["model", "type"], "WordPiece", "model WordPiece is not supported"),
+        (["model", "dropout"], 0.1, "dropout 0.1"),
+        (["model", "end_of_word_suffix"], "</w>", "end_of_word_suffix"),
+        (["model", "continuing_subword_prefix"], "##", "continuing_subword_prefix"),
+        (["model", "unk_token"], "<none>", "model.unk_token \"<none>\" is not in the vocabulary"),
+        (["model", "vocab"], [], "model.vocab is missing or no object"),
+        (["model", "vocab"], ["a": 0, "b": 0], "id 0 is given to two tokens"),
+        (["model", "vocab"], ["a": -1], "token \"a\" has id -1"),
+        (["model", "vocab"], ["a": 4_000_000_000], "token \"a\" has id 4000000000"),
+        (["model", "vocab"], ["a": 1.5], "the id of \"a\" is no whole number"),
+        (["model", "vocab"], ["a": 99_999_999], "ids from 0 to"),
+        (["model", "merges"], ["a \u{0}zz"], "is not in the vocabulary"),
+        (["model", "merges"], ["a b c"], "merges[0] is not two tokens"),
+        (["model", "merges"], ["ab"], "merges[0] is not two tokens"),
+        (["model", "merges"], [["a"]], "merges[0] is neither"),
+        (["model", "merges"], nil, "model.merges is missing"),
+        (["normalizer"], ["type": "Lowercase"], "normalizer \"Lowercase\" is not supported"),
+        (["pre_tokenizer"], nil, "without ByteLevel"),
+        (["pre_tokenizer"], ["type": "Metaspace"], "pre_tokenizer \"Metaspace\" is not supported"),
+        (
+            ["pre_tokenizer"],
+            ["type": "Split", "pattern": ["Regex": "(a+)+$"], "behavior": "Isolated", "invert": false],
+            "Split on the pattern \"(a+)+$\""
+        ),
+        (["pre_tokenizer"], ["type": "Split", "pattern": ["String": " "]], "Split on {\"String\":\" \"}"),
+        (["decoder"], ["type": "WordPiece"], "decoder \"WordPiece\" is not supported"),
+        (["post_processor"], ["type": "BertProcessing"], "post_processor \"BertProcessing\" is not supported"),
+        (
+            ["post_processor"],
+            [
+                "type": "TemplateProcessing", "single": [["SpecialToken": ["id": "<x>", "type_id": 0]]],
+                "special_tokens": [:],
+            ],
+            "lacks \"<x>\""
+        ),
+        (["version"], "2.0", "version \"2.0\""),
+        (["added_tokens"], [["id": 3]], "added_tokens[0] needs"),
+        (["added_tokens"], [["id": 3, "content": "new"]], "added_tokens[0].single_word"),
+        (
+            ["added_tokens"],
+            [
+                [
+                    "id": 999, "content": "new", "single_word": false, "lstrip": false, "rstrip": false,
+                    "normalized": false, "special": true,
+                ]
+            ], "added token \"new\" has id 999 in the file but loads as 300"
+        ),
+    ]
+
+    @Test(arguments: refused.indices)
+    func refuses(_ index: Int) throws {
+        let (path, value, reason) = Self.refused[index]
+        let json = try changed("gpt2", path, to: value)
+        #expect {
+            try Tokenizer(tokenizerJSON: json)
+        } throws: { error in
+            guard let error = error as? UserError else { return false }
+            return error.message.contains(reason) && !error.message.contains("\n") && error.exitStatus == .badData
+        }
+    }
+
+    @Test func settingsReplaceThePostProcessor() throws {
+        let json = try golden("gpt2")["tokenizer"]!
+        let config: JSONValue = [
+            "bos_token": "<s>", "eos_token": ["content": "</s>", "__type": "AddedToken"], "pad_token": "<pad>",
+            "add_bos_token": true, "add_eos_token": true, "clean_up_tokenization_spaces": true,
+            "chat_template": [["name": "tool_use", "template": "no"], ["name": "default", "template": "yes"]],
+        ]
+        let tokenizer = try Tokenizer(tokenizerJSON: json, config: config)
+        let bare = try Tokenizer(tokenizerJSON: json)
+        #expect(tokenizer.encode("a !") == [0] + bare.encode("a !") + [1])
+        #expect(tokenizer.encode("a !", addSpecialTokens: false) == bare.encode("a !"))
+        #expect(tokenizer.decode(bare.encode("a ! it 's")) == "a ! it 's")  // clean-up spares BPE
+        #expect(tokenizer.bosToken?.id == 0 && tokenizer.eosToken?.text == "</s>" && tokenizer.unkToken == nil)
+        #expect(tokenizer.padToken?.id == 300 && tokenizer.isSpecial(300) && tokenizer.vocabularySize == 301)
+        #expect(tokenizer.encode("<pad>", addSpecialTokens: false) == [300])
+        #expect(tokenizer.chatTemplate == "yes")
+    }
+
+    @Test func addsTokens() throws {
+        let base = try Tokenizer(tokenizerJSON: golden("llama3")["tokenizer"]!)
+        let tokenizer = try base.adding(tokens: ["<|tool|>", "fox", "<|tool|>", "<s>"], special: true)
+        #expect(tokenizer.id(of: "<|tool|>") == 300 && tokenizer.vocabularySize == base.vocabularySize + 2)
+        #expect(tokenizer.encode("<|tool|>fox", addSpecialTokens: false) == [300, 301])
+        #expect(tokenizer.decode([300, 301], skipSpecialTokens: true) == "")
+        let again = try Tokenizer(tokenizerJSON: tokenizer.tokenizerJSON)
+        #expect(again.addedTokens == tokenizer.addedTokens && again.fingerprintBytes == tokenizer.fingerprintBytes)
+        #expect(base.fingerprintBytes != tokenizer.fingerprintBytes)
+        let plain = try base.adding(tokens: ["zebra"], special: false)
+        #expect(plain.decode([300], skipSpecialTokens: true) == "zebra" && plain.token(of: 300) == "zebra")
+    }
+
+    @Test func savesWhatItRead() throws {
+        let folder = "/tmp/needletail-tokenizer-test-\(UInt64.random(in: 0 ... .max))"
+        defer { try? removeTree(folder) }  // a leftover in /tmp harms nobody
+        let json = try golden("qwen2")["tokenizer"]!.serialized(.python)
+        try createDirectories(folder)
+        try writeFileAtomically(json, to: folder + "/tokenizer.json")
+        try writeFileAtomically(#"{"eos_token":"</s>",  "x": 1.50}"#, to: folder + "/tokenizer_config.json")
+        try writeFileAtomically("{{ x }}\n", to: folder + "/chat_template.jinja")
+        let tokenizer = try Tokenizer(modelPath: folder)
+        #expect(tokenizer.chatTemplate == "{{ x }}\n" && tokenizer.eosToken?.id == 1)
+        try tokenizer.save(to: folder + "/copy")
+        for name in try listFolder(folder + "/copy") {
+            #expect(try readFile(folder + "/copy/" + name) == readFile(folder + "/" + name), "\(name)")
+        }
+        #expect(try listFolder(folder + "/copy").count == 3)
+        try tokenizer.adding(tokens: ["<new>"], special: true).save(to: folder + "/more")
+        #expect(
+            try Tokenizer(modelPath: folder + "/more/tokenizer.json").id(of: "<new>") == tokenizer.id(of: "<mask>")! + 1
+        )
+        try writeFileAtomically(String(repeating: "[", count: 100), to: folder + "/tokenizer.json")
+        #expect(throws: UserError.self) { try Tokenizer(modelPath: folder) }
+        #expect(throws: UserError.self) { try Tokenizer(modelPath: folder + "/none") }
+        #expect(throws: UserError.self) { try Tokenizer(modelPath: folder + "/copy/chat_template.jinja") }
+    }
+
+    @Test(arguments: [("smollm", "smollm"), ("gpt-2", "gpt2"), ("llama-bpe", "llama3"), ("qwen2", "qwen2")])
+    func readsGGUF(_ name: String, _ kind: String) throws {
+        let reference = try Tokenizer(tokenizerJSON: golden(kind)["tokenizer"]!)
+        let model = try golden(kind)["tokenizer"]!["model"]!
+        let tokens = (0..<Int32(300)).map { reference.token(of: $0)! }
+        let merges = model["merges"]!.array!.map { $0.string ?? $0.array!.map { $0.string! }.joined(separator: " ") }
+        let metadata = GGUFMetadata(
+            path: "x.gguf",
+            [
+                ("tokenizer.ggml.model", .string("gpt2")), ("tokenizer.ggml.pre", .string(name)),
+                ("tokenizer.ggml.tokens", .stringArray(tokens)), ("tokenizer.ggml.merges", .stringArray(merges)),
+                ("tokenizer.ggml.token_type", .integers(tokens.indices.map { $0 < 2 ? 3 : 1 })),
+                ("tokenizer.ggml.bos_token_id", .integer(0)), ("tokenizer.chat_template", .string("t")),
+            ])
+        let tokenizer = try Tokenizer(gguf: metadata)
+        for example in try golden(kind)["cases"]!.array! {
+            guard let text = example["text"]?.string else { continue }
+            // Texts with the tokens that were added to the golden tokenizer.
+            if kind == "qwen2", reference.encode(text).contains(where: { reference.isAdded($0) }) { continue }
+            #expect(tokenizer.encode(text) == reference.encode(text), "\(text.debugDescription)")
+        }
+        #expect(tokenizer.bosToken?.text == "<s>" && tokenizer.chatTemplate == "t" && tokenizer.isSpecial(1))
+    }
+
+    @Test func refusesOtherGGUFTokenizers() {
+        for pairs: [(String, GGUFValue)] in [
+            [], [("tokenizer.ggml.model", .string("llama"))],
+            [("tokenizer.ggml.model", .string("gpt2")), ("tokenizer.ggml.tokens", .stringArray([]))],
+            [
+                ("tokenizer.ggml.model", .string("gpt2")), ("tokenizer.ggml.tokens", .stringArray(["a"])),
+                ("tokenizer.ggml.merges", .stringArray([])), ("tokenizer.ggml.pre", .string("unheard-of")),
+            ],
+            [
+                ("tokenizer.ggml.model", .string("gpt2")), ("tokenizer.ggml.tokens", .stringArray(["a"])),
+                ("tokenizer.ggml.merges", .stringArray([])), ("tokenizer.ggml.bos_token_id", .integer(7)),
+            ],
+        ] {
+            #expect(throws: UserError.self) { try Tokenizer(gguf: GGUFMetadata(path: "x.gguf", pairs)) }
+        }
+    }
+
+    @Test func isSafeFromSeveralThreads() async throws {
+        let tokenizer = try Tokenizer(tokenizerJSON: golden("llama3")["tokenizer"]!)
+        let texts = try golden("llama3")["cases"]!.array!.compactMap { $0["text"]?.string }
+        let expected = texts.map { tokenizer.encode($0) }
+        await withTaskGroup(of: Bool.self) { group in
+            for _ in 0..<8 {
+                group.addTask { (0..<20).allSatisfy { _ in texts.map { tokenizer.encode($0) } == expected } }
+            }
+            for await isEqual in group { #expect(isEqual) }
+        }
+    }
+
+    @Test(arguments: ["gpt2", "llama3", "tekken", "qwen2"])
+    func takesLongRunsInItsStride(_ kind: String) throws {
+        let tokenizer = try Tokenizer(tokenizerJSON: golden(kind)["tokenizer"]!)
+        for piece in ["a", " ", "\n", "1", "^", "Aa", "\u{301}", "e\u{301}", "中", "\u{2}"] {
+            let text = String(repeating: piece, count: 20_000)
+            #expect(
+                ExactString(tokenizer.decode(tokenizer.encode(text), skipSpecialTokens: true))
+                    == ExactString(
+                        kind == "qwen2" && piece == "e\u{301}" ? String(repeating: "é", count: 20_000) : text))
+        }
+    }
+}
