@@ -154,7 +154,7 @@ struct Judgement {
         let tokenizer = try Tokenizer(modelPath: reference.tokenizerFolder)
         let loaded = try LoadedModel(reference, dtype: .float32)
         let encoder = try ExampleEncoder(tokenizer, options: .init(masking: .lastAssistant, maxLength: 512))
-        choices = try chooseLabels(loaded.model, Array(data.heldOut), labels: SarcasmDemo.labels, encoder, maxTokens: 1024)
+        choices = try chooseLabels(loaded.model, data.heldOut, labels: SarcasmDemo.labels, encoder, maxTokens: 1024)
         loss = try Self.loss(loaded, encoder, data)
         let headlines = data.sampleHeadlines
         let texts = try chatAnswers(loaded, tokenizer, prompts: headlines.map(SarcasmDemo.prompt), .init(maxNewTokens: 16))
@@ -182,7 +182,7 @@ struct Judgement {
 /// The headlines as chat rows: exact duplicates removed, then split.
 struct DemoRows {
     let trainingPath: String, heldOutPath: String
-    let heldOut: Rows
+    let heldOut: [DataRow]
 
     /// Writes `train.jsonl` and `held-out.jsonl` into `folder`, where they show what rows look like.
     init(_ path: String, folder: String) throws {
@@ -197,7 +197,8 @@ struct DemoRows {
         for (indexes, path) in [(split.training, trainingPath), (split.heldOut, heldOutPath)] {
             try writeFileAtomically(try indexes.map { try Self.chatLine(rows[$0]) }.joined(), to: path)
         }
-        heldOut = try Rows(DataSource([heldOutPath], name: "held-out", kind: .chat))
+        let judged = try Rows(DataSource([heldOutPath], name: "held-out", kind: .chat))
+        heldOut = try judged.indices.map { try judged[$0] }
     }
 
     private static func chatLine(_ row: DataRow) throws -> String {

@@ -10,7 +10,7 @@ import RunLog
 
 func evaluate(_ command: EvalCommand) throws {
     let rows = try Rows(DataSource([command.data], name: "data"))
-    let used = rows.prefix(command.limit ?? rows.count)
+    let used = try rows.indices.prefix(command.limit ?? rows.count).map { try rows[$0] }
     let model = try OpenModel(command.model)
     let encoder = try ExampleEncoder(
         model.tokenizer, options: .init(masking: command.choice.isEmpty ? .assistant : .lastAssistant, maxLength: model.loaded.contextLength, truncation: .drop))
@@ -24,7 +24,7 @@ func evaluate(_ command: EvalCommand) throws {
         ("perplexity", .init(exp(loss))),
     ])
     if !command.choice.isEmpty {
-        let choices = try chooseLabels(model.loaded.model, Array(used), labels: command.choice, encoder, maxTokens: maxTokens)
+        let choices = try chooseLabels(model.loaded.model, used, labels: command.choice, encoder, maxTokens: maxTokens)
         result["accuracy"] = .init(choices.accuracy)
         result["correct"] = .init(choices.correct)
     }
