@@ -1,6 +1,6 @@
 """Live comparison of `needletail tokenizer` with the `tokenizers` package (dev-only; oracle environment).
 
-    python verify/tokenizers.py --needletail .build/release/needletail --smollm2 FILE.gguf --gpt2 FOLDER [--texts FILE ...]
+    python verify/tokenization.py --needletail .build/release/needletail --smollm2 FILE.gguf --gpt2 FOLDER [--texts FILE ...]
 
 FOLDER holds encoder.json and vocab.bpe of GPT-2. Texts are plain UTF-8 files (5 MB or more together); generated
 mixed-script text and fuzzed strings come on top. Ids, offsets and decoded texts must be equal everywhere: prints each
@@ -19,8 +19,7 @@ import time
 import unicodedata
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-sys.path = [p for p in sys.path if pathlib.Path(p or ".").resolve() != pathlib.Path(__file__).resolve().parent]
-import tokenizers  # noqa: E402  (this file has the package's name, so its folder must leave the path first)
+import tokenizers  # noqa: E402  (reads the variable above when imported)
 
 BLOCKS = [(0x20, 0x7F), (0x20, 0x7F), (0xA0, 0x250), (0x300, 0x370), (0x370, 0x530), (0x590, 0x700), (0x900, 0xA00),
           (0xE00, 0xE80), (0x1100, 0x1200), (0x1E00, 0x2000), (0x2000, 0x2070), (0x2150, 0x2190), (0x2460, 0x2500),
