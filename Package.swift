@@ -48,8 +48,8 @@ let targets: [Target] = [
     library("Datasets", ["Tokenizers", "ChatTemplates", "Formats", "Diagnostics", crypto]),
     library("RunConfig", ["Diagnostics", "Yams"]),
     library("RunLog", ["Formats", "Diagnostics", crypto]),
-    library("RecipeData", ["RunConfig", "Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics"]),
     library("ModelFiles", ["RunLog", "Formats", "Tokenizers", "Diagnostics", crypto]),
+    library("RecipeData", ["RunConfig", "ModelFiles", "Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics"]),
     library(
         "CommandLineInterface",
         [

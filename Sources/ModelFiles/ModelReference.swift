@@ -55,7 +55,7 @@ public struct ModelReference: Sendable, Equatable {
     }
 
     /// Leads from a run folder to its best checkpoint; other paths stay.
-    private static func weightsPath(_ path: String) throws -> String {
+    static func weightsPath(_ path: String) throws -> String {
         if fileExists(path) { return path }
         guard folderExists(path) else {
             throw UserError("\(path): no such file or folder; a model is a Hugging Face folder, an adapter folder, a run folder or a .gguf file")
@@ -72,7 +72,7 @@ public struct ModelReference: Sendable, Equatable {
     }
 
     /// The base of an adapter: `override`, else `base_model_name_or_path` as given, else relative to the adapter.
-    private static func basePath(ofAdapter path: String, override: String?) throws -> String {
+    static func basePath(ofAdapter path: String, override: String?) throws -> String {
         if let override { return override }
         let file = joinPath(path, adapterConfigName)
         guard let name = try readJSONFile(file)["base_model_name_or_path"]?.string, !name.isEmpty else {
@@ -84,7 +84,7 @@ public struct ModelReference: Sendable, Equatable {
         throw UserError("\(file): its base model \(name) is not here; give the base with --base MODEL")
     }
 
-    private static func notAModel(_ path: String) -> UserError {
+    static func notAModel(_ path: String) -> UserError {
         if hasPickleExtension(path) {
             return UserError("\(path): pickle files are never read; convert the weights to safetensors where they were made")
         }

@@ -59,8 +59,8 @@ public struct SFTData: Sendable {
         if let source = ChatTemplate.builtIn[name] { return source }
         if fileExists(name) { return try readTextFile(name) }
         let names = ChatTemplate.builtIn.keys.sorted()
-        let hint = nearestName(to: name, among: names).map { "did you mean \($0)?" } ?? "built in are \(names.joined(separator: ", "))"
-        throw UserError("data.template: neither a file nor a built-in template is named \(name); \(hint)", .usage)
+        let hint = nearestName(to: name, among: names).map { "did you mean \($0)?" } ?? "those are \(names.joined(separator: ", "))"
+        throw UserError("template \(name): neither a file nor one that comes with the program; \(hint)", .usage)
     }
 
     /// Reasons that lie in what becomes of a row, not in how it was written: such rows are left out, never an error.

@@ -25,8 +25,7 @@ struct SFTInputs {
         if reference.adapterFolder != nil, config.adapter.method == .full {
             throw UserError("model.path: \(config.model.path) is an adapter; merge it first (needletail merge-adapter) or train with adapter.method: lora", .usage)
         }
-        let own = try Tokenizer(modelPath: reference.tokenizerFolder)
-        tokenizer = config.data.addTokens.isEmpty ? own : try own.adding(tokens: config.data.addTokens, special: false)
+        tokenizer = try config.data.tokenizer(at: reference.tokenizerFolder)
         data = try SFTData(config.data, tokenizer)
         sampler = try config.sampler(data.training)
         steps = config.totalSteps(sampler)

@@ -1,10 +1,16 @@
 // How much memory the process has taken.
-internal import Formats
+internal import Glibc
 
-/// The largest resident size of the process so far in bytes, libraries included (`VmHWM`); 0 where the system does not
-/// tell.
+/// The largest resident size of the process so far in bytes, libraries and mapped files included (`VmHWM`); 0 where the
+/// system does not tell.
 public func peakMemoryBytes() -> Int {
-    guard fileExists("/proc/self/status"), let status = try? readTextFile("/proc/self/status") else { return 0 }
-    let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") }
-    return line?.split(separator: " ").compactMap { Int($0) }.first.map { $0 * 1024 } ?? 0
+    // Read line by line: files of /proc have no size to read them by.
+    guard let file = fopen("/proc/self/status", "r") else { return 0 }
+    defer { fclose(file) }
+    var line = [CChar](repeating: 0, count: 512)
+    while fgets(&line, Int32(line.count), file) != nil {
+        let words = line.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }.split(whereSeparator: \.isWhitespace)
+        if words.first == "VmHWM:", words.count > 1, let kilobytes = Int(words[1]) { return kilobytes * 1024 }
+    }
+    return 0
 }

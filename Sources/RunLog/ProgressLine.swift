@@ -1,4 +1,4 @@
-// The line of a training step: one that is refreshed on a terminal, plain lines elsewhere.
+// The line of a training step: one that is refreshed on a terminal, a plain line now and then elsewhere.
 
 internal import Glibc
 internal import Synchronization
@@ -40,13 +40,22 @@ public struct StepFigures: Sendable {
 /// Writes step lines to standard error.
 public enum ProgressLine {
     private static let isOpen = Atomic<Bool>(false)
+    /// When a plain line was written last.
+    private static let lastLine = Mutex<ContinuousClock.Instant?>(nil)
+    /// Time between plain lines: a log of an hour stays readable, and metrics.jsonl has every step.
+    private static let lineInterval = Duration.seconds(10)
 
     /// True when people watch: one line, refreshed.
     public static let isTerminal = isatty(STDERR_FILENO) != 0
 
-    /// Shows a step; on a terminal over the step before it.
+    /// Shows a step: on a terminal over the step before it; elsewhere the first and the last one that the process sees,
+    /// and one every ten seconds between.
     public static func show(_ figures: StepFigures) {
-        guard isTerminal else { return write(figures.line + "\n") }
+        guard isTerminal else {
+            let isDue = figures.step == figures.steps || lastLine.withLock { isLineDue(&$0, now: .now) }
+            if isDue { write(figures.line + "\n") }
+            return
+        }
         isOpen.store(true, ordering: .relaxed)
         write("\r\u{1B}[K" + String(figures.line.prefix(terminalColumns() - 1)))
     }
@@ -59,6 +68,12 @@ public enum ProgressLine {
     /// Ends a step line that is being refreshed.
     public static func finish() {
         if isOpen.exchange(false, ordering: .relaxed) { write("\n") }
+    }
+
+    private static func isLineDue(_ last: inout ContinuousClock.Instant?, now: ContinuousClock.Instant) -> Bool {
+        if let last, last.duration(to: now) < lineInterval { return false }
+        last = now
+        return true
     }
 
     private static func terminalColumns() -> Int {

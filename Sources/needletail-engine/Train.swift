@@ -21,7 +21,11 @@ func finetune(_ command: FinetuneCommand) throws {
     var config = try ConfigLoader.load(SFTConfig.self, file: nil, overrides: given + command.overrides)
     if let limit = command.limit { config.data.limit = limit }
     let resolved = config.resolved()
-    if command.dryRun { try StandardOutput.write(resolved.yaml) }
+    if command.dryRun {
+        try StandardOutput.write(resolved.yaml)
+    } else {
+        resolved.yaml.split(separator: "\n").forEach { ProgressLine.print(String($0)) }
+    }
     try run(resolved, isDryRun: command.dryRun)
 }
 

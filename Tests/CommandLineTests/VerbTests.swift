@@ -44,7 +44,7 @@ struct VerbTests {
         ("generate model", "give either a prompt or --input FILE"),
         ("generate model hi --temperature=-1", "--temperature is 0 or more, not -1.0"),
         ("generate model hi --top-p 2", "--top-p is above 0 and at most 1, not 2.0"),
-        ("score model --input a --output b --device tpu", "unknown device 'tpu'; use cpu, cuda or cuda:N"),
+        ("score model --input a --output b --device tpu", "unknown device 'tpu'; use auto, cpu, cuda or cuda:N"),
         ("eval model data --choice yes", "--choice needs at least two labels"),
         ("completion tcsh", "Please provide one of 'bash', 'zsh' or 'fish'"),
         ("--nope", "Unknown option '--nope' (see 'needletail --help')"),

@@ -1,10 +1,10 @@
 // needletail data: inspect, stats
 public import ArgumentParser
-internal import ChatTemplates
 internal import Datasets
 internal import Diagnostics
-internal import Formats
 internal import Glibc
+internal import RecipeData
+internal import RunConfig
 internal import Tokenizers
 
 /// What training would see of rows, without loading a model's weights.
@@ -32,7 +32,7 @@ public struct DataCommand: ParsableCommand {
                 (on one line).
 
                 Example:
-                  needletail data inspect model chats.jsonl --limit 2
+                  needletail data inspect ./SmolLM2-135M-Instruct chats.jsonl --limit 2
                 """)
 
         @OptionGroup var model: TokenizerOptions
@@ -59,9 +59,7 @@ public struct DataCommand: ParsableCommand {
                     complainOfRow(bad)
                     continue
                 }
-                let heading = "--- \(row.location): \(row.ids.count) tokens, \(row.example.trainedTokens) trained"
-                try StandardOutput.write(
-                    json ? row.json(tokenizer).serialized(.compact) + "\n" : "\(heading)\n\(row.marked(style))\n")
+                try StandardOutput.write(json ? row.json(tokenizer).serialized(.compact) + "\n" : row.block(style))
             }
         }
     }
@@ -71,7 +69,7 @@ public struct DataCommand: ParsableCommand {
             commandName: "stats", abstract: "Count rows and tokens, what is dropped and why, and lengths.",
             discussion: """
                 Example:
-                  needletail data stats model chats.jsonl --max-length 1024
+                  needletail data stats ./SmolLM2-135M-Instruct chats.jsonl --max-length 1024
                 """)
 
         @OptionGroup var model: TokenizerOptions
@@ -97,7 +95,7 @@ public struct DataCommand: ParsableCommand {
     }
 }
 
-/// Rows and how they become tokens; the names and defaults are those of the section `data` of a config.
+/// Rows and how they become tokens; names, choices and defaults are those of the section `data` of a config.
 struct RowOptions: ParsableArguments {
     @Argument(
         help: ArgumentHelp("Rows: JSONL, JSON, CSV, plain text, or a folder of them.", valueName: "data"),
@@ -105,7 +103,7 @@ struct RowOptions: ParsableArguments {
     var data: [String]
 
     @Option(help: "What the rows are; auto looks at their columns.")
-    var kind: Kind = .auto
+    var kind: DataSection.Kind = .auto
 
     @Option(help: ArgumentHelp("Read a field from another column; may be repeated.", valueName: "field=column"))
     var column: [String] = []
@@ -118,44 +116,40 @@ struct RowOptions: ParsableArguments {
     var template: String?
 
     @Option(help: "Which turns are trained.")
-    var trainOn: TrainOn = .assistant
+    var trainOn: DataSection.TrainOn = .assistant
 
-    @Option(help: ArgumentHelp("Longest row, in tokens; no limit if absent.", valueName: "tokens"))
-    var maxLength: Int?
+    @Option(help: ArgumentHelp("Longest row, in tokens.", valueName: "tokens"))
+    var maxLength: Int = DataSection().maxLength
 
     @Option(help: "What happens to longer rows.")
-    var truncation: Cut = .right
+    var truncation: DataSection.Truncation = .right
 
     @Flag(help: "Leave out rows equal to an earlier one.")
     var deduplicate = false
 
-    enum Kind: String, CaseIterable, ExpressibleByArgument {
-        case auto, chat, conversations, instruction, evals, text
-        case promptCompletion = "prompt_completion"
-    }
-    enum TrainOn: String, CaseIterable, ExpressibleByArgument {
-        case assistant, all
-        case lastAssistant = "last_assistant"
-    }
-    enum Cut: String, CaseIterable, ExpressibleByArgument { case right, left, drop }
-
     func validate() throws {
-        try require(maxLength ?? 2 >= 2, "--max-length is 2 or more, not \(maxLength ?? 0)")
+        try require(maxLength >= 2, "--max-length is 2 or more, not \(maxLength)")
         for pair in column where !pair.dropFirst().contains("=") {
             throw ValidationError("--column is field=column (for example messages=chat), not '\(pair)'")
         }
     }
 
-    /// Reads and checks the rows; bad ones are left out and reported.
-    func read() throws -> Rows {
-        var columns: [String: String] = [:]
+    /// The options as a config would have them, bad rows left out.
+    private var section: DataSection {
+        var section = DataSection()
+        (section.train, section.kind, section.template) = (data, kind, template)
+        (section.trainOn, section.maxLength, section.truncation) = (trainOn, maxLength, truncation)
+        (section.deduplicate, section.badRows) = (deduplicate, .drop)
         for pair in column {
             let parts = pair.split(separator: "=", maxSplits: 1)
-            columns[String(parts[0])] = parts.count > 1 ? String(parts[1]) : ""
+            section.columnMap[String(parts[0])] = parts.count > 1 ? String(parts[1]) : ""
         }
-        let source = DataSource(
-            data, kind: RowKind(rawValue: kind.rawValue), columnMap: columns, badRows: .drop, deduplicate: deduplicate)
-        let rows = try Rows(source)
+        return section
+    }
+
+    /// Reads and checks the rows; bad ones are left out and reported.
+    func read() throws -> Rows {
+        let rows = try Rows(section.source(data, ""))
         for warning in rows.warnings { note(warning) }
         for reason in BadRowReason.allCases {
             guard let count = rows.statistics.dropped[reason], let first = rows.statistics.examples[reason] else {
@@ -166,13 +160,11 @@ struct RowOptions: ParsableArguments {
         return rows
     }
 
-    func encoder(_ tokenizer: Tokenizer) throws -> ExampleEncoder {
-        let own = try template.map { try ChatTemplate.builtIn[$0] ?? readTextFile($0) }
-        let options = ExampleEncoder.Options(
-            masking: Masking(rawValue: trainOn.rawValue) ?? .assistant, maxLength: maxLength,
-            truncation: Truncation(rawValue: truncation.rawValue) ?? .right)
-        return try ExampleEncoder(tokenizer, template: own, options: options)
-    }
+    func encoder(_ tokenizer: Tokenizer) throws -> ExampleEncoder { try SFTData.encoder(section, tokenizer) }
 }
+
+extension DataSection.Kind: ExpressibleByArgument {}
+extension DataSection.TrainOn: ExpressibleByArgument {}
+extension DataSection.Truncation: ExpressibleByArgument {}
 
 private func complainOfRow(_ bad: BadRow) { note("not used: \(bad.message)") }

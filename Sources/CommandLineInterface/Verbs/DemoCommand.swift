@@ -27,7 +27,8 @@ public struct DemoCommand: EngineCommand {
     @Flag(help: "Remove the run folder and start over.")
     public var redo = false
 
-    @OptionGroup public var compute: ComputeOptions
+    @Option(help: "Number format of the training; auto is bf16 where it is fast. Judging is in fp32.")
+    public var dtype: ComputeType = .auto
 
     public init() {}
 }

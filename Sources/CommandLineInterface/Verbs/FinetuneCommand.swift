@@ -7,8 +7,9 @@ public struct FinetuneCommand: EngineCommand {
         commandName: "finetune",
         abstract: "Fine-tune a model on a file of rows, without a config file.",
         discussion: """
-            DATA is JSONL, JSON, CSV or plain text. The config this amounts to is printed and saved with the run, \
-            so that `needletail train` can repeat or change it. Run the same command again to resume.
+            DATA is JSONL, JSON, CSV or plain text. The config this amounts to is printed (with --dry-run on standard \
+            output) and saved as config.yaml of the run folder, so that `needletail train` can repeat or change it. \
+            Run the same command again to resume.
 
             Example:
               needletail finetune ./SmolLM2-135M-Instruct chats.jsonl training.epochs=2

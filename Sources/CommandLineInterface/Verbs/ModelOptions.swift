@@ -23,8 +23,8 @@ public struct ModelOptions: ParsableArguments {
 
 /// Device and number format.
 public struct ComputeOptions: ParsableArguments {
-    @Option(help: ArgumentHelp("Where to compute: cpu, cuda or cuda:N.", valueName: "device"))
-    public var device: String = "cpu"
+    @Option(help: ArgumentHelp("Where to compute: cpu, cuda, cuda:N; auto is cuda where there is one.", valueName: "device"))
+    public var device: String = "auto"
 
     @Option(help: "Number format of weights and activations; auto is bf16 where the device is fast with it, else fp32.")
     public var dtype: ComputeType = .auto
@@ -34,8 +34,8 @@ public struct ComputeOptions: ParsableArguments {
     public func validate() throws {
         let parts = device.split(separator: ":", omittingEmptySubsequences: false)
         let index = parts.count == 2 ? UInt8(parts[1]) : 0
-        guard device == "cpu" || (parts[0] == "cuda" && parts.count <= 2 && index != nil) else {
-            throw ValidationError("unknown device '\(device)'; use cpu, cuda or cuda:N")
+        guard ["auto", "cpu"].contains(device) || (parts[0] == "cuda" && parts.count <= 2 && index != nil) else {
+            throw ValidationError("unknown device '\(device)'; use auto, cpu, cuda or cuda:N")
         }
     }
 }

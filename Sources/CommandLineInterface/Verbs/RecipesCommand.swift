@@ -1,4 +1,4 @@
-// needletail recipes: ls, cat, cp, check
+// needletail recipes: ls, cat, cp, check; explain has a file of its own
 public import ArgumentParser
 internal import Diagnostics
 internal import Formats
@@ -8,12 +8,12 @@ internal import RunConfig
 public struct RecipesCommand: ParsableCommand {
     public static let configuration = CommandConfiguration(
         commandName: "recipes",
-        abstract: "List, show, copy and check configs.",
+        abstract: "List, show, copy, check and explain configs.",
         discussion: """
             Example:
               needletail recipes ls
             """,
-        subcommands: [List.self, Show.self, Copy.self, Check.self])
+        subcommands: [List.self, Show.self, Copy.self, Check.self, Explain.self])
 
     public init() {}
 

@@ -4,6 +4,7 @@ internal import ChatTemplates
 internal import Diagnostics
 internal import Formats
 internal import ModelFiles
+internal import RecipeData
 internal import Tokenizers
 
 /// Text to tokens and back, without loading a model's weights.
@@ -30,7 +31,7 @@ public struct TokenizerCommand: ParsableCommand {
                 Offsets count Unicode scalars of the text. Special tokens are added as the tokenizer's own files say.
 
                 Example:
-                  needletail tokenizer encode model --input texts.jsonl --output ids.jsonl
+                  needletail tokenizer encode ./SmolLM2-135M-Instruct --input texts.jsonl --output ids.jsonl
                 """)
 
         @OptionGroup var model: TokenizerOptions
@@ -64,7 +65,7 @@ public struct TokenizerCommand: ParsableCommand {
                   {"text":"The capital of France is"}
 
                 Example:
-                  needletail tokenizer decode model --input ids.jsonl --output texts.jsonl --json
+                  needletail tokenizer decode ./SmolLM2-135M-Instruct --input ids.jsonl --output texts.jsonl --json
                 """)
 
         @OptionGroup var model: TokenizerOptions
@@ -102,7 +103,7 @@ public struct TokenizerCommand: ParsableCommand {
                 template as variables. Each gives a line {"text":"..."}.
 
                 Example:
-                  needletail tokenizer render model --input chats.jsonl --output texts.jsonl
+                  needletail tokenizer render ./SmolLM2-135M-Instruct --input chats.jsonl --output texts.jsonl
                 """)
 
         @OptionGroup var model: TokenizerOptions
@@ -139,9 +140,7 @@ public struct TokenizerCommand: ParsableCommand {
         }
 
         private func templateSource(_ tokenizer: Tokenizer) throws -> String {
-            if let template {
-                return try ChatTemplate.builtIn[template] ?? readTextFile(template)
-            }
+            if let template { return try SFTData.templateSource(template) }
             guard let own = tokenizer.chatTemplate else {
                 let names = ChatTemplate.builtIn.keys.sorted().joined(separator: ", ")
                 throw UserError(
