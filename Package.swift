@@ -74,7 +74,7 @@ let targets: [Target] = [
     library("Generation", ["Models", "Layers", "Tensors", "Tokenizers"]),
     library(
         "Evaluation",
-        ["Models", "Generation", "Datasets", "ChatTemplates", "Tokenizers", "Tensors", "Formats", "Diagnostics"]),
+        ["Models", "Layers", "Generation", "Datasets", "ChatTemplates", "Tokenizers", "Tensors", "Formats", "Diagnostics"]),
     library(
         "Recipes",
         [
