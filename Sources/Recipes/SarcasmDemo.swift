@@ -157,7 +157,8 @@ struct Judgement {
         choices = try chooseLabels(loaded.model, data.heldOut, labels: SarcasmDemo.labels, encoder, maxTokens: 1024)
         loss = try Self.loss(loaded, encoder, data)
         let headlines = data.sampleHeadlines
-        let texts = try chatAnswers(loaded, tokenizer, prompts: headlines.map(SarcasmDemo.prompt), .init(maxNewTokens: 16))
+        let texts = try chatAnswers(
+            loaded, tokenizer, ChatPrompts(tokenizer), to: headlines.map(SarcasmDemo.prompt), .init(maxNewTokens: 16))
         answers = zip(headlines, texts).map { (escapedForDisplay($0), escapedForDisplay($1.text)) }
     }
 
