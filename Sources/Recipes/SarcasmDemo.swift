@@ -156,7 +156,8 @@ struct Judgement {
         let encoder = try ExampleEncoder(tokenizer, options: .init(masking: .lastAssistant, maxLength: 512))
         choices = try chooseLabels(loaded.model, data.heldOut, labels: SarcasmDemo.labels, encoder, maxTokens: 1024)
         let headlines = data.sampleHeadlines
-        let texts = try chatAnswers(loaded, tokenizer, prompts: headlines.map(SarcasmDemo.prompt), .init(maxNewTokens: 16))
+        let texts = try chatAnswers(
+            loaded, tokenizer, ChatPrompts(tokenizer), to: headlines.map(SarcasmDemo.prompt), .init(maxNewTokens: 16))
         answers = zip(headlines, texts).map { (escapedForDisplay($0), escapedForDisplay($1.text)) }
     }
 

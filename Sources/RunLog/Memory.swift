@@ -6,5 +6,5 @@ internal import Formats
 public func peakMemoryBytes() -> Int {
     guard fileExists("/proc/self/status"), let status = try? readTextFile("/proc/self/status") else { return 0 }
     let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") }
-    return line?.split(separator: " ").compactMap { Int($0) }.first.map { $0 * 1024 } ?? 0
+    return line?.split(whereSeparator: { $0 == " " || $0 == "\t" }).compactMap { Int($0) }.first.map { $0 * 1024 } ?? 0
 }

@@ -119,3 +119,13 @@ func messagesNameTheLine(source: String, expected: String) {
     }
     #expect(error?.message == expected)
 }
+
+@Suite struct TemplateTimes {
+    @Test(arguments: [
+        TemplateTime(year: 2026, month: 3, day: 1), .now,
+        TemplateTime(year: 1999, month: 12, day: 31, hour: 23, minute: 59, second: 58, microsecond: 7),
+    ]) func textReadsBack(_ time: TemplateTime) { #expect(TemplateTime(text: time.text) == time) }
+
+    @Test(arguments: ["", "2026-03-01", "2026-13-01T00:00:00.000000", "2026-3-01T00:00:00.000000", "now"])
+    func otherTextIsNone(_ text: String) { #expect(TemplateTime(text: text) == nil) }
+}
