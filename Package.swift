@@ -74,11 +74,12 @@ let targets: [Target] = [
     library("Generation", ["Models", "Layers", "Tensors", "Tokenizers"]),
     library(
         "Evaluation",
-        ["Models", "Generation", "Datasets", "ChatTemplates", "Tokenizers", "Tensors", "Formats", "Diagnostics"]),
+        ["Models", "Layers", "Generation", "Datasets", "ChatTemplates", "Tokenizers", "Tensors", "Formats", "Diagnostics"]),
     library(
         "Recipes",
         [
-            "RecipeData", "RunConfig", "RunLog", "Datasets", "Tokenizers", "Generation", "Evaluation", "Models", "ModelFiles",
+            "RecipeData", "RunConfig", "RunLog", "Datasets", "ChatTemplates", "Tokenizers", "Generation", "Evaluation", "Models",
+            "ModelFiles",
             "Checkpoints", "Optimizers", "Layers", "Tensors", "Formats", "Diagnostics",
         ]),
     .executableTarget(
@@ -96,6 +97,7 @@ let targets: [Target] = [
     tests("DatasetsTests", ["Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics"]),
     tests("RunConfigTests", ["RunConfig", "Diagnostics"], fixtures: false),
     tests("RunLogTests", ["RunLog", "Formats", "Diagnostics"]),
+    tests("ModelFilesTests", ["ModelFiles", "RunLog", "Formats", "Diagnostics"], fixtures: false),
     tests("CommandLineTests", ["CommandLineInterface", "Diagnostics", argumentParser], fixtures: false),
     tests("TensorsTests", ["Tensors", "Kernels", "TestSupport"], fixtures: false),
 ]

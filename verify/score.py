@@ -113,7 +113,8 @@ def score(program, model, rows, work, *options):
 
 def check_tiny(report, program, work, name):
     path = models.write_tiny(work / "tiny", name)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    # Not AutoTokenizer: for some families it replaces what tokenizer.json says by its class's own pattern.
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(path)
     model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     rows = make_rows(model.config.vocab_size)
     compare(report, name, model, tokenizer, rows, score(program, path, rows, work), models.GENERATION_TEMPLATE)

@@ -1,21 +1,32 @@
-"""Live oracle for chat templates: public templates x generated conversations, rendered by transformers and by
-`needletail tokenizer render`; the texts must agree byte for byte, and where one refuses the other must too.
+"""Compares `needletail tokenizer render` with transformers: public chat templates x generated conversations.
 
-    python verify/templates.py --templates FOLDER [--templates FOLDER ...] [--program .build/release/needletail]
+    .deps/oracle/bin/python verify/templates.py --templates FOLDER [--templates FOLDER ...]
 
-FOLDER holds *.jinja files, for example vendor/llama.cpp/models/templates of the llama-cpp-python 0.3.36 sdist.
-Prints one line for each difference and the figures at the end; exits 1 on any difference.
+FOLDER holds *.jinja files, for example vendor/llama.cpp/models/templates of the llama-cpp-python 0.3.36 sdist. Texts must
+agree byte for byte. Where one refuses the other must too, and for the same cause; these are counted apart and listed
+with both reasons. Both see the same clock.
 """
-import argparse
+import collections
 import datetime
 import json
 import pathlib
 import random
-import subprocess
-import sys
-import tempfile
+import re
 
 import transformers.utils.chat_template_utils as renderer
+
+from common import Program, Report, Workspace, one_line, parser, write_rows
+
+NOW = datetime.datetime(2026, 7, 4, 9, 5, 3)
+
+
+class FixedClock(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return NOW
+
+
+renderer.datetime = FixedClock
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 TOOLS = [
@@ -102,63 +113,91 @@ def expected(source, row):
         return error
 
 
-def product(program, source, rows):
-    """Renders row by row, since one refused row ends a call."""
-    with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        model = folder / "model"
-        model.mkdir()
-        special = [{"id": i, "content": t, "special": True, "single_word": False, "lstrip": False, "rstrip": False,
-                    "normalized": False} for i, t in enumerate(TOKENS.values())]
-        (model / "tokenizer.json").write_text(json.dumps({
-            "version": "1.0", "added_tokens": special, "normalizer": None,
-            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
-            "post_processor": None, "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True,
-                                                "use_regex": True},
-            "model": {"type": "BPE", "vocab": {t: i for i, t in enumerate([*TOKENS.values(), "a"])}, "merges": []}}))
-        (model / "tokenizer_config.json").write_text(json.dumps({**TOKENS, "chat_template": source}))
-        results = [None] * len(rows)
+def model_folder(folder, source):
+    """A tokenizer with the special tokens and the template."""
+    folder.mkdir(exist_ok=True)
+    special = [{"id": i, "content": t, "special": True, "single_word": False, "lstrip": False, "rstrip": False,
+                "normalized": False} for i, t in enumerate(TOKENS.values())]
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    (folder / "tokenizer.json").write_text(json.dumps({
+        "version": "1.0", "added_tokens": special, "normalizer": None, "pre_tokenizer": level, "post_processor": None,
+        "decoder": level,
+        "model": {"type": "BPE", "vocab": {t: i for i, t in enumerate([*TOKENS.values(), "a"])}, "merges": []}}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({**TOKENS, "chat_template": source}))
 
-        def run(indices):
-            (folder / "in.jsonl").write_text("".join(json.dumps(rows[i]) + "\n" for i in indices))
-            output = folder / "out.jsonl"
-            output.unlink(missing_ok=True)
-            done = subprocess.run(
-                [program, "tokenizer", "render", str(model), "--input", str(folder / "in.jsonl"), "--output",
-                 str(output)], capture_output=True, text=True)
-            return done, output
 
-        done, output = run(range(len(rows)))
-        if done.returncode == 0:
-            return [json.loads(line)["text"] for line in output.read_text().split("\n") if line]
-        for i in range(len(rows)):
-            done, output = run([i])
-            results[i] = json.loads(output.read_text())["text"] if done.returncode == 0 else RuntimeError(done.stderr)
-        return results
+def product(program, folder, source, rows):
+    """What the program makes of the rows: a text, or an exception with its message."""
+    model_folder(folder / "model", source)
+
+    def render(rows):
+        write_rows(folder / "in.jsonl", rows)
+        output = folder / "out.jsonl"
+        output.unlink(missing_ok=True)
+        done = program.run("tokenizer", "render", folder / "model", "--now", NOW.isoformat(), "--input",
+                           folder / "in.jsonl", "--output", output)
+        if done.returncode != 0:
+            return RuntimeError(done.stderr.strip())
+        return [json.loads(line)["text"] for line in output.read_text(encoding="utf-8").split("\n") if line]
+
+    texts = render(rows)
+    if not isinstance(texts, Exception):
+        return texts
+    results = [render([row]) for row in rows]  # a refused row ends a call
+    return [result if isinstance(result, Exception) else result[0] for result in results]
+
+
+def cause(message):
+    """A refusal in words that both sides share."""
+    message = re.sub(r"^.*?chat template(, line \d+)?: ", "", one_line(message, 600))
+    for pattern, name in [
+        (r"'(?:dict object|None|NoneType|str object|[\w ]+)'? has no (?:attribute|element|item) '?([\w ]+)", "no member"),
+        (r"is undefined", "undefined name"),
+        (r"can only concatenate|unsupported operand|must be str|not \"?(?:NoneType|list|dict|Undefined)", "wrong type"),
+        (r"not iterable", "not iterable"),
+        (r"no first item|no last item|list index|sequence was empty", "empty list"),
+        (r"is not callable", "not callable"),
+        (r"is not allowed|unsafe|SecurityError", "not allowed"),
+    ]:
+        if re.search(pattern, message):
+            return name
+    return re.sub(r"\W+", " ", message).strip()
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--templates", action="append", required=True)
-    arguments.add_argument("--program", default=".build/release/needletail")
-    options = arguments.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--templates", action="append", required=True)
+    options = options.parse_args()
     paths = sorted(path for folder in options.templates for path in pathlib.Path(folder).rglob("*.jinja"))
-    rows = conversations()
-    counts = {"equal texts": 0, "both refuse": 0, "different": 0}
-    today = datetime.date.today()
-    for path in paths:
-        source = path.read_text()
-        for i, (row, ours) in enumerate(zip(rows, product(options.program, source, rows))):
-            theirs = expected(source, row)
-            if isinstance(theirs, Exception) and isinstance(ours, Exception):
-                counts["both refuse"] += 1
-            elif isinstance(ours, str) and ours == theirs:
-                counts["equal texts"] += 1
-            else:
-                counts["different"] += 1
-                print(f"{path.name} conversation {i}:\n  transformers {str(theirs)[:300]!r}\n  needletail   {str(ours)[:300]!r}")
-    print(f"{len(paths)} templates x {len(rows)} conversations on {today}: {counts}")
-    sys.exit(1 if counts["different"] or not paths else 0)
+    rows, program, report = conversations(), Program(options.needletail), Report()
+    equal, refusals, other_cause, different = 0, collections.Counter(), [], []
+    with Workspace(options) as folder:
+        for path in paths:
+            source = path.read_text(encoding="utf-8")
+            for i, (row, ours) in enumerate(zip(rows, product(program, folder, source, rows), strict=True)):
+                theirs = expected(source, row)
+                place = f"{path.name}, conversation {i}"
+                if isinstance(theirs, Exception) and isinstance(ours, Exception):
+                    reasons = (cause(str(theirs)), cause(str(ours)))
+                    refusals[path.name, reasons] += 1
+                    if reasons[0] != reasons[1]:
+                        other_cause.append(f"{place}: transformers {theirs} / needletail {ours}")
+                elif isinstance(ours, str) and ours == theirs:
+                    equal += 1
+                else:
+                    different.append(f"{place}: transformers {str(theirs)[:300]!r} / needletail {str(ours)[:300]!r}")
+    for line in different + other_cause:
+        print("  " + one_line(line, 900))
+    print("  refused by both:")
+    for (name, reasons), count in sorted(refusals.items()):
+        print(f"    {name}: {count} x {reasons[0][:120]}")
+    report.holds("public templates", len(paths) >= 40, str(len(paths)), ">= 40")
+    report.equals("conversations each", len(rows), 20)
+    report.note("texts equal byte for byte", f"{equal} of {len(paths) * len(rows)}")
+    report.equals("texts that differ", len(different), 0)
+    report.note("refused by both", sum(refusals.values()))
+    report.equals("refused by both, for another cause", len(other_cause), 0)
+    report.exit()
 
 
 if __name__ == "__main__":

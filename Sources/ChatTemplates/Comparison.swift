@@ -19,7 +19,10 @@ func equal(_ a: Value, _ b: Value, _ run: Run) throws -> Bool {
     default: break
     }
     if let x = a.number, let y = b.number { return x.isEqual(to: y) }
-    if let x = a.text, let y = b.text { return sameText(x, y) }
+    if let x = a.text, let y = b.text {
+        try run.work(x.utf8.count)
+        return sameText(x, y)
+    }
     return false
 }
 
@@ -106,31 +109,37 @@ func contains(_ container: Value, _ item: Value, _ run: Run) throws -> Bool {
 func find(_ part: String, in text: String, last: Bool = false, _ run: Run) throws -> Int? {
     try run.work(text.utf8.count)
     var (text, part) = (text, part)
-    return text.withUTF8 { text in
-        part.withUTF8 { part in last ? findLast(part, in: text) : findFirst(part, in: text) }
+    return try text.withUTF8 { text in
+        try part.withUTF8 { part in last ? try findLast(part, in: text, run) : try findFirst(part, in: text[...], run) }
     }
 }
 
-private func findFirst(_ part: UnsafeBufferPointer<UInt8>, in text: UnsafeBufferPointer<UInt8>) -> Int? {
+/// Offset of the first occurrence. Texts made to be searched slowly run into the limit of time.
+func findFirst(
+    _ part: UnsafeBufferPointer<UInt8>, in text: Slice<UnsafeBufferPointer<UInt8>>, _ run: Run
+) throws -> Int? {
     guard part.count <= text.count else { return nil }
-    guard let first = part.first else { return 0 }
-    var at = 0
-    while at <= text.count - part.count {
-        guard let start = memchr(text.baseAddress! + at, Int32(first), text.count - part.count - at + 1) else { return nil }
-        at = UnsafeRawPointer(start) - UnsafeRawPointer(text.baseAddress!)
-        if memcmp(text.baseAddress! + at, part.baseAddress!, part.count) == 0 { return at }
+    guard let first = part.first, let base = text.base.baseAddress else { return text.startIndex }
+    var at = text.startIndex
+    let last = text.endIndex - part.count
+    while at <= last {
+        guard let start = memchr(base + at, Int32(first), last - at + 1) else { return nil }
+        at = UnsafeRawPointer(start) - UnsafeRawPointer(base)
+        if part.count > 16 { try run.work(part.count) }
+        if memcmp(base + at, part.baseAddress!, part.count) == 0 { return at }
         at += 1
     }
     return nil
 }
 
-private func findLast(_ part: UnsafeBufferPointer<UInt8>, in text: UnsafeBufferPointer<UInt8>) -> Int? {
+private func findLast(
+    _ part: UnsafeBufferPointer<UInt8>, in text: UnsafeBufferPointer<UInt8>, _ run: Run
+) throws -> Int? {
     guard part.count <= text.count else { return nil }
-    if part.isEmpty { return text.count }
-    var at = text.count - part.count
-    while at >= 0 {
+    guard let first = part.first else { return text.count }
+    for at in stride(from: text.count - part.count, through: 0, by: -1) where text[at] == first {
+        try run.work(part.count)
         if memcmp(text.baseAddress! + at, part.baseAddress!, part.count) == 0 { return at }
-        at -= 1
     }
     return nil
 }

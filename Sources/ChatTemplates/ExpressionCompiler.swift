@@ -107,6 +107,7 @@ extension Compiler {
                 if let method = boundMethod(of: value, name) {
                     var arguments = try arguments(frame)
                     extend(&arguments)
+                    try frame.run.look(at: value, arguments)
                     return try method(arguments, frame.run)
                 }
                 let function = try attribute(value, name, frame.run)
@@ -149,7 +150,9 @@ extension Compiler {
         let arguments = try arguments(source, position)
         return { frame, input in
             try frame.run.step()
-            return try filter(input, try arguments(frame), frame.run)
+            let arguments = try arguments(frame)
+            try frame.run.look(at: input, arguments)
+            return try filter(input, arguments, frame.run)
         }
     }
 
@@ -185,7 +188,9 @@ extension Compiler {
         return { frame in
             try frame.run.step()
             let value = try value(frame)
-            return .bool(try test(value, try arguments(frame), frame.run))
+            let arguments = try arguments(frame)
+            try frame.run.look(at: value, arguments)
+            return .bool(try test(value, arguments, frame.run))
         }
     }
 

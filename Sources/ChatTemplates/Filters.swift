@@ -62,7 +62,7 @@ private let valueFilters: [String: Filter] = [
     },
     "pprint": { value, arguments, run in
         try arguments.none(of: "pprint")
-        let text = try value.representation(run)
+        let text = try sortedByKey(value, run).representation(run)
         guard text.scalarCount <= 80 else { throw TemplateFailure("pprint of values longer than a line is not supported") }
         return .string(text)
     },
@@ -91,6 +91,22 @@ private let valueFilters: [String: Filter] = [
             }.joined(separator: "&"))
     },
 ]
+
+/// The value with the keys of dictionaries in order, as `pprint` shows them.
+private func sortedByKey(_ value: Value, _ run: Run) throws -> Value {
+    try run.step()
+    switch value {
+    case .list(let list): return .list(try List(try list.items.map { try sortedByKey($0, run) }))
+    case .tuple(let list): return .tuple(try List(try list.items.map { try sortedByKey($0, run) }))
+    case .dict(let dict):
+        let pairs = try dict.pairs().map { ($0, try sortedByKey($1, run)) }
+        guard pairs.allSatisfy({ $0.0.text != nil }) || pairs.allSatisfy({ $0.0.number != nil }) else {
+            throw TemplateFailure("pprint of keys of several types is not supported")
+        }
+        return .dict(try Dict(try pairs.sorted { try less($0.0, $1.0, run) }))
+    default: return value
+    }
+}
 
 extension String {
     /// `%20` as forms write it.

@@ -2,7 +2,9 @@
 
 func percentFormat(_ format: String, _ operand: Value, _ run: Run) throws -> String {
     var formatter = PercentFormatter(operand, run)
-    return try formatter.text(format)
+    let text = try formatter.text(format)
+    try run.charge(text: text.utf8.count)
+    return text
 }
 
 private struct PercentFormatter {
@@ -23,7 +25,8 @@ private struct PercentFormatter {
             output.unicodeScalars.append(contentsOf: rest[..<percent])
             rest = rest[rest.index(after: percent)...]
             output += try conversion(&rest)
-            try run.charge(text: output.utf8.count)
+            try run.step()
+            try run.check(text: output.utf8.count)
         }
         output.unicodeScalars.append(contentsOf: rest)
         var isMapping = false
@@ -225,7 +228,9 @@ func formatMethod(_ text: String, _ name: String) -> Method {
             try mapped.add(keywordsFrom: arguments.positional[0])
             formatter = BraceFormatter(mapped, run)
         }
-        return .string(try formatter.text(text, depth: 2))
+        let result = try formatter.text(text, depth: 2)
+        try run.charge(text: result.utf8.count)
+        return .string(result)
     }
 }
 
@@ -240,22 +245,23 @@ private struct BraceFormatter {
 
     mutating func text(_ format: String, depth: Int) throws -> String {
         guard depth > 0 else { throw TemplateFailure("max string recursion exceeded") }
-        var output = String.UnicodeScalarView()
+        var output = ""
         var rest = format.unicodeScalars[...]
         while let scalar = rest.popFirst() {
             if scalar == "{" || scalar == "}", rest.first == scalar {
-                output.append(scalar)
+                output.unicodeScalars.append(scalar)
                 rest.removeFirst()
             } else if scalar == "}" {
                 throw TemplateFailure("single '}' encountered in format string")
             } else if scalar == "{" {
-                output.append(contentsOf: try field(&rest, depth).unicodeScalars)
-                try run.charge(text: output.count)
+                output += try field(&rest, depth)
+                try run.step()
+                try run.check(text: output.utf8.count)
             } else {
-                output.append(scalar)
+                output.unicodeScalars.append(scalar)
             }
         }
-        return String(output)
+        return output
     }
 
     private mutating func field(_ rest: inout Substring.UnicodeScalarView, _ depth: Int) throws -> String {

@@ -11,9 +11,10 @@ struct Arguments {
 
     mutating func add(keywordsFrom value: Value) throws {
         guard case .dict(let dict) = value else { throw TemplateFailure("argument after ** must be a mapping, not \(value.typeName)") }
+        var names = Set(keywords.map { ExactString($0.name) })
         for (key, value) in try dict.pairs() {
             guard let name = key.text else { throw TemplateFailure("keywords must be strings") }
-            guard !keywords.contains(where: { sameText($0.name, name) }) else {
+            guard names.insert(ExactString(name)).inserted else {
                 throw TemplateFailure("got multiple values for keyword argument '\(name)'")
             }
             keywords.append((name, value))
@@ -114,7 +115,7 @@ final class Macro: Object, @unchecked Sendable {
     override func call(_ arguments: Arguments, _ run: Run) throws -> Value {
         try run.nested {
             let inner = Frame(count: shape.unit.slotCount, parent: frame, run: run)
-            let given = try bind(arguments, inner)
+            let given = try bind(arguments, inner, run)
             shape.enter(inner)
             try fillDefaults(given, inner)
             return .string(try run.captured { try shape.body(inner) }.1)
@@ -122,7 +123,8 @@ final class Macro: Object, @unchecked Sendable {
     }
 
     /// Puts the arguments into the frame; returns which parameters were given.
-    private func bind(_ arguments: Arguments, _ inner: Frame) throws -> [Bool] {
+    private func bind(_ arguments: Arguments, _ inner: Frame, _ run: Run) throws -> [Bool] {
+        try run.work(shape.parameters.count * (arguments.keywords.count + 1))
         var keywords = arguments.keywords
         func take(_ name: String) -> Value? {
             keywords.firstIndex { sameText($0.name, name) }.map { keywords.remove(at: $0).value }
@@ -214,8 +216,22 @@ func makeDict(_ arguments: Arguments, _ run: Run) throws -> Value {
     return .dict(try Dict(pairs))
 }
 
+/// A name of Jinja's that chat templates cannot have: it is there, and any use is refused.
+private final class Refused: Object, @unchecked Sendable {
+    private let reason: TemplateFailure
+
+    init(_ reason: String) { self.reason = TemplateFailure(reason) }
+
+    override func attribute(_ name: String) throws -> Value? { throw reason }
+    override func item(_ key: Value, _ run: Run) throws -> Value? { throw reason }
+    override func call(_ arguments: Arguments, _ run: Run) throws -> Value { throw reason }
+    override func text(_ run: Run) throws -> String { throw reason }
+}
+
 /// What a name means that neither the template nor its caller defines.
 let globals: [String: Value] = [
+    "lipsum": .object(Refused("lipsum is not available: its text is random")),
+    "self": .object(Refused("self is not available: a chat template has no blocks to call")),
     "range": .object(Function("range") { arguments, run in .object(try PyRange(arguments, run)) }),
     "dict": .object(DictFunction()),
     "namespace": .object(Function("namespace") { .object(try Namespace($0, $1)) }),
@@ -232,7 +248,9 @@ let globals: [String: Value] = [
     "strftime_now": .object(
         Function("strftime_now") { arguments, run in
             let format = try arguments.bound(to: ["format"], required: 1, of: "strftime_now")[0]!
-            guard let text = format.text else { throw TemplateFailure("strftime_now needs a format") }
+            guard let text = format.text, text.utf8.count <= 1000 else {
+                throw TemplateFailure("strftime_now needs a format of at most 1000 bytes")
+            }
             return .string(run.now().formatted(text))
         }),
 ]

@@ -18,7 +18,9 @@ public struct TemplateLimits: Sendable, Equatable {
     public var callDepth = 100
     /// Items of `range`.
     public var rangeItems = 100_000
-    public var seconds = 2.0
+    /// Processor time of the rendering thread: a busy machine does not change what renders. One operation may run on a
+    /// little after it.
+    public var seconds = 1.5
 
     public init() {}
 }
@@ -36,7 +38,10 @@ final class Run {
     private var bytes = 0
     private var callDepth = 0
     private var unclockedWork = 0
+    /// Monotonic time before which the limit cannot have been reached.
     private var deadline: UInt64 = 0
+    /// Processor time at which it is.
+    private var processorDeadline: UInt64 = 0
     private let stackBase: UInt
     /// Namespaces and frames that functions captured may form cycles: emptied when the rendering ends.
     private var cleanups: [() -> Void] = []
@@ -62,7 +67,7 @@ final class Run {
     func step(_ n: Int = 1) throws {
         steps &+= n
         if steps > limits.steps { throw TemplateFailure("the template takes more than \(limits.steps) steps") }
-        try work(n &* 16)
+        try work(n &* 64)
     }
 
     /// Counts work that is not a step of the template, in bytes looked at, and reads the clock now and then.
@@ -74,11 +79,14 @@ final class Run {
 
     private func readClock() throws {
         unclockedWork = 0
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        let now = UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-        if deadline == 0 { deadline = now + UInt64(max(0, limits.seconds) * 1e9) }
-        if now > deadline { throw TemplateFailure("the template takes longer than \(limits.seconds) s") }
+        let now = nanoseconds(CLOCK_MONOTONIC)
+        if now < deadline { return }
+        let spent = nanoseconds(CLOCK_THREAD_CPUTIME_ID)
+        if deadline == 0 { processorDeadline = spent + UInt64(max(0, limits.seconds) * 1e9) }
+        guard spent < processorDeadline else {
+            throw TemplateFailure("the template takes longer than \(limits.seconds) s")
+        }
+        deadline = now + (processorDeadline - spent)
     }
 
     /// Counts a new text or list of `n` bytes before it is made.
@@ -90,8 +98,23 @@ final class Run {
 
     /// Counts a new text of `n` bytes, which must also fit the limit of one text.
     func charge(text n: Int) throws {
-        if n > limits.outputBytes { throw TemplateFailure("the template makes a text of more than \(limits.outputBytes) bytes") }
+        try check(text: n)
         if n > 64 { try charge(bytes: n) }
+    }
+
+    /// Whether a text of `n` bytes, counted elsewhere or still growing, fits the limit of one text.
+    func check(text n: Int) throws {
+        if n > limits.outputBytes {
+            throw TemplateFailure("the template makes a text of more than \(limits.outputBytes) bytes")
+        }
+    }
+
+    /// Counts the size of what a filter, test or method is about to look at.
+    @inline(__always)
+    func look(at value: Value, _ arguments: Arguments) throws {
+        try work(value.bulk)
+        for argument in arguments.positional { try work(argument.bulk) }
+        for keyword in arguments.keywords { try work(keyword.value.bulk) }
     }
 
     /// Appends to the result (or to what is being captured).
@@ -127,6 +150,12 @@ final class Run {
         }
         return try body()
     }
+}
+
+private func nanoseconds(_ clock: clockid_t) -> UInt64 {
+    var time = timespec()
+    clock_gettime(clock, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
 }
 
 @inline(never)

@@ -298,7 +298,10 @@ private func mapping(_ arguments: Arguments, _ run: Run) throws -> (Value) throw
     }
     var rest = arguments
     rest.positional.removeFirst()
-    return { [rest] in try filter($0, rest, run) }
+    return { [rest] in
+        try run.look(at: $0, rest)
+        return try filter($0, rest, run)
+    }
 }
 
 private func filter(named name: String) -> Filter? { filters[name] }
@@ -326,7 +329,9 @@ private func selected(
         Iterator { [rest, path, test] in
             while let item = try source.next() {
                 try run.step()
-                if try test(try follow(path, from: item, default: nil, run), rest, run) == keeps { return item }
+                let value = try follow(path, from: item, default: nil, run)
+                try run.look(at: value, rest)
+                if try test(value, rest, run) == keeps { return item }
             }
             return nil
         })

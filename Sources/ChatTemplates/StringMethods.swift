@@ -202,6 +202,7 @@ private func searchMethod(_ text: String, _ name: String) -> Method? {
                 try wanted.contains { candidate in
                     let candidate = try textArgument(candidate)
                     guard let part else { return false }
+                    try run.work(candidate.utf8.count)
                     return name == "startswith" ? starts(part, with: candidate) : ends(part, with: candidate)
                 })
         }
@@ -298,34 +299,36 @@ func integerArgument(_ value: Value) throws -> Int {
 
 /// The parts of a text between separators; at most `limit` splits unless that is negative.
 func pieces(_ text: String, by separator: String, limit: Int, _ run: Run) throws -> [String] {
-    let bytes = Array(text.utf8), wanted = Array(separator.utf8)
-    var result: [String] = [], start = 0, i = 0
-    while i + wanted.count <= bytes.count, limit < 0 || result.count < limit {
-        if bytes[i] == wanted[0], bytes[i..<(i + wanted.count)].elementsEqual(wanted) {
-            result.append(String(decoding: bytes[start..<i], as: UTF8.self))
-            try run.charge(bytes: 24)
-            i += wanted.count
-            start = i
-        } else {
-            i += 1
+    var (text, separator) = (text, separator)
+    return try text.withUTF8 { text in
+        try separator.withUTF8 { separator in
+            var result: [String] = [], start = 0
+            while limit < 0 || result.count < limit, let at = try findFirst(separator, in: text[start...], run) {
+                result.append(String(decoding: text[start..<at], as: UTF8.self))
+                try run.charge(bytes: 24)
+                start = at + separator.count
+            }
+            result.append(String(decoding: text[start...], as: UTF8.self))
+            return result
         }
     }
-    result.append(String(decoding: bytes[start...], as: UTF8.self))
-    return result
 }
 
 private func piecesFromRight(_ text: String, by separator: String, limit: Int, _ run: Run) throws -> [String] {
     let bytes = Array(text.utf8), wanted = Array(separator.utf8)
     var result: [String] = [], end = bytes.count, i = bytes.count - wanted.count
     while i >= 0, limit < 0 || result.count < limit {
-        if bytes[i] == wanted[0], bytes[i..<(i + wanted.count)].elementsEqual(wanted) {
-            result.append(String(decoding: bytes[(i + wanted.count)..<end], as: UTF8.self))
-            try run.charge(bytes: 24)
-            end = i
-            i -= wanted.count
-        } else {
-            i -= 1
+        if bytes[i] == wanted[0] {
+            try run.work(wanted.count)
+            if bytes[i..<(i + wanted.count)].elementsEqual(wanted) {
+                result.append(String(decoding: bytes[(i + wanted.count)..<end], as: UTF8.self))
+                try run.charge(bytes: 24)
+                end = i
+                i -= wanted.count
+                continue
+            }
         }
+        i -= 1
     }
     result.append(String(decoding: bytes[..<end], as: UTF8.self))
     return result.reversed()

@@ -28,6 +28,24 @@ public struct TemplateTime: Sendable, Equatable {
             microsecond: Int(time.tv_nsec) / 1000)
     }
 
+    /// "2026-03-01T12:00:00.000123": how a run remembers its moment.
+    public var text: String {
+        "\(padded(year, 4))-\(padded(month))-\(padded(day))T\(padded(hour)):\(padded(minute)):\(padded(second))"
+            + ".\(padded(microsecond, 6))"
+    }
+
+    /// Reads `text` back; nil for anything else.
+    public init?(text: String) {
+        let parts = text.split(omittingEmptySubsequences: false) { "-T:.".contains($0) }.map { Int($0) }
+        guard parts.count == 7, !parts.contains(nil) else { return nil }
+        let numbers = parts.compactMap { $0 }
+        self.init(
+            year: numbers[0], month: numbers[1], day: numbers[2], hour: numbers[3], minute: numbers[4],
+            second: numbers[5], microsecond: numbers[6])
+        // Out of range, or spelled otherwise (a sign, a missing zero).
+        guard self.text == text, (1...12).contains(month), (1...31).contains(day) else { return nil }
+    }
+
     private static let months = [
         "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
         "December",

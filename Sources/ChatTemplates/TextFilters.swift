@@ -32,7 +32,7 @@ let textFilters: [String: Filter] = [
     },
     "striptags": { value, arguments, run in
         try arguments.none(of: "striptags")
-        return .string(withoutTags(try value.string(run)))
+        return .string(try withoutTags(try value.string(run), run))
     },
     "replace": { value, arguments, run in
         let bound = try arguments.bound(to: ["old", "new", "count"], required: 2, of: "replace")
@@ -130,25 +130,70 @@ private func truncateFilter(_ value: Value, _ arguments: Arguments, _ run: Run) 
     return .string(String(scalars: kept) + end)
 }
 
-/// Text without comments and tags, white space collapsed, the usual entities read.
-private func withoutTags(_ text: String) -> String {
-    var text = removing(text, from: "<!--", to: "-->")
-    text = removing(text, from: "<", to: ">")
-    var words = text.unicodeScalars.split(whereSeparator: \.isPythonSpace).map { String($0) }.joined(separator: " ")
-    for (entity, character) in [("&lt;", "<"), ("&gt;", ">"), ("&#34;", "\""), ("&quot;", "\""), ("&#39;", "'"), ("&nbsp;", "\u{A0}"), ("&amp;", "&")] {
-        words = words.split(separator: entity, omittingEmptySubsequences: false).joined(separator: character)
-    }
-    return words
+/// Text without comments and tags, white space collapsed, entities read (as `markupsafe.Markup.striptags`).
+private func withoutTags(_ text: String, _ run: Run) throws -> String {
+    try run.charge(text: text.utf8.count)
+    let uncommented = try removing(Array(text.utf8), from: "<!--", to: "-->", run)
+    let bare = try removing(uncommented, from: "<", to: ">", run)
+    let words = String(decoding: bare, as: UTF8.self).unicodeScalars.split(whereSeparator: \.isPythonSpace)
+    return try unescaped(words.map { String($0) }.joined(separator: " "), run)
 }
 
-private func removing(_ text: String, from open: String, to close: String) -> String {
-    var rest = Array(text.utf8)[...]
-    var output: [UInt8] = []
-    while let start = rest.firstRange(of: Array(open.utf8)),
-        let end = rest[start.upperBound...].firstRange(of: Array(close.utf8))
-    {
-        output += rest[..<start.lowerBound]
-        rest = rest[end.upperBound...]
+/// Removes `open`...`close` again and again from the left, also where removing one brings the next together.
+private func removing(_ text: [UInt8], from open: StaticString, to close: StaticString, _ run: Run) throws -> [UInt8] {
+    let open = Array(UnsafeBufferPointer(start: open.utf8Start, count: open.utf8CodeUnitCount))
+    let close = UnsafeBufferPointer(start: close.utf8Start, count: close.utf8CodeUnitCount)
+    // What is kept ends with the beginning of a possible `open`; a `close` may share bytes with the end of its `open`.
+    var kept: [UInt8] = []
+    return try text.withUnsafeBufferPointer { text in
+        var at = 0
+        while at < text.count {
+            kept.append(text[at])
+            at += 1
+            guard kept.last == open.last, kept.count >= open.count, kept[(kept.count - open.count)...] == open[...] else {
+                continue
+            }
+            let shared = min(close.count - 1, open.count - 1)
+            if shared > 0, open.suffix(shared).elementsEqual(close.prefix(shared)), at < text.count,
+                text[at] == close[shared]
+            {
+                at += 1
+            } else if let end = try findFirst(close, in: text[at...], run) {
+                at = end + close.count
+            } else {
+                return kept + text[at...]
+            }
+            kept.removeLast(open.count)
+        }
+        return kept
     }
-    return String(decoding: output + rest, as: UTF8.self)
+}
+
+/// Reads the entities that `escape` writes, and numeric ones.
+private func unescaped(_ text: String, _ run: Run) throws -> String {
+    guard text.utf8.contains(0x26) else { return text }
+    let parts = try pieces(text, by: "&", limit: -1, run)
+    var output = parts[0]
+    for part in parts.dropFirst() {
+        let name = part.prefix(32).prefix { $0 != ";" && $0 != " " && $0 != "<" }
+        let isComplete = part.utf8.dropFirst(name.utf8.count).first == 0x3B
+        let character: String? =
+            switch name {
+            case "lt": "<"
+            case "gt": ">"
+            case "amp": "&"
+            case "quot", "#34": "\""
+            case "#39": "'"
+            case "nbsp": "\u{A0}"
+            default: nil
+            }
+        if let character, isComplete {
+            output += character + String(part.utf8.dropFirst(name.utf8.count + 1))!
+        } else if isComplete || name.utf8.first == 0x23 || ["lt", "gt", "amp", "quot", "nbsp"].contains(where: name.hasPrefix) {
+            throw TemplateFailure("striptags does not know the entity \(quoted("&" + name + (isComplete ? ";" : "")))")
+        } else {
+            output += "&" + part
+        }
+    }
+    return output
 }

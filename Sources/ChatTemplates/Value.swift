@@ -2,6 +2,12 @@
 
 import Formats
 
+#if canImport(Glibc)
+import Glibc
+#else
+import Darwin
+#endif
+
 enum Value: Sendable {
     case undefined(Undefined)
     case null
@@ -167,7 +173,8 @@ func notIterable(_ typeName: String) -> TemplateFailure { TemplateFailure("'\(ty
 /// The bytes of both are equal (Swift's `==` would also merge canonically equivalent texts).
 func sameText(_ a: String, _ b: String) -> Bool {
     if a.utf8.count != b.utf8.count { return false }
-    return a == b && (a.utf8.elementsEqual(b.utf8))
+    var (a, b) = (a, b)
+    return a.withUTF8 { a in b.withUTF8 { b in a.isEmpty || memcmp(a.baseAddress!, b.baseAddress!, a.count) == 0 } }
 }
 
 extension Value {
@@ -203,6 +210,16 @@ extension Value {
         switch self {
         case .string(let text), .markup(let text): text
         default: nil
+        }
+    }
+
+    /// About how many bytes a pass over the value looks at.
+    var bulk: Int {
+        switch self {
+        case .string(let text), .markup(let text): text.utf8.count
+        case .list(let list), .tuple(let list): list.items.count &* 16
+        case .dict(let dict): dict.count &* 32
+        default: 0
         }
     }
 
@@ -295,7 +312,10 @@ struct Key: Hashable {
         case .int(let value): hasher.combine(value)
         case .float(let value):
             if let int = Int(exactly: value) { hasher.combine(int) } else { hasher.combine(value) }
-        case .string(let text), .markup(let text): hasher.combine(ExactString(text))
+        case .string(let text), .markup(let text):
+            // The beginning is enough to tell keys apart, and a key of megabytes costs no more than a short one.
+            hasher.combine(text.utf8.count)
+            for byte in text.utf8.prefix(64) { hasher.combine(byte) }
         case .tuple(let list): for item in list.items { Key(value: item).hash(into: &hasher) }
         case .object(let object): hasher.combine(ObjectIdentifier(object))
         default: hasher.combine(0)

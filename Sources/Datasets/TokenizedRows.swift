@@ -7,7 +7,7 @@ extension TokenizedDataset {
     /// Rows whose mask cannot be proven, that are too long under `.drop`, or that have nothing to train are left out
     /// and counted. A row that the template refuses is a bad row like any other: `badRows` decides.
     ///
-    /// - Throws: `BadRow` under `.stop`; `UserError` when no row is left.
+    /// - Throws: `BadRow` under `.stop`; `UserError` when every row was left out.
     public init(
         _ rows: Rows, _ indexes: some Sequence<Int>, _ encoder: ExampleEncoder, badRows: BadRowPolicy,
         statistics: inout DatasetStatistics
@@ -23,10 +23,10 @@ extension TokenizedDataset {
                 statistics.drop(bad)
             }
         }
-        if isEmpty {
+        if isEmpty, statistics.rowsDropped > 0 {
             let why = statistics.droppedByReason.map { "\($0.reason.rawValue) \($0.count)" }.joined(separator: ", ")
             let example = statistics.droppedByReason.first.flatMap { statistics.examples[$0.reason] }
-            throw UserError("no row is left to train on: dropped \(why)" + (example.map { "; first: \($0)" } ?? ""))
+            throw UserError("no row is left: dropped \(why)" + (example.map { "; first: \($0)" } ?? ""))
         }
     }
 }

@@ -1,11 +1,11 @@
 // "Did you mean": the nearest of the names that exist.
 
 /// The candidate with the smallest edit distance (insert, delete, replace, swap of neighbours) to `name`, if it is
-/// near enough to be meant: at most a third of the longer name, at least one edit allowed.
+/// near enough to be meant: at most two fifths of the longer name, at least one edit allowed.
 public func nearestName(to name: String, among candidates: some Sequence<String>) -> String? {
     let ranked = candidates.map { (editDistance(Array(name.utf8), Array($0.utf8)), $0) }
     guard let best = ranked.min(by: { ($0.0, $0.1) < ($1.0, $1.1) }) else { return nil }
-    return best.0 <= max(1, max(name.utf8.count, best.1.utf8.count) / 3) ? best.1 : nil
+    return best.0 <= max(1, 2 * max(name.utf8.count, best.1.utf8.count) / 5) ? best.1 : nil
 }
 
 /// Optimal string alignment distance of two byte strings.

@@ -12,9 +12,10 @@ public struct ChatPrompts: Sendable {
     private let tokenizer: Tokenizer
     private let variables: JSONObject
 
-    /// - Throws: `UserError` when the tokenizer has no template.
-    public init(_ tokenizer: Tokenizer) throws {
-        guard let source = tokenizer.chatTemplate else {
+    /// - Parameter template: the source of one to use instead of the tokenizer's own.
+    /// - Throws: `UserError` when there is no template.
+    public init(_ tokenizer: Tokenizer, template: String? = nil) throws {
+        guard let source = template ?? tokenizer.chatTemplate else {
             throw UserError("the model has no chat template; use --raw, or a model made for chat", .usage)
         }
         template = try ChatTemplate(source)
@@ -33,9 +34,8 @@ public struct ChatPrompts: Sendable {
 
 /// Answers to single questions.
 public func chatAnswers(
-    _ loaded: LoadedModel, _ tokenizer: Tokenizer, prompts: [String], _ settings: GenerationSettings
+    _ loaded: LoadedModel, _ tokenizer: Tokenizer, _ chats: ChatPrompts, to questions: [String], _ settings: GenerationSettings
 ) throws -> [Answer] {
-    let chats = try ChatPrompts(tokenizer)
-    let ids = try prompts.map { try chats.ids([["role": "user", "content": .string($0)]]) }
+    let ids = try questions.map { try chats.ids([["role": "user", "content": .string($0)]]) }
     return try Generator(loaded, tokenizer).answers(to: ids, settings)
 }

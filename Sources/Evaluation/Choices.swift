@@ -8,6 +8,8 @@ public import Models
 public struct ChoiceResult: Sendable, Equatable {
     /// Index of the right label and of the likeliest one, by row.
     public var right: [Int], chosen: [Int]
+    /// Mean of -log p over the tokens of the right answers, nats a token.
+    public var loss: Double
 
     public var correct: Int { zip(right, chosen).count { $0 == $1 } }
     public var accuracy: Double { Double(correct) / Double(right.count) }
@@ -23,7 +25,7 @@ public struct ChoiceResult: Sendable, Equatable {
 public func chooseLabels(
     _ model: any CausalLanguageModel, _ rows: [DataRow], labels: [String], _ encoder: ExampleEncoder, maxTokens: Int
 ) throws -> ChoiceResult {
-    var candidates = TokenizedDataset(), right: [Int] = []
+    var groups: [[TokenizedExample]] = [], right: [Int] = []
     for row in rows {
         guard let (answer, replaced) = row.replacingAnswer() else {
             throw UserError("\(row.location): no answer to choose; --choice needs rows that end with one")
@@ -34,13 +36,14 @@ public func chooseLabels(
                 "\(row.location): its answer \(escapedForDisplay(String(answer.prefix(40)))) is none of \(labels.joined(separator: ", "))")
         }
         right.append(index)
-        for label in labels { candidates.append(try encoder.encode(replaced(label)).example) }
+        groups.append(try labels.map { try encoder.encode(replaced($0)).example })
     }
-    let scores = rowLogProbabilities(model, candidates, maxTokens: maxTokens).map { $0.reduce(0) { $0 + Double($1) } }
-    let chosen = right.indices.map { row in
-        labels.indices.max { (scores[row * labels.count + $0], $1) < (scores[row * labels.count + $1], $0) }!
-    }
-    return ChoiceResult(right: right, chosen: chosen)
+    let scores = alternativeLogProbabilities(model, groups, maxTokens: maxTokens).map { $0.map { $0.map(Double.init) } }
+    let sums = scores.map { $0.map { $0.reduce(0, +) } }
+    let chosen = sums.map { row in labels.indices.max { (row[$0], $1) < (row[$1], $0) }! }
+    let answers = zip(scores, right).map { $0[$1] }
+    let loss = -answers.joined().reduce(0, +) / Double(answers.reduce(0) { $0 + $1.count })
+    return ChoiceResult(right: right, chosen: chosen, loss: loss)
 }
 
 extension DataRow {

@@ -10,17 +10,21 @@ public func readFile(_ path: String, maxBytes: Int = 64 << 20) throws -> [UInt8]
     let descriptor = try openForReading(path)
     defer { close(descriptor) }
     let size = try sizeOfRegularFile(descriptor, path)
-    guard size <= maxBytes else {
-        throw UserError("\(printable(path)): \(size) bytes; at most \(maxBytes) are read here")
-    }
-    return try [UInt8](unsafeUninitializedCapacity: size) { buffer, filled in
-        while filled < size {
-            let n = retrying { read(descriptor, buffer.baseAddress! + filled, size - filled) }
-            if n < 0 { throw readError(path, errno) }
-            if n == 0 { break }  // became shorter since its size was asked: what is there is what is read
-            filled += n
+    let tooLong = { UserError("\(printable(path)): too large; at most \(maxBytes) bytes are read here") }
+    if size > maxBytes { throw tooLong() }
+    var bytes: [UInt8] = []
+    // The size is a hint: files of /proc say 0, and others may grow or shrink while they are read.
+    bytes.reserveCapacity(size + 1)
+    try withUnsafeTemporaryAllocation(byteCount: min(1 << 20, max(size + 1, 1 << 12)), alignment: 16) { buffer in
+        while true {
+            let count = retrying { read(descriptor, buffer.baseAddress, buffer.count) }
+            if count < 0 { throw readError(path, errno) }
+            if count == 0 { return }
+            bytes.append(contentsOf: UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+            if bytes.count > maxBytes { throw tooLong() }
         }
     }
+    return bytes
 }
 
 /// Reads a whole file as UTF-8; a byte order mark at its beginning is dropped.
@@ -52,6 +56,9 @@ private func modeOf(_ path: String) -> mode_t? {
     var status = stat()
     return stat(path, &status) == 0 ? status.st_mode : nil
 }
+
+/// True when `path` leads to anything, a folder included.
+public func pathExists(_ path: String) -> Bool { modeOf(path) != nil }
 
 /// Size of a regular file in bytes.
 public func fileSize(_ path: String) throws -> Int {

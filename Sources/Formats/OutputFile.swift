@@ -5,7 +5,8 @@ import Glibc
 /// A file being written front to back.
 ///
 /// `init(replacing:)` writes beside the target under a temporary name; `close` makes the bytes durable, then renames.
-/// Without `close`, for whatever reason, the target stays as it was and the temporary file is removed.
+/// Without `close`, for whatever reason, the target stays as it was and the temporary file is removed, also when Ctrl-C
+/// ends the program.
 /// `init(appendingTo:)` extends a file in place, as logs need.
 public final class OutputFile {
     public let path: String
@@ -31,9 +32,14 @@ public final class OutputFile {
             let name = ".partial-\(getpid())-\(String(UInt32.random(in: 0...UInt32.max), radix: 36))"
             let temporary = joinPath(parentFolder(of: path), name)
             temporaryPath = temporary
+            Unfinished.begin(temporary)
             descriptor = retrying { open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o666) }
         }
-        if descriptor < 0 { throw writeError(path, errno) }
+        if descriptor < 0 {
+            let code = errno
+            if let temporaryPath { Unfinished.end(temporaryPath) }
+            throw writeError(path, code)
+        }
     }
 
     /// Opens `path`, made if it is not there, to add to it.
@@ -101,12 +107,13 @@ public final class OutputFile {
             throw writeError(path, code)
         }
         guard let temporaryPath else { return }
-        guard rename(temporaryPath, path) == 0 else {
+        guard Unfinished.commit({ rename(temporaryPath, path) }) == 0 else {
             let code = errno
             discard()
             throw writeError(path, code)
         }
         renamed = true
+        Unfinished.end(temporaryPath)
         try syncFolder(parentFolder(of: path))
     }
     private var renamed = false
@@ -118,6 +125,7 @@ public final class OutputFile {
         descriptor = -1
         if let temporaryPath, !renamed {
             unlink(temporaryPath)
+            Unfinished.end(temporaryPath)
             renamed = true
         }
     }

@@ -25,7 +25,8 @@ public final class LowRankAdapter: Module {
     public let b: Parameter  // [O, r]
     public let magnitude: Parameter?  // [O]
     public let scaling: Double
-    public let dropout: Double
+    /// Share of inputs set to zero while `dropoutStream` is set.
+    public var dropout: Double
     /// Where this micro-batch's dropout comes from; nil outside training.
     public var dropoutStream: RandomStream?
     /// ‖W_i‖² of the frozen base, fp32 `[O]`.

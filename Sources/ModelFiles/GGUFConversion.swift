@@ -20,9 +20,10 @@ public enum GGUFConversion {
         let name = String(fileName(of: path).prefix(80))
         let folder = joinPath(try cacheFolder(), "models/\(name)-\(digest)")
         if fileExists(joinPath(folder, "config.json")) { return folder }
-        report("converting \(path) once, into \(folder)")
-        try createDirectories(parentFolder(of: folder))
-        try convert(path, to: folder, .f32)
+        try convert(path, to: folder, .f32) {
+            report("converting \(path) once, into \(folder)")
+            try createDirectories(parentFolder(of: folder))
+        }
         return folder
     }
 
@@ -39,11 +40,16 @@ public enum GGUFConversion {
     }
 
     /// Writes `folder` with weights in `type` (F32, F16 or BF16), complete or not at all.
-    public static func convert(_ path: String, to folder: String, _ type: ElementType) throws {
+    ///
+    /// - Parameter prepare: called once the file has been checked, before anything is written.
+    public static func convert(
+        _ path: String, to folder: String, _ type: ElementType, prepare: () throws -> Void = {}
+    ) throws {
         let file = try GGUFFile(path: path)
         let shape = try GGUFShape(file)
         let tokenizer = try Tokenizer(gguf: file.metadata)
         let plan = try shape.tensorPlan(file)
+        try prepare()
         try writeFolderAtomically(folder) { temporary in
             let tensors = plan.map { item in
                 SafetensorsWriter.Tensor(name: item.name, elementType: type, shape: item.tensor.shape) { emit in

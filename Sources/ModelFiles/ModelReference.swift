@@ -1,7 +1,7 @@
 // What a MODEL argument may be, and the folders it stands for.
 internal import Diagnostics
 internal import Formats
-internal import Glibc
+internal import RunLog
 
 /// The folders behind a MODEL argument: a Hugging Face folder, an adapter folder, a run folder (its best checkpoint), one
 /// of a run's steps, or a GGUF file (converted once into the cache).
@@ -24,6 +24,7 @@ public struct ModelReference: Sendable, Equatable {
         let path = try Self.weightsPath(path)
         if fileExists(path) {
             guard try isGGUF(path) else { throw Self.notAModel(path) }
+            try Self.refuse(base, path)
             baseFolder = try GGUFConversion.cachedFolder(of: path, report: report)
             adapterFolder = nil
         } else if fileExists(joinPath(path, Self.adapterConfigName)) {
@@ -35,6 +36,7 @@ public struct ModelReference: Sendable, Equatable {
             baseFolder = reference.baseFolder
             adapterFolder = path
         } else if fileExists(joinPath(path, "config.json")) {
+            try Self.refuse(base, path)
             baseFolder = path
             adapterFolder = nil
         } else {
@@ -54,21 +56,28 @@ public struct ModelReference: Sendable, Equatable {
         throw UserError("\(path): no tokenizer.json in this folder; name a folder, tokenizer.json or .gguf file that has one")
     }
 
+<<<<<<< HEAD
     /// Leads from a run folder to its best checkpoint; other paths stay.
     static func weightsPath(_ path: String) throws -> String {
+=======
+    /// Leads from a run folder to its best checkpoint (the newest whole one while none has been judged); other paths
+    /// stay.
+    private static func weightsPath(_ path: String) throws -> String {
+>>>>>>> main
         if fileExists(path) { return path }
         guard folderExists(path) else {
             throw UserError("\(path): no such file or folder; a model is a Hugging Face folder, an adapter folder, a run folder or a .gguf file")
         }
-        guard fileExists(joinPath(path, "run.json")) else { return path }
-        let bestFile = joinPath(path, "best.json")
-        guard fileExists(bestFile) else {
+        let record = joinPath(path, "run.json")
+        guard fileExists(record) else { return path }
+        guard let run = try readJSONFile(record)["id"]?.string else {
+            throw UserError("\(record): damaged; name one of the folders in \(joinPath(path, "checkpoints"))")
+        }
+        let store = CheckpointStore(folder: joinPath(path, "checkpoints"), run: run) { ProgressLine.print($0) }
+        guard let checkpoint = try store.bestOrNewest() else {
             throw UserError("\(path): this run has saved no checkpoint yet; run `needletail train` on it again")
         }
-        guard let step = try readJSONFile(bestFile)["step"]?.int else {
-            throw UserError("\(bestFile): no \"step\" in it; name one of the folders in \(joinPath(path, "checkpoints"))")
-        }
-        return joinPath(path, "checkpoints/step-\(step)")
+        return checkpoint.folder
     }
 
     /// The base of an adapter: `override`, else `base_model_name_or_path` as given, else relative to the adapter.
@@ -84,7 +93,17 @@ public struct ModelReference: Sendable, Equatable {
         throw UserError("\(file): its base model \(name) is not here; give the base with --base MODEL")
     }
 
+<<<<<<< HEAD
     static func notAModel(_ path: String) -> UserError {
+=======
+    /// A base that would change nothing is a mistake about what `path` is.
+    private static func refuse(_ base: String?, _ path: String) throws {
+        guard let base else { return }
+        throw UserError("\(path): is a whole model, not an adapter, so the base \(base) has no place; leave it out", .usage)
+    }
+
+    private static func notAModel(_ path: String) -> UserError {
+>>>>>>> main
         if hasPickleExtension(path) {
             return UserError("\(path): pickle files are never read; convert the weights to safetensors where they were made")
         }

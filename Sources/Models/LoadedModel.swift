@@ -43,6 +43,10 @@ public final class LoadedModel {
 
     /// Names and shapes, before any memory is taken.
     private static func check(_ weights: SafetensorsFolder, against config: LlamaConfig, in folder: String) throws {
+        // Before listing what every layer needs: the number may be absurd.
+        guard config.layers <= weights.names.count else {
+            throw UserError("\(folder): config.json has num_hidden_layers \(config.layers), and there are \(weights.names.count) tensors")
+        }
         let wanted = config.parameterShapes
         var names = weights.names.filter { !isLeftover($0) }
         if config.tiedHead, let head = weights.info("lm_head.weight") {

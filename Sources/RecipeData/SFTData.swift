@@ -1,7 +1,7 @@
 // From the section `data` of a configuration to tokenized rows for training and judging. No tensors.
 public import Datasets
 internal import Diagnostics
-internal import ChatTemplates
+public import ChatTemplates
 internal import Formats
 public import RunConfig
 public import Tokenizers
@@ -20,14 +20,15 @@ public struct SFTData: Sendable {
     /// Reads, splits and tokenizes. Rows whose mask cannot be proven, that hold nothing to train, or that are too long
     /// for the policy are left out and counted; other bad rows follow `bad_rows`.
     ///
+    /// - Parameter time: what templates that print a date print.
     /// - Throws: `UserError` naming file, row and reason.
-    public init(_ config: DataSection, _ tokenizer: Tokenizer) throws {
-        let encoder = try Self.encoder(config, tokenizer)
+    public init(_ config: DataSection, _ tokenizer: Tokenizer, time: TemplateTime = .now) throws {
+        let encoder = try Self.encoder(config, tokenizer, time: time)
         let trainingSource = config.source(config.train, "data.train")
         let rows = try Rows(trainingSource)
         var sources = [(name: "data.train", fingerprint: try DataFingerprint(trainingSource))]
         let heldOut = config.heldOut
-        let split = try Split(rows: rows.count, heldOut: heldOut, seed: config.seed, limit: config.limit, source: "data.train")
+        let split = try Split(rows: rows.count, heldOut: heldOut, seed: config.seed ?? 0, limit: config.limit, source: "data.train")
         (training, trainingStatistics) = try Self.encode(rows, split.training, encoder, config)
         if config.validation.isEmpty {
             (validation, validationStatistics) = try Self.encode(rows, split.heldOut, encoder, config, isPart: true)
@@ -40,18 +41,17 @@ public struct SFTData: Sendable {
             warnings = rows.warnings + judged.warnings
         }
         self.sources = sources
-        if training.isEmpty {
-            throw UserError("data.train: no row is left to train on (\(trainingStatistics.report.joined(separator: "; ")))")
-        }
     }
 
     /// The encoder that the configuration describes; also what previews use.
-    public static func encoder(_ config: DataSection, _ tokenizer: Tokenizer) throws -> ExampleEncoder {
+    public static func encoder(
+        _ config: DataSection, _ tokenizer: Tokenizer, time: TemplateTime = .now
+    ) throws -> ExampleEncoder {
         try ExampleEncoder(
             tokenizer, template: try config.template.map(templateSource),
             options: .init(
                 masking: Masking(rawValue: config.trainOn.rawValue)!, maxLength: config.maxLength,
-                truncation: Truncation(rawValue: config.truncation.rawValue)!))
+                truncation: Truncation(rawValue: config.truncation.rawValue)!), time: time)
     }
 
     /// The text of a built-in template, or of a file.
@@ -63,24 +63,12 @@ public struct SFTData: Sendable {
         throw UserError("template \(name): neither a file nor one that comes with the program; \(hint)", .usage)
     }
 
-    /// Reasons that lie in what becomes of a row, not in how it was written: such rows are left out, never an error.
-    private static let alwaysDropped: Set<BadRowReason> = [.spanUnproven, .noTrainedTokens, .longerThanMaxLength]
-
     private static func encode(
         _ rows: Rows, _ indexes: [Int], _ encoder: ExampleEncoder, _ config: DataSection, isPart: Bool = false
     ) throws -> (TokenizedDataset, DatasetStatistics) {
-        var dataset = TokenizedDataset()
         var statistics = isPart ? DatasetStatistics() : DatasetStatistics(rows.statistics)
         if isPart { statistics.rowsIn = indexes.count }
-        for index in indexes {
-            do {
-                let row = try encoder.encode(rows[index], source: rows.sourceName(index))
-                dataset.append(row.example)
-                statistics.keep(row)
-            } catch let bad as BadRow where config.badRows == .drop || alwaysDropped.contains(bad.reason) {
-                statistics.drop(bad)
-            }
-        }
+        let dataset = try TokenizedDataset(rows, indexes, encoder, badRows: config.badRowPolicy, statistics: &statistics)
         return (dataset, statistics)
     }
 }
@@ -89,9 +77,10 @@ extension DataSection {
     /// The rows behind one list of paths.
     public func source(_ paths: [String], _ name: String) -> DataSource {
         DataSource(
-            paths, name: name, kind: rowKind, columnMap: columnMap,
-            badRows: badRows == .stop ? .stop : .drop, deduplicate: deduplicate)
+            paths, name: name, kind: rowKind, columnMap: columnMap, badRows: badRowPolicy, deduplicate: deduplicate)
     }
+
+    var badRowPolicy: BadRowPolicy { badRows == .stop ? .stop : .drop }
 
     /// The data set's name for the kind of rows; nil recognizes it by the columns.
     private var rowKind: RowKind? {
@@ -122,7 +111,7 @@ extension SFTConfig {
         let stepsPerEpoch = (dataset.count + training.batchRows - 1) / training.batchRows
         let epochs = training.steps.map { Double(($0 + stepsPerEpoch - 1) / stepsPerEpoch) } ?? training.epochs ?? 1
         return try BatchSampler(
-            dataset, seed: data.seed, stepSize: .rows(training.batchRows),
+            dataset, seed: data.seed ?? training.seed, stepSize: .rows(training.batchRows),
             microBatching: data.packing ? .packed(maxTokens: microBatchTokens) : .rows(1), epochs: epochs)
     }
 

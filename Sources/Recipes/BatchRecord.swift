@@ -1,20 +1,28 @@
 // batches.jsonl: the tokens of every optimizer step, so that another program can repeat the run.
 internal import Datasets
+internal import Diagnostics
 internal import Formats
+internal import RunLog
 
 /// Writes one row per step: `{"step", "micro_batches": [{"input_ids", "labels", "document_starts"}]}`.
 final class BatchRecord {
-    private let file: OutputFile
+    private let file: Appender
 
     /// - Parameter step: steps done before; rows of later steps, left by a killed run, are dropped.
+    /// - Throws: `UserError` when the file lacks rows of steps done before.
     init(_ folder: String, from step: Int) throws {
         let path = joinPath(folder, "batches.jsonl")
         var kept = 0
-        if step > 0, fileExists(path) {
+        if step > 0 {
             let reader = try LineReader(path: path)
-            for _ in 0..<step { if let line = try reader.next() { kept += line.text.utf8.count + 1 } }
+            for _ in 0..<step {
+                guard let line = try reader.next() else {
+                    throw UserError("\(path): lacks steps done before the checkpoint; restore it, or choose another output")
+                }
+                kept += line.text.utf8.count + 1
+            }
         }
-        file = try OutputFile(appendingTo: path, keeping: kept)
+        file = try Appender(path, cutTo: kept)
     }
 
     func write(_ plan: StepPlan, _ sampler: BatchSampler) throws {
@@ -25,7 +33,8 @@ final class BatchRecord {
                 "document_starts": .array(batch.documentStarts.map { .init($0) }),
             ]
         }
-        try file.append(JSONValue.object(JSONObject([("step", .init(plan.step)), ("micro_batches", .array(micro))])).serialized() + "\n")
-        try file.flush()
+        // Counted from 1, as in metrics.jsonl.
+        let row: JSONValue = ["step": .init(plan.step + 1), "micro_batches": .array(micro)]
+        try file.append(Array((row.serialized() + "\n").utf8))
     }
 }

@@ -34,8 +34,8 @@ public enum SFT {
         var seconds: Double
     }
 
-    static func train(_ config: SFTConfig, commandLine: [String]) throws -> Outcome {
-        let inputs = try SFTInputs(config)
+    static func train(_ given: SFTConfig, commandLine: [String]) throws -> Outcome {
+        let inputs = try SFTInputs(given), config = inputs.config
         SignalFlags.install()
         let run = try inputs.openRun(commandLine)
         defer { run.finish() }

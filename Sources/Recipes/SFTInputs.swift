@@ -1,8 +1,11 @@
 // What a fine-tuning run is made from, checked before any weight is loaded: tokenizer, rows, order, hashes.
+internal import ChatTemplates
 internal import Datasets
 internal import Diagnostics
 internal import Formats
+internal import Layers
 internal import ModelFiles
+internal import Models
 internal import RecipeData
 internal import RunConfig
 internal import RunLog
@@ -11,6 +14,7 @@ internal import Tokenizers
 
 /// Tokenizer, rows and their order.
 struct SFTInputs {
+    /// As given, with the settings of an adapter that training continues.
     let config: SFTConfig
     let reference: ModelReference
     let tokenizer: Tokenizer
@@ -18,17 +22,51 @@ struct SFTInputs {
     let sampler: BatchSampler
     /// Optimizer steps of the whole run.
     let steps: Int
+    /// What chat templates that print a date print: the moment of the run's first start, so that it resumes with the
+    /// same tokens on another day.
+    let time: TemplateTime
 
-    init(_ config: SFTConfig) throws {
-        self.config = config
-        reference = try ModelReference(config.model.path, base: config.model.base) { ProgressLine.print($0) }
-        if reference.adapterFolder != nil, config.adapter.method == .full {
-            throw UserError("model.path: \(config.model.path) is an adapter; merge it first (needletail merge-adapter) or train with adapter.method: lora", .usage)
-        }
+    init(_ given: SFTConfig) throws {
+        reference = try Self.reference(given)
+        config = try given.continuing(reference.adapterFolder)
         tokenizer = try config.data.tokenizer(at: reference.tokenizerFolder)
-        data = try SFTData(config.data, tokenizer)
+        time = try RunFolder.record(in: config.output)?[Self.timeKey]?.string.flatMap { TemplateTime(text: $0) } ?? .now
+        data = try SFTData(config.data, tokenizer, time: time)
         sampler = try config.sampler(data.training)
         steps = config.totalSteps(sampler)
+        try refuseWithoutEffect()
+    }
+
+    private static let timeKey = "template_time"
+
+    /// The model with the adapter that training continues, if any.
+    private static func reference(_ config: SFTConfig) throws -> ModelReference {
+        let model = try ModelReference(config.model.path, base: config.model.base) { ProgressLine.print($0) }
+        if let adapter = model.adapterFolder, config.adapter.method == .full {
+            throw UserError(
+                "model.path: \(adapter) is an adapter; merge it first (needletail merge-adapter) or train with adapter.method: lora", .usage)
+        }
+        guard let folder = config.adapter.continueFrom else { return model }
+        if let adapter = model.adapterFolder {
+            throw UserError("adapter.continue_from: model.path leads to an adapter already (\(adapter)); name one of the two", .usage)
+        }
+        let reference = try ModelReference(folder, base: model.baseFolder) { ProgressLine.print($0) }
+        guard reference.adapterFolder != nil else {
+            throw UserError("adapter.continue_from: \(folder) is no adapter folder", .usage)
+        }
+        return reference
+    }
+
+    /// Settings that only the data show to be idle.
+    private func refuseWithoutEffect() throws {
+        if data.validation.isEmpty, config.training.earlyStopPatience != nil {
+            throw UserError("training.early_stop_patience: has no effect without held-out rows, and there are none", .usage)
+        }
+        let schedule = config.learningRateSchedule(steps: steps)
+        if (0..<steps).allSatisfy({ schedule($0) == 0 }) {
+            throw UserError(
+                "schedule: \(schedule.warmupSteps) steps of warm-up in a run of \(steps) leave the learning rate at 0; give fewer", .usage)
+        }
     }
 
     /// What will run, a line each.
@@ -59,17 +97,48 @@ struct SFTInputs {
         var hashes = data.sources.map { (name: $0.name, sha256: $0.fingerprint.sha256) }
         hashes.append(("tokenizer", sha256(ofBytes: tokenizer.fingerprintBytes)))
         hashes.append(("base", try reference.baseHash()))
-        if let adapter = reference.adapterFolder { hashes.append(("adapter", try sha256(ofFile: joinPath(adapter, "adapter_model.safetensors")))) }
-        if let adapter = config.adapter.continueFrom { hashes.append(("adapter.continue_from", try sha256(ofFile: joinPath(adapter, "adapter_model.safetensors")))) }
+        if let adapter = reference.adapterFolder {
+            hashes.append(("adapter", try sha256(ofFile: joinPath(adapter, Adapter.weightsName))))
+        }
+        if let template = config.data.template {
+            hashes.append(("template", sha256(ofBytes: Array(try SFTData.templateSource(template).utf8))))
+        }
         let identity = RunIdentity(
             config: config.flattened, hashes: hashes,
-            mayChange: SFTConfig.mayChangeOnResume)
+            mayChange: SFTConfig.mayChangeOnResume,
+            paths: Dictionary(uniqueKeysWithValues: data.sources.map { ($0.name, $0.fingerprint.files.map(\.path)) }))
         var record = JSONObject()
         record["versions"] = ["needletail": .string(programVersion), "libtorch": .string(Engine.version)]
         record["machine"] = ["cpu_capability": .string(Engine.cpuCapability), "threads": .init(Engine.threads)]
-        record["seeds"] = ["training": .string("\(config.training.seed)"), "data": .string("\(config.data.seed)")]
+        record["seeds"] = ["training": .string("\(config.training.seed)"), "data": .string("\(config.data.seed ?? config.training.seed)")]
+        record[Self.timeKey] = .string(time.text)
         record["command"] = .array(commandLine.map { .string($0) })
         return try RunFolder(path: config.output, identity: identity, configYAML: yaml, record: record)
+    }
+}
+
+extension SFTConfig {
+    /// With the settings of the adapter in `folder`; one that was given otherwise is refused, as it would have no effect.
+    fileprivate func continuing(_ folder: String?) throws -> SFTConfig {
+        guard let folder else { return self }
+        let found = try Adapter(folder: folder).config, defaults = AdapterSection()
+        var config = self
+        func take<V: Equatable>(_ key: String, _ path: WritableKeyPath<AdapterSection, V>, _ value: V) throws {
+            let given = adapter[keyPath: path]
+            guard given == value || given == defaults[keyPath: path] else {
+                throw UserError("adapter.\(key): \(given) cannot change in the adapter that is continued, whose value is \(value) (\(folder))", .usage)
+            }
+            config.adapter[keyPath: path] = value
+        }
+        try take("method", \.method, found.hasMagnitude ? .dora : found.scaling == .rankStabilized ? .rslora : .lora)
+        try take("rank", \.rank, found.rank)
+        try take("alpha", \.alpha, found.alpha)
+        try take("targets", \.targets, found.targets.isEmpty ? ["all_linear"] : found.targets)
+        try take("save_embeddings", \.saveEmbeddings, !found.savedModules.isEmpty)
+        if !data.addTokens.isEmpty, found.savedModules.isEmpty {
+            throw UserError("data.add_tokens: the adapter that is continued has no embeddings to learn them (\(folder))", .usage)
+        }
+        return config
     }
 }
 

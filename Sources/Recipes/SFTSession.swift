@@ -37,6 +37,7 @@ final class SFTSession {
     private let store: CheckpointStore
     private let metrics: MetricsLog
     private let batches: BatchRecord?
+    private let prompts: ChatPrompts?
 
     /// Fresh, or as the newest valid checkpoint left it.
     init(_ config: SFTConfig, _ inputs: SFTInputs, _ run: RunFolder, _ trained: TrainedModel, _ optimizer: AdamW) throws {
@@ -48,8 +49,9 @@ final class SFTSession {
         space.givesUp = { SignalFlags.stopRequested != nil }
         store = try run.checkpointStore(keep: training.keepCheckpoints, space: space)
         let checkpoint = try store.newestValid()
-        metrics = try MetricsLog(folder: run.path, resumingAt: checkpoint?.state["metrics"])
+        metrics = try MetricsLog(folder: run.path, resumingAt: checkpoint?.state["metrics_offsets"])
         batches = try training.recordBatches ? BatchRecord(run.path, from: checkpoint?.step ?? 0) : nil
+        prompts = training.samplePrompts.isEmpty ? nil : try ChatPrompts(inputs.tokenizer, template: config.data.template.map(SFTData.templateSource))
         if let checkpoint {
             try restore(checkpoint)
         } else if training.recordBatches, trained.adapter != nil {
@@ -66,7 +68,7 @@ final class SFTSession {
     ///
     /// - Returns: the loss in nats per trained token (per row for `sequence`, the sum for `sum`).
     func accumulateGradients(_ plan: StepPlan) throws -> Double {
-        try batches?.write(plan, inputs.sampler)
+        if let batches { try store.waitingForSpace("batches.jsonl") { try batches.write(plan, inputs.sampler) } }
         var loss = Tensor.zeros([], .float64)
         for index in plan.microBatches.indices {
             let batch = inputs.sampler.batch(plan, index)
@@ -151,51 +153,60 @@ final class SFTSession {
         let left = timeLeft.update(step: step, of: inputs.steps)
         guard step % config.training.logEvery == 0 || step == inputs.steps else { return }
         let speed = Double(plan.tokens) / elapsed, memory = peakMemoryBytes()
-        try metrics.write(
-            step: step,
-            [
-                ("train/loss", loss), ("train/grad_norm", norm), ("train/learning_rate", learningRate),
-                ("train/epoch", Double(plan.epoch)), ("train/trained_tokens", Double(trainedTokens)),
-                ("tokens_per_second", speed), ("step_time_ms", elapsed * 1000), ("peak_memory_bytes", Double(memory)),
-            ])
+        try writeMetrics([
+            ("train/loss", loss), ("train/grad_norm", norm), ("train/learning_rate", learningRate),
+            ("train/epoch", Double(plan.epoch)), ("train/trained_tokens", Double(trainedTokens)),
+            ("tokens_per_second", speed), ("step_time_ms", elapsed * 1000), ("peak_memory_bytes", Double(memory)),
+        ])
         ProgressLine.show(
             StepFigures(
                 step: step, steps: inputs.steps, loss: loss, gradNorm: norm, learningRate: learningRate,
                 tokensPerSecond: speed, memoryBytes: memory, secondsLeft: left))
     }
 
-    /// Validation loss and samples where their turn has come; early stop.
+    private func writeMetrics(_ values: [(name: String, value: Double)], texts: [(name: String, value: String)] = []) throws {
+        try store.waitingForSpace(MetricsLog.fileName) { try metrics.write(step: step, values, texts: texts) }
+    }
+
+    /// Validation loss and samples where their turn has come; saves the best; early stop.
     func judge() throws {
         let training = config.training
         let every = training.evalEvery ?? max(1, inputs.steps / 10), isLast = step == inputs.steps
         let isDue = step % every == 0 || isLast
-        if isDue, !inputs.data.validation.isEmpty {
-            let loss = trained.withoutDropout { averageLoss(trained.loaded.model, inputs.data.validation, maxTokens: config.microBatchTokens) }
-            try metrics.write(step: step, [("eval/loss", loss)])
-            run.log("step \(grouped(step)): held-out loss \(decimals(loss, 4)) nats a token")
-            lastJudged = (step, loss)
-            if bestLoss.map({ loss < $0 }) ?? true {
-                (bestLoss, judgementsSinceBest) = (loss, 0)
-                try save()
-            } else {
-                judgementsSinceBest += 1
-                if let patience = training.earlyStopPatience, judgementsSinceBest >= patience {
-                    run.log("stopping early: \(judgementsSinceBest) validations without improvement")
-                    stoppedEarly = true
-                }
-            }
+        let isBest = isDue && !inputs.data.validation.isEmpty ? try judgeLoss() : false
+        if training.sampleEvery.map({ step % $0 == 0 || isLast }) ?? isDue { try sample() }
+        // Last, so that the checkpoint covers all that the metrics file holds.
+        if isBest { try save() }
+    }
+
+    /// - Returns: whether no earlier loss was as low.
+    private func judgeLoss() throws -> Bool {
+        let loss = trained.withoutDropout { averageLoss(trained.loaded.model, inputs.data.validation, maxTokens: config.microBatchTokens) }
+        try writeMetrics([("eval/loss", loss)])
+        run.log("step \(grouped(step)): held-out loss \(decimals(loss, 4)) nats a token")
+        lastJudged = (step, loss)
+        if loss.isFinite, bestLoss.map({ loss < $0 }) ?? true {
+            (bestLoss, judgementsSinceBest) = (loss, 0)
+            return true
         }
-        if !training.samplePrompts.isEmpty, training.sampleEvery.map({ step % $0 == 0 || isLast }) ?? isDue { try sample() }
+        judgementsSinceBest += 1
+        if let patience = config.training.earlyStopPatience, judgementsSinceBest >= patience {
+            run.log("stopping early: \(judgementsSinceBest) validations without improvement")
+            stoppedEarly = true
+        }
+        return false
     }
 
     private func sample() throws {
+        guard let prompts else { return }
+        let questions = config.training.samplePrompts
         let answers = try trained.withoutDropout {
-            try chatAnswers(trained.loaded, inputs.tokenizer, prompts: config.training.samplePrompts, .init(maxNewTokens: 64))
+            try chatAnswers(trained.loaded, inputs.tokenizer, prompts, to: questions, .init(maxNewTokens: 64))
         }
-        for (prompt, answer) in zip(config.training.samplePrompts, answers) {
-            run.log("step \(grouped(step)): \(escapedForDisplay(prompt)) -> \(escapedForDisplay(answer.text))")
+        for (question, answer) in zip(questions, answers) {
+            run.log("step \(grouped(step)): \(escapedForDisplay(question)) -> \(escapedForDisplay(answer.text))")
         }
-        try metrics.write(step: step, [], texts: answers.enumerated().map { ("sample/\($0.offset)", $0.element.text) })
+        try writeMetrics([], texts: answers.enumerated().map { ("sample/\($0.offset)", $0.element.text) })
     }
 
     // MARK: saving and resuming
@@ -216,31 +227,21 @@ final class SFTSession {
 
     private func save() throws {
         if lastSaved == step { return }
-        let staging = joinPath(run.path, ".staged.partial-weights")
-        try removeTree(staging)
-        try createDirectories(staging)
-        defer { do { try removeTree(staging) } catch { run.log("\(error)") } }
-        try trained.write(to: staging)
-        var files: [CheckpointStore.File] = try listFolder(staging).map { name in
-            (name, { try moveFile(joinPath(staging, name), to: $0) })
-        }
-        files.append(
-            (
-                "optimizer.safetensors",
-                { [optimizer] path in
-                    try SafetensorsWriter.write(path: path, tensors: optimizer.state.map { .init($0.name, $0.tensor) })
-                }
-            ))
         try store.save(
-            step: step, state: state(), files: files, expectedBytes: trained.stateBytes,
-            score: lastJudged.flatMap { $0.step == step ? $0.loss : nil })
+            step: step, state: state(), expectedBytes: trained.stateBytes,
+            score: lastJudged.flatMap { $0.step == step ? $0.loss : nil }
+        ) { folder in
+            try trained.write(to: folder)
+            try SafetensorsWriter.write(
+                path: joinPath(folder, "optimizer.safetensors"), tensors: optimizer.state.map { .init($0.name, $0.tensor) })
+        }
         lastSaved = step
     }
 
     private func state() throws -> JSONValue {
         [
             "step": .init(step), "optimizer_steps": .init(optimizer.steps), "trained_tokens": .init(trainedTokens), "tokens": .init(tokens),
-            "train_seconds": .init(seconds), "metrics": try metrics.position(),
+            "train_seconds": .init(seconds), "metrics_offsets": try metrics.position(),
             "best_loss": bestLoss.map { .init($0) } ?? nil, "judgements_since_best": .init(judgementsSinceBest),
             "stopped_early": .init(stoppedEarly), "spike_guard": spikes.json, "nonfinite_guard": finiteness.json,
         ]

@@ -147,7 +147,7 @@ public enum SarcasmDemo {
 struct Judgement {
     let choices: ChoiceResult
     /// Nats a token of the right answers.
-    let loss: Double
+    var loss: Double { choices.loss }
     let answers: [(headline: String, answer: String)]
 
     init(_ reference: ModelReference, _ data: DemoRows) throws {
@@ -155,19 +155,16 @@ struct Judgement {
         let loaded = try LoadedModel(reference, dtype: .float32)
         let encoder = try ExampleEncoder(tokenizer, options: .init(masking: .lastAssistant, maxLength: 512))
         choices = try chooseLabels(loaded.model, data.heldOut, labels: SarcasmDemo.labels, encoder, maxTokens: 1024)
-        loss = try Self.loss(loaded, encoder, data)
         let headlines = data.sampleHeadlines
-        let texts = try chatAnswers(loaded, tokenizer, prompts: headlines.map(SarcasmDemo.prompt), .init(maxNewTokens: 16))
+        let texts = try chatAnswers(
+            loaded, tokenizer, ChatPrompts(tokenizer), to: headlines.map(SarcasmDemo.prompt), .init(maxNewTokens: 16))
         answers = zip(headlines, texts).map { (escapedForDisplay($0), escapedForDisplay($1.text)) }
     }
 
     static func loss(_ reference: ModelReference, _ data: DemoRows) throws -> Double {
         let encoder = try ExampleEncoder(Tokenizer(modelPath: reference.tokenizerFolder), options: .init(masking: .lastAssistant, maxLength: 512))
-        return try loss(LoadedModel(reference, dtype: .float32), encoder, data)
-    }
-
-    private static func loss(_ loaded: LoadedModel, _ encoder: ExampleEncoder, _ data: DemoRows) throws -> Double {
-        averageLoss(loaded.model, TokenizedDataset(try data.heldOut.map { try encoder.encode($0).example }), maxTokens: 1024)
+        let loaded = try LoadedModel(reference, dtype: .float32)
+        return averageLoss(loaded.model, TokenizedDataset(try data.heldOut.map { try encoder.encode($0).example }), maxTokens: 1024)
     }
 
     var description: String {

@@ -24,11 +24,11 @@ final class TrainedModel {
         let device = try config.engineDevice()
         let isFull = config.adapter.method == .full
         loaded = try LoadedModel(
-            inputs.reference.continuing(config.adapter.continueFrom), dtype: config.computeDType(on: device), device: device,
-            trainsAll: isFull)
+            inputs.reference, dtype: config.computeDType(on: device), device: device, trainsAll: isFull)
         tokenizer = inputs.tokenizer
         seed = config.training.seed
-        hasNewTokens = !config.data.addTokens.isEmpty
+        // Also those of an adapter that is continued: its tokenizer lies beside it.
+        hasNewTokens = !config.data.addTokens.isEmpty || inputs.reference.tokenizerFolder == inputs.reference.adapterFolder
         loaded.resizeVocabulary(to: inputs.tokenizer.vocabularySize)
         adapter = isFull ? nil : try Self.adapter(config, loaded, inputs.reference)
         if let adapter {
@@ -39,9 +39,14 @@ final class TrainedModel {
         }
     }
 
-    /// The adapter that the reference brought, else a new one.
+    /// The adapter that the reference brought (with this run's dropout), else a new one.
     private static func adapter(_ config: SFTConfig, _ loaded: LoadedModel, _ reference: ModelReference) throws -> AdapterConfig {
-        if let folder = config.adapter.continueFrom ?? reference.adapterFolder { return try Adapter(folder: folder).config }
+        if let folder = reference.adapterFolder {
+            var adapter = try Adapter(folder: folder).config
+            adapter.dropout = config.adapter.dropout
+            for (_, linear) in loaded.model.blockLinears { linear.adapter?.dropout = adapter.dropout }
+            return adapter
+        }
         let section = config.adapter
         let tables = loaded.model.headWeight === loaded.model.tokenTable.weight ? ["embed_tokens"] : ["embed_tokens", "lm_head"]
         let all = Set(loaded.model.blockLinears.compactMap { $0.name.split(separator: ".").last.map(String.init) }).sorted()
@@ -49,7 +54,7 @@ final class TrainedModel {
             rank: section.rank, alpha: section.alpha, dropout: section.dropout,
             scaling: section.method == .rslora ? .rankStabilized : .standard, hasMagnitude: section.method == .dora,
             targets: section.targets == ["all_linear"] ? all : section.targets,
-            savedModules: section.saveEmbeddings || !config.data.addTokens.isEmpty ? tables : [],
+            savedModules: section.saveEmbeddings ? tables : [],
             baseModel: reference.baseFolder)
         try Adapter.attachNew(adapter, to: loaded, seed: config.training.seed)
         return adapter
@@ -101,13 +106,5 @@ extension Parameter {
     fileprivate func train() {
         if value.dtype != .float64, value.dtype != .float32 { replace(with: value.to(.float32)) }
         isTrained = true
-    }
-}
-
-extension ModelReference {
-    /// The same base with another adapter, if one is named.
-    fileprivate func continuing(_ adapter: String?) throws -> ModelReference {
-        guard let adapter else { return self }
-        return try ModelReference(adapter, base: baseFolder)
     }
 }

@@ -42,7 +42,14 @@ public struct SFTConfig: RecipeConfig {
             problems.append(
                 .init("training.early_stop_patience", "has no effect without validation rows; set data.validation"))
         }
-        if let tokens = training.microBatchTokens, tokens < data.maxLength {
+        if !validates, training.evalEvery != nil, training.samplePrompts.isEmpty {
+            problems.append(.init("training.eval_every", "has no effect without validation rows; set data.validation"))
+        }
+        if !data.packing, training.microBatchTokens != nil {
+            problems.append(
+                .init("training.micro_batch_tokens", "has no effect with data.packing: false, which runs row by row"))
+        }
+        if data.packing, let tokens = training.microBatchTokens, tokens < data.maxLength {
             problems.append(
                 .init("training.micro_batch_tokens", "\(tokens) is less than data.max_length, \(data.maxLength)"))
         }
@@ -57,9 +64,10 @@ public struct SFTConfig: RecipeConfig {
         return problems
     }
 
-    /// Learning rate by method (2e-4 for adapters, 2e-5 for all weights), validation rows and length of the run.
+    /// Learning rate by method (2e-4 for adapters, 2e-5 for all weights), validation rows, order and length of the run.
     public func resolved() -> SFTConfig {
         var config = self
+        config.data.seed = data.seed ?? training.seed
         config.optimizer.learningRate = optimizer.learningRate ?? (adapter.method == .full ? 2e-5 : 2e-4)
         if training.epochs == nil, training.steps == nil { config.training.epochs = 1 }
         if data.validation.isEmpty, data.validationRows == nil, data.validationFraction == nil {
@@ -74,7 +82,7 @@ public struct SFTConfig: RecipeConfig {
     public static let mayChangeOnResume: Set<String> = [
         "output", "threads", "model.path", "model.base", "data.train", "data.validation", "data.template",
         "adapter.continue_from", "training.log_every", "training.save_every", "training.keep_checkpoints",
-        "training.sample_prompts", "training.sample_every", "training.record_batches",
+        "training.sample_prompts", "training.sample_every",
     ]
 }
 
@@ -133,8 +141,8 @@ public struct DataSection: Codable, Sendable, Equatable {
     public var badRows = BadRows.stop
     /// Training rows used at most, taken after shuffling by `seed`; null for all.
     public var limit: Int?
-    /// Split, limit and order of rows.
-    public var seed: UInt64 = 0
+    /// Split, limit and order of rows; null takes `training.seed`.
+    public var seed: UInt64?
     /// Tokens to add to the vocabulary, whose embeddings are then trained from their neighbours' mean.
     public var addTokens: [String] = []
 

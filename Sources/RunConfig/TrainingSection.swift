@@ -25,7 +25,7 @@ public struct TrainingSection: Codable, Sendable, Equatable {
     public var lossReduction = Reduction.token
     /// Largest norm of all gradients; null does not clip.
     public var maxGradNorm: Double? = 1.0
-    /// Adapter weights and dropout.
+    /// Adapter weights, dropout and, unless `data.seed` is given, the order of rows.
     public var seed: UInt64 = 0
 
     /// Steps between lines of progress and rows of metrics.

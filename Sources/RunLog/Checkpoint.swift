@@ -65,9 +65,9 @@ struct Manifest {
     /// Reads and checks a manifest by itself; the files it names are not looked at.
     init(reading folder: String) throws {
         let path = "\(folder)/\(Self.fileName)"
-        guard let size = Files.size(path) else { throw CheckpointRefusal(reason: "no \(Self.fileName)") }
+        guard fileExists(path), let size = try? fileSize(path) else { throw CheckpointRefusal(reason: "no \(Self.fileName)") }
         guard size <= 1 << 24 else { throw CheckpointRefusal(reason: "\(Self.fileName) is damaged: \(size) bytes") }
-        guard let bytes = try? Files.read(path), let document = try? JSONValue.parse(bytes),
+        guard let bytes = try? readFile(path), let document = try? JSONValue.parse(bytes),
             let json = document["manifest"], Self.sealed(json) == bytes
         else { throw CheckpointRefusal(reason: "\(Self.fileName) is damaged: its hash does not fit its content") }
         guard json["schema_version"]?.int == Self.version else {
@@ -114,7 +114,7 @@ extension Checkpoint {
         guard run == nil || manifest.run == run else { throw CheckpointRefusal(reason: "it belongs to another run") }
         for file in manifest.files {
             let path = "\(folder)/\(file.name)"
-            guard let size = Files.size(path) else { throw CheckpointRefusal(reason: "\(file.name) is missing") }
+            guard fileExists(path), let size = try? fileSize(path) else { throw CheckpointRefusal(reason: "\(file.name) is missing") }
             guard size == file.bytes else {
                 throw CheckpointRefusal(reason: "\(file.name) has \(size) bytes instead of \(file.bytes)")
             }
@@ -126,7 +126,7 @@ extension Checkpoint {
             }
         }
         guard manifest.files.contains(where: { $0.name == Manifest.stateName }),
-            let text = try? Files.read("\(folder)/\(Manifest.stateName)"), let state = try? JSONValue.parse(text)
+            let text = try? readFile("\(folder)/\(Manifest.stateName)"), let state = try? JSONValue.parse(text)
         else { throw CheckpointRefusal(reason: "no readable \(Manifest.stateName)") }
         self.init(
             step: step, folder: folder, state: state, score: manifest.score, parent: manifest.parent,

@@ -22,7 +22,7 @@ public struct SpacePolicy: Sendable {
     /// Thirty seconds, ten minutes, the real disk and clock; ends early when a stop was requested.
     public init() {
         (retrySeconds, limitSeconds) = (30, 600)
-        freeBytes = { Files.freeBytes(at: $0) }
+        freeBytes = { try? availableBytes(at: $0) }
         sleep = { usleep(useconds_t($0 * 1e6)) }
         givesUp = { SignalFlags.stopRequested != nil }
     }
@@ -30,9 +30,6 @@ public struct SpacePolicy: Sendable {
 
 /// The checkpoints of one run. One trainer writes (the run folder's lock sees to that); anyone may read.
 public final class CheckpointStore {
-    /// A file of a checkpoint: its name and what writes it to the path it is given.
-    public typealias File = (name: String, write: (_ path: String) throws -> Void)
-
     public let folder: String
     private let run: String?
     private let keep: Int
@@ -102,9 +99,21 @@ public final class CheckpointStore {
 
     /// The whole checkpoint with the lowest score; of equal ones the oldest. Nil when none has a score.
     public func best() -> Checkpoint? {
-        steps.compactMap { try? verify($0).get() }.filter { $0.score != nil }
-            .min { ($0.score!, $0.step) < ($1.score!, $1.step) }
+        // Reading the manifests first leaves one folder to hash instead of all.
+        let scored = steps.compactMap { step -> (score: Double, step: Int)? in
+            guard let manifest = try? Manifest(reading: "\(folder)/step-\(step)"), let score = manifest.score else { return nil }
+            return (score, step)
+        }
+        for (_, step) in scored.sorted(by: { ($0.score, $0.step) < ($1.score, $1.step) }) {
+            if case .success(let checkpoint) = verify(step) { return checkpoint }
+        }
+        return nil
     }
+
+    /// What a reader of a run wants: the best checkpoint, else the newest whole one; nil when there is none at all.
+    ///
+    /// - Throws: `UserError` (65) when there are checkpoints and none is whole.
+    public func bestOrNewest() throws -> Checkpoint? { try best() ?? newestValid() }
 
     /// Verified now or earlier by this process.
     private func verify(_ step: Int) -> Result<Checkpoint, CheckpointRefusal> {
@@ -126,7 +135,7 @@ public final class CheckpointStore {
     public func removeLeftovers() throws {
         isWriter = true
         for name in Files.names(in: folder) where name.contains(".partial-") || name.hasPrefix(".trash-") {
-            try Files.remove("\(folder)/\(name)")
+            try removeTree("\(folder)/\(name)")
         }
     }
 
@@ -136,22 +145,32 @@ public final class CheckpointStore {
     /// - Parameters:
     ///   - expectedBytes: size of the files, for the first save; later ones know.
     ///   - score: validation loss; the lowest is never removed.
-    /// - Throws: `UserError` (73) when it cannot be written in time; whatever a file's writer throws otherwise.
+    ///   - fill: writes the checkpoint's files into the folder it is given; called anew for every try.
+    /// - Throws: `UserError` (73) when it cannot be written in time; whatever `fill` throws otherwise.
     @discardableResult
     public func save(
-        step: Int, state: JSONValue, files: [File], expectedBytes: Int, score: Double? = nil
+        step: Int, state: JSONValue, expectedBytes: Int, score: Double? = nil, fill: (_ folder: String) throws -> Void
     ) throws -> Checkpoint {
-        precondition(Set(files.map(\.name)).count == files.count && files.allSatisfy { isPlainFileName($0.name) })
+        try waitingForSpace("step \(step)") {
+            try checkSpace(for: max(lastSize, expectedBytes))
+            return try attempt(step: step, state: state, score: score, fill)
+        }
+    }
+
+    /// Does what writes to the run's disk, again and again while that is full, as the space policy says.
+    ///
+    /// - Parameter what: names it in the message: "step 12".
+    /// - Throws: `UserError` (73) when the space did not come in time; other errors at once.
+    public func waitingForSpace<R>(_ what: String, _ body: () throws -> R) throws -> R {
         let deadline = ContinuousClock.now + .seconds(space.limitSeconds)
         var waited = 0.0
         while true {
             do {
-                try checkSpace(for: max(lastSize, expectedBytes))
-                return try attempt(step: step, state: state, files: files, score: score)
+                return try body()
             } catch let error as UserError where error.exitStatus == .cannotWrite {
                 guard waited < space.limitSeconds, ContinuousClock.now < deadline, !space.givesUp() else { throw error }
                 let seconds = Int(space.retrySeconds)
-                log("waiting for space: \(error.message); step \(step) is tried again in \(seconds) s")
+                log("waiting for space: \(error.message); \(what) is tried again in \(seconds) s")
                 space.sleep(space.retrySeconds)
                 waited += space.retrySeconds
             }
@@ -159,9 +178,9 @@ public final class CheckpointStore {
     }
 
     private func checkSpace(for bytes: Int) throws {
-        if !Files.isFolder(folder) {
-            try Files.makeFolder(folder)
-            try Files.sync(Files.parent(of: folder))
+        if !folderExists(folder) {
+            try createDirectories(folder)
+            try syncFolder(parentFolder(of: folder))
         }
         let needed = bytes + bytes / 5
         guard let free = space.freeBytes(folder), free < needed else { return }
@@ -172,13 +191,15 @@ public final class CheckpointStore {
             .cannotWrite)
     }
 
-    private func attempt(step: Int, state: JSONValue, files: [File], score: Double?) throws -> Checkpoint {
+    private func attempt(
+        step: Int, state: JSONValue, score: Double?, _ fill: (_ folder: String) throws -> Void
+    ) throws -> Checkpoint {
         let final = "\(folder)/step-\(step)", partial = "\(final).partial-\(Files.nonce())"
         do {
-            try stage(partial, step: step, state: state, files: files, score: score)
+            try stage(partial, step: step, state: state, score: score, fill)
         } catch {
             // The reason matters more than a leftover, which the next start removes.
-            try? Files.remove(partial)
+            try? removeTree(partial)
             throw error
         }
         verified[step] = nil
@@ -188,7 +209,7 @@ public final class CheckpointStore {
             try discard(partial)
         }
         Failpoint.pass("save.renamed")
-        try Files.sync(folder)
+        try syncFolder(folder)
         Failpoint.pass("save.committed")
         let checkpoint: Checkpoint
         do {
@@ -203,28 +224,29 @@ public final class CheckpointStore {
         return checkpoint
     }
 
-    private func stage(_ partial: String, step: Int, state: JSONValue, files: [File], score: Double?) throws {
-        try Files.makeFolder(partial)
+    private func stage(
+        _ partial: String, step: Int, state: JSONValue, score: Double?, _ fill: (_ folder: String) throws -> Void
+    ) throws {
+        try createDirectories(partial)
         Failpoint.pass("save.staged")
-        var entries: [Manifest.File] = []
-        let stateText = Array((state.serialized(.pretty) + "\n").utf8)
-        let all = files + [(Manifest.stateName, { try Files.writeDurably(stateText, to: $0) })]
-        for (name, write) in all {
+        try fill(partial)
+        try writeFileAtomically(Array((state.serialized(.pretty) + "\n").utf8), to: "\(partial)/\(Manifest.stateName)")
+        Failpoint.pass("save.filled")
+        let entries = try listFolder(partial).map { name in
             let path = "\(partial)/\(name)"
-            try write(path)
-            Failpoint.pass("save.file.written")
+            precondition(isPlainFileName(name), "\(name) cannot be in a checkpoint")
             try Files.sync(path)
             let digest = try Files.digest(path)
-            entries.append(.init(name: name, bytes: digest.bytes, sha256: digest.sha256))
             Failpoint.pass("save.file.synced")
+            return Manifest.File(name: name, bytes: digest.bytes, sha256: digest.sha256)
         }
         let manifest = Manifest(
             run: run ?? "", step: step, parent: steps.first { $0 < step },
             score: score.flatMap { $0.isFinite ? $0 : nil },
             files: entries)
-        try Files.writeDurably(manifest.bytes, to: "\(partial)/\(Manifest.fileName)")
+        try writeFileAtomically(manifest.bytes, to: "\(partial)/\(Manifest.fileName)")
         Failpoint.pass("save.manifest.synced")
-        try Files.sync(partial)
+        try syncFolder(partial)
         Failpoint.pass("save.folder.synced")
     }
 
@@ -247,9 +269,9 @@ public final class CheckpointStore {
         let trash = "\(folder)/.trash-\(Files.nonce())"
         guard try Files.renameIfFree(path, trash) else { return }
         Failpoint.pass("rotate.renamed")
-        try Files.sync(folder)
+        try syncFolder(folder)
         Failpoint.pass("rotate.synced")
-        try Files.remove(trash)
+        try removeTree(trash)
         Failpoint.pass("rotate.removed")
     }
 }

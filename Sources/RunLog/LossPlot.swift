@@ -9,7 +9,7 @@ internal import Formats
 /// - Throws: `UserError` (65) for a file that cannot be read or has a row that is no object.
 public func readMetrics(_ path: String) throws -> [String: [(step: Int, value: Double)]] {
     var series: [String: [(step: Int, value: Double)]] = [:]
-    let lines = try Files.read(path).split(separator: 0x0A, omittingEmptySubsequences: false).dropLast()
+    let lines = try readFile(path, maxBytes: .max).split(separator: 0x0A, omittingEmptySubsequences: false).dropLast()
     for (i, line) in lines.enumerated() {
         guard let row = try? JSONValue.parse(Array(line)), let object = row.object, let step = object["step"]?.int
         else {

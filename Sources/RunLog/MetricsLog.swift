@@ -27,7 +27,7 @@ public final class MetricsLog {
         self.clock = clock
         let isOld = { (name: String) in name.hasPrefix("events.out.tfevents.") }
         let kept = position?["events_file"]?.string
-        for name in Files.names(in: folder) where isOld(name) && name != kept { try Files.remove("\(folder)/\(name)") }
+        for name in Files.names(in: folder) where isOld(name) && name != kept { try removeTree("\(folder)/\(name)") }
         rows = try Appender("\(folder)/\(Self.fileName)", cutTo: position?["metrics"]?.int ?? 0)
         if let kept, isPlainFileName(kept), isOld(kept) {
             eventsName = kept
@@ -85,18 +85,22 @@ public func wallClock() -> Double {
 }
 
 /// A file that grows by whole records.
-final class Appender {
+public final class Appender {
     private let descriptor: Int32
     private let path: String
-    private(set) var length: Int
+    /// Bytes in the file.
+    public private(set) var length: Int
 
-    init(_ path: String, cutTo length: Int) throws {
+    /// Opens or creates a file and cuts it to `length` bytes.
+    ///
+    /// - Throws: `UserError`: 73 when it cannot be written, 65 when it is shorter than `length`.
+    public init(_ path: String, cutTo length: Int) throws {
         self.path = path
         self.length = length
         descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o666)
-        guard descriptor >= 0 else { throw Files.failure("cannot be written", path) }
+        guard descriptor >= 0 else { throw writeError(path, errno) }
         do {
-            let size = Files.size(path) ?? 0
+            let size = try fileSize(path)
             guard size >= length else {
                 throw UserError(
                     "\(path): \(size) bytes long, but the checkpoint was written after \(length); restore the file")
@@ -111,7 +115,9 @@ final class Appender {
     deinit { close(descriptor) }
 
     /// Adds a record, or leaves the file as it was.
-    func append(_ record: [UInt8]) throws {
+    ///
+    /// - Throws: `UserError` (73).
+    public func append(_ record: [UInt8]) throws {
         do {
             try Files.write(record, to: descriptor, path)
         } catch {

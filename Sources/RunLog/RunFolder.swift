@@ -12,11 +12,20 @@ public struct RunIdentity: Sendable {
     public var hashes: [(name: String, sha256: String)]
     /// Keys of `config` that a resumed run may change.
     public var mayChange: Set<String>
+    /// Paths behind the names of `hashes`, for messages only: files may move.
+    public var paths: [String: [String]]
 
     public init(
-        config: [(key: String, value: String)], hashes: [(name: String, sha256: String)], mayChange: Set<String>
+        config: [(key: String, value: String)], hashes: [(name: String, sha256: String)], mayChange: Set<String>,
+        paths: [String: [String]] = [:]
     ) {
-        (self.config, self.hashes, self.mayChange) = (config, hashes, mayChange)
+        (self.config, self.hashes, self.mayChange, self.paths) = (config, hashes, mayChange, paths)
+    }
+
+    /// "data.train (rows.jsonl, 2 more)"
+    fileprivate func shown(_ name: String) -> String {
+        guard let paths = paths[name], let first = paths.first else { return name }
+        return "\(name) (\(first)\(paths.count > 1 ? ", \(paths.count - 1) more" : ""))"
     }
 }
 
@@ -41,27 +50,32 @@ public final class RunFolder {
     public init(path: String, identity: RunIdentity, configYAML: String, record: JSONObject) throws {
         self.path = path
         try Self.refuseForeign(path)
-        try Files.makeFolder(path)
-        guard access(path, W_OK | X_OK) == 0 else { throw Files.failure("cannot be written", path) }
+        try createDirectories(path)
+        guard access(path, W_OK | X_OK) == 0 else { throw writeError(path, errno) }
         lock = try RunLock(folder: path)
         // What a trainer killed while replacing a file left behind.
-        for name in Files.names(in: path) where name.contains(".partial-") { try Files.remove("\(path)/\(name)") }
+        for name in Files.names(in: path) where name.contains(".partial-") { try removeTree("\(path)/\(name)") }
         let old = try Self.readRecord("\(path)/run.json")
         let changes = try old.map { try Self.compare($0, identity, path) } ?? []
         isResumed = old != nil
         id = old?["id"]?.string ?? Files.nonce()
         logDescriptor = open("\(path)/log.txt", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o666)
-        guard logDescriptor >= 0 else { throw Files.failure("cannot be written", "\(path)/log.txt") }
+        guard logDescriptor >= 0 else { throw writeError("\(path)/log.txt", errno) }
         if old == nil || !changes.isEmpty {
-            try Files.replace("\(path)/config.yaml", with: Array(configYAML.utf8))
+            try writeFileAtomically(configYAML, to: "\(path)/config.yaml")
             // Written last: with it the folder is a run.
-            try Files.replace(
-                "\(path)/run.json", with: Array((Self.json(id, identity, record).serialized(.pretty) + "\n").utf8))
+            try writeFileAtomically(
+                Self.json(id, identity, record).serialized(.pretty) + "\n", to: "\(path)/run.json")
         }
         for change in changes { log("changed since the run was started: \(change)") }
     }
 
     deinit { close(logDescriptor) }
+
+    /// What `run.json` says of the run in a folder; nil when there is none. Reads only.
+    ///
+    /// - Throws: `UserError` (65) when it is damaged.
+    public static func record(in path: String) throws -> JSONValue? { try readRecord("\(path)/run.json") }
 
     /// The run's checkpoints, with what a killed trainer left behind removed.
     public func checkpointStore(keep: Int, space: SpacePolicy = SpacePolicy()) throws -> CheckpointStore {
@@ -82,8 +96,8 @@ public final class RunFolder {
 
     /// Writes a file of the run so that readers see the old or the new content.
     public func write(_ text: String, to name: String) throws {
-        try Files.makeFolder(Files.parent(of: "\(path)/\(name)"))
-        try Files.replace("\(path)/\(name)", with: Array(text.utf8))
+        try createDirectories(parentFolder(of: "\(path)/\(name)"))
+        try writeFileAtomically(text, to: "\(path)/\(name)")
     }
 
     /// Gives the lock back; the last call.
@@ -92,7 +106,7 @@ public final class RunFolder {
     // MARK: identity
 
     private static func refuseForeign(_ path: String) throws {
-        if Files.exists(path), !Files.isFolder(path) {
+        if pathExists(path), !folderExists(path) {
             throw UserError("\(path): a file is in the way; choose another output", .cannotWrite)
         }
         // What a trainer killed in its first second may have left.
@@ -106,8 +120,8 @@ public final class RunFolder {
     }
 
     private static func readRecord(_ path: String) throws -> JSONValue? {
-        guard Files.exists(path) else { return nil }
-        guard let json = try? JSONValue.parse(try Files.read(path)), json["id"]?.string != nil,
+        guard pathExists(path) else { return nil }
+        guard let json = try? JSONValue.parse(try readFile(path)), json["id"]?.string != nil,
             json["config"]?.object != nil, json["hashes"]?.object != nil
         else { throw UserError("\(path): damaged; restore it from a copy or choose another output") }
         return json
@@ -119,7 +133,7 @@ public final class RunFolder {
         let hashes = differences(old["hashes"]?.object ?? JSONObject(), new.hashes.map { ($0.name, $0.sha256) })
         let refused =
             config.filter { !new.mayChange.contains($0.key) }.map(\.text)
-            + hashes.map { "content of \($0.text)" }
+            + hashes.map { "content of \(new.shown($0.key))\($0.text.dropFirst($0.key.count))" }
         guard refused.isEmpty else {
             throw UserError(
                 "\(path): was started with something else: \(refused.joined(separator: "; ")); restore it, or choose "

@@ -14,7 +14,7 @@ final class RunLock {
     init(folder: String) throws {
         path = "\(folder)/lock"
         descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o666)
-        guard descriptor >= 0 else { throw Files.failure("cannot be written", path) }
+        guard descriptor >= 0 else { throw writeError(path, errno) }
         do {
             let locked = flock(descriptor, LOCK_EX | LOCK_NB) == 0
             guard locked || errno == EWOULDBLOCK else { throw Files.failure("cannot be locked", path) }
@@ -41,10 +41,10 @@ final class RunLock {
 
     private func record(_ holder: Holder?) throws {
         guard ftruncate(descriptor, 0) == 0, lseek(descriptor, 0, SEEK_SET) == 0 else {
-            throw Files.failure("cannot be written", path)
+            throw writeError(path, errno)
         }
         if let holder { try Files.write(Array((holder.json.serialized() + "\n").utf8), to: descriptor, path) }
-        guard fsync(descriptor) == 0 else { throw Files.failure("cannot be written", path) }
+        guard fsync(descriptor) == 0 else { throw writeError(path, errno) }
     }
 
     /// Leaves the file empty, which says that the last trainer ended in good order.
@@ -81,7 +81,7 @@ struct Holder: Equatable {
 
     /// Nil for an empty or unreadable file: nobody, or somebody who died while writing it and so never trained.
     init?(reading path: String) {
-        guard let text = try? Files.read(path), let json = try? JSONValue.parse(text), let pid = json["pid"]?.int,
+        guard let text = try? readFile(path), let json = try? JSONValue.parse(text), let pid = json["pid"]?.int,
             let host = json["host"]?.string, let boot = json["boot_id"]?.string
         else { return nil }
         self.init(pid: Int32(clamping: pid), host: host, boot: boot, started: json["started"]?.string ?? "")
@@ -104,7 +104,7 @@ struct Holder: Equatable {
     }
 
     private static func firstLine(_ path: String) -> String {
-        guard let bytes = try? Files.read(path) else { return "" }
+        guard let bytes = try? readFile(path) else { return "" }
         return String(decoding: bytes.prefix { $0 != 0x0A }, as: UTF8.self)
     }
 }

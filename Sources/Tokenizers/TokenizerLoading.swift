@@ -10,7 +10,8 @@ extension Tokenizer {
         if modelPath.utf8.suffix(5).elementsEqual(".gguf".utf8), !folderExists(modelPath) {
             try self.init(gguf: GGUFFile(path: modelPath).metadata)
         } else {
-            try self.init(TokenizerFiles(path: modelPath), file: modelPath)
+            let file = folderExists(modelPath) ? joinPath(modelPath, "tokenizer.json") : modelPath
+            try self.init(TokenizerFiles(path: modelPath), file: file)
         }
     }
 

@@ -52,19 +52,46 @@ func escapesAreInert(expression: String) {
     "{% set l = range(100000)|list %}{% for i in range(100000) %}{% set x = -1 in l %}{% endfor %}",
     "{% for i in range(100000) %}{{ range(100000)|list|length }}{% endfor %}",
     "{{ ('a' * 9000000).replace('', 'bbbbbbbbbb') }}", "{{ ('a,' * 4000000).split(',')|length }}{{ 'x' * 10000001 }}",
-    "{{ ('<' * 9000000)|e }}", "{{ ('<!--' * 100000)|striptags|length }}{{ 'x' * 10000001 }}",
-    "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}", "{{ range(100000)|map('center', 100000)|join }}",
+    "{{ ('<' * 9000000)|e }}", "{{ ('<!--' * 1000000)|striptags|length }}{{ 'x' * 10000001 }}",
+    "{% for i in range(100000) %}{% set x = ('<!--' * 1000000)|striptags %}{% endfor %}",
+    "{% for i in range(100000) %}{% set x = ('<!-->' * 1000000)|striptags %}{% endfor %}",
+    "{% set s = 'a' * 5000000 %}{{ s.find('a' * 2500000 ~ 'b') }}{{ s.rfind('b' ~ 'a' * 2500000) }}{{ s * 3 }}",
+    "{% set s = 'a' * 5000000 %}{{ s.split('a' * 2000000 ~ 'b')|length }}{{ s.rsplit('b' ~ 'a' * 2000000)|length }}"
+        + "{{ s * 3 }}",
+    "{% set s = 'a' * 5000000 %}{% set t = (s ~ 'b',) * 100000 %}{% for i in t %}{% set x = s.startswith(t) %}{% endfor %}",
+    "{% set s = 'é' * 4000000 %}{% for i in range(100000) %}{% set x = (s ~ 'x') == (s ~ 'y') %}{% endfor %}",
+    "{% set s = 'é' * 4000000 %}{% for i in range(100000) %}{% set x = s|truncate(5) %}{% endfor %}",
+    "{% set s = 'é' * 4000000 %}{% for i in range(100000) %}{% set x = s|length %}{% endfor %}",
+    "{% set s = 'a' * 9000000 %}{% set d = {1:1,2:2,3:3,4:4,5:5,6:6,7:7,8:8,9:9,s:1} %}{% for i in range(100000) %}"
+        + "{% set x = d[s ~ ''] %}{% endfor %}",
+    "{% set s = 'é' * 4000000 %}{% for i in range(100) %}{{ s|title|length }}{{ s|upper|length }}{% endfor %}",
+    "{% set s = 'Σ.' * 2000000 %}{% for i in range(100) %}{{ s|lower|length }}{{ s.swapcase()|length }}{% endfor %}",
+    "{% set s = ' a' * 2000000 %}{% for i in range(100) %}{% set x = s.split() %}{% endfor %}{{ s * 10 }}",
+    "{{ namespace(**dict(range(99999)|map('string')|batch(2)|list))|length }}{{ 'x' * 10000001 }}",
+    "{{ ('{0}' * 1000000).format('aaaaaaaaaaaaaaaaa') }}", "{{ ('%s' * 100000) % ((('a' * 100000),) * 100000) }}",
+    "{% for i in range(100000) %}{% set x = range(100000)|map('string')|sort|unique|groupby(0)|list %}{% endfor %}",
+    "{{ strftime_now('%c' * 4000000)|length }}", "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}", "{{ range(100000)|map('center', 100000)|join }}",
 ])
 func bombsStop(source: String) {
     let clock = ContinuousClock()
     let time = clock.measure { #expect(rendered(source) == nil) }
-    // The limit is 2 s; a debug build overshoots by the last operations between two readings of the clock.
-    #expect(time < .seconds(4), "\(time)")
+    // A debug build takes longer over the last operation before the clock is read.
+    #expect(time < .seconds(isDebugBuild ? 6 : 2), "\(time)")
 }
+
+private let isDebugBuild: Bool = {
+    var isDebug = false
+    assert(
+        {
+            isDebug = true
+            return true
+        }())
+    return isDebug
+}()
 
 @Test(arguments: ["(", "[", "{", "{{", "not ", "-", "a.", "a[", "a(", "1+", "a|b", "'", "1 if 1 else ", "a is b "])
 func hugeNestingIsRefused(piece: String) {
-    let text = String(repeating: piece, count: 100_000 / piece.utf8.count)
+    let text = String(repeating: piece, count: 1_000_000 / piece.utf8.count)
     #expect(throws: UserError.self) { try ChatTemplate("{{ " + text) }
     #expect(throws: UserError.self) { try ChatTemplate("{{ " + text + "1 }}") }
 }
@@ -78,6 +105,10 @@ func hugeBlockNestingIsRefused(piece: String) {
     ("a\n\n{{ 1 / 0 }}", "chat template, line 3: division by zero"),
     ("{{ raise_exception('Roles must\nalternate') }}", "chat template, line 1: Roles must alternate"),
     ("\n{% if %}", "chat template, line 2: expected an expression, found %}"),
+    ("{{ lipsum() }}", "chat template, line 1: lipsum is not available: its text is random"),
+    ("{{ self }}", "chat template, line 1: self is not available: a chat template has no blocks to call"),
+    ("{{ {1: 2, 'a': 3}|pprint }}", "chat template, line 1: pprint of keys of several types is not supported"),
+    ("{{ 'a&copy;b'|striptags }}", "chat template, line 1: striptags does not know the entity '&copy;'"),
     ("{{ x|nope }}", "chat template, line 1: no filter named 'nope'"),
     ("{{ messages[0].content.x.y }}", "chat template, line 1: 'str object' has no attribute 'x'"),
     ("{% include 'x' %}", "chat template, line 1: {% include %} is not allowed: a chat template cannot read other files"),
@@ -87,4 +118,14 @@ func messagesNameTheLine(source: String, expected: String) {
         try ChatTemplate(source).render(messages: [["role": "user", "content": "Hi"]])
     }
     #expect(error?.message == expected)
+}
+
+@Suite struct TemplateTimes {
+    @Test(arguments: [
+        TemplateTime(year: 2026, month: 3, day: 1), .now,
+        TemplateTime(year: 1999, month: 12, day: 31, hour: 23, minute: 59, second: 58, microsecond: 7),
+    ]) func textReadsBack(_ time: TemplateTime) { #expect(TemplateTime(text: time.text) == time) }
+
+    @Test(arguments: ["", "2026-03-01", "2026-13-01T00:00:00.000000", "2026-3-01T00:00:00.000000", "now"])
+    func otherTextIsNone(_ text: String) { #expect(TemplateTime(text: text) == nil) }
 }

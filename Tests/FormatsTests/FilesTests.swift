@@ -112,6 +112,11 @@ import Testing
         }
     }
 
+    @Test func filesWhoseSizeIsNotKnownAreReadWhole() throws {
+        let status = try readTextFile("/proc/self/status")
+        #expect(status.contains("VmHWM:") && status.hasSuffix("\n"))
+    }
+
     @Test func removesTreesButNotWhatLinksLeadTo() throws {
         try withTemporaryFolder { folder in
             try createDirectories(joinPath(folder, "tree/a/b"))

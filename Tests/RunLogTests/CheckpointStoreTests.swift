@@ -18,11 +18,11 @@ private func content(_ step: Int) -> [UInt8] { (0..<1500).map { UInt8(truncating
 @discardableResult
 private func save(_ store: CheckpointStore, _ step: Int, score: Double? = nil) throws -> Checkpoint {
     try store.save(
-        step: step, state: ["step": .init(step), "seed": 1],
-        files: [
-            ("model.safetensors", { write(content(step), $0) }),
-            ("optimizer.safetensors", { write(content(step + 1), $0) }),
-        ], expectedBytes: 3000, score: score)
+        step: step, state: ["step": .init(step), "seed": 1], expectedBytes: 3000, score: score
+    ) { folder in
+        write(content(step), "\(folder)/model.safetensors")
+        write(content(step + 1), "\(folder)/optimizer.safetensors")
+    }
 }
 
 private func isWhole(_ checkpoint: Checkpoint) -> Bool {
@@ -32,7 +32,7 @@ private func isWhole(_ checkpoint: Checkpoint) -> Bool {
 }
 
 private let failpoints = [
-    "save.staged", "save.file.written", "save.file.written:2", "save.file.written:3", "save.file.synced",
+    "save.staged", "save.filled", "save.file.synced", "save.file.synced:2",
     "save.file.synced:3", "save.manifest.synced", "save.folder.synced", "save.renamed", "save.committed",
     "save.verified", "rotate.renamed", "rotate.synced", "rotate.removed", "save.exchanged",
 ]
@@ -161,6 +161,20 @@ private let failpoints = [
         #expect(names("\(scratch.path)/checkpoints") == ["step-11", "step-12", "step-4"])
     }
 
+    @Test func readersTakeTheBestElseTheNewestWholeOne() throws {
+        let scratch = Scratch()
+        #expect(try store(scratch.path).bestOrNewest() == nil)
+        for (step, score) in [(1, 0.5), (2, 0.7), (3, nil)] { try save(store(scratch.path), step, score: score) }
+        #expect(try store(scratch.path).bestOrNewest()?.step == 1)
+        write([0], "\(scratch.path)/checkpoints/step-1/model.safetensors")
+        #expect(try store(scratch.path).bestOrNewest()?.step == 2)
+        write([0], "\(scratch.path)/checkpoints/step-2/model.safetensors")
+        #expect(try store(scratch.path).bestOrNewest()?.step == 3)
+        write([0], "\(scratch.path)/checkpoints/step-3/model.safetensors")
+        #expect(throws: UserError.self) { try store(scratch.path).bestOrNewest() }
+        #expect(names("\(scratch.path)/checkpoints") == ["step-1", "step-2", "step-3"])
+    }
+
     @Test func damagedOnesDoNotCount() throws {
         let scratch = Scratch()
         try save(store(scratch.path), 1)
@@ -211,17 +225,10 @@ private let failpoints = [
     @Test func theDiskFillingInTheMiddleIsRetried() throws {
         let scratch = Scratch(), slept = Shared<[Double]>([])
         let store = store(scratch.path, space: policy(free: { nil }, slept: slept))
-        let checkpoint = try store.save(
-            step: 5, state: nil,
-            files: [
-                (
-                    "model.safetensors",
-                    { path in
-                        write([1, 2], path)
-                        if slept.value.withLock({ $0.count }) < 2 { throw UserError("\(path): no space", .cannotWrite) }
-                    }
-                )
-            ], expectedBytes: 2)
+        let checkpoint = try store.save(step: 5, state: nil, expectedBytes: 2) { folder in
+            write([1, 2], "\(folder)/model.safetensors")
+            if slept.value.withLock({ $0.count }) < 2 { throw UserError("\(folder): no space", .cannotWrite) }
+        }
         #expect(checkpoint.step == 5 && slept.value.withLock { $0.count } == 2)
         #expect(names("\(scratch.path)/checkpoints") == ["step-5"])
     }
@@ -230,7 +237,7 @@ private let failpoints = [
         struct Broken: Error {}
         let scratch = Scratch(), store = store(scratch.path)
         #expect(throws: Broken.self) {
-            try store.save(step: 1, state: nil, files: [("a", { _ in throw Broken() })], expectedBytes: 0)
+            try store.save(step: 1, state: nil, expectedBytes: 0) { _ in throw Broken() }
         }
         #expect(names("\(scratch.path)/checkpoints").isEmpty)
     }

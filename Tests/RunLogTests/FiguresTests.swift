@@ -109,3 +109,8 @@ extension String {
         #expect(text.contains("PeftModel") == isAdapter)
     }
 }
+
+@Test func peakMemoryIsThatOfThisProcess() {
+    // A test process with Swift's libraries takes more than 1 MiB and less than this machine has.
+    #expect((1 << 20..<1 << 40).contains(peakMemoryBytes()))
+}

@@ -29,8 +29,8 @@ private func train(_ path: String) throws {
         ]
         let bits = withUnsafeBytes(of: weight) { Array($0) }
         try store.save(
-            step: step, state: state, files: [("weights.bin", { write(bits, $0) })], expectedBytes: 8,
-            score: abs(Double(step) - 10))
+            step: step, state: state, expectedBytes: 8, score: abs(Double(step) - 10)
+        ) { write(bits, "\($0)/weights.bin") }
     }
     run.finish()
 }
@@ -55,7 +55,7 @@ private func result(_ path: String) -> [String: [UInt8]] {
         try train("\(straight.path)/run")
         var random = TestRandom(state: seed)
         let points = [
-            "save.staged", "save.file.written", "save.file.synced", "save.manifest.synced", "save.renamed",
+            "save.staged", "save.filled", "save.file.synced", "save.manifest.synced", "save.renamed",
             "save.committed", "save.verified", "rotate.renamed", "rotate.removed",
         ]
         for _ in 0..<8 {

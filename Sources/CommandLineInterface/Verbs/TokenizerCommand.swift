@@ -116,9 +116,16 @@ public struct TokenizerCommand: ParsableCommand {
             completion: .file())
         var template: String?
 
+        @Option(
+            help: ArgumentHelp(
+                "The time for templates that print it, like 2026-07-04T09:05:03; default: the clock.",
+                valueName: "time"))
+        var now: RenderTime?
+
         func run() throws {
             let tokenizer = try model.tokenizer()
             let template = try ChatTemplate(templateSource(tokenizer))
+            let fixed = now?.time
             let ownMembers = ["messages", "tools", "add_generation_prompt"]
             try files.convert { row, place in
                 guard let object = row.object, let messages = row["messages"]?.array else {
@@ -131,7 +138,8 @@ public struct TokenizerCommand: ParsableCommand {
                 do {
                     let text = try template.render(
                         messages: messages, tools: row["tools"]?.array,
-                        addGenerationPrompt: row["add_generation_prompt"]?.bool ?? false, variables: variables)
+                        addGenerationPrompt: row["add_generation_prompt"]?.bool ?? false, variables: variables,
+                        now: { fixed ?? .now })
                     return jsonLine("text", text)
                 } catch let error as UserError {
                     throw UserError("\(place.description): \(error.message)", error.exitStatus)
@@ -179,6 +187,24 @@ public struct TokenizerCommand: ParsableCommand {
             report.add("chat template", template ?? "none")
             try StandardOutput.write(report.text)
         }
+    }
+}
+
+/// A moment given as `2026-07-04` or `2026-07-04T09:05:03`.
+struct RenderTime: ExpressibleByArgument {
+    let time: TemplateTime
+
+    init?(argument: String) {
+        let halves = argument.split(separator: "T", omittingEmptySubsequences: false)
+        let date = halves[0].split(separator: "-", omittingEmptySubsequences: false).map { Int($0) ?? -1 }
+        let clock = halves.dropFirst().first.map { $0.split(separator: ":", omittingEmptySubsequences: false) } ?? []
+        let parts = clock.map { Int($0) ?? -1 } + Array(repeating: 0, count: 3 - min(3, clock.count))
+        guard halves.count <= 2, date.count == 3, parts.count == 3, (1...9999).contains(date[0]),
+            (1...12).contains(date[1]), (1...31).contains(date[2]), (0..<24).contains(parts[0]),
+            (0..<60).contains(parts[1]), (0..<60).contains(parts[2])
+        else { return nil }
+        time = TemplateTime(
+            year: date[0], month: date[1], day: date[2], hour: parts[0], minute: parts[1], second: parts[2])
     }
 }
 

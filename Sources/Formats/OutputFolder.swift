@@ -1,12 +1,11 @@
 // A folder that appears complete or not at all.
 import Diagnostics
-internal import Formats
-internal import Glibc
+import Glibc
 
 /// Throws a `UserError` (73) when there is something at `path`: call it before slow work.
 public func refuseExisting(_ path: String) throws {
     if fileExists(path) || folderExists(path) {
-        throw UserError("\(path): exists already; remove it or name another folder", .cannotWrite)
+        throw UserError("\(printable(path)): exists already; remove it or name another folder", .cannotWrite)
     }
 }
 
@@ -18,11 +17,13 @@ public func writeFolderAtomically(_ path: String, _ fill: (_ temporary: String) 
     try refuseExisting(path)
     let temporary = "\(path).partial-\(getpid())"
     try removeTree(temporary)
-    try createDirectories(temporary)
+    Unfinished.begin(temporary)
+    defer { Unfinished.end(temporary) }
     do {
+        try createDirectories(temporary)
         try fill(temporary)
         try syncFolder(temporary)
-        try moveFile(temporary, to: path)
+        try Unfinished.commit { try moveFile(temporary, to: path) }
     } catch {
         // The first failure is the one to report; what could not be removed is named by its suffix.
         do { try removeTree(temporary) } catch {}

@@ -1,0 +1,83 @@
+// What a MODEL argument leads to: folders, adapters, runs and their steps.
+import Diagnostics
+import Formats
+import Glibc
+import ModelFiles
+import RunLog
+import Testing
+
+/// A folder with a base `base`, an adapter `adapter` on it, and a run `run` with three steps: adapters as trainers save
+/// them.
+private final class Files {
+    let path = "/tmp/needletail-models-\(UInt64.random(in: 0 ... .max))"
+
+    init(scores: [Int: Double]) throws {
+        try file("base/config.json", "{}")
+        try file("base/tokenizer.json", "{}")
+        try adapter("adapter")
+        try file("run/run.json", #"{"id":"this run"}"#)
+        let store = CheckpointStore(folder: path + "/run/checkpoints", run: "this run", keep: 3) { _ in }
+        for step in 1...3 {
+            try store.save(step: step, state: nil, expectedBytes: 0, score: scores[step]) { folder in
+                try writeFileAtomically(adapterJSON, to: folder + "/adapter_config.json")
+            }
+        }
+    }
+
+    deinit { try? removeTree(path) }
+
+    var adapterJSON: String { #"{"base_model_name_or_path":"\#(path)/base"}"# + "\n" }
+
+    func file(_ name: String, _ text: String) throws {
+        try createDirectories(parentFolder(of: path + "/" + name))
+        try writeFileAtomically(text, to: path + "/" + name)
+    }
+
+    func adapter(_ name: String) throws { try file(name + "/adapter_config.json", adapterJSON) }
+}
+
+@Suite struct RunsAsModels {
+    @Test(arguments: [([1: 0.5, 2: 0.4, 3: 0.6], 2), ([:], 3), ([1: 0.5], 1)] as [([Int: Double], Int)])
+    func aRunIsItsBestCheckpointElseTheNewest(_ scores: [Int: Double], _ step: Int) throws {
+        let files = try Files(scores: scores)
+        let reference = try ModelReference(files.path + "/run")
+        #expect(reference.adapterFolder == files.path + "/run/checkpoints/step-\(step)")
+        #expect(reference.baseFolder == files.path + "/base")
+        #expect(try ModelReference.tokenizerPath(files.path + "/run") == files.path + "/base")
+    }
+
+    @Test func aDamagedBestIsPassedOver() throws {
+        let files = try Files(scores: [1: 0.5, 2: 0.4])
+        try files.file("run/checkpoints/step-2/adapter_config.json", files.adapterJSON + " ")
+        #expect(try ModelReference(files.path + "/run").adapterFolder == files.path + "/run/checkpoints/step-1")
+    }
+
+    @Test func aStepIsItself() throws {
+        let files = try Files(scores: [1: 0.5])
+        let step = files.path + "/run/checkpoints/step-3"
+        #expect(try ModelReference(step).adapterFolder == step)
+    }
+
+    @Test func aRunWithoutCheckpointsSaysSo() throws {
+        let files = try Files(scores: [:])
+        try removeTree(files.path + "/run/checkpoints")
+        #expect { try ModelReference(files.path + "/run") } throws: { "\($0)".contains("has saved no checkpoint yet") }
+    }
+}
+
+@Suite struct Bases {
+    @Test func anAdapterTakesAnotherBase() throws {
+        let files = try Files(scores: [:])
+        try files.file("other/config.json", "{}")
+        let reference = try ModelReference(files.path + "/adapter", base: files.path + "/other")
+        #expect(reference.baseFolder == files.path + "/other" && reference.adapterFolder == files.path + "/adapter")
+    }
+
+    @Test func aWholeModelTakesNone() throws {
+        let files = try Files(scores: [:])
+        let error = #expect(throws: UserError.self) {
+            try ModelReference(files.path + "/base", base: files.path + "/base")
+        }
+        #expect(error?.exitStatus == .usage)
+    }
+}
