@@ -56,14 +56,9 @@ public struct ModelReference: Sendable, Equatable {
         throw UserError("\(path): no tokenizer.json in this folder; name a folder, tokenizer.json or .gguf file that has one")
     }
 
-<<<<<<< HEAD
-    /// Leads from a run folder to its best checkpoint; other paths stay.
-    static func weightsPath(_ path: String) throws -> String {
-=======
     /// Leads from a run folder to its best checkpoint (the newest whole one while none has been judged); other paths
     /// stay.
-    private static func weightsPath(_ path: String) throws -> String {
->>>>>>> main
+    static func weightsPath(_ path: String) throws -> String {
         if fileExists(path) { return path }
         guard folderExists(path) else {
             throw UserError("\(path): no such file or folder; a model is a Hugging Face folder, an adapter folder, a run folder or a .gguf file")
@@ -93,17 +88,13 @@ public struct ModelReference: Sendable, Equatable {
         throw UserError("\(file): its base model \(name) is not here; give the base with --base MODEL")
     }
 
-<<<<<<< HEAD
-    static func notAModel(_ path: String) -> UserError {
-=======
     /// A base that would change nothing is a mistake about what `path` is.
     private static func refuse(_ base: String?, _ path: String) throws {
         guard let base else { return }
         throw UserError("\(path): is a whole model, not an adapter, so the base \(base) has no place; leave it out", .usage)
     }
 
-    private static func notAModel(_ path: String) -> UserError {
->>>>>>> main
+    static func notAModel(_ path: String) -> UserError {
         if hasPickleExtension(path) {
             return UserError("\(path): pickle files are never read; convert the weights to safetensors where they were made")
         }
