@@ -21,6 +21,8 @@ demo: build ## teach a real model to tell sarcastic headlines (one command, real
 	@.build/release/needletail demo
 
 test: bootstrap ## unit tests, golden values, and a short tier through the command line
+	@scripts/check-graph
+	@scripts/fetch-assets smollm2 sarcasm
 	@$(SWIFT_BUILD) --build-tests
 	@swift test --configuration release --skip-build --disable-xctest
 

@@ -98,7 +98,7 @@ let targets: [Target] = [
     tests("RunConfigTests", ["RunConfig", "Diagnostics"], fixtures: false),
     tests("RunLogTests", ["RunLog", "Formats", "Diagnostics"]),
     tests("ModelFilesTests", ["ModelFiles", "RunLog", "Formats", "Diagnostics"], fixtures: false),
-    tests("CommandLineTests", ["CommandLineInterface", "Diagnostics", argumentParser], fixtures: false),
+    tests("CommandLineTests", ["CommandLineInterface", "Formats", "Diagnostics", argumentParser], fixtures: false),
     tests("TensorsTests", ["Tensors", "Kernels", "TestSupport"], fixtures: false),
 ]
 

@@ -18,7 +18,7 @@ public struct ChatPrompts: Sendable {
         guard let source = template ?? tokenizer.chatTemplate else {
             throw UserError("the model has no chat template; use --raw, or a model made for chat", .usage)
         }
-        template = try ChatTemplate(source)
+        self.template = try ChatTemplate(source)
         self.tokenizer = tokenizer
         variables = JSONObject(
             [("bos_token", tokenizer.bosToken), ("eos_token", tokenizer.eosToken), ("pad_token", tokenizer.padToken), ("unk_token", tokenizer.unkToken)]

@@ -26,8 +26,10 @@ public struct DataCommand: ParsableCommand {
             discussion: """
                 Trained text is green on a terminal and [[in brackets]] elsewhere. --json writes one line a row:
 
-                  {"source":"a.jsonl line 1","text":"2+2=4","ids":[1,2],"tokens":["2+2=","4"],
-                   "offsets":[[0,4],[4,5]],"trained":[0,1],"trained_tokens":1,"truncated":0}
+                  {"source":"a.jsonl line 1","text":"2+2<|im_end|>",
+                   "ids":[34,27,34,2],"tokens":["2","+","2","<|im_end|>"],
+                   "offsets":[[0,1],[1,2],[2,3],[3,13]],
+                   "trained":[0,1,1,1],"trained_tokens":3,"truncated":0}
 
                 (on one line).
 

@@ -13,8 +13,8 @@ public struct EvalCommand: EngineCommand {
 
             --json writes one object, the last two members with --choice only:
 
-              {"rows":500,"tokens":3120,"loss":1.8721,"perplexity":6.502,
-               "accuracy":0.792,"correct":396}
+              {"rows":20,"tokens":68,"loss":2.4346609396093033,
+               "perplexity":11.41194871753209,"accuracy":0.4,"correct":8}
 
             (on one line).
 

@@ -10,9 +10,12 @@ public struct GenerateCommand: EngineCommand {
             A model with a chat template is asked through it; --raw continues the text as it stands. Rows of --input \
             are {"prompt": "..."} or {"messages": [...]}, answered in their order.
 
-            --json and --input write one line an answer; finish_reason is end_token, stop or length:
+            --json and --input write one line an answer; finish_reason is end, stop or length:
 
-              {"text":"Paris.","tokens":[27164,30],"finish_reason":"end_token"}
+              {"text":"The capital of France is Paris.",
+               "tokens":[504,3575,282,4649,314,7042,30,2],"finish_reason":"end"}
+
+            (on one line).
 
             Example:
               needletail generate ./SmolLM2-135M-Instruct "Name a bird." --temperature 0

@@ -9,8 +9,9 @@ public struct ScoreCommand: EngineCommand {
         discussion: """
             Rows are {"text"}, {"prompt","completion"}, {"messages"} or {"input_ids"}, one a line. Each gives a line:
 
-              {"tokens":[504,3575,282],"logprobs":[null,-6.01,-2.25],
-               "mask":[0,1,1],"sum":-8.26,"mean":-4.13}
+              {"tokens":[504,3575,282],
+               "logprobs":[null,-11.539300918579102,-0.3376140594482422],
+               "mask":[0,1,1],"sum":-11.876914978027344,"mean":-5.938457489013672}
 
             (on one line). Natural logarithm; the mask marks what sum and mean run over: completion tokens, assistant \
             tokens of messages, else all but the first. Special tokens are added as the tokenizer's own files say.

@@ -62,7 +62,7 @@ public struct TokenizerCommand: ParsableCommand {
             discussion: """
                 Rows are {"ids"}, one a line. Each text is written as it is, followed by a line break; with --json as
 
-                  {"text":"The capital of France is"}
+                  {"text":"The capital of"}
 
                 Example:
                   needletail tokenizer decode ./SmolLM2-135M-Instruct --input ids.jsonl --output texts.jsonl --json

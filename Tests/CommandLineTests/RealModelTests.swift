@@ -1,0 +1,195 @@
+// The short tier: the built programs, typed as a person types them, on the real model and real rows that `make test`
+// fetches. Each answer is checked against a threshold, an exit status or a file.
+import Formats
+import Glibc
+import Testing
+
+/// What the tests of this file share: the model as a folder, rows, and one short training, each made when first asked for.
+private enum Workshop {
+    /// The folder all commands run in; removed when the process ends.
+    static let folder: String = {
+        let path = "/tmp/needletail-tier-\(getpid())"
+        mkdir(path, 0o755)
+        atexit { system("rm -rf /tmp/needletail-tier-\(getpid())") }
+        return path
+    }()
+
+    /// What `scripts/fetch-assets smollm2 sarcasm` left in the checkout.
+    static func asset(_ name: String) throws -> String {
+        let checkout = #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
+        let path = "/\(checkout)/.deps/demo/\(name)"
+        try #require(fileExists(path), "\(path) is missing; run scripts/fetch-assets smollm2 sarcasm")
+        return path
+    }
+
+    /// Runs a command in the shared folder. One thread each: several tests run at a time.
+    static func run(_ command: String) throws -> Outcome {
+        try shell("export OMP_NUM_THREADS=1 NEEDLETAIL_CACHE=$PWD/cache; \(command)", in: folder)
+    }
+
+    /// The real model as a Hugging Face folder `model`; 40 headlines in `train.jsonl`, 20 others in `held-out.jsonl`.
+    static let model: Result<Void, any Error> = Result {
+        let headlines = try asset("sarcasm.jsonl")
+        let outcome = try run(
+            """
+            head -n 40 '\(headlines)' > train.jsonl && head -n 60 '\(headlines)' | tail -n 20 > held-out.jsonl \
+                && needletail convert '\(try asset("SmolLM2-135M-Instruct.Q4_1.gguf"))' model
+            """)
+        try #require(outcome.status == 0, "\(outcome.errors)")
+    }
+
+    static let training = """
+        needletail finetune model train.jsonl --output runs/a data.validation=[held-out.jsonl] training.steps=10 \
+            training.batch_rows=4 training.eval_every=5 training.save_every=2 optimizer.learning_rate=1e-3 model.dtype=fp32
+        """
+
+    /// Ten steps of LoRA, asked to stop on the way and started again: the two outcomes.
+    static let trained: Result<(first: Outcome, second: Outcome), any Error> = Result {
+        try model.get()
+        let first = try run(
+            """
+            \(training) & trainer=$!
+            while kill -0 $trainer && ! [ "$(cat runs/a/metrics.jsonl | wc -l)" -gt 2 ]; do sleep 0.05; done 2> /dev/null
+            kill -TERM $trainer; wait $trainer
+            """)
+        return (first, try run(training))
+    }
+}
+
+/// The JSON that a verb's help shows as its answer: the lines from the first `{` on, joined.
+private func helpExample(_ verb: String) throws -> String {
+    let lines = try Workshop.run("needletail \(verb) --help").output.split(separator: "\n", omittingEmptySubsequences: false)
+    let first = try #require(lines.firstIndex { $0.hasPrefix("  {") })
+    return lines[first...].prefix { !$0.isEmpty }.map { $0.drop { $0 == " " } }.joined()
+}
+
+@Suite(.serialized) struct RealModelTests {
+    @Test func doctorNamesTheEngine() throws {
+        let outcome = try Workshop.run("needletail doctor")
+        #expect(outcome.status == 0 && outcome.errors.isEmpty)
+        for word in ["libtorch", "instruction set", "threads", "memory"] { #expect(outcome.output.contains(word)) }
+    }
+
+    /// What the help of the tokenizer and data verbs shows is what they print.
+    @Test func helpShowsWhatIsPrinted() throws {
+        try Workshop.model.get()
+        let encoded = try Workshop.run(#"echo '{"text":"The capital of"}' | needletail tokenizer encode model"#)
+        #expect(encoded.output == (try helpExample("tokenizer encode")) + "\n")
+        let decoded = try Workshop.run(#"echo '{"ids":[504,3575,282]}' | needletail tokenizer decode model --json"#)
+        #expect(decoded.output == (try helpExample("tokenizer decode")) + "\n")
+        let inspected = try Workshop.run(
+            #"echo '{"text":"2+2"}' > a.jsonl; needletail data inspect model a.jsonl --json"#)
+        #expect(inspected.output == (try helpExample("data inspect")) + "\n")
+    }
+
+    @Test func tokenizersOfFolderAndFileAgree() throws {
+        try Workshop.model.get()
+        let gguf = try Workshop.asset("SmolLM2-135M-Instruct.Q4_1.gguf")
+        let outcome = try Workshop.run(
+            """
+            needletail tokenizer inspect model > one && needletail tokenizer inspect '\(gguf)' | cmp - one && cat one
+            echo '{"messages":[{"role":"user","content":"Hi"}],"add_generation_prompt":true}' \
+                | needletail tokenizer render model --output texts.jsonl && cat texts.jsonl
+            """)
+        #expect(outcome.status == 0, "\(outcome.errors)")
+        #expect(outcome.output.contains("vocabulary            49152 ids"))
+        #expect(outcome.output.contains(#"<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"}"#))
+    }
+
+    @Test func rowsAreShownAndCounted() throws {
+        try Workshop.model.get()
+        let shown = try Workshop.run("needletail data inspect model train.jsonl --limit 1")
+        #expect(shown.status == 0 && shown.output.contains("2 trained\n") && shown.output.contains("[[1<|im_end|>]]"))
+        let counted = try JSONValue.parse(try Workshop.run("needletail data stats model train.jsonl --json").output)
+        #expect(counted["rows_kept"]?.int == 40 && counted["trained_tokens"]?.int == 80)
+    }
+
+    /// Explained from the GGUF file, whose weights are not converted for it.
+    @Test func configIsExplained() throws {
+        try Workshop.model.get()
+        let gguf = try Workshop.asset("SmolLM2-135M-Instruct.Q4_1.gguf")
+        let outcome = try Workshop.run(
+            """
+            needletail recipes cp sft-lora my.yaml && NEEDLETAIL_CACHE=$PWD/other needletail recipes explain my.yaml \
+                model.path='\(gguf)' data.train=train.jsonl data.validation_fraction=null data.validation_rows=0 \
+                && ! ls other 2> /dev/null
+            """)
+        #expect(outcome.status == 0, "\(outcome.errors)")
+        for text in [
+            "134,515,008 weights in 30 layers", "4,884,480 (3.63 %): lora of rank 16", "40 with 2,122 tokens, 80 trained",
+            "6 of 16 rows", "memory in fp32", "by formula", "[[1<|im_end|>]]",
+        ] { #expect(outcome.output.contains(text), "\(text) in \(outcome.output)") }
+    }
+
+    @Test func trainingLearnsStopsAndGoesOn() throws {
+        let (first, second) = try Workshop.trained.get()
+        #expect(first.status == 75 && first.errors.contains("run the same command again to go on"), "\(first.errors)")
+        #expect(first.errors.contains("learning_rate: 0.001"), "prints the config it resolved to")
+        #expect(second.status == 0 && second.errors.contains("going on from step"), "\(second.errors)")
+        let metrics = try Workshop.run("cat runs/a/metrics.jsonl").output.split(separator: "\n").map { try JSONValue.parse(String($0)) }
+        #expect(metrics.compactMap { $0["train/loss"] == nil ? nil : $0["step"]?.int } == Array(1...10))
+        let judged = metrics.compactMap { $0["eval/loss"]?.double }
+        // Untrained 6.8 nats a token; a coin for the label and nothing for the end token are ln 2 / 2 = 0.35.
+        #expect(judged.count == 2 && (judged.last ?? 9) < 1)
+        #expect((metrics.last { $0["peak_memory_bytes"] != nil }?["peak_memory_bytes"]?.int ?? 0) > 100 << 20)
+    }
+
+    @Test func otherConfigIsRefused() throws {
+        _ = try Workshop.trained.get()
+        let outcome = try Workshop.run("\(Workshop.training) adapter.rank=8")
+        #expect([64, 65].contains(outcome.status) && outcome.errors.contains("adapter.rank"), "\(outcome)")
+    }
+
+    /// The adapter is found through the run folder, and merged into its base it gives the same scores.
+    @Test func mergedModelScoresAlike() throws {
+        _ = try Workshop.trained.get()
+        let outcome = try Workshop.run(
+            """
+            echo '{"text":"The capital of"}' > texts && needletail merge-adapter runs/a merged 2> /dev/null \
+                && for model in runs/a merged model; do needletail score $model --input texts --output - --dtype fp32; done
+            """)
+        #expect(outcome.status == 0, "\(outcome.errors)")
+        let rows = try outcome.output.split(separator: "\n").map { try JSONValue.parse(String($0)) }
+        try #require(rows.count == 3)
+        let sums = rows.compactMap { $0["sum"]?.double }
+        #expect(abs(sums[0] - sums[1]) < 1e-4 && abs(sums[0] - sums[2]) > 1e-3, "adapter, merged, base: \(sums)")
+        let example = try JSONValue.parse(helpExample("score"))
+        #expect(rows[2].object?.keys == example.object?.keys && rows[2]["tokens"] == example["tokens"])
+        #expect(abs(sums[2] - (example["sum"]?.double ?? 0)) < 1e-3)
+    }
+
+    @Test func modelAnswersAndIsJudged() throws {
+        _ = try Workshop.trained.get()
+        let answer = try Workshop.run(
+            "needletail generate model 'What is the capital of France? One word.' --temperature 0 --json --dtype fp32")
+        #expect(answer.output == (try helpExample("generate")) + "\n", "\(answer.errors)")
+        let judged = try Workshop.run("needletail eval runs/a held-out.jsonl --choice 0 --choice 1 --json --dtype fp32")
+        let figures = try JSONValue.parse(judged.output)
+        #expect(figures.object?.keys == (try JSONValue.parse(helpExample("eval"))).object?.keys)
+        #expect(figures["rows"]?.int == 20 && (figures["loss"]?.double ?? 9) < 1 && (figures["accuracy"]?.double ?? 0) >= 0.4)
+        let talk = try Workshop.run("printf 'Say hello.\\n' | needletail chat model --temperature 0 --max-new-tokens 8")
+        #expect(talk.status == 0 && talk.output.count > 2, "\(talk)")
+    }
+
+    /// One line that names what is wrong, and the documented exit status.
+    @Test(arguments: [
+        ("needletail generate nowhere hello", 65, "nowhere: no such file or folder"),
+        ("needletail generate train.jsonl hello", 65, "train.jsonl: not a GGUF file"),
+        ("echo '{\"text\":1}' > x; needletail score model --input x --output -", 65, "x line 1: \"text\" is a number"),
+        ("echo '{\"foo\":1}' > x; needletail finetune model x --output r1", 65, "columns \"foo\" are no known kind of row"),
+        ("needletail finetune model train.jsonl --output r1 optimizr.learning_rate=1", 64, "did you mean optimizer?"),
+        ("needletail finetune model train.jsonl --output /proc/r1", 73, "/proc/r1"),
+        ("needletail convert model held-out.jsonl/folder", 73, "held-out.jsonl"),
+        ("needletail eval model train.jsonl --choice yes --choice no", 65, "its answer 1 is none of yes, no"),
+        ("needletail tokenizer decode model --input nowhere", 65, "nowhere"),
+        ("needletail data stats model train.jsonl --kind conversations", 64, "sharegpt"),
+    ])
+    func mistakesAreOneLine(_ command: String, _ status: Int32, _ text: String) throws {
+        try Workshop.model.get()
+        let outcome = try Workshop.run(command)
+        #expect(outcome.status == status && outcome.errors.contains(text), "\(outcome.status): \(outcome.errors)")
+        #expect(outcome.errors.split(separator: "\n").count { $0.hasPrefix("error: ") } == 1, "\(outcome.errors)")
+        let left = try Workshop.run("ls -d r1 2> /dev/null; ls | grep partial")
+        #expect(left.output.isEmpty, "half-written: \(left.output)")
+    }
+}
