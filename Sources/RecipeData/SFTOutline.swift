@@ -35,12 +35,13 @@ public struct SFTOutline: Sendable {
         data = try SFTData(config.data, try config.data.tokenizer(at: path))
         sampler = try config.sampler(data.training)
         steps = config.totalSteps(sampler)
+        let training = data.training
         var (tokens, trainedTokens, largest) = (0, 0, 0)
         for step in 0..<steps {
             let plan = sampler.plan(step: step)
             tokens += plan.tokens
             trainedTokens += plan.trainedTokens
-            for rows in plan.microBatches { largest = max(largest, rows.reduce(0) { $0 + data.training.length($1) }) }
+            for rows in plan.microBatches { largest = max(largest, rows.reduce(0) { $0 + training.length($1) }) }
         }
         (self.tokens, self.trainedTokens, largestMicroBatch) = (tokens, trainedTokens, largest)
     }

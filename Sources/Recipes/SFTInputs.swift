@@ -5,6 +5,7 @@ internal import Diagnostics
 internal import Formats
 internal import Layers
 internal import ModelFiles
+internal import Optimizers
 internal import Models
 internal import RecipeData
 internal import RunConfig

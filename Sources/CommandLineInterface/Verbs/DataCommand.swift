@@ -2,6 +2,7 @@
 public import ArgumentParser
 internal import Datasets
 internal import Diagnostics
+internal import Formats
 internal import Glibc
 internal import RecipeData
 internal import RunConfig

@@ -2,6 +2,7 @@
 internal import ArgumentParser
 internal import Datasets
 internal import Diagnostics
+internal import ModelFiles
 internal import Glibc
 internal import RecipeData
 internal import RunConfig
