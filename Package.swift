@@ -90,7 +90,9 @@ let targets: [Target] = [
         ],
         swiftSettings: swiftSettings, linkerSettings: [.unsafeFlags(staticSwift, .when(platforms: [.linux]))]),
 
-    .target(name: "TestSupport", dependencies: ["Tensors", "Formats"], path: "Tests/TestSupport", swiftSettings: swiftSettings),
+    .target(
+        name: "TestSupport", dependencies: ["Models", "ModelFiles", "Checkpoints", "Layers", "Tensors", "Tokenizers", "Formats"],
+        path: "Tests/TestSupport", swiftSettings: swiftSettings),
     tests("FormatsTests", ["Formats", "Diagnostics"]),
     tests("TokenizersTests", ["Tokenizers", "Formats", "Diagnostics"]),
     tests("ChatTemplatesTests", ["ChatTemplates", "Formats", "Diagnostics"]),
@@ -100,6 +102,27 @@ let targets: [Target] = [
     tests("ModelFilesTests", ["ModelFiles", "RunLog", "Formats", "Diagnostics"], fixtures: false),
     tests("CommandLineTests", ["CommandLineInterface", "Formats", "Diagnostics", argumentParser], fixtures: false),
     tests("TensorsTests", ["Tensors", "Kernels", "TestSupport"], fixtures: false),
+    tests("LayersTests", ["Layers", "Tensors", "TestSupport"], fixtures: false),
+    tests("OptimizersTests", ["Optimizers", "Layers", "Tensors", "Formats", "TestSupport"], fixtures: false),
+    tests(
+        "ModelsTests",
+        [
+            "Models", "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "Tokenizers", "Formats", "Diagnostics",
+            "TestSupport",
+        ]),
+    tests(
+        "GenerationTests", ["Generation", "Models", "Tensors", "Tokenizers", "Formats", "TestSupport"], fixtures: false),
+    tests(
+        "EvaluationTests",
+        [
+            "Evaluation", "Generation", "Models", "Datasets", "Tensors", "Tokenizers", "Formats", "Diagnostics", "TestSupport",
+        ], fixtures: false),
+    tests(
+        "RecipesTests",
+        [
+            "Recipes", "RecipeData", "RunConfig", "Evaluation", "Models", "Optimizers", "Datasets", "Tensors", "Tokenizers",
+            "Formats", "Diagnostics", "TestSupport",
+        ]),
 ]
 
 let package = Package(

@@ -1,0 +1,61 @@
+// Parts of adapters that goldens do not reach: dropout, and how modules list what they hold.
+import Layers
+import Tensors
+import TestSupport
+import Testing
+
+@Suite struct AdapterTests {
+    private func adapted(dropout: Double, hasMagnitude: Bool) -> Linear {
+        let linear = Linear(40, 5, .float32, on: .cpu)
+        linear.weight.value.copyInPlace(filled([5, 40], 0, scale: 1))
+        let adapter = LowRankAdapter(
+            on: linear, rank: 3, scaling: 2, dropout: dropout, hasMagnitude: hasMagnitude,
+            initialization: RandomStream(seed: 1, 1))
+        adapter.b.value.copyInPlace(filled([5, 3], 1, scale: 1))
+        linear.adapter = adapter
+        return linear
+    }
+
+    @Test(arguments: [false, true]) func dropoutComesFromItsStream(_ hasMagnitude: Bool) {
+        let linear = adapted(dropout: 0.5, hasMagnitude: hasMagnitude), x = filled([4, 40], 2, scale: 1)
+        func output(_ stream: RandomStream?) -> [Float] {
+            linear.adapter!.dropoutStream = stream
+            return linear(x).values(Float.self)
+        }
+        let off = output(nil), one = output(RandomStream(seed: 1, 5))
+        #expect(one == output(RandomStream(seed: 1, 5)))
+        #expect(one != output(RandomStream(seed: 1, 6)) && one != off)
+        let plain = adapted(dropout: 0, hasMagnitude: hasMagnitude)
+        plain.adapter!.dropoutStream = RandomStream(seed: 1, 5)
+        #expect(plain(x).values(Float.self) == off)
+    }
+
+    /// Inputs are dropped and the others scaled, so that the mean over many masks is the output without.
+    @Test func dropoutKeepsTheMeanAndTheBasesShare() {
+        let linear = adapted(dropout: 0.25, hasMagnitude: false), x = filled([1, 40], 2, scale: 1)
+        let without = linear(x), base = Tensors.linear(x, linear.weight.value)
+        let draws = 4000
+        var mean = Tensor.zeros([1, 5])
+        for draw in 0..<draws {
+            linear.adapter!.dropoutStream = RandomStream(seed: 2, UInt64(draw))
+            mean = mean + linear(x) / Double(draws)
+        }
+        // The adapter's own share is what moves; its standard error is below 1 % here.
+        #expect((mean - without).maxAbs().item < 0.05 * (without - base).maxAbs().item)
+    }
+
+    @Test func namesAreDottedInOrder() {
+        let tree = ModuleList([Linear(2, 3, bias: true, .float32, on: .cpu), Linear(2, 3, .float32, on: .cpu)])
+        #expect(tree.namedParameters(prefix: "layers.").map(\.name) == ["layers.0.weight", "layers.0.bias", "layers.1.weight"])
+        #expect(tree.namedModules(path: "layers").map(\.name) == ["layers", "layers.0", "layers.1"])
+    }
+
+    @Test func aReplacedParameterStaysTrained() {
+        let parameter = Parameter(.zeros([2, 3]))
+        parameter.isTrained = true
+        parameter.replace(with: .ones([4, 3]))
+        #expect(parameter.isTrained && parameter.shape == [4, 3])
+        (parameter.value.sum() * 2).backward()
+        #expect(parameter.value.gradient!.values(Float.self) == Array(repeating: 2, count: 12))
+    }
+}

@@ -1,0 +1,136 @@
+// A model written as llama.cpp's converter writes it, and read back through the product's conversion.
+// H heads, E head dimension, D hidden size
+import Diagnostics
+import Formats
+import ModelFiles
+import Models
+import Tensors
+import TestSupport
+import Testing
+import Tokenizers
+
+@Suite struct GGUFRoundTests {
+    private static let config: JSONValue = TinyFamily.llama.config.changing(["vocab_size": 268])
+
+    /// llama.cpp's order of the rows of a head: (0, E/2, 1, E/2 + 1, ...).
+    private func interleaved(_ weight: Tensor, heads: Int) -> Tensor {
+        let rows = weight.shape[0], E = rows / heads
+        let order = (0..<heads).flatMap { head in (0..<E).map { Int64(head * E + $0 / 2 + $0 % 2 * (E / 2)) } }
+        return weight.indexSelect(0, Tensor(order))
+    }
+
+    private func write(_ model: Llama, to path: String, changing spoil: (inout [(String, Tensor)]) -> Void = { _ in }) throws {
+        let names = [
+            "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+            "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+            "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+        ]
+        var tensors: [(String, Tensor)] = model.namedParameters().map { name, parameter in
+            let value = parameter.value
+            switch name {
+            case "model.embed_tokens.weight": return ("token_embd.weight", value)
+            case "model.norm.weight": return ("output_norm.weight", value)
+            case "lm_head.weight": return ("output.weight", value)
+            default:
+                let parts = name.split(separator: ".")
+                let part = names[parts[3...].dropLast().joined(separator: ".")]!
+                let heads = part == "attn_q" ? 4 : part == "attn_k" ? 2 : nil
+                return ("blk.\(parts[2]).\(part).weight", heads.map { interleaved(value, heads: $0) } ?? value)
+            }
+        }
+        spoil(&tensors)
+        let vocabulary = tinyTokenizerJSON["model"]!["vocab"]!.object!.keys
+        var file = GGUFBytes()
+        file.add("general.architecture", "llama")
+        for (key, value) in [
+            ("block_count", 2), ("embedding_length", 32), ("feed_forward_length", 48), ("attention.head_count", 4),
+            ("attention.head_count_kv", 2), ("context_length", 128),
+        ] { file.add("llama.\(key)", value) }
+        file.add("llama.attention.layer_norm_rms_epsilon", Float(1e-5))
+        file.add("tokenizer.ggml.model", "gpt2")
+        file.add("tokenizer.ggml.tokens", vocabulary)
+        file.add("tokenizer.ggml.merges", tinyTokenizerJSON["model"]!["merges"]!.array!.map { $0.string! })
+        file.add("tokenizer.ggml.eos_token_id", 1)
+        for (name, value) in tensors { file.add(name, value) }
+        try writeFileAtomically(file.bytes, to: path)
+    }
+
+    @Test func weightsAndLogitsSurvive() throws {
+        let folder = try TemporaryFolder(), model = try tinyModel(Self.config)
+        try write(model, to: folder["tiny.gguf"])
+        try GGUFConversion.convert(folder["tiny.gguf"], to: folder["hf"], .f32)
+        let loaded = try load(folder["hf"])
+        for (a, b) in zip(model.namedParameters(), loaded.model.namedParameters()) {
+            #expect(a.name == b.name && a.parameter.value.values(Float.self) == b.parameter.value.values(Float.self), "\(a.name)")
+        }
+        let ids = someIDs(9, seed: 2, vocabulary: 268)
+        #expect(loaded.model.allLogits(ids).values(Float.self) == model.allLogits(ids).values(Float.self))
+        #expect(try loaded.endTokens(Tokenizer(modelPath: folder["hf"])) == [1])
+        #expect(loaded.contextLength == 128)
+    }
+
+    @Test(arguments: [ElementType.f16, .bf16]) func narrowTypesAreRounded(_ type: ElementType) throws {
+        let folder = try TemporaryFolder(), model = try tinyModel(Self.config)
+        try write(model, to: folder["tiny.gguf"])
+        try GGUFConversion.convert(folder["tiny.gguf"], to: folder["hf"], type)
+        let narrow: DType = type == .f16 ? .float16 : .bfloat16
+        for (a, b) in zip(model.namedParameters(), try load(folder["hf"]).model.namedParameters()) {
+            #expect(a.parameter.value.to(narrow).values(Float.self) == b.parameter.value.values(Float.self))
+        }
+    }
+
+    @Test func tensorsWithoutAPlaceAreRefused() throws {
+        let folder = try TemporaryFolder(), model = try tinyModel(Self.config)
+        func message(_ spoil: (inout [(String, Tensor)]) -> Void) throws -> String {
+            try write(model, to: folder["bad.gguf"], changing: spoil)
+            do {
+                try GGUFConversion.convert(folder["bad.gguf"], to: folder["bad"], .f32)
+                return "converted"
+            } catch let error as UserError {
+                return String(error.message.dropFirst(folder["bad.gguf"].count))
+            }
+        }
+        #expect(try message { $0.append(("blk.0.extra.weight", .zeros([4]))) }
+            == ": 1 tensors with no place in a llama model, such as blk.0.extra.weight")
+        #expect(try message { $0.removeAll { $0.0 == "blk.1.attn_k.weight" } } == ": tensor blk.1.attn_k.weight is missing")
+        #expect(
+            try message { tensors in
+                tensors.removeAll { $0.0 == "output_norm.weight" }
+                tensors.append(("output_norm.weight", .zeros([31])))
+            } == ": tensor output_norm.weight has shape [31], the metadata asks for [32]")
+        #expect(!folderExists(folder["bad"]))
+    }
+}
+
+/// The few kinds of GGUF entries that the test needs (version 3, fp32 tensors).
+private struct GGUFBytes {
+    private var pairs: [UInt8] = [], pairCount: UInt64 = 0
+    private var infos: [UInt8] = [], data: [UInt8] = [], tensorCount: UInt64 = 0
+
+    private func little(_ value: some FixedWidthInteger) -> [UInt8] { withUnsafeBytes(of: value.littleEndian) { Array($0) } }
+    private func string(_ text: String) -> [UInt8] { little(UInt64(text.utf8.count)) + Array(text.utf8) }
+
+    private mutating func pair(_ key: String, _ type: UInt32, _ value: [UInt8]) {
+        pairs += string(key) + little(type) + value
+        pairCount += 1
+    }
+    mutating func add(_ key: String, _ value: String) { pair(key, 8, string(value)) }
+    mutating func add(_ key: String, _ value: Int) { pair(key, 4, little(UInt32(value))) }
+    mutating func add(_ key: String, _ value: Float) { pair(key, 6, little(value.bitPattern)) }
+    mutating func add(_ key: String, _ value: [String]) {
+        pair(key, 9, little(UInt32(8)) + little(UInt64(value.count)) + value.flatMap(string))
+    }
+
+    mutating func add(_ name: String, _ tensor: Tensor) {
+        infos += string(name) + little(UInt32(tensor.rank)) + tensor.shape.reversed().flatMap { little(UInt64($0)) }
+        infos += little(UInt32(0)) + little(UInt64(data.count))
+        data += tensor.values(Float.self).flatMap { little($0.bitPattern) }
+        data += Array(repeating: 0, count: (32 - data.count % 32) % 32)
+        tensorCount += 1
+    }
+
+    var bytes: [UInt8] {
+        let head = Array("GGUF".utf8) + little(UInt32(3)) + little(tensorCount) + little(pairCount) + pairs + infos
+        return head + Array(repeating: 0, count: (32 - head.count % 32) % 32) + data
+    }
+}

@@ -1,0 +1,135 @@
+// Weights from folders: every tensor has its place, and what does not fit is one line.
+import Checkpoints
+import Diagnostics
+import Formats
+import Layers
+import ModelFiles
+import Models
+import Tensors
+import TestSupport
+import Testing
+
+@Suite struct LoadingTests {
+    typealias Written = SafetensorsWriter.Tensor
+
+    /// Loads a folder whose tensors `change` has spoiled; what it was told.
+    private func message(_ config: JSONValue, _ change: (inout [Written]) -> Void) throws -> String {
+        let folder = try TemporaryFolder()
+        var tensors = try tinyModel(config).namedParameters().map { Written($0.name, $0.parameter.value) }
+        change(&tensors)
+        try writeFolder(folder.path, config, tensors)
+        do {
+            _ = try load(folder.path)
+            return "loaded"
+        } catch let error as UserError {
+            #expect(error.exitStatus == .badData && !error.message.contains("\n"))
+            return String(error.message.dropFirst(folder.path.count))
+        }
+    }
+
+    private func remove(_ names: String...) -> (inout [Written]) -> Void {
+        { tensors in tensors.removeAll { names.contains($0.name) } }
+    }
+    private func add(_ name: String, _ value: Tensor) -> (inout [Written]) -> Void { { $0.append(Written(name, value)) } }
+    private func replace(_ name: String, _ value: Tensor) -> (inout [Written]) -> Void {
+        { tensors in
+            tensors.removeAll { $0.name == name }
+            tensors.append(Written(name, value))
+        }
+    }
+
+    @Test func whatDoesNotFitIsOneLine() throws {
+        let llama = TinyFamily.llama.config, fit = ": weights do not fit config.json: "
+        #expect(try message(llama) { _ in } == "loaded")
+        #expect(try message(llama, remove("model.norm.weight")) == fit + "missing model.norm.weight")
+        #expect(try message(llama, remove("lm_head.weight")) == fit + "missing lm_head.weight")
+        #expect(try message(llama, add("model.extra", .zeros([2]))) == fit + "unexpected model.extra")
+        let bias = "model.layers.0.self_attn.q_proj.bias"
+        #expect(try message(llama, add(bias, .zeros([32]))) == fit + "unexpected \(bias)")
+        let layer = (0..<9).map { "model.layers.7.part\($0)" }
+        #expect(
+            try message(llama) { tensors in
+                tensors.removeAll { $0.name == "model.norm.weight" }
+                tensors += layer.map { Written($0, .zeros([1])) }
+            } == fit + "missing model.norm.weight; unexpected model.layers.7.part0, model.layers.7.part1, "
+                + "model.layers.7.part2 and 6 more")
+        #expect(
+            try message(llama, replace("model.norm.weight", .zeros([31])))
+                == ": tensor model.norm.weight has shape [31], config.json asks for [32]")
+        #expect(
+            try message(llama, replace("model.layers.1.mlp.up_proj.weight", .zeros([32, 48])))
+                == ": tensor model.layers.1.mlp.up_proj.weight has shape [32, 48], config.json asks for [48, 32]")
+        #expect(
+            try message(llama, replace("model.norm.weight", .zeros([32], .int64)))
+                == ": tensor model.norm.weight has type I64; weights must be floating point")
+    }
+
+    @Test func aTiedHeadMayBeThereTwiceButNotTwoHeads() throws {
+        let config = TinyFamily.qwen2.config, table = try tinyModel(config).tokenTable.weight.value
+        #expect(try message(config, add("lm_head.weight", table)) == "loaded")
+        #expect(
+            try message(config, add("lm_head.weight", table + 1))
+                == ": config.json ties the output table to the token table, but lm_head.weight differs from it")
+    }
+
+    @Test func leftoversOfOldExportersAreNoWeights() throws {
+        let name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+        #expect(try message(TinyFamily.llama.config, add(name, .zeros([4]))) == "loaded")
+    }
+
+    @Test(arguments: TinyFamily.allCases) func everyTensorGoesToItsPlace(_ family: TinyFamily) throws {
+        let folder = try TemporaryFolder(), model = try tinyModel(family.config)
+        try writeFolder(folder.path, family.config, model)
+        let loaded = try load(folder.path).model
+        for (a, b) in zip(model.namedParameters(), loaded.namedParameters()) {
+            #expect(a.name == b.name && a.parameter.value.values(Float.self) == b.parameter.value.values(Float.self))
+        }
+    }
+
+    @Test(arguments: [DType.bfloat16, .float16, .float64]) func otherFloatsAreConverted(_ dtype: DType) throws {
+        let folder = try TemporaryFolder(), model = try tinyModel(TinyFamily.llama.config)
+        let tensors = model.namedParameters().map { Written($0.name, $0.parameter.value, dtype) }
+        try writeFolder(folder.path, TinyFamily.llama.config, tensors)
+        let loaded = try load(folder.path).model
+        for (a, b) in zip(model.namedParameters(), loaded.namedParameters()) {
+            #expect(b.parameter.value.dtype == .float32)
+            #expect(a.parameter.value.to(dtype).values(Float.self) == b.parameter.value.values(Float.self))
+        }
+    }
+
+    @Test func trainingAllWeightsKeepsMasters() throws {
+        let folder = try TemporaryFolder()
+        try writeFolder(folder.path, TinyFamily.llama.config, tinyModel(TinyFamily.llama.config))
+        let loaded = try LoadedModel(ModelReference(folder.path), dtype: .bfloat16, trainsAll: true).model
+        #expect(loaded.computeDType == .bfloat16)
+        for (_, parameter) in loaded.namedParameters() { #expect(parameter.value.dtype == .float32 && parameter.isTrained) }
+        loaded.documentLoss([someIDs(8, seed: 1)]).backward()
+        for (_, parameter) in loaded.namedParameters() { #expect(parameter.value.gradient?.dtype == .float32) }
+        let frozen = try LoadedModel(ModelReference(folder.path), dtype: .bfloat16).model
+        for (_, parameter) in frozen.namedParameters() { #expect(parameter.value.dtype == .bfloat16 && !parameter.isTrained) }
+    }
+
+    @Test(arguments: TinyFamily.allCases) func newTokensBeginAtTheMean(_ family: TinyFamily) throws {
+        let folder = try TemporaryFolder(), model = try tinyModel(family.config)
+        try writeFolder(folder.path, family.config, model)
+        let loaded = try load(folder.path), before = loaded.model.allLogits([1, 2, 3])
+        loaded.resizeVocabulary(to: 60)
+        #expect(loaded.model.vocabSize == 64)
+        loaded.resizeVocabulary(to: 67)
+        #expect(loaded.model.vocabSize == 67 && loaded.config["vocab_size"]?.int == 67)
+        let logits = loaded.model.allLogits([1, 2, 3])
+        #expect(relativeDifference(logits.narrow(1, 0, 64), before) < 1e-6)
+        // Linear in the table: a mean row's score is the mean score.
+        let mean = before.sum(dim: 1, keepDim: true) / 64
+        for i in 64..<67 { #expect(relativeDifference(logits.narrow(1, i, 1), mean) < 1e-5) }
+    }
+
+    @Test func contextAndEndTokensAreRead() throws {
+        let folder = try TemporaryFolder(), config = TinyFamily.llama.config.changing(["eos_token_id": [5, 6]])
+        try writeFolder(folder.path, config, tinyModel(config))
+        let loaded = try load(folder.path), tokenizer = try tinyTokenizer()
+        #expect(try loaded.endTokens(tokenizer) == [1, 5, 6] && loaded.contextLength == 128)
+        try writeFileAtomically("{\"eos_token_id\": 7}", to: folder["generation_config.json"])
+        #expect(try loaded.endTokens(tokenizer) == [1, 7])
+    }
+}

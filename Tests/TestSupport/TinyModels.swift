@@ -1,0 +1,110 @@
+// Models small enough to compute by the thousand, filled from the formula of the goldens.
+public import Formats
+public import Layers
+public import ModelFiles
+public import Models
+public import Tensors
+internal import Checkpoints
+
+/// The families with what sets them apart switched on.
+public enum TinyFamily: String, CaseIterable, Sendable {
+    /// Grouped queries, a head of its own.
+    case llama
+    /// A window of 4 tokens, heads wider than hidden size / heads.
+    case mistral
+    /// Biases, a tied head.
+    case qwen2
+
+    /// config.json.
+    public var config: JSONValue {
+        let base: JSONValue = [
+            "model_type": .string(rawValue), "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+            "rms_norm_eps": 1e-5, "tie_word_embeddings": false, "bos_token_id": 0, "eos_token_id": 1,
+        ]
+        switch self {
+        case .llama: return base
+        case .mistral: return base.changing(["sliding_window": 4, "head_dim": 16])
+        case .qwen2: return base.changing(["tie_word_embeddings": true])
+        }
+    }
+}
+
+extension JSONValue {
+    /// The object with some entries replaced, or removed where the new value is nil.
+    public func changing(_ changes: KeyValuePairs<String, JSONValue?>) -> JSONValue {
+        var object = object!
+        for (key, value) in changes { object[key] = value }
+        return .object(object)
+    }
+}
+
+/// A model in memory, filled as the goldens are: norms around 1, biases within ±0.1, tables within ±`scale` / 2.
+public func tinyModel(_ config: JSONValue, _ dtype: DType = .float32, scale: Double = 0.7) throws -> Llama {
+    let model = try Llama(LlamaConfig(config, file: "config.json"), dtype, on: .cpu)
+    let parameters = model.namedParameters().sorted { $0.name < $1.name }
+    for (k, (name, parameter)) in parameters.enumerated() {
+        let isNorm = name.hasSuffix("norm.weight"), isBias = name.hasSuffix("bias")
+        parameter.value.copyInPlace(
+            filled(parameter.shape, k, scale: isNorm ? 0.4 : isBias ? 0.2 : scale, offset: isNorm ? 1 : 0))
+    }
+    return model
+}
+
+extension Llama {
+    /// Marks every weight as trained, as a full fine-tuning does.
+    public func trainAll() -> Self {
+        for (_, parameter) in namedParameters() { parameter.isTrained = true }
+        return self
+    }
+}
+
+/// Writes a Hugging Face folder: config.json and the parameters of `model`.
+public func writeFolder(_ path: String, _ config: JSONValue, _ model: Llama) throws {
+    try writeFolder(path, config, model.namedParameters().map { .init($0.name, $0.parameter.value) })
+}
+
+public func writeFolder(_ path: String, _ config: JSONValue, _ tensors: [SafetensorsWriter.Tensor]) throws {
+    try SafetensorsWriter.write(folder: path, tensors: tensors, metadata: [("format", "pt")])
+    try writeFileAtomically(config.serialized(.pretty), to: joinPath(path, "config.json"))
+}
+
+/// Loads a folder in fp32.
+public func load(_ folder: String, base: String? = nil, _ dtype: DType = .float32) throws -> LoadedModel {
+    try LoadedModel(ModelReference(folder, base: base), dtype: dtype)
+}
+
+extension CausalLanguageModel {
+    /// Logits `[N, V]` of documents side by side.
+    public func allLogits(_ ids: [Int32], starts: [Int]? = nil) -> Tensor {
+        withoutGradients {
+            let plan = AttentionPlan(documentStarts: starts ?? [0, ids.count])
+            return logits(hiddenStates(Tensor(ids.map(Int64.init)), plan, cache: nil))
+        }
+    }
+
+    /// Loss of whole documents, every token but the first trained, times `factor`.
+    public func documentLoss(_ documents: [[Int32]], factor: Double = 1) -> Tensor {
+        let labels = documents.flatMap { $0.dropFirst() + [-100] }, ids = documents.flatMap { $0 }
+        let starts = documents.reduce(into: [0]) { $0.append($0.last! + $1.count) }
+        return lossSum(ids, labels: labels, documentStarts: starts, factors: ids.map { _ in factor })
+    }
+}
+
+/// What backward has left in the trained parameters; all are cleared.
+public func takeGradients(_ parameters: [(name: String, parameter: Parameter)]) -> [Tensor] {
+    parameters.map { _, parameter in
+        defer { parameter.value.clearGradient() }
+        return parameter.value.gradient!.clone()
+    }
+}
+
+/// ‖a - b‖ / ‖b‖ over all tensors together.
+public func normDifference(_ a: [Tensor], _ b: [Tensor]) -> Double {
+    globalNorm(zip(a, b).map { $0 - $1 }) / globalNorm(b)
+}
+
+/// Ids below `vocabulary` that look like nothing, the same for the same seed.
+public func someIDs(_ count: Int, seed: UInt64, vocabulary: Int = 64) -> [Int32] {
+    RandomStream(seed: seed, 0x1D5).words(count).map { Int32($0 % UInt32(vocabulary)) }
+}
