@@ -19,7 +19,7 @@ from common import REPOSITORY, parser
 
 HERE = pathlib.Path(__file__).resolve().parent
 LINE = re.compile(r"^(?P<name>.+?): (?P<value>.*) \(limit ?(?P<limit>.*)\) (?P<verdict>ok|FAIL)$")
-PACKAGES = ["torch", "transformers", "peft", "tokenizers", "safetensors", "gguf", "numpy"]
+PACKAGES = ["torch", "transformers", "peft", "tokenizers", "jinja2", "safetensors", "gguf", "numpy"]
 
 
 def commands(arguments):
@@ -34,6 +34,10 @@ def commands(arguments):
         "kill": ["kill.py", *seed],
         "bad input": ["bad_input.py"],
     }
+    if arguments.gguf and arguments.gpt2 and arguments.texts:
+        chosen["tokenization"] = ["tokenization.py", *gguf, "--gpt2", arguments.gpt2, "--texts", *arguments.texts, *seed]
+    if arguments.templates:
+        chosen["chat templates"] = ["templates.py", "--templates", arguments.templates]
     if arguments.real_model:
         chosen["training, real model"] = ["training.py", "--model", arguments.real_model, "--methods", "full", "lora"]
     if arguments.demo:
@@ -92,6 +96,9 @@ def cell(text):
 def main():
     arguments = parser(__doc__)
     arguments.add_argument("--gguf", help="the real model, for score")
+    arguments.add_argument("--gpt2", help="folder with GPT-2's encoder.json and vocab.bpe, for tokenization")
+    arguments.add_argument("--texts", nargs="+", help="plain text files of 5 MB or more together, for tokenization")
+    arguments.add_argument("--templates", help="folder of *.jinja files, for chat templates")
     arguments.add_argument("--real-model", help="a Hugging Face folder; also compares training on it (slow)")
     arguments.add_argument("--demo", help="the demo's run folder; also measures peft beside it")
     arguments.add_argument("--rows", help="the demo's rows, when the run recorded no batches")

@@ -151,17 +151,19 @@ def cause(message):
     """A refusal in words that both sides share."""
     message = re.sub(r"^.*?chat template(, line \d+)?: ", "", one_line(message, 600))
     for pattern, name in [
-        (r"'(?:dict object|None|NoneType|str object|[\w ]+)'? has no (?:attribute|element|item) '?([\w ]+)", "no member"),
-        (r"is undefined", "undefined name"),
-        (r"can only concatenate|unsupported operand|must be str|not \"?(?:NoneType|list|dict|Undefined)", "wrong type"),
+        (r"has no (?:attribute|element|item)|is undefined|type undefined is not json", "undefined value"),
+        (r"can only concatenate|unsupported operand|must be str|not \"?(?:nonetype|list|dict|undefined)", "wrong type"),
+        (r"has no len", "no length"),
+        (r"not json serializable", "not JSON"),
         (r"not iterable", "not iterable"),
-        (r"no first item|no last item|list index|sequence was empty", "empty list"),
+        (r"no first item|no last item|sequence was empty", "empty list"),
+        (r"no filter named '(?:\w+)'", "unknown filter"),
         (r"is not callable", "not callable"),
-        (r"is not allowed|unsafe|SecurityError", "not allowed"),
+        (r"is not allowed|unsafe|securityerror", "not allowed"),
     ]:
-        if re.search(pattern, message):
+        if re.search(pattern, message.lower()):
             return name
-    return re.sub(r"\W+", " ", message).strip()
+    return re.sub(r"\W+", " ", message).strip().lower()
 
 
 def main():

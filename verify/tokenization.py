@@ -190,8 +190,10 @@ class Comparison:
         wanted = [self.reference.decode(row["ids"], skip_special_tokens=False) for row in expected]
         other = sum(row["text"] != text for row, text in zip(decoded, wanted, strict=True))
         self.report.equals(f"{title}, decoded otherwise", other, 0)
+        # A vocabulary without some bytes and without an unknown token (SmolLM2's) loses them, in the package too.
+        lost = sum(a != b for a, b in zip(wanted, texts, strict=True))
         changed = sum(row["text"] != text for row, text in zip(decoded, texts, strict=True))
-        self.report.equals(f"{title}, texts that do not come back", changed, 0)
+        self.report.equals(f"{title}, texts that do not come back, as with the package", changed, lost)
 
     def speed(self, texts, rounds=3):
         """Best of a few rounds, taken in turn."""

@@ -142,7 +142,9 @@ func item(_ value: Value, _ key: Value, _ run: Run) throws -> Value {
         }
         return noAttribute(value, name)
     }
-    return .undefined(Undefined("'\(value.typeName) object' has no such element"))
+    let kind = value.isNone ? "None" : "\(value.typeName) object"
+    if case .int(let index)? = key.number { return .undefined(Undefined("\(kind) has no element \(index)")) }
+    return .undefined(Undefined("\(kind) has no element of type \(key.typeName)"))
 }
 
 extension Value {

@@ -2,12 +2,6 @@
 
 import Formats
 
-#if canImport(Glibc)
-import Glibc
-#else
-import Darwin
-#endif
-
 enum Value: Sendable {
     case undefined(Undefined)
     case null
@@ -171,11 +165,7 @@ class Object: @unchecked Sendable {
 func notIterable(_ typeName: String) -> TemplateFailure { TemplateFailure("'\(typeName)' object is not iterable") }
 
 /// The bytes of both are equal (Swift's `==` would also merge canonically equivalent texts).
-func sameText(_ a: String, _ b: String) -> Bool {
-    if a.utf8.count != b.utf8.count { return false }
-    var (a, b) = (a, b)
-    return a.withUTF8 { a in b.withUTF8 { b in a.isEmpty || memcmp(a.baseAddress!, b.baseAddress!, a.count) == 0 } }
-}
+func sameText(_ a: String, _ b: String) -> Bool { ExactString(a) == ExactString(b) }
 
 extension Value {
     /// Data from outside.

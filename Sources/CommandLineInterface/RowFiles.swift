@@ -19,7 +19,7 @@ public struct JSONLinesInput {
     /// - Throws: `UserError` that names file and line.
     public func next() throws -> (line: Int, row: JSONValue)? {
         while let line = try lines.next() {
-            if line.text.utf8.allSatisfy({ $0 == 0x20 || $0 == 0x09 || $0 == 0x0D }) { continue }
+            guard line.text.utf8.contains(where: { $0 != 0x20 && $0 != 0x09 && $0 != 0x0D }) else { continue }
             do {
                 return (line.number, try JSONValue.parse(line.text))
             } catch {
@@ -38,7 +38,12 @@ public struct LinesOutput {
     public init(_ path: String) throws { file = path == "-" ? nil : try OutputFile(replacing: path) }
 
     public func write(_ line: String) throws {
-        if let file { try file.append(line + "\n") } else { try StandardOutput.write(line + "\n") }
+        try write(Array((line + "\n").utf8))
+    }
+
+    /// Writes bytes as they are, line break included.
+    func write(_ bytes: [UInt8]) throws {
+        if let file { try file.append(bytes) } else { try StandardOutput.write(bytes) }
     }
 
     /// Puts the file in place; without it the file stays as it was.
@@ -65,11 +70,17 @@ struct RowFileOptions: ParsableArguments {
     var output: String = "-"
 
     /// Writes one line for each row, in order; the output file appears when all rows are done.
-    func convert(_ transform: (JSONValue, RowPlace) throws -> String) throws {
+    ///
+    /// - Parameter transform: appends the line of a row, without line break.
+    func convert(_ transform: (JSONValue, RowPlace, inout [UInt8]) throws -> Void) throws {
         let rows = try JSONLinesInput(input)
         let lines = try LinesOutput(output)
-        while let (line, row) = try rows.next() {
-            try lines.write(try transform(row, RowPlace(file: rows.name, line: line)))
+        var line: [UInt8] = []
+        while let (number, row) = try rows.next() {
+            line.removeAll(keepingCapacity: true)
+            try transform(row, RowPlace(file: rows.name, line: number), &line)
+            line.append(0x0A)
+            try lines.write(line)
         }
         try lines.finish()
     }

@@ -23,23 +23,37 @@ extension JSONValue {
 
     public static func parse(_ bytes: [UInt8], maxDepth: Int = 256) throws(JSONError) -> JSONValue {
         let result: Result<JSONValue, JSONError> = bytes.withUnsafeBytes { buffer in
-            do throws(JSONError) { return .success(try parse(buffer, maxDepth: maxDepth)) } catch { return .failure(error) }
+            do throws(JSONError) {
+                return .success(try parse(buffer, maxDepth: maxDepth))
+            } catch {
+                return .failure(error)
+            }
         }
         return try result.get()
     }
 
     public static func parse(_ text: String, maxDepth: Int = 256) throws(JSONError) -> JSONValue {
-        try parse(Array(text.utf8), maxDepth: maxDepth)
+        var text = text
+        let result: Result<JSONValue, JSONError> = text.withUTF8 { buffer in
+            do throws(JSONError) {
+                return .success(try parse(UnsafeRawBufferPointer(buffer), maxDepth: maxDepth))
+            } catch {
+                return .failure(error)
+            }
+        }
+        return try result.get()
     }
 }
 
 private struct JSONParser {
-    let bytes: UnsafeRawBufferPointer
+    let bytes: UnsafeBufferPointer<UInt8>
     let maxDepth: Int
     var at = 0
+    /// A string while its escapes are read.
+    var unescaped: [UInt8] = []
 
     init(bytes: UnsafeRawBufferPointer, maxDepth: Int) {
-        self.bytes = bytes
+        self.bytes = bytes.assumingMemoryBound(to: UInt8.self)
         self.maxDepth = maxDepth
     }
 
@@ -101,7 +115,9 @@ private struct JSONParser {
             guard at < bytes.count, bytes[at] == UInt8(ascii: "\"") else { throw failure("a key in quotes should be here") }
             let keyStart = at
             let key = try string()
-            if object.position(of: key) != nil { throw failure("key \"\(key.prefix(40))\" appears twice", at: keyStart) }
+            if object.position(of: key) != nil {
+                throw failure("key \"\(key.prefix(40))\" appears twice", at: keyStart)
+            }
             skipSpace()
             guard take(UInt8(ascii: ":")) else { throw failure("a colon should be here") }
             skipSpace()
@@ -138,13 +154,18 @@ private struct JSONParser {
         let start = at
         _ = take(UInt8(ascii: "-"))
         if !take(UInt8(ascii: "0")) { try digits() }
-        if take(UInt8(ascii: ".")) { try digits() }
+        var isPlain = at - start <= 18
+        if take(UInt8(ascii: ".")) {
+            isPlain = false
+            try digits()
+        }
         if take(UInt8(ascii: "e")) || take(UInt8(ascii: "E")) {
+            isPlain = false
             if !take(UInt8(ascii: "+")) { _ = take(UInt8(ascii: "-")) }
             try digits()
         }
-        let literal = String(decoding: bytes[start..<at], as: UTF8.self)
-        guard Double(literal)?.isFinite == true else { throw failure("number out of range", at: start) }
+        let literal = String(decoding: UnsafeBufferPointer(rebasing: bytes[start..<at]), as: UTF8.self)
+        guard isPlain || Double(literal)?.isFinite == true else { throw failure("number out of range", at: start) }
         return JSONNumber(validatedLiteral: literal)
     }
 
@@ -157,43 +178,65 @@ private struct JSONParser {
     mutating func string() throws(JSONError) -> String {
         let start = at + 1
         at = start
-        while at < bytes.count, bytes[at] != UInt8(ascii: "\""), bytes[at] != UInt8(ascii: "\\"), bytes[at] >= 0x20 { at += 1 }
+        var isASCII = plainRun()
         guard at < bytes.count else { throw failure("the text ends inside a string", at: start - 1) }
         if bytes[at] == UInt8(ascii: "\"") {  // the common case: nothing to unescape
             defer { at += 1 }
-            return try utf8(UnsafeRawBufferPointer(rebasing: bytes[start..<at]), start)
+            return try text(UnsafeBufferPointer(rebasing: bytes[start..<at]), isASCII: isASCII, start)
         }
-        var unescaped = Array(bytes[start..<at])
+        unescaped.removeAll(keepingCapacity: true)
+        var runStart = start
         while true {
+            unescaped.append(contentsOf: UnsafeBufferPointer(rebasing: bytes[runStart..<at]))
             guard at < bytes.count else { throw failure("the text ends inside a string", at: start - 1) }
             let byte = bytes[at]
             at += 1
             if byte == UInt8(ascii: "\"") { break }
             if byte < 0x20 { throw failure("control character in a string must be escaped", at: at - 1) }
-            if byte == UInt8(ascii: "\\") { try escape(into: &unescaped) } else { unescaped.append(byte) }
+            try escape()
+            runStart = at
+            isASCII = plainRun() && isASCII
         }
-        let result: Result<String, JSONError> = unescaped.withUnsafeBytes { buffer in
-            do throws(JSONError) { return .success(try utf8(buffer, start)) } catch { return .failure(error) }
+        let result: Result<String, JSONError> = unescaped.withUnsafeBufferPointer { buffer in
+            do throws(JSONError) {
+                // Escapes may have added what is not ASCII, but never invalid UTF-8.
+                return .success(try text(buffer, isASCII: isASCII, start))
+            } catch {
+                return .failure(error)
+            }
         }
         return try result.get()
     }
 
-    func utf8(_ buffer: UnsafeRawBufferPointer, _ start: Int) throws(JSONError) -> String {
-        guard let text = String(validating: buffer, as: UTF8.self) else { throw failure("invalid UTF-8 in a string", at: start) }
-        return text
+    /// Moves over what stands for itself in a string; whether all of it was ASCII.
+    mutating func plainRun() -> Bool {
+        var seen: UInt8 = 0, i = at
+        while i < bytes.count {
+            let byte = bytes[i]
+            if byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") || byte < 0x20 { break }
+            seen |= byte
+            i += 1
+        }
+        at = i
+        return seen < 0x80
     }
 
-    mutating func escape(into output: inout [UInt8]) throws(JSONError) {
+    func text(_ buffer: UnsafeBufferPointer<UInt8>, isASCII: Bool, _ start: Int) throws(JSONError) -> String {
+        guard isASCII || isValidUTF8(buffer) else { throw failure("invalid UTF-8 in a string", at: start) }
+        return String(decoding: buffer, as: UTF8.self)
+    }
+
+    mutating func escape() throws(JSONError) {
         guard at < bytes.count else { throw failure("the text ends inside a string") }
         let byte = bytes[at]
         at += 1
         switch byte {
-        case UInt8(ascii: "\""), UInt8(ascii: "\\"), UInt8(ascii: "/"): output.append(byte)
-        case UInt8(ascii: "b"): output.append(0x08)
-        case UInt8(ascii: "f"): output.append(0x0C)
-        case UInt8(ascii: "n"): output.append(0x0A)
-        case UInt8(ascii: "r"): output.append(0x0D)
-        case UInt8(ascii: "t"): output.append(0x09)
+        case UInt8(ascii: "\""), UInt8(ascii: "\\"), UInt8(ascii: "/"): unescaped.append(byte)
+        case UInt8(ascii: "b"): unescaped.append(0x08)
+        case UInt8(ascii: "f"): unescaped.append(0x0C)
+        case UInt8(ascii: "n"): unescaped.append(0x0A)
+        case UInt8(ascii: "r"): unescaped.append(0x0D)
+        case UInt8(ascii: "t"): unescaped.append(0x09)
         case UInt8(ascii: "u"):
             let start = at - 2
             var code = try hex4()
@@ -206,7 +249,7 @@ private struct JSONParser {
                 code = 0x10000 + (code - 0xD800) << 10 + (low - 0xDC00)
             }
             guard let scalar = Unicode.Scalar(code) else { throw failure("lone surrogate", at: start) }
-            output.append(contentsOf: UTF8.encode(scalar)!)
+            appendUTF8(scalar, to: &unescaped)
         default: throw failure("unknown escape", at: at - 1)
         }
     }
@@ -214,12 +257,37 @@ private struct JSONParser {
     mutating func hex4() throws(JSONError) -> UInt32 {
         var code: UInt32 = 0
         for _ in 0..<4 {
-            guard at < bytes.count, let digit = Character(Unicode.Scalar(bytes[at])).hexDigitValue else {
-                throw failure("four hexadecimal digits should be here")
+            let byte = at < bytes.count ? bytes[at] : 0
+            let digit: UInt8
+            switch byte {
+            case UInt8(ascii: "0")...UInt8(ascii: "9"): digit = byte - 0x30
+            case UInt8(ascii: "a")...UInt8(ascii: "f"): digit = byte - 0x57
+            case UInt8(ascii: "A")...UInt8(ascii: "F"): digit = byte - 0x37
+            default: throw failure("four hexadecimal digits should be here")
             }
             code = code << 4 | UInt32(digit)
             at += 1
         }
         return code
+    }
+}
+
+private func appendUTF8(_ scalar: Unicode.Scalar, to output: inout [UInt8]) {
+    let value = scalar.value
+    func tail(_ shift: UInt32) -> UInt8 { UInt8(0x80 | value >> shift & 0x3F) }
+    switch value {
+    case ..<0x80: output.append(UInt8(value))
+    case ..<0x800:
+        output.append(UInt8(0xC0 | value >> 6))
+        output.append(tail(0))
+    case ..<0x10000:
+        output.append(UInt8(0xE0 | value >> 12))
+        output.append(tail(6))
+        output.append(tail(0))
+    default:
+        output.append(UInt8(0xF0 | value >> 18))
+        output.append(tail(12))
+        output.append(tail(6))
+        output.append(tail(0))
     }
 }

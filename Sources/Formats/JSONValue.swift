@@ -24,7 +24,20 @@ public struct JSONNumber: Sendable, Hashable {
     }
 
     /// The value when the literal is a whole number without fraction or exponent that fits.
-    public var int: Int? { Int(literal) }
+    public var int: Int? {
+        var literal = literal
+        return literal.withUTF8 { digits in
+            // Up to 18 digits cannot overflow.
+            guard (1...18).contains(digits.count) else { return Int(String(decoding: digits, as: UTF8.self)) }
+            let isNegative = digits[0] == UInt8(ascii: "-")
+            var value = 0
+            for digit in digits.dropFirst(isNegative ? 1 : 0) {
+                guard digit &- 0x30 < 10 else { return nil }
+                value = value * 10 + Int(digit &- 0x30)
+            }
+            return isNegative ? -value : value
+        }
+    }
     public var double: Double { Double(literal)! }
     /// True for a literal without fraction and exponent, which Python reads as `int`.
     public var isInteger: Bool { !literal.utf8.contains { $0 == 0x2E || $0 == 0x65 || $0 == 0x45 } }
@@ -35,7 +48,7 @@ public struct JSONObject: Sendable, Equatable {
     public private(set) var keys: [String] = []
     public private(set) var values: [JSONValue] = []
     /// Built once an object is large enough that a linear search would hurt.
-    private var index: [ExactString: Int]?
+    private var index: KeyIndex?
     private static let indexedFrom = 12
 
     public init() {}
@@ -45,8 +58,8 @@ public struct JSONObject: Sendable, Equatable {
     public var isEmpty: Bool { keys.isEmpty }
 
     public func position(of key: String) -> Int? {
-        if let index { return index[ExactString(key)] }
-        return keys.firstIndex { ExactString($0) == ExactString(key) }
+        if let index { return index.position(of: key, in: keys) }
+        return keys.firstIndex { sameBytes($0, key) }
     }
 
     /// Reads, replaces in place, appends, or removes (by assigning nil).
@@ -67,17 +80,20 @@ public struct JSONObject: Sendable, Equatable {
 
     /// Appends a key known to be new.
     mutating func append(_ key: String, _ value: JSONValue) {
-        if keys.count == Self.indexedFrom { reindex() }
-        index?[ExactString(key)] = keys.count
         keys.append(key)
         values.append(value)
+        if index != nil {
+            index!.insert(keys.count - 1, in: keys)
+        } else if keys.count > Self.indexedFrom {
+            reindex()
+        }
     }
 
-    private mutating func reindex() { index = Dictionary(uniqueKeysWithValues: zip(keys.map { ExactString($0) }, 0...)) }
+    private mutating func reindex() { index = KeyIndex(keys) }
 
     /// Equal keys in equal order (by code point) and equal values.
     public static func == (a: JSONObject, b: JSONObject) -> Bool {
-        a.keys.elementsEqual(b.keys) { ExactString($0) == ExactString($1) } && a.values == b.values
+        a.keys.elementsEqual(b.keys, by: sameBytes) && a.values == b.values
     }
 }
 
@@ -92,7 +108,7 @@ extension JSONValue {
         case (.null, .null): true
         case (.bool(let x), .bool(let y)): x == y
         case (.number(let x), .number(let y)): x == y
-        case (.string(let x), .string(let y)): ExactString(x) == ExactString(y)
+        case (.string(let x), .string(let y)): sameBytes(x, y)
         case (.array(let x), .array(let y)): x == y
         case (.object(let x), .object(let y)): x == y
         default: false

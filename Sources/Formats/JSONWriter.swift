@@ -73,27 +73,53 @@ private func newLine(_ output: inout [UInt8], _ spaces: Int) {
     output.append(contentsOf: repeatElement(0x20, count: spaces))
 }
 
+/// Appends a text as a JSON string, in quotes.
 private func writeJSONString(_ text: String, to output: inout [UInt8], _ style: JSONStyle) {
+    var text = text
     output.append(UInt8(ascii: "\""))
-    for scalar in text.unicodeScalars {
-        switch scalar {
-        case "\"": output.append(contentsOf: "\\\"".utf8)
-        case "\\": output.append(contentsOf: "\\\\".utf8)
-        case "\n": output.append(contentsOf: "\\n".utf8)
-        case "\r": output.append(contentsOf: "\\r".utf8)
-        case "\t": output.append(contentsOf: "\\t".utf8)
-        case "\u{8}": output.append(contentsOf: "\\b".utf8)
-        case "\u{C}": output.append(contentsOf: "\\f".utf8)
-        default:
-            if scalar.value < 0x20 || (style.escapesNonASCII && scalar.value > 0x7E) {
-                for unit in UTF16.encode(scalar)! {
-                    let hex = String(unit, radix: 16)
-                    output.append(contentsOf: ("\\u" + String(repeating: "0", count: 4 - hex.count) + hex).utf8)
-                }
-            } else {
-                output.append(contentsOf: UTF8.encode(scalar)!)
+    text.withUTF8 { bytes in
+        var runStart = 0, at = 0
+        while at < bytes.count {
+            let byte = bytes[at]
+            let isPlain =
+                byte >= 0x20 && byte != UInt8(ascii: "\"") && byte != UInt8(ascii: "\\")
+                && (byte < 0x7F || !style.escapesNonASCII)
+            if isPlain {
+                at += 1
+                continue
             }
+            output.append(contentsOf: UnsafeBufferPointer(rebasing: bytes[runStart..<at]))
+            at += writeEscape(bytes, at, to: &output)
+            runStart = at
         }
+        output.append(contentsOf: UnsafeBufferPointer(rebasing: bytes[runStart...]))
     }
     output.append(UInt8(ascii: "\""))
+}
+
+/// Appends the escape of the character at `at`; returns its number of bytes.
+private func writeEscape(_ bytes: UnsafeBufferPointer<UInt8>, _ at: Int, to output: inout [UInt8]) -> Int {
+    switch bytes[at] {
+    case UInt8(ascii: "\""): output.append(contentsOf: "\\\"".utf8)
+    case UInt8(ascii: "\\"): output.append(contentsOf: "\\\\".utf8)
+    case 0x0A: output.append(contentsOf: "\\n".utf8)
+    case 0x0D: output.append(contentsOf: "\\r".utf8)
+    case 0x09: output.append(contentsOf: "\\t".utf8)
+    case 0x08: output.append(contentsOf: "\\b".utf8)
+    case 0x0C: output.append(contentsOf: "\\f".utf8)
+    default:
+        let length = bytes[at] < 0x80 ? 1 : bytes[at] < 0xE0 ? 2 : bytes[at] < 0xF0 ? 3 : 4
+        let character = String(decoding: UnsafeBufferPointer(rebasing: bytes[at..<at + length]), as: UTF8.self)
+        for unit in character.utf16 {
+            let hex = String(unit, radix: 16)
+            output.append(contentsOf: ("\\u" + String(repeating: "0", count: 4 - hex.count) + hex).utf8)
+        }
+        return length
+    }
+    return 1
+}
+
+extension JSONValue {
+    /// Appends the compact form.
+    public func write(to output: inout [UInt8]) { write(to: &output, .compact, level: 0) }
 }

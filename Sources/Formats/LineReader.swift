@@ -94,7 +94,8 @@ public final class LineReader {
             if bytes.starts(with: [0xEF, 0xBB, 0xBF]) { bytes = bytes.dropFirst(3) }
         }
         if bytes.last == 0x0D { bytes.removeLast() }
-        guard let text = String(validating: bytes, as: UTF8.self) else {
+        guard let text = bytes.withUnsafeBufferPointer({ isValidUTF8($0) ? String(decoding: $0, as: UTF8.self) : nil })
+        else {
             throw fault("not UTF-8 at byte \(validUTF8Prefix(bytes) + 1) of the line; save the file as UTF-8")
         }
         if position(of: 0, in: bytes.indices) != nil { throw fault("contains a NUL character") }

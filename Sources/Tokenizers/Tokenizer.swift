@@ -122,6 +122,9 @@ public final class Tokenizer: Sendable {
     /// A token as the file spells it (`Ġthe`).
     public func token(of id: Int32) -> String? { addedByID[id]?.content ?? parts.bpe.vocabulary.text(of: id) }
 
+    /// Whether there is a token with this id.
+    public func hasToken(_ id: Int32) -> Bool { parts.bpe.vocabulary.texts[id] != nil || addedByID[id] != nil }
+
     public func isSpecial(_ id: Int32) -> Bool { specialIDs.contains(id) }
 }
 

@@ -94,9 +94,10 @@ struct ByteStringIndex: Sendable {
         strings.bytes.withUnsafeBufferPointer { all in
             for id in 0..<Int32(strings.count) {
                 guard let range = strings[id], isIndexed(id) else { continue }
-                var slot = hash(UnsafeBufferPointer(rebasing: all[range])), isNew = true
+                let text = UnsafeBufferPointer(rebasing: all[range])
+                var slot = hash(text), isNew = true
                 while isNew, slots[slot] >= 0 {
-                    isNew = !all[range].elementsEqual(all[strings[slots[slot]]!])
+                    isNew = !isSame(text, all, strings[slots[slot]]!)
                     slot = (slot + 1) & mask
                 }
                 if isNew { slots[slot] = id } else { repeated = repeated ?? id }
@@ -110,12 +111,19 @@ struct ByteStringIndex: Sendable {
         return Int(truncatingIfNeeded: hash ^ hash >> 29) & mask
     }
 
+    @inline(__always) private func isSame(
+        _ text: UnsafeBufferPointer<UInt8>, _ all: UnsafeBufferPointer<UInt8>, _ range: Range<Int>
+    ) -> Bool {
+        guard range.count == text.count else { return false }
+        for i in 0..<text.count where text[i] != all[range.lowerBound + i] { return false }
+        return true
+    }
+
     func id(of text: UnsafeBufferPointer<UInt8>, in strings: ByteStrings) -> Int32? {
         strings.bytes.withUnsafeBufferPointer { all in
             var slot = hash(text)
             while slots[slot] >= 0 {
-                let range = strings[slots[slot]]!
-                if range.count == text.count, all[range].elementsEqual(text) { return slots[slot] }
+                if isSame(text, all, strings[slots[slot]]!) { return slots[slot] }
                 slot = (slot + 1) & mask
             }
             return nil

@@ -42,17 +42,35 @@ public struct TokenizerCommand: ParsableCommand {
 
         func run() throws {
             let tokenizer = try model.tokenizer()
-            try files.convert { row, place in
+            try files.convert { row, place, line in
                 guard let text = row["text"]?.string else { throw place.wants("{\"text\": \"...\"}") }
-                return line(of: tokenizer.encoding(of: text, addSpecialTokens: !noSpecialTokens))
+                append(tokenizer.encoding(of: text, addSpecialTokens: !noSpecialTokens), to: &line)
             }
         }
 
         /// Spelled out by hand: through `JSONValue` this would take longer than encoding.
-        private func line(of encoding: Encoding) -> String {
-            let ids = encoding.ids.lazy.map { String($0) }.joined(separator: ",")
-            let offsets = encoding.offsets.lazy.map { "[\($0.lowerBound),\($0.upperBound)]" }.joined(separator: ",")
-            return "{\"ids\":[\(ids)],\"offsets\":[\(offsets)]}"
+        private func append(_ encoding: Encoding, to line: inout [UInt8]) {
+            line.append(contentsOf: "{\"ids\":[".utf8)
+            for (i, id) in encoding.ids.enumerated() {
+                if i > 0 { line.append(UInt8(ascii: ",")) }
+                appendDecimal(Int(id), to: &line)
+            }
+            line.append(contentsOf: "],\"offsets\":[".utf8)
+            for (i, range) in encoding.offsets.enumerated() {
+                if i > 0 { line.append(UInt8(ascii: ",")) }
+                line.append(UInt8(ascii: "["))
+                appendDecimal(range.lowerBound, to: &line)
+                line.append(UInt8(ascii: ","))
+                appendDecimal(range.upperBound, to: &line)
+                line.append(UInt8(ascii: "]"))
+            }
+            line.append(contentsOf: "]}".utf8)
+        }
+
+        /// Appends the digits of a number that is not negative.
+        private func appendDecimal(_ value: Int, to line: inout [UInt8]) {
+            if value >= 10 { appendDecimal(value / 10, to: &line) }
+            line.append(UInt8(ascii: "0") + UInt8(truncatingIfNeeded: value % 10))
         }
     }
 
@@ -79,10 +97,10 @@ public struct TokenizerCommand: ParsableCommand {
 
         func run() throws {
             let tokenizer = try model.tokenizer()
-            try files.convert { row, place in
+            try files.convert { row, place, line in
                 guard let values = row["ids"]?.array else { throw place.wants("{\"ids\": [1, 2, 3]}") }
                 let ids = try values.map { value in
-                    guard let id = value.int, let id = Int32(exactly: id), tokenizer.token(of: id) != nil else {
+                    guard let id = value.int, let id = Int32(exactly: id), tokenizer.hasToken(id) else {
                         throw place.error(
                             "\(value.serialized(.compact)) is not a token of this tokenizer, which has ids 0 to "
                                 + "\(tokenizer.vocabularySize - 1)")
@@ -90,7 +108,7 @@ public struct TokenizerCommand: ParsableCommand {
                     return id
                 }
                 let text = tokenizer.decode(ids, skipSpecialTokens: skipSpecialTokens)
-                return json ? jsonLine("text", text) : text
+                if json { appendJSON("text", text, to: &line) } else { line.append(contentsOf: text.utf8) }
             }
         }
     }
@@ -127,7 +145,7 @@ public struct TokenizerCommand: ParsableCommand {
             let template = try ChatTemplate(templateSource(tokenizer))
             let fixed = now?.time
             let ownMembers = ["messages", "tools", "add_generation_prompt"]
-            try files.convert { row, place in
+            try files.convert { row, place, line in
                 guard let object = row.object, let messages = row["messages"]?.array else {
                     throw place.wants("{\"messages\": [{\"role\": \"...\", \"content\": \"...\"}]}")
                 }
@@ -140,7 +158,7 @@ public struct TokenizerCommand: ParsableCommand {
                         messages: messages, tools: row["tools"]?.array,
                         addGenerationPrompt: row["add_generation_prompt"]?.bool ?? false, variables: variables,
                         now: { fixed ?? .now })
-                    return jsonLine("text", text)
+                    appendJSON("text", text, to: &line)
                 } catch let error as UserError {
                     throw UserError("\(place.description): \(error.message)", error.exitStatus)
                 }
@@ -235,8 +253,8 @@ private func specialTokens(of tokenizer: Tokenizer) -> JSONObject {
     return JSONObject(named.compactMap { name, token in token.map { (name, .string($0.text)) } })
 }
 
-private func jsonLine(_ key: String, _ text: String) -> String {
-    JSONValue.object(JSONObject([(key, .string(text))])).serialized(.compact)
+private func appendJSON(_ key: String, _ text: String, to line: inout [UInt8]) {
+    JSONValue.object(JSONObject([(key, .string(text))])).write(to: &line)
 }
 
 private func quoted(_ text: String) -> String { JSONValue.string(text).serialized(.compact) }
