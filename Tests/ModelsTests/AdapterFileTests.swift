@@ -1,4 +1,5 @@
 // Adapters in PEFT's format: round trip, merging, and what is refused.
+import Checkpoints
 import Diagnostics
 import Formats
 import Layers

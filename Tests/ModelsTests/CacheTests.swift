@@ -1,5 +1,6 @@
 // Cached decoding against the full forward pass.
 // V vocabulary size
+import Formats
 import Layers
 import Models
 import Tensors

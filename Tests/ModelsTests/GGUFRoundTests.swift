@@ -2,6 +2,7 @@
 // H heads, E head dimension, D hidden size
 import Diagnostics
 import Formats
+import Layers
 import ModelFiles
 import Models
 import Tensors
