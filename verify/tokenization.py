@@ -212,11 +212,26 @@ class Comparison:
                           f"{inside / program:.2f}", ">= 1")
 
 
+def converted(report, folder, file, texts):
+    """The tokenizer.json that `needletail convert` wrote for the GGUF file, read by both packages."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from transformers import AutoTokenizer
+
+    wanted = [encoding.ids for encoding in tokenizers.Tokenizer.from_file(str(file)).encode_batch(texts)]
+    written = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).encode_batch(texts)
+    report.equals("SmolLM2 converted, read by tokenizers, texts with other ids",
+                  sum(a != b.ids for a, b in zip(wanted, written, strict=True)), 0)
+    loaded = AutoTokenizer.from_pretrained(str(folder))(texts)["input_ids"]
+    report.equals("SmolLM2 converted, read by transformers, texts with other ids",
+                  sum(a != b for a, b in zip(wanted, loaded, strict=True)), 0)
+
+
 def main():
     options = parser(__doc__)
     options.add_argument("--gguf", type=pathlib.Path, required=True, help="the SmolLM2 model")
     options.add_argument("--gpt2", type=pathlib.Path, required=True, help="folder with encoder.json and vocab.bpe")
     options.add_argument("--texts", type=pathlib.Path, nargs="+", required=True, help="plain text files")
+    options.add_argument("--converted", type=pathlib.Path, help="the folder that `needletail convert` made of the GGUF")
     options.add_argument("--fuzz", type=int, default=100_000)
     options = options.parse_args()
     rng, report, program = random.Random(options.seed), Report(), Program(options.needletail)
@@ -234,6 +249,8 @@ def main():
             for kind, texts in sets:
                 comparison.texts(kind, texts)
             comparison.speed(prose)
+        if options.converted:
+            converted(report, options.converted, smollm2, prose + sets[3][1])
     report.exit()
 
 

@@ -14,7 +14,8 @@ extension ChatTemplate {
         "llama3": """
         {{- bos_token }}
         {%- for message in messages %}
-        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' }}
+        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + \
+        message['content'] | trim + '<|eot_id|>' }}
         {%- endfor %}
         {%- if add_generation_prompt %}
         {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
@@ -41,7 +42,8 @@ extension ChatTemplate {
         "simple_concat_space": concatenation(separator: " "),
         "simple_concat_newline": concatenation(separator: "\\n"),
         "r1_think_answer": """
-        {{- 'A conversation between a user and an assistant. The assistant first thinks about the question, then answers it. \
+        {{- 'A conversation between a user and an assistant. The assistant first thinks about the question, \
+        then answers it. \
         The thinking stands between <think> and </think>, the answer between <answer> and </answer>.\\n\\n' }}
         {%- for message in messages %}
         {{- ('\\n\\n' if not loop.first else '') + message['role'] | capitalize + ': ' + message['content'] }}
@@ -82,7 +84,8 @@ extension ChatTemplate {
     private static func concatenation(separator: String) -> String {
         """
         {{- messages | map(attribute='content') | join('\(separator)') }}
-        {%- if messages and messages[-1]['role'] == 'assistant' and not add_generation_prompt %}{{ eos_token }}{% endif %}
+        {%- if messages and messages[-1]['role'] == 'assistant' and not add_generation_prompt %}\
+        {{ eos_token }}{% endif %}
         """
     }
 }

@@ -1,9 +1,9 @@
 // Equality, order and membership as Python has them.
 
 #if canImport(Glibc)
-import Glibc
+    import Glibc
 #else
-import Darwin
+    import Darwin
 #endif
 
 /// `a == b`.

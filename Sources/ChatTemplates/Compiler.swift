@@ -325,7 +325,9 @@ final class Compiler {
 
     /// A named block: without other templates to replace it, a function that sees the caller's variables only.
     private func block(_ name: String, _ statements: [Statement], _ line: Int) throws -> Execute {
-        guard blockNames.insert(name).inserted else { throw TemplateFailure("block '\(name)' defined twice", line: line) }
+        guard blockNames.insert(name).inserted else {
+            throw TemplateFailure("block '\(name)' defined twice", line: line)
+        }
         let unit = CodeUnit(parent: nil)
         let scope = Scope(parent: nil, unit: unit)
         scope.analyze(statements)

@@ -234,7 +234,8 @@ extension Compiler {
             let position = position.conditional
             let (test, then) = (try evaluate(test, position), try evaluate(then, position))
             let missing = Value.undefined(Undefined("the inline if evaluated to false and has no else"))
-            let otherwise = try otherwise.map { try evaluate($0, position) } ?? { (_: Frame) throws -> Value in missing }
+            let otherwise =
+                try otherwise.map { try evaluate($0, position) } ?? { (_: Frame) throws -> Value in missing }
             return { try test($0).isTrue ? try then($0) : try otherwise($0) }
         default: throw TemplateFailure("unexpected expression")
         }

@@ -13,7 +13,8 @@ extension Parser {
             if current.kind == .variableEnd || current.kind == .blockEnd || isOp(")") { break }
             if let end, isName(end) { break }
             items.append(
-                simplified ? try primary(withNamespace: withNamespace) : try expression(withConditional: withConditional))
+                simplified
+                    ? try primary(withNamespace: withNamespace) : try expression(withConditional: withConditional))
             guard isOp(",") else { break }
             isTuple = true
         }
@@ -81,7 +82,9 @@ extension Parser {
     }
 
     private mutating func binaryOperator(_ among: Set<BinaryOperator>) -> BinaryOperator? {
-        guard case .op(let text) = current.kind, let op = BinaryOperator(rawValue: text), among.contains(op) else { return nil }
+        guard case .op(let text) = current.kind, let op = BinaryOperator(rawValue: text), among.contains(op) else {
+            return nil
+        }
         advance()
         return op
     }
@@ -278,7 +281,9 @@ extension Parser {
                 try ensure(result.doubleStarred == nil)
                 advance()
                 advance()
-                guard !result.keywords.contains(where: { $0.name == name }) else { throw failure("argument '\(name)' repeated") }
+                guard !result.keywords.contains(where: { $0.name == name }) else {
+                    throw failure("argument '\(name)' repeated")
+                }
                 result.keywords.append((name, try expression()))
             } else {
                 try ensure(result.starred == nil && result.doubleStarred == nil && result.keywords.isEmpty)
@@ -304,7 +309,8 @@ extension Parser {
             inline = false
             let line = current.line
             let name = try dottedName()
-            result = .filter(result, name, try linked { $0.isOp("(") ? try $0.arguments() : CallArguments() }, line: line)
+            result = .filter(
+                result, name, try linked { $0.isOp("(") ? try $0.arguments() : CallArguments() }, line: line)
         }
         return result
     }

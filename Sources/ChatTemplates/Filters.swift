@@ -1,9 +1,9 @@
 // Jinja's filters on single values; those on sequences are in SequenceFilters.swift.
 
 #if canImport(Glibc)
-import Glibc
+    import Glibc
 #else
-import Darwin
+    import Darwin
 #endif
 
 typealias Filter = @Sendable (Value, Arguments, Run) throws -> Value
@@ -25,7 +25,9 @@ private let valueFilters: [String: Filter] = [
     },
     "length": { value, arguments, _ in
         try arguments.none(of: "length")
-        guard let count = try value.count() else { throw TemplateFailure("object of type '\(value.typeName)' has no length") }
+        guard let count = try value.count() else {
+            throw TemplateFailure("object of type '\(value.typeName)' has no length")
+        }
         return .int(count)
     },
     "string": { value, arguments, run in
@@ -63,7 +65,9 @@ private let valueFilters: [String: Filter] = [
     "pprint": { value, arguments, run in
         try arguments.none(of: "pprint")
         let text = try sortedByKey(value, run).representation(run)
-        guard text.scalarCount <= 80 else { throw TemplateFailure("pprint of values longer than a line is not supported") }
+        guard text.scalarCount <= 80 else {
+            throw TemplateFailure("pprint of values longer than a line is not supported")
+        }
         return .string(text)
     },
     "xmlattr": { value, arguments, run in
@@ -83,7 +87,11 @@ private let valueFilters: [String: Filter] = [
         try arguments.none(of: "urlencode")
         guard value.text == nil, isIterable(value) else { return .string(urlQuoted(try value.string(run), keeps: "/")) }
         let pairs: [[Value]]
-        if case .dict(let dict) = value { pairs = try dict.pairs().map { [$0, $1] } } else { pairs = try value.items(run).map { try $0.items(run) } }
+        if case .dict(let dict) = value {
+            pairs = try dict.pairs().map { [$0, $1] }
+        } else {
+            pairs = try value.items(run).map { try $0.items(run) }
+        }
         return .string(
             try pairs.map { pair in
                 guard pair.count == 2 else { throw TemplateFailure("urlencode needs pairs") }
@@ -110,7 +118,9 @@ private func sortedByKey(_ value: Value, _ run: Run) throws -> Value {
 
 extension String {
     /// `%20` as forms write it.
-    fileprivate var replacingSpaces: String { split(separator: "%20", omittingEmptySubsequences: false).joined(separator: "+") }
+    fileprivate var replacingSpaces: String {
+        split(separator: "%20", omittingEmptySubsequences: false).joined(separator: "+")
+    }
 }
 
 private func urlQuoted(_ text: String, keeps: String) -> String {
@@ -160,7 +170,9 @@ private let numberFilters: [String: Filter] = [
         try value.checkDefined()
         guard let number = value.number else { throw TemplateFailure("type '\(value.typeName)' cannot be rounded") }
         if method == "common" { return try rounded(number, precision) }
-        guard method == "ceil" || method == "floor" else { throw TemplateFailure("method must be common, ceil or floor") }
+        guard method == "ceil" || method == "floor" else {
+            throw TemplateFailure("method must be common, ceil or floor")
+        }
         let scale = try arithmetic(.power, .int(10), .int(precision))
         let scaled = try binary(.multiply, value, scale, run).number!.double
         let whole = method == "ceil" ? scaled.rounded(.up) : scaled.rounded(.down)
@@ -230,13 +242,15 @@ func pythonInteger(_ text: String, base: Int) -> Int? {
 
 private func hasPlainUnderscores(_ text: String) -> Bool {
     guard text.utf8.contains(0x5F) else { return true }
-    return text.utf8.first != 0x5F && text.utf8.last != 0x5F && !zip(text.utf8, text.utf8.dropFirst()).contains { $0 == (0x5F, 0x5F) }
+    return text.utf8.first != 0x5F && text.utf8.last != 0x5F
+        && !zip(text.utf8, text.utf8.dropFirst()).contains { $0 == (0x5F, 0x5F) }
 }
 
 /// `float(text)`; nil for what Python refuses.
 func pythonDouble(_ text: String) -> Double? {
     let bare = stripped(text) { $0.isPythonSpace }
-    guard hasPlainUnderscores(bare), !bare.utf8.contains(0x78), !bare.utf8.contains(0x58), !bare.utf8.contains(0x28) else { return nil }
+    guard hasPlainUnderscores(bare), !bare.utf8.contains(0x78), !bare.utf8.contains(0x58), !bare.utf8.contains(0x28)
+    else { return nil }
     return Double(String(scalars: bare.unicodeScalars.filter { $0 != "_" }))
 }
 

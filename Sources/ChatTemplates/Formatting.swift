@@ -51,7 +51,9 @@ private struct PercentFormatter {
             let name = String(rest[rest.index(after: rest.startIndex)..<close])
             rest = rest[rest.index(after: close)...]
             guard case .dict(let dict) = operand else { throw TemplateFailure("format requires a mapping") }
-            guard let value = try dict.value(named: name) else { throw TemplateFailure("no value for the format key \(quoted(name))") }
+            guard let value = try dict.value(named: name) else {
+                throw TemplateFailure("no value for the format key \(quoted(name))")
+            }
             named = value
         }
         var spec = FormatSpec()
@@ -91,7 +93,9 @@ private func leadingInteger(_ rest: inout Substring.UnicodeScalarView) throws ->
     let digits = String(rest.prefix { $0.isASCII && $0.value &- 0x30 < 10 })
     if digits.isEmpty { return nil }
     rest = rest.dropFirst(digits.utf8.count)
-    guard let value = Int(digits), value < 100_000_000 else { throw TemplateFailure("a width or precision is too large") }
+    guard let value = Int(digits), value < 100_000_000 else {
+        throw TemplateFailure("a width or precision is too large")
+    }
     return value
 }
 
@@ -139,7 +143,9 @@ private struct FormatSpec {
                 guard text.unicodeScalars.count == 1 else { throw TemplateFailure("%c requires int or char") }
                 return try percent("s", value, run)
             }
-            guard let scalar = Unicode.Scalar(UInt32(clamping: try integerArgument(value))) else { throw TemplateFailure("%c out of range") }
+            guard let scalar = Unicode.Scalar(UInt32(clamping: try integerArgument(value))) else {
+                throw TemplateFailure("%c out of range")
+            }
             return try percent("s", .string(String(scalar)), run)
         case "d", "i", "u":
             guard let number = value.number else {
@@ -167,7 +173,9 @@ private struct FormatSpec {
         switch number {
         case .int(let value): return value
         case .float(let value):
-            guard let int = Int(exactly: value.rounded(.towardZero)) else { throw TemplateFailure("cannot convert a float to an integer") }
+            guard let int = Int(exactly: value.rounded(.towardZero)) else {
+                throw TemplateFailure("cannot convert a float to an integer")
+            }
             return int
         }
     }
@@ -306,7 +314,9 @@ private struct BraceFormatter {
             } else {
                 let key = String(rest.prefix { $0 != "]" })
                 rest = rest.dropFirst(key.unicodeScalars.count)
-                guard rest.popFirst() == "]", !key.isEmpty else { throw TemplateFailure("missing ']' in format string") }
+                guard rest.popFirst() == "]", !key.isEmpty else {
+                    throw TemplateFailure("missing ']' in format string")
+                }
                 value = try item(value, Int(key).map { .int($0) } ?? .string(key), run)
             }
         }
@@ -316,7 +326,9 @@ private struct BraceFormatter {
     private mutating func first(_ name: String) throws -> Value {
         var index = name.utf8.allSatisfy { $0 &- 0x30 < 10 } ? Int(name) : nil
         if name.isEmpty {
-            guard let next = automatic, !isManual else { throw TemplateFailure("cannot switch to automatic field numbering") }
+            guard let next = automatic, !isManual else {
+                throw TemplateFailure("cannot switch to automatic field numbering")
+            }
             index = next
             automatic = next + 1
         } else if index != nil {
@@ -324,7 +336,9 @@ private struct BraceFormatter {
             isManual = true
         }
         if let index {
-            guard index < arguments.positional.count else { throw TemplateFailure("replacement index \(index) out of range") }
+            guard index < arguments.positional.count else {
+                throw TemplateFailure("replacement index \(index) out of range")
+            }
             return arguments.positional[index]
         }
         guard let found = arguments.keywords.first(where: { sameText($0.name, name) }) else {
@@ -351,7 +365,8 @@ private struct BraceFormatter {
         }
     }
 
-    private func number(_ number: Number, _ spec: FormatSpec, _ type: Unicode.Scalar?, _ text: String) throws -> String {
+    private func number(_ number: Number, _ spec: FormatSpec, _ type: Unicode.Scalar?, _ text: String) throws -> String
+    {
         switch (number, type) {
         case (.int(let int), nil), (.int(let int), "d"), (.int(let int), "n"):
             guard spec.precision == nil else { throw TemplateFailure("precision not allowed in integer format") }
@@ -359,7 +374,9 @@ private struct BraceFormatter {
         case (.int(let int), "x"?), (.int(let int), "X"?), (.int(let int), "o"?), (.int(let int), "b"?):
             return try spec.integer(int, type!, run)
         case (.int(let int), "c"?):
-            guard let scalar = Unicode.Scalar(UInt32(clamping: int)) else { throw TemplateFailure("character out of range") }
+            guard let scalar = Unicode.Scalar(UInt32(clamping: int)) else {
+                throw TemplateFailure("character out of range")
+            }
             return try spec.padded("", String(scalar), isNumber: true, run)
         case (.float(let double), nil) where spec.precision == nil:
             return try spec.padded(
@@ -391,7 +408,9 @@ private struct BraceFormatter {
         if let mark = rest.first, mark == "," || mark == "_" { spec.grouping = rest.removeFirst() }
         if rest.first == "." {
             rest.removeFirst()
-            guard let precision = try leadingInteger(&rest) else { throw TemplateFailure("format specifier missing precision") }
+            guard let precision = try leadingInteger(&rest) else {
+                throw TemplateFailure("format specifier missing precision")
+            }
             spec.precision = precision
         }
         let type = rest.popFirst()

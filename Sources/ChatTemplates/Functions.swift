@@ -10,7 +10,9 @@ struct Arguments {
     init(_ positional: [Value] = []) { self.positional = positional }
 
     mutating func add(keywordsFrom value: Value) throws {
-        guard case .dict(let dict) = value else { throw TemplateFailure("argument after ** must be a mapping, not \(value.typeName)") }
+        guard case .dict(let dict) = value else {
+            throw TemplateFailure("argument after ** must be a mapping, not \(value.typeName)")
+        }
         var names = Set(keywords.map { ExactString($0.name) })
         for (key, value) in try dict.pairs() {
             guard let name = key.text else { throw TemplateFailure("keywords must be strings") }
@@ -99,7 +101,9 @@ final class Macro: Object, @unchecked Sendable {
 
     override var typeName: String { "Macro" }
     override var isCallable: Bool { true }
-    override func text(_ run: Run) throws -> String { shape.name.map { "<Macro \(quoted($0))>" } ?? "<Macro anonymous>" }
+    override func text(_ run: Run) throws -> String {
+        shape.name.map { "<Macro \(quoted($0))>" } ?? "<Macro anonymous>"
+    }
 
     override func attribute(_ name: String) throws -> Value? {
         switch name {
@@ -187,7 +191,9 @@ final class Namespace: Object, @unchecked Sendable {
     override func item(_ key: Value, _ run: Run) throws -> Value? { nil }
 
     func set(_ name: String, _ value: Value) throws {
-        guard name.utf8.first != 0x5F else { throw TemplateFailure("a namespace cannot store the name '\(name)': it begins with _") }
+        guard name.utf8.first != 0x5F else {
+            throw TemplateFailure("a namespace cannot store the name '\(name)': it begins with _")
+        }
         if values.updateValue(value, forKey: ExactString(name)) == nil { names.append(name) }
     }
 

@@ -22,7 +22,8 @@ final class PyRange: Object, @unchecked Sendable {
         let (start, stop) = numbers.count == 1 ? (0, numbers[0]) : (numbers[0], numbers[1])
         let step = numbers.count == 3 ? numbers[2] : 1
         if step == 0 { throw TemplateFailure("range step must not be zero") }
-        let (span, overflow) = step > 0 ? stop.subtractingReportingOverflow(start) : start.subtractingReportingOverflow(stop)
+        let (span, overflow) =
+            step > 0 ? stop.subtractingReportingOverflow(start) : start.subtractingReportingOverflow(stop)
         if overflow, (step > 0) == (stop > start) { throw TemplateFailure("the range is too big") }
         let length = span > 0 && !overflow ? Int((UInt(span) - 1) / step.magnitude) + 1 : 0
         guard length <= run.limits.rangeItems else {
@@ -48,7 +49,9 @@ final class PyRange: Object, @unchecked Sendable {
     }
 
     func sliced(_ from: Value, _ to: Value, _ by: Value) throws -> PyRange {
-        guard let bounds = try SliceBounds(from, to, by, count: length) else { return PyRange(start: start, step: step, length: 0) }
+        guard let bounds = try SliceBounds(from, to, by, count: length) else {
+            return PyRange(start: start, step: step, length: 0)
+        }
         return PyRange(start: start + bounds.start * step, step: step &* bounds.step, length: bounds.count)
     }
 

@@ -1,4 +1,5 @@
-// Template source to tokens, with Jinja's whitespace rules (trim_blocks and lstrip_blocks on, as chat templates expect).
+// Template source to tokens, with Jinja's whitespace rules (trim_blocks and lstrip_blocks on, as chat templates
+// expect).
 
 /// Why a template cannot be parsed or rendered; becomes a `UserError` at the edge of this target.
 struct TemplateFailure: Error {
@@ -83,7 +84,9 @@ struct Lexer {
 
     private mutating func root() throws {
         var begin = at
-        while begin < source.count, !(source[begin] == 0x7B && [0x25, 0x7B, 0x23].contains(byte(begin + 1))) { begin += 1 }
+        while begin < source.count, !(source[begin] == 0x7B && [0x25, 0x7B, 0x23].contains(byte(begin + 1))) {
+            begin += 1
+        }
         guard begin < source.count else {
             addData(at..<begin)
             advance(to: begin)
@@ -243,7 +246,9 @@ struct Lexer {
             return true
         }
         let (end, text, radix) = integerParts(whole)
-        guard let value = Int(text, radix: radix) else { throw failure("the integer \(text.prefix(30)) is beyond 64 bits") }
+        guard let value = Int(text, radix: radix) else {
+            throw failure("the integer \(text.prefix(30)) is beyond 64 bits")
+        }
         add(.integer(value))
         advance(to: end)
         return true

@@ -145,7 +145,8 @@ private func recursion(
 ) throws -> String {
     let run = parent.run
     let frame = Frame(count: unit.slotCount, parent: parent, run: run)
-    let recurse: LoopState.Recursion = { iterable, depth in try recursion(iterable, depth: depth, parent, unit, rounds) }
+    let recurse: LoopState.Recursion = { iterable, depth in try recursion(iterable, depth: depth, parent, unit, rounds)
+    }
     return try run.nested { try run.captured { try rounds(frame, iterable, recurse, depth) }.1 }
 }
 

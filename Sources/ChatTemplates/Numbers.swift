@@ -1,9 +1,9 @@
 // Python's numbers: integers (64 bits here, with a clear error beyond), floats, and their operators.
 
 #if canImport(Glibc)
-import Glibc
+    import Glibc
 #else
-import Darwin
+    import Darwin
 #endif
 
 /// A bool, int or float as an operand.
@@ -150,7 +150,9 @@ func pythonFloat(_ value: Double) -> String {
         return "\(sign)\(mantissa)e\(exponent < 0 ? "-" : "+")\(power)"
     }
     if exponent < 0 { return sign + "0." + String(repeating: "0", count: -exponent - 1) + digits }
-    if digits.count <= exponent + 1 { return sign + digits + String(repeating: "0", count: exponent + 1 - digits.count) + ".0" }
+    if digits.count <= exponent + 1 {
+        return sign + digits + String(repeating: "0", count: exponent + 1 - digits.count) + ".0"
+    }
     return "\(sign)\(digits.prefix(exponent + 1)).\(digits.dropFirst(exponent + 1))"
 }
 

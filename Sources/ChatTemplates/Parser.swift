@@ -151,7 +151,8 @@ struct Parser {
         case "extends", "include", "import", "from":
             throw TemplateFailure("{% \(tag) %} is not allowed: a chat template cannot read other files", line: line)
         default:
-            let wanted = ends.isEmpty ? "" : "; open is what \(ends.map { "{% \($0) %}" }.joined(separator: " or ")) ends"
+            let wanted =
+                ends.isEmpty ? "" : "; open is what \(ends.map { "{% \($0) %}" }.joined(separator: " or ")) ends"
             throw TemplateFailure("unknown tag '\(tag.prefix(40))'\(wanted)", line: line)
         }
     }
@@ -211,7 +212,9 @@ struct Parser {
 
     private mutating func block(_ line: Int) throws -> Statement {
         let name = try expectName()
-        guard !isName("scoped"), !isName("required") else { throw failure("scoped and required blocks are not supported") }
+        guard !isName("scoped"), !isName("required") else {
+            throw failure("scoped and required blocks are not supported")
+        }
         let statements = try body("endblock").statements
         _ = takeName(name)
         return .block(name: name, body: statements, line: line)
@@ -236,7 +239,9 @@ struct Parser {
     }
 
     func checkAssignable(_ name: String) throws {
-        if ["true", "false", "none", "True", "False", "None"].contains(name) { throw failure("cannot assign to '\(name)'") }
+        if ["true", "false", "none", "True", "False", "None"].contains(name) {
+            throw failure("cannot assign to '\(name)'")
+        }
     }
 
     /// Names, tuples of names and (for `set`) namespace attributes.

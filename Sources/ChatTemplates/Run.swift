@@ -1,9 +1,9 @@
 // One rendering: what has been written, what the template may still spend, and where its variables live.
 
 #if canImport(Glibc)
-import Glibc
+    import Glibc
 #else
-import Darwin
+    import Darwin
 #endif
 
 /// What one rendering of a template may spend; templates come from strangers.
@@ -92,7 +92,9 @@ final class Run {
     /// Counts a new text or list of `n` bytes before it is made.
     func charge(bytes n: Int) throws {
         bytes &+= n
-        if bytes > limits.totalBytes { throw TemplateFailure("the template makes more than \(limits.totalBytes) bytes of values") }
+        if bytes > limits.totalBytes {
+            throw TemplateFailure("the template makes more than \(limits.totalBytes) bytes of values")
+        }
         try work(n)
     }
 
@@ -121,7 +123,9 @@ final class Run {
     @inline(__always)
     func write(_ text: String) throws {
         output += text
-        if output.utf8.count > limits.outputBytes { throw TemplateFailure("the template writes more than \(limits.outputBytes) bytes") }
+        if output.utf8.count > limits.outputBytes {
+            throw TemplateFailure("the template writes more than \(limits.outputBytes) bytes")
+        }
     }
 
     /// Runs `body` with an output of its own and returns what it wrote.
@@ -143,7 +147,9 @@ final class Run {
         try step()
         callDepth += 1
         defer { callDepth -= 1 }
-        guard callDepth <= limits.callDepth else { throw TemplateFailure("calls are nested deeper than \(limits.callDepth)") }
+        guard callDepth <= limits.callDepth else {
+            throw TemplateFailure("calls are nested deeper than \(limits.callDepth)")
+        }
         let here = stackAddress()
         guard (here > stackBase ? here - stackBase : stackBase - here) < Self.maxStackBytes else {
             throw TemplateFailure("calls are nested too deeply")

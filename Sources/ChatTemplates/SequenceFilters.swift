@@ -70,7 +70,9 @@ let sequenceFilters: [String: Filter] = [
         let bound = try arguments.bound(to: ["case_sensitive", "by", "reverse"], of: "dictsort")
         let by = bound[1]?.text ?? "key"
         guard by == "key" || by == "value" else { throw TemplateFailure("you can only sort by \"key\" or \"value\"") }
-        guard case .dict(let dict) = value else { throw TemplateFailure("dictsort needs a mapping, not \(value.typeName)") }
+        guard case .dict(let dict) = value else {
+            throw TemplateFailure("dictsort needs a mapping, not \(value.typeName)")
+        }
         let ignoresCase = !(bound[0]?.isTrue ?? false)
         let keyed = try dict.pairs().map { pair in
             (
@@ -147,7 +149,8 @@ func attributePath(_ attribute: Value) throws -> [Value] {
     case .null: return []
     case .string(let text), .markup(let text):
         return text.split(separator: ".", omittingEmptySubsequences: false).map { part in
-            part.utf8.allSatisfy { $0 &- 0x30 < 10 } ? Int(part).map { .int($0) } ?? .string(String(part)) : .string(String(part))
+            part.utf8.allSatisfy { $0 &- 0x30 < 10 }
+                ? Int(part).map { .int($0) } ?? .string(String(part)) : .string(String(part))
         }
     default: return [attribute]
     }
@@ -155,7 +158,9 @@ func attributePath(_ attribute: Value) throws -> [Value] {
 
 private func attributeLists(_ attribute: Value) throws -> [[Value]] {
     guard let text = attribute.text else { return [try attributePath(attribute)] }
-    return try text.split(separator: ",", omittingEmptySubsequences: false).map { try attributePath(.string(String($0))) }
+    return try text.split(separator: ",", omittingEmptySubsequences: false).map {
+        try attributePath(.string(String($0)))
+    }
 }
 
 func follow(_ path: [Value], from value: Value, default fallback: Value?, _ run: Run) throws -> Value {
@@ -190,8 +195,12 @@ private func key(of item: Value, _ path: [Value], _ ignoresCase: Bool, _ fallbac
 private func sorted(_ keyed: [(key: Value, value: Value)], reverse: Bool, _ run: Run) throws -> [Value] {
     let order = try keyed.indices.sorted { a, b in
         try run.work(32)
-        if reverse ? try less(keyed[b].key, keyed[a].key, run) : try less(keyed[a].key, keyed[b].key, run) { return true }
-        if reverse ? try less(keyed[a].key, keyed[b].key, run) : try less(keyed[b].key, keyed[a].key, run) { return false }
+        if reverse ? try less(keyed[b].key, keyed[a].key, run) : try less(keyed[a].key, keyed[b].key, run) {
+            return true
+        }
+        if reverse ? try less(keyed[a].key, keyed[b].key, run) : try less(keyed[b].key, keyed[a].key, run) {
+            return false
+        }
         return a < b
     }
     return order.map { keyed[$0].value }

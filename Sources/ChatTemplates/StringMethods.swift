@@ -37,7 +37,9 @@ private func simpleStringMethod(_ text: String, _ name: String) -> Method? {
     case "istitle": return method { .bool(isTitle($0)) }
     case "isidentifier":
         return method { text in
-            guard let first = text.unicodeScalars.first, first == "_" || first.properties.isXIDStart else { return .bool(false) }
+            guard let first = text.unicodeScalars.first, first == "_" || first.properties.isXIDStart else {
+                return .bool(false)
+            }
             return .bool(text.unicodeScalars.allSatisfy { $0.properties.isXIDContinue })
         }
     default: return nil
@@ -145,8 +147,11 @@ private func stripMethod(_ text: String, _ name: String) -> Method? {
             let part = try textArgument(try arguments.one(of: name + "()"))
             try run.charge(text: text.utf8.count)
             let isPrefix = name == "removeprefix"
-            guard !part.isEmpty, isPrefix ? starts(text, with: part) : ends(text, with: part) else { return .string(text) }
-            return .string(String(isPrefix ? text.utf8.dropFirst(part.utf8.count) : text.utf8.dropLast(part.utf8.count))!)
+            guard !part.isEmpty, isPrefix ? starts(text, with: part) : ends(text, with: part) else {
+                return .string(text)
+            }
+            return .string(
+                String(isPrefix ? text.utf8.dropFirst(part.utf8.count) : text.utf8.dropLast(part.utf8.count))!)
         }
     default: return nil
     }
@@ -393,7 +398,9 @@ func lines(_ text: String, keepingEnds: Bool) -> [String] {
 private func buildMethod(_ text: String, _ name: String) -> Method? {
     switch name {
     case "join":
-        return { arguments, run in .string(try joined(try arguments.one(of: "join()").items(run), by: text, run) { try textArgument($0) }) }
+        return { arguments, run in
+            .string(try joined(try arguments.one(of: "join()").items(run), by: text, run) { try textArgument($0) })
+        }
     case "replace":
         return { arguments, run in
             guard arguments.keywords.isEmpty else { throw TemplateFailure("replace() takes no keyword arguments") }
@@ -407,9 +414,13 @@ private func buildMethod(_ text: String, _ name: String) -> Method? {
         return { arguments, run in
             let bound = try arguments.bound(to: ["width", "fillchar"], required: 1, of: name + "()")
             let width = try integerArgument(bound[0]!)
-            guard name != "zfill" || bound[1] == nil else { throw TemplateFailure("zfill() takes exactly one argument") }
+            guard name != "zfill" || bound[1] == nil else {
+                throw TemplateFailure("zfill() takes exactly one argument")
+            }
             let fill = try bound[1].map { try textArgument($0) } ?? (name == "zfill" ? "0" : " ")
-            guard fill.unicodeScalars.count == 1 else { throw TemplateFailure("the fill character must be one character long") }
+            guard fill.unicodeScalars.count == 1 else {
+                throw TemplateFailure("the fill character must be one character long")
+            }
             return .string(try justified(text, name, width, fill, run))
         }
     case "expandtabs":

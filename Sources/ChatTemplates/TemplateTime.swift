@@ -1,9 +1,9 @@
 // The one clock a template may read: `strftime_now`.
 
 #if canImport(Glibc)
-import Glibc
+    import Glibc
 #else
-import Darwin
+    import Darwin
 #endif
 
 /// A moment in local time, for `strftime_now`.

@@ -28,7 +28,9 @@ let tests: [String: Test] = {
             return try equal(try binary(.modulo, value, .int(2), run), .int(0), run)
         },
         "divisibleby": { value, arguments, run in
-            try equal(try binary(.modulo, value, try arguments.bound(to: ["num"], required: 1, of: "divisibleby")[0]!, run), .int(0), run)
+            try equal(
+                try binary(.modulo, value, try arguments.bound(to: ["num"], required: 1, of: "divisibleby")[0]!, run),
+                .int(0), run)
         },
         "sameas": { value, arguments, _ in
             isSame(value, try arguments.bound(to: ["other"], required: 1, of: "sameas")[0]!)

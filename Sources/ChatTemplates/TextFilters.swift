@@ -133,63 +133,44 @@ private func truncateFilter(_ value: Value, _ arguments: Arguments, _ run: Run) 
 /// Text without comments and tags, white space collapsed, entities read (as `markupsafe.Markup.striptags`).
 private func withoutTags(_ text: String, _ run: Run) throws -> String {
     try run.charge(text: text.utf8.count)
-    let uncommented = try removing(Array(text.utf8), from: "<!--", to: "-->", run)
-    let bare = try removing(uncommented, from: "<", to: ">", run)
-    let words = String(decoding: bare, as: UTF8.self).unicodeScalars.split(whereSeparator: \.isPythonSpace)
+    let words = withoutMarkup(text).unicodeScalars.split(whereSeparator: \.isPythonSpace)
     return try unescaped(words.map { String($0) }.joined(separator: " "), run)
 }
 
-/// Removes `open`...`close` again and again from the left, also where removing one brings the next together.
-private func removing(_ text: [UInt8], from open: StaticString, to close: StaticString, _ run: Run) throws -> [UInt8] {
-    let open = Array(UnsafeBufferPointer(start: open.utf8Start, count: open.utf8CodeUnitCount))
-    let close = UnsafeBufferPointer(start: close.utf8Start, count: close.utf8CodeUnitCount)
-    // What is kept ends with the beginning of a possible `open`; a `close` may share bytes with the end of its `open`.
-    var kept: [UInt8] = []
-    return try text.withUnsafeBufferPointer { text in
-        var at = 0
-        while at < text.count {
-            kept.append(text[at])
-            at += 1
-            guard kept.last == open.last, kept.count >= open.count, kept[(kept.count - open.count)...] == open[...] else {
-                continue
-            }
-            let shared = min(close.count - 1, open.count - 1)
-            if shared > 0, open.suffix(shared).elementsEqual(close.prefix(shared)), at < text.count,
-                text[at] == close[shared]
-            {
-                at += 1
-            } else if let end = try findFirst(close, in: text[at...], run) {
-                at = end + close.count
-            } else {
-                return kept + text[at...]
-            }
-            kept.removeLast(open.count)
+/// Removes `<!--...-->` and `<...>` from the left; from one that does not end on, all stays.
+private func withoutMarkup(_ text: String) -> String {
+    let bytes = Array(text.utf8)
+    var kept: [UInt8] = [], at = 0
+    while let start = bytes[at...].firstIndex(of: UInt8(ascii: "<")) {
+        let end: Int?
+        if bytes[start...].starts(with: "<!--".utf8) {
+            end = bytes.indices.dropFirst(start + 4).first { bytes[$0...].starts(with: "-->".utf8) }.map { $0 + 3 }
+        } else {
+            end = bytes[start...].firstIndex(of: UInt8(ascii: ">")).map { $0 + 1 }
         }
-        return kept
+        guard let end else { break }
+        kept += bytes[at..<start]
+        at = end
     }
+    return String(decoding: kept + bytes[at...], as: UTF8.self)
 }
 
-/// Reads the entities that `escape` writes, and numeric ones.
+/// Reads the entities that `escape` writes, and no-break spaces.
+///
+/// - Throws: for others, of which HTML has 2,231.
 private func unescaped(_ text: String, _ run: Run) throws -> String {
-    guard text.utf8.contains(0x26) else { return text }
+    guard text.utf8.contains(UInt8(ascii: "&")) else { return text }
+    let known = ["lt": "<", "gt": ">", "amp": "&", "quot": "\"", "#34": "\"", "#39": "'", "nbsp": "\u{A0}"]
     let parts = try pieces(text, by: "&", limit: -1, run)
     var output = parts[0]
     for part in parts.dropFirst() {
-        let name = part.prefix(32).prefix { $0 != ";" && $0 != " " && $0 != "<" }
-        let isComplete = part.utf8.dropFirst(name.utf8.count).first == 0x3B
-        let character: String? =
-            switch name {
-            case "lt": "<"
-            case "gt": ">"
-            case "amp": "&"
-            case "quot", "#34": "\""
-            case "#39": "'"
-            case "nbsp": "\u{A0}"
-            default: nil
-            }
-        if let character, isComplete {
-            output += character + String(part.utf8.dropFirst(name.utf8.count + 1))!
-        } else if isComplete || name.utf8.first == 0x23 || ["lt", "gt", "amp", "quot", "nbsp"].contains(where: name.hasPrefix) {
+        let name = String(decoding: part.utf8.prefix(32).prefix { !"; <".utf8.contains($0) }, as: UTF8.self)
+        let isComplete = !name.isEmpty && part.utf8.dropFirst(name.utf8.count).first == UInt8(ascii: ";")
+        if isComplete, let character = known[name] {
+            output += character + String(decoding: part.utf8.dropFirst(name.utf8.count + 1), as: UTF8.self)
+        } else if isComplete || name.utf8.first == UInt8(ascii: "#")
+            || known.keys.contains(where: { starts(name, with: $0) })
+        {
             throw TemplateFailure("striptags does not know the entity \(quoted("&" + name + (isComplete ? ";" : "")))")
         } else {
             output += "&" + part

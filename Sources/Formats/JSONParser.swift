@@ -100,7 +100,9 @@ private struct JSONParser {
 
     mutating func word(_ text: StaticString, _ value: JSONValue) throws(JSONError) -> JSONValue {
         let n = text.utf8CodeUnitCount
-        for i in 0..<n where at + i >= bytes.count || bytes[at + i] != text.utf8Start[i] { throw failure("unknown word") }
+        for i in 0..<n where at + i >= bytes.count || bytes[at + i] != text.utf8Start[i] {
+            throw failure("unknown word")
+        }
         at += n
         return value
     }
@@ -112,7 +114,9 @@ private struct JSONParser {
         skipSpace()
         if take(UInt8(ascii: "}")) { return .object(object) }
         while true {
-            guard at < bytes.count, bytes[at] == UInt8(ascii: "\"") else { throw failure("a key in quotes should be here") }
+            guard at < bytes.count, bytes[at] == UInt8(ascii: "\"") else {
+                throw failure("a key in quotes should be here")
+            }
             let keyStart = at
             let key = try string()
             if object.position(of: key) != nil {

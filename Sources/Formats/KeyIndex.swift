@@ -2,8 +2,8 @@
 
 /// Open addressing over an array of distinct keys; no key is stored twice.
 ///
-/// The hash folds 64 x 64 bit products (as wyhash does) and is seeded anew in every process, so that no file can be made to
-/// collide.
+/// The hash folds 64 x 64 bit products (as wyhash does) and is seeded anew in every process, so that no file can be
+/// made to collide.
 struct KeyIndex: Sendable {
     /// Position in the array and the upper half of the key's hash; position -1 is free.
     private var slots: [(position: Int32, tag: UInt32)] = []

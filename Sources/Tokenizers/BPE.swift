@@ -94,8 +94,8 @@ final class BPE: @unchecked Sendable {  // nothing writes after init, so threads
     }
 
     /// A word of a vocabulary that lacks some bytes: ids and, for each, how many bytes of the word's spelling in the
-    /// byte alphabet it covers. A byte without token becomes the unknown token, or is left out where there is none, as in
-    /// the reference.
+    /// byte alphabet it covers. A byte without token becomes the unknown token, or is left out where there is none,
+    /// as in the reference.
     func partial(_ word: UnsafeBufferPointer<UInt8>) -> (ids: [Int32], widths: [Int]) {
         if let rawIndex, let id = rawIndex.id(of: word, in: vocabulary.raw) { return ([id], [Self.width(word)]) }
         var ids: [Int32] = [], widths: [Int] = [], unknownWidth = 0

@@ -73,10 +73,12 @@ func exact(_ text: String?) -> ExactString? { text.map { ExactString($0) } }
 }
 
 @Test func generatedRangesCoverTheAnswers() throws {
-    let source = "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}{% generation %}{{ m.content }}"
+    let source =
+        "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}{% generation %}{{ m.content }}"
         + "{% endgeneration %}{% endif %}{% endfor %}"
     let messages: [JSONValue] = [
-        ["role": "user", "content": "é"], ["role": "assistant", "content": "yés"], ["role": "assistant", "content": "no"],
+        ["role": "user", "content": "é"], ["role": "assistant", "content": "yés"],
+        ["role": "assistant", "content": "no"],
     ]
     let (text, ranges) = try ChatTemplate(source).renderMarkingGenerated(messages: messages)
     #expect(ranges.map { String(text.utf8.dropFirst($0.lowerBound).prefix($0.count)) } == ["yés", "no"])

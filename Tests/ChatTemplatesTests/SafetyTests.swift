@@ -58,7 +58,8 @@ func escapesAreInert(expression: String) {
     "{% set s = 'a' * 5000000 %}{{ s.find('a' * 2500000 ~ 'b') }}{{ s.rfind('b' ~ 'a' * 2500000) }}{{ s * 3 }}",
     "{% set s = 'a' * 5000000 %}{{ s.split('a' * 2000000 ~ 'b')|length }}{{ s.rsplit('b' ~ 'a' * 2000000)|length }}"
         + "{{ s * 3 }}",
-    "{% set s = 'a' * 5000000 %}{% set t = (s ~ 'b',) * 100000 %}{% for i in t %}{% set x = s.startswith(t) %}{% endfor %}",
+    "{% set s = 'a' * 5000000 %}{% set t = (s ~ 'b',) * 100000 %}"
+        + "{% for i in t %}{% set x = s.startswith(t) %}{% endfor %}",
     "{% set s = 'é' * 4000000 %}{% for i in range(100000) %}{% set x = (s ~ 'x') == (s ~ 'y') %}{% endfor %}",
     "{% set s = 'é' * 4000000 %}{% for i in range(100000) %}{% set x = s|truncate(5) %}{% endfor %}",
     "{% set s = 'é' * 4000000 %}{% for i in range(100000) %}{% set x = s|length %}{% endfor %}",
@@ -70,7 +71,8 @@ func escapesAreInert(expression: String) {
     "{{ namespace(**dict(range(99999)|map('string')|batch(2)|list))|length }}{{ 'x' * 10000001 }}",
     "{{ ('{0}' * 1000000).format('aaaaaaaaaaaaaaaaa') }}", "{{ ('%s' * 100000) % ((('a' * 100000),) * 100000) }}",
     "{% for i in range(100000) %}{% set x = range(100000)|map('string')|sort|unique|groupby(0)|list %}{% endfor %}",
-    "{{ strftime_now('%c' * 4000000)|length }}", "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}", "{{ range(100000)|map('center', 100000)|join }}",
+    "{{ strftime_now('%c' * 4000000)|length }}", "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}",
+    "{{ range(100000)|map('center', 100000)|join }}",
 ])
 func bombsStop(source: String) {
     let clock = ContinuousClock()
@@ -96,7 +98,9 @@ func hugeNestingIsRefused(piece: String) {
     #expect(throws: UserError.self) { try ChatTemplate("{{ " + text + "1 }}") }
 }
 
-@Test(arguments: ["{% if 1 %}", "{% for a in b %}", "{% filter upper %}", "{% set x %}", "{% macro m() %}", "{#", "{% raw %}"])
+@Test(arguments: [
+    "{% if 1 %}", "{% for a in b %}", "{% filter upper %}", "{% set x %}", "{% macro m() %}", "{#", "{% raw %}",
+])
 func hugeBlockNestingIsRefused(piece: String) {
     #expect(throws: UserError.self) { try ChatTemplate(String(repeating: piece, count: 50_000) + "x") }
 }
@@ -111,7 +115,10 @@ func hugeBlockNestingIsRefused(piece: String) {
     ("{{ 'a&copy;b'|striptags }}", "chat template, line 1: striptags does not know the entity '&copy;'"),
     ("{{ x|nope }}", "chat template, line 1: no filter named 'nope'"),
     ("{{ messages[0].content.x.y }}", "chat template, line 1: 'str object' has no attribute 'x'"),
-    ("{% include 'x' %}", "chat template, line 1: {% include %} is not allowed: a chat template cannot read other files"),
+    (
+        "{% include 'x' %}",
+        "chat template, line 1: {% include %} is not allowed: a chat template cannot read other files"
+    ),
 ])
 func messagesNameTheLine(source: String, expected: String) {
     let error = #expect(throws: UserError.self) {

@@ -19,8 +19,58 @@ import Testing
     }
 
     @Test func refusesDeepNestingAndInvalidUTF8() {
-        #expect(throws: JSONError.self) { try JSONValue.parse(String(repeating: "[", count: 300) + String(repeating: "]", count: 300)) }
+        #expect(throws: JSONError.self) {
+            try JSONValue.parse(String(repeating: "[", count: 300) + String(repeating: "]", count: 300))
+        }
         #expect(throws: JSONError.self) { try JSONValue.parse([0x22, 0xC3, 0x28, 0x22]) }
+    }
+
+    /// Every way a byte sequence can fail to be UTF-8, beside its valid neighbours (Unicode, table 3-7).
+    @Test(arguments: [
+        ([0xC2, 0x80], true), ([0xC1, 0xBF], false), ([0xDF, 0xBF], true), ([0x80], false), ([0xC3], false),
+        ([0xE0, 0xA0, 0x80], true), ([0xE0, 0x9F, 0xBF], false), ([0xED, 0x9F, 0xBF], true),
+        ([0xED, 0xA0, 0x80], false), ([0xEF, 0xBF, 0xBF], true), ([0xE2, 0x82], false), ([0xE2, 0x82, 0x41], false),
+        ([0xF0, 0x90, 0x80, 0x80], true), ([0xF0, 0x8F, 0xBF, 0xBF], false), ([0xF4, 0x8F, 0xBF, 0xBF], true),
+        ([0xF4, 0x90, 0x80, 0x80], false), ([0xF5, 0x80, 0x80, 0x80], false), ([0xF0, 0x90, 0x80], false),
+        ([0xFF], false),
+    ])
+    func checksUTF8(_ bytes: [UInt8], _ isValid: Bool) throws {
+        for text in [bytes, bytes + [0x5C, 0x6E], [0x5C, 0x6E] + bytes] {
+            let json = [0x22] + text + [0x22]
+            #expect((String(validating: json, as: UTF8.self) != nil) == isValid)
+            let parsed = Result { try JSONValue.parse(json) }
+            #expect(((try? parsed.get()) != nil) == isValid)
+        }
+    }
+
+    @Test(arguments: [
+        (#""\"\\\/\b\f\n\r\t""#, "\"\\/\u{8}\u{C}\n\r\t"), (#""\u0041\u00e9\u20AC\ud83d\uDE00é""#, "Aé€😀é"),
+        (#""a\u0000b""#, "a\u{0}b"), (#""é\né""#, "é\né"), (#""plain""#, "plain"), (#""""#, ""),
+    ])
+    func readsEscapes(_ json: String, _ text: String) throws {
+        #expect(try JSONValue.parse(json) == .string(text))
+        #expect(try JSONValue.parse(JSONValue.string(text).serialized()) == .string(text))
+        let ascii = JSONValue.string(text).serialized(JSONStyle(escapesNonASCII: true))
+        #expect(ascii.utf8.allSatisfy { (0x20..<0x7F).contains($0) })
+        #expect(try JSONValue.parse(ascii) == .string(text))
+    }
+
+    @Test func writesEscapesAsPython() {
+        let text = "\u{0}\u{1F}\u{7F}\"\\é😀"
+        #expect(JSONValue.string(text).serialized() == #""\u0000\u001f"# + "\u{7F}" + #"\"\\é😀""#)
+        #expect(
+            JSONValue.string(text).serialized(JSONStyle(escapesNonASCII: true))
+                == #""\u0000\u001f\u007f\"\\\u00e9\ud83d\ude00""#)
+    }
+
+    @Test(arguments: [
+        ("0", 0), ("-0", 0), ("-12", -12), ("999999999999999999", 999_999_999_999_999_999),
+        ("9223372036854775807", Int.max), ("-9223372036854775808", Int.min), ("9223372036854775808", nil), ("1.0", nil),
+        ("1e2", nil),
+    ] as [(String, Int?)])
+    func readsWholeNumbers(_ json: String, _ int: Int?) throws {
+        let value = try JSONValue.parse(json)
+        #expect(value.int == int && value.serialized() == json)
     }
 
     @Test func canonicallyEquivalentKeysStayApart() throws {
@@ -38,5 +88,17 @@ import Testing
         object["k50"] = nil
         object["k7"] = "seven"
         #expect(object.count == 99 && object["k50"] == nil && object["k99"] == 99 && object["k7"] == "seven")
+    }
+
+    @Test func hugeObjectsFindTheirKeysAndNoOthers() throws {
+        // Lengths around the eight bytes that the hash takes at a time; é and é (two spellings) are two keys.
+        var keys = (0..<20_000).map { String(repeating: "k", count: $0 % 19) + String($0) } + ["\u{E9}", "e\u{301}", ""]
+        let text = "{" + keys.enumerated().map { "\"\($1)\":\($0)" }.joined(separator: ",") + "}"
+        var object = try #require(try JSONValue.parse(text).object)
+        for (i, key) in keys.enumerated() { #expect(object[key] == JSONValue(i)) }
+        #expect(object["k"] == nil && object["20000"] == nil)
+        object[keys.removeFirst()] = nil
+        for (i, key) in keys.enumerated() { #expect(object[key] == JSONValue(i + 1)) }
+        #expect(throws: JSONError.self) { try JSONValue.parse(String(text.dropLast()) + ",\"kk2\":1}") }
     }
 }

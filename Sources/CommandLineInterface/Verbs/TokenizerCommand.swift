@@ -208,21 +208,14 @@ public struct TokenizerCommand: ParsableCommand {
     }
 }
 
-/// A moment given as `2026-07-04` or `2026-07-04T09:05:03`.
+/// A moment given as `2026-07-04`, `2026-07-04T09:05:03` or with microseconds.
 struct RenderTime: ExpressibleByArgument {
     let time: TemplateTime
 
     init?(argument: String) {
-        let halves = argument.split(separator: "T", omittingEmptySubsequences: false)
-        let date = halves[0].split(separator: "-", omittingEmptySubsequences: false).map { Int($0) ?? -1 }
-        let clock = halves.dropFirst().first.map { $0.split(separator: ":", omittingEmptySubsequences: false) } ?? []
-        let parts = clock.map { Int($0) ?? -1 } + Array(repeating: 0, count: 3 - min(3, clock.count))
-        guard halves.count <= 2, date.count == 3, parts.count == 3, (1...9999).contains(date[0]),
-            (1...12).contains(date[1]), (1...31).contains(date[2]), (0..<24).contains(parts[0]),
-            (0..<60).contains(parts[1]), (0..<60).contains(parts[2])
-        else { return nil }
-        time = TemplateTime(
-            year: date[0], month: date[1], day: date[2], hour: parts[0], minute: parts[1], second: parts[2])
+        let complete = ["", ".000000", "T00:00:00.000000"].lazy.compactMap { TemplateTime(text: argument + $0) }
+        guard let time = complete.first else { return nil }
+        self.time = time
     }
 }
 
