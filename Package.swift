@@ -111,7 +111,8 @@ let targets: [Target] = [
             "TestSupport",
         ]),
     tests(
-        "GenerationTests", ["Generation", "Models", "Tensors", "Tokenizers", "Formats", "TestSupport"], fixtures: false),
+        "GenerationTests", ["Generation", "Models", "Layers", "Tensors", "Tokenizers", "Formats", "TestSupport"],
+        fixtures: false),
     tests(
         "EvaluationTests",
         [
@@ -120,8 +121,8 @@ let targets: [Target] = [
     tests(
         "RecipesTests",
         [
-            "Recipes", "RecipeData", "RunConfig", "Evaluation", "Models", "Optimizers", "Datasets", "Tensors", "Tokenizers",
-            "Formats", "Diagnostics", "TestSupport",
+            "Recipes", "RecipeData", "RunConfig", "Evaluation", "Models", "Optimizers", "Layers", "Datasets", "Tensors",
+            "Tokenizers", "Formats", "Diagnostics", "TestSupport",
         ]),
 ]
 

@@ -1,6 +1,7 @@
 // Generation: against full forward passes on random models, and word by word on a model with a script.
 import Formats
 import Generation
+import Layers
 import Models
 import Tensors
 import TestSupport

@@ -56,7 +56,7 @@ import Testing
             let x = Tensor([1, 2, 3] as [Float])
             x.requiresGradient = true
             // In the backward of a custom function, in its forward, and in plain operations.
-            let counts = LeakTests.handles {
+            let counts = try LeakTests.handles {
                 for place in 0..<3 {
                     do {
                         try catchingEngineErrors {

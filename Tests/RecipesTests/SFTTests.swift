@@ -4,6 +4,7 @@ import Diagnostics
 import Evaluation
 import Formats
 import Glibc
+import Layers
 import Models
 import Optimizers
 import Recipes
@@ -70,8 +71,10 @@ import Tokenizers
             pthread_join(thread, nil)
             let rows = try place.metrics(stopped).count
             precondition(rows > 0 && rows < whole.count, "\(rows) rows")
-            precondition(try place.run(stopped) == whole)
-            precondition(try place.weights(stopped) == place.weights(config("whole")))
+            let again = try place.run(stopped), weights = try place.weights(stopped)
+            precondition(again == whole, "other metrics")
+            let expected = try place.weights(config("whole"))
+            precondition(weights == expected, "other weights")
         }
     }
 
