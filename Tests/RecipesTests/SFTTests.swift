@@ -179,8 +179,7 @@ import Tokenizers
         ("data.seed", .lora, { $0.data.seed = 1 }),
         ("data.limit", .lora, { $0.data.limit = 5 }),
         ("data.train_on", .lora, { $0.data.trainOn = .all }),
-        ("data.max_length", .lora, { $0.data.maxLength = 24 }),
-        ("data.truncation", .lora, { ($0.data.maxLength, $0.data.truncation) = (34, .left) }),
+        ("data.max_length", .lora, { $0.data.maxLength = 38 }),
         ("data.template", .lora, { $0.data.template = "zephyr" }),
         ("data.validation_rows", .lora, { $0.data.validationRows = 8 }),
         ("adapter.rank", .lora, { $0.adapter.rank = 2 }),
@@ -220,6 +219,8 @@ import Tokenizers
         for (name, method, change) in Self.options {
             #expect(try end(name, method, change) != (method == .full ? full : plain), "\(name)")
         }
+        let right = try end("right", .lora) { $0.data.maxLength = 38 }
+        #expect(try end("left", .lora) { ($0.data.maxLength, $0.data.truncation) = (38, .left) } != right)
     }
 
     @Test func addedTokensAreLearned() throws {
