@@ -101,5 +101,6 @@ import Testing
         let qwen = try read(.qwen2, [:]), llama = try read(.llama, ["attention_bias": true])
         #expect(qwen.qkvBias && !qwen.outputBias && !qwen.mlpBias)
         #expect(llama.qkvBias && llama.outputBias && !llama.mlpBias)
+        #expect(try !read(.qwen2, ["attention_bias": true]).outputBias)  // the family has none there
     }
 }

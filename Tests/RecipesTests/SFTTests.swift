@@ -4,6 +4,7 @@ import Diagnostics
 import Evaluation
 import Formats
 import Glibc
+import Layers
 import Models
 import Optimizers
 import Recipes
@@ -46,6 +47,49 @@ import Tokenizers
         }
     }
 
+    /// A rate that spoils the model: judgements get worse until patience ends.
+    @Test func stoppingEarlyIsResumedToo() throws {
+        let place = try RunPlace()
+        let config = place.config("whole") { config in
+            config.training.steps = 40
+            config.training.evalEvery = 1
+            config.training.saveEvery = 1
+            config.training.earlyStopPatience = 3
+            config.optimizer.learningRate = 0.3
+        }
+        let metrics = try place.run(config), judged = metrics.values("eval/loss"), best = judged.firstIndex(of: judged.min()!)!
+        #expect(judged.count == best + 4 && judged.count < 40)
+        // What is kept is not the last.
+        let data = try SFTData(config.data, Tokenizer(modelPath: place.folder["model"]))
+        let kept = try averageLoss(load(joinPath(config.output, "adapter")).model, data.validation, maxTokens: 1024)
+        #expect(abs(kept - judged[best]) < 1e-12)
+        let saved = try listFolder(joinPath(config.output, "checkpoints")).map { Int($0.dropFirst(5))! }
+        for step in saved where step > best {
+            let again = try place.killed(config, afterSaving: step, as: "from-\(step)")
+            #expect(try place.run(again) == metrics, "from step \(step)")
+            #expect(try place.weights(again) == place.weights(config), "from step \(step)")
+        }
+    }
+
+    /// Steps too small to change a weight, on one row, from an adapter that has learned: only dropout can change the loss.
+    @Test func everyStepDropsOthers() throws {
+        let place = try RunPlace(), first = place.config("first")
+        try place.run(first)
+        func losses(_ name: String, _ dropout: Double) throws -> [Double] {
+            let config = place.config(name) { config in
+                config.adapter = AdapterSection()
+                config.adapter.continueFrom = joinPath(first.output, "adapter")
+                config.adapter.dropout = dropout
+                config.optimizer.learningRate = 1e-30
+                config.data.validationRows = 0
+                config.data.limit = 1
+            }
+            return try place.run(config).values("train/loss")
+        }
+        #expect(try Set(losses("with", 0.3)).count == 8)
+        #expect(try Set(losses("without", 0)).count == 1)
+    }
+
     /// A real signal, so in a process of its own.
     @Test func aSignalSavesAndTheRunGoesOn() async {
         await #expect(processExitsWith: .success) {
@@ -70,8 +114,10 @@ import Tokenizers
             pthread_join(thread, nil)
             let rows = try place.metrics(stopped).count
             precondition(rows > 0 && rows < whole.count, "\(rows) rows")
-            precondition(try place.run(stopped) == whole)
-            precondition(try place.weights(stopped) == place.weights(config("whole")))
+            let again = try place.run(stopped), weights = try place.weights(stopped)
+            precondition(again == whole, "other metrics")
+            let expected = try place.weights(config("whole"))
+            precondition(weights == expected, "other weights")
         }
     }
 
@@ -176,8 +222,7 @@ import Tokenizers
         ("data.seed", .lora, { $0.data.seed = 1 }),
         ("data.limit", .lora, { $0.data.limit = 5 }),
         ("data.train_on", .lora, { $0.data.trainOn = .all }),
-        ("data.max_length", .lora, { $0.data.maxLength = 24 }),
-        ("data.truncation", .lora, { ($0.data.maxLength, $0.data.truncation) = (34, .left) }),
+        ("data.max_length", .lora, { $0.data.maxLength = 38 }),
         ("data.template", .lora, { $0.data.template = "zephyr" }),
         ("data.validation_rows", .lora, { $0.data.validationRows = 8 }),
         ("adapter.rank", .lora, { $0.adapter.rank = 2 }),
@@ -217,6 +262,8 @@ import Tokenizers
         for (name, method, change) in Self.options {
             #expect(try end(name, method, change) != (method == .full ? full : plain), "\(name)")
         }
+        let right = try end("right", .lora) { $0.data.maxLength = 38 }
+        #expect(try end("left", .lora) { ($0.data.maxLength, $0.data.truncation) = (38, .left) } != right)
     }
 
     @Test func addedTokensAreLearned() throws {
@@ -282,8 +329,8 @@ import Tokenizers
         let losses = try place.run(config).map { $0["train/loss"]! }
         let skipped = try #require(losses.firstIndex(of: .null))
         #expect(losses.count == 20 && losses.filter(\.isNull).count == 1)
-        func saved(_ step: Int, _ file: String) throws -> [UInt8] {
-            try readFile(joinPath(config.output, "checkpoints/step-\(step)/\(file)"))
+        func saved(_ step: Int, _ file: String) throws -> FileContent {
+            try FileContent(joinPath(config.output, "checkpoints/step-\(step)"), file)
         }
         for file in ["model.safetensors", "optimizer.safetensors"] where skipped > 0 {
             #expect(try saved(skipped + 1, file) == saved(skipped, file))

@@ -66,6 +66,23 @@ import Testing
         }
     }
 
+    private final class Witness {}
+
+    /// What a backward closure holds goes with the graph, whether backward ran, was never asked for, or was not recorded.
+    @Test(arguments: [(true, true), (true, false), (false, false)]) func theBackwardIsReleased(_ isRecorded: Bool, _ runs: Bool) {
+        weak var witness: Witness?
+        do {
+            let x = Tensor([1, 2] as [Float]), held = Witness()
+            x.requiresGradient = isRecorded
+            witness = held
+            let y = customFunction([x], forward: { ([$0[0] * 2], []) }) { _, gradients in
+                withExtendedLifetime(held) { [gradients[0] * 2] }
+            }
+            if runs { y[0].sum().backward() }
+        }
+        #expect(witness == nil)
+    }
+
     @Test func nothingIsRecordedWithoutGradients() {
         let x = Tensor([1, 2] as [Float])
         x.requiresGradient = true

@@ -59,7 +59,9 @@ public final class TemporaryFolder {
     public let path: String
 
     public init() throws {
-        path = "/tmp/needletail-\(getpid())-\(UInt64.random(in: 0...UInt64.max))"
+        // In memory where there is such a place: runs wait for the disk at every save.
+        let usual = folderExists("/dev/shm") ? "/dev/shm" : "/tmp", base = getenv("TMPDIR").map { String(cString: $0) } ?? usual
+        path = joinPath(base, "needletail-\(getpid())-\(UInt64.random(in: 0...UInt64.max))")
         try createDirectories(path)
     }
 
