@@ -79,6 +79,15 @@ func bombsStop(source: String) {
     #expect(time < .seconds(isDebugBuild ? 6 : 2), "\(time)")
 }
 
+/// Escaping was quadratic once: the first of these took 88 s in a release build, in one operation that no clock interrupts.
+@Test(arguments: [
+    ("{% set s = '\\n' * 900000 %}{{ [s] }}", 1_800_004), ("{% set s = '<' * 900000 %}{{ s|e }}", 3_600_000),
+    ("{% set s = '\\u0001' * 900000 %}{{ [s] }}", 3_600_004),
+]) func longTextIsEscapedInLinearTime(source: String, count: Int) {
+    let time = ContinuousClock().measure { #expect(rendered(source)?.utf8.count == count) }
+    #expect(time < .seconds(isDebugBuild ? 6 : 1), "\(time)")
+}
+
 private let isDebugBuild: Bool = {
     var isDebug = false
     assert(
