@@ -26,7 +26,8 @@ import Tokenizers
         TokenizedDataset(
             [3, 20, 2, 9, 14, 5].enumerated().map { row, length in
                 TokenizedExample(
-                    ids: someIDs(length, seed: UInt64(90 + row)), trained: (0..<length).map { $0 % 3 != row % 3 || $0 == length - 1 },
+                    ids: someIDs(length, seed: UInt64(90 + row)),
+                    trained: (0..<length).map { $0 % 3 != row % 3 || $0 == length - 1 },
                     source: place(row + 1))
             })
     }
@@ -40,7 +41,9 @@ import Tokenizers
         }
     }
 
-    @Test(arguments: TinyFamily.allCases, [1, 16, 1000]) func everyTokenCountsOnce(_ family: TinyFamily, _ maxTokens: Int) throws {
+    @Test(arguments: TinyFamily.allCases, [1, 16, 1000]) func everyTokenCountsOnce(
+        _ family: TinyFamily, _ maxTokens: Int
+    ) throws {
         let model = try tinyModel(family.config), rows = direct(model, dataset)
         let all = rows.flatMap { $0 }, expected = all.reduce(0, +) / Double(all.count)
         #expect(abs(averageLoss(model, dataset, maxTokens: maxTokens) - expected) < 1e-6 * expected)
@@ -56,12 +59,15 @@ import Tokenizers
         let model = try tinyModel(TinyFamily.llama.config)
         #expect(averageLoss(model, TokenizedDataset(), maxTokens: 10).isNaN)
         let none = TokenizedDataset([TokenizedExample(ids: [1, 2], trained: [true, false], source: place(1))])
-        #expect(averageLoss(model, none, maxTokens: 10).isNaN && rowLogProbabilities(model, none, maxTokens: 10) == [[]])
+        #expect(
+            averageLoss(model, none, maxTokens: 10).isNaN && rowLogProbabilities(model, none, maxTokens: 10) == [[]])
     }
 
     private func chat(_ question: String, _ answer: String, _ number: Int) -> DataRow {
         DataRow(
-            .chat([ChatMessage(role: .user, content: question), ChatMessage(role: .assistant, content: answer)], tools: []),
+            .chat(
+                [ChatMessage(role: .user, content: question), ChatMessage(role: .assistant, content: answer)], tools: []
+            ),
             location: place(number))
     }
 

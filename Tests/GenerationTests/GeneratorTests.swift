@@ -30,7 +30,9 @@ import Tokenizers
 
     private func ids(_ text: String) -> [Int32] { tokenizer.encode(text, addSpecialTokens: false) }
 
-    private let prompts = [5, 1, 9, 3, 14, 2, 7, 4].enumerated().map { someIDs($1, seed: UInt64(70 + $0), vocabulary: 268) }
+    private let prompts = [5, 1, 9, 3, 14, 2, 7, 4].enumerated().map {
+        someIDs($1, seed: UInt64(70 + $0), vocabulary: 268)
+    }
 
     @Test(arguments: TinyFamily.allCases) func greedyIsTheArgmaxOfFullPasses(_ family: TinyFamily) throws {
         let loaded = try random(family), generator = try Generator(loaded, tokenizer)
@@ -46,17 +48,21 @@ import Tokenizers
         }
     }
 
-    @Test(arguments: TinyFamily.allCases, [0.0, 1.0]) func answersDoNotDependOnTheBatch(_ family: TinyFamily, _ temperature: Double) throws {
+    @Test(arguments: TinyFamily.allCases, [0.0, 1.0]) func answersDoNotDependOnTheBatch(
+        _ family: TinyFamily, _ temperature: Double
+    ) throws {
         let generator = try Generator(random(family), tokenizer)
         func answers(_ batch: Int) -> [Answer] {
-            generator.answers(to: prompts, .init(sampling: .init(temperature: temperature, seed: 3), maxNewTokens: 10, batch: batch))
+            generator.answers(
+                to: prompts, .init(sampling: .init(temperature: temperature, seed: 3), maxNewTokens: 10, batch: batch))
         }
         let alone = answers(1)
         #expect(answers(8) == alone && answers(3) == alone)
         #expect(Set(alone.map(\.ids)).count > 1)
         // A prompt's number decides its draws.
         let later = generator.answers(
-            to: [prompts[5]], .init(sampling: .init(temperature: temperature, seed: 3), maxNewTokens: 10), firstIndex: 5)
+            to: [prompts[5]], .init(sampling: .init(temperature: temperature, seed: 3), maxNewTokens: 10), firstIndex: 5
+        )
         #expect(later[0] == alone[5])
     }
 

@@ -42,7 +42,8 @@ import Testing
                     let cache = model.makeCache(sequences: 2, capacity: 12)
                     for _ in 0..<3 {
                         let plan = AttentionPlan(continuing: cache, rows: [0, 1], lengths: [2, 1])
-                        _ = model.logits(model.hiddenStates(Tensor([1, 2, 3] as [Int64]), plan, cache: cache)).values(Float.self)
+                        _ = model.logits(model.hiddenStates(Tensor([1, 2, 3] as [Int64]), plan, cache: cache)).values(
+                            Float.self)
                     }
                     cache.keep([1])
                 }
@@ -62,7 +63,9 @@ import Testing
                         try catchingEngineErrors {
                             let bad = Tensor.zeros([7, 5])
                             let y = customFunction(
-                                [x], forward: { inputs in ([place == 1 ? inputs[0].matmul(bad) : inputs[0] * 2], [inputs[0]]) },
+                                [x],
+                                forward: { inputs in ([place == 1 ? inputs[0].matmul(bad) : inputs[0] * 2], [inputs[0]])
+                                },
                                 backward: { saved, gradients in
                                     [place == 0 ? gradients[0].matmul(Tensor.zeros([7, 5])) : gradients[0] * saved[0]]
                                 })[0]

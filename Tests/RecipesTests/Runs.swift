@@ -38,7 +38,9 @@ struct RunPlace {
     }
 
     /// Eight steps of four rows, four rows held out.
-    func config(_ output: String, _ method: AdapterSection.Method = .lora, _ change: (inout SFTConfig) -> Void = { _ in }) -> SFTConfig {
+    func config(
+        _ output: String, _ method: AdapterSection.Method = .lora, _ change: (inout SFTConfig) -> Void = { _ in }
+    ) -> SFTConfig {
         var config = SFTConfig()
         config.model.path = folder["model"]
         config.model.dtype = .fp32
@@ -76,7 +78,8 @@ struct RunPlace {
     func weights(_ config: SFTConfig) throws -> FileContent {
         let isFull = config.adapter.method == .full
         return try FileContent(
-            joinPath(config.output, isFull ? "model" : "adapter"), isFull ? "model.safetensors" : "adapter_model.safetensors")
+            joinPath(config.output, isFull ? "model" : "adapter"),
+            isFull ? "model.safetensors" : "adapter_model.safetensors")
     }
 
     /// The newest checkpoint's weights and moments.

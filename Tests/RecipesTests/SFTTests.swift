@@ -27,7 +27,9 @@ import Tokenizers
         #expect(try place.weights(second) == place.weights(first))
     }
 
-    @Test(arguments: methods, TinyFamily.allCases) func aStopCostsNothing(_ method: AdapterSection.Method, _ family: TinyFamily) throws {
+    @Test(arguments: methods, TinyFamily.allCases) func aStopCostsNothing(
+        _ method: AdapterSection.Method, _ family: TinyFamily
+    ) throws {
         let place = try RunPlace(family)
         let config = place.config("whole", method) { config in
             if method != .full { config.adapter.dropout = 0.2 }
@@ -57,7 +59,8 @@ import Tokenizers
             config.training.earlyStopPatience = 3
             config.optimizer.learningRate = 0.3
         }
-        let metrics = try place.run(config), judged = metrics.values("eval/loss"), best = judged.firstIndex(of: judged.min()!)!
+        let metrics = try place.run(config), judged = metrics.values("eval/loss"),
+            best = judged.firstIndex(of: judged.min()!)!
         #expect(judged.count == best + 4 && judged.count < 40)
         // What is kept is not the last.
         let data = try SFTData(config.data, Tokenizer(modelPath: place.folder["model"]))
@@ -101,14 +104,17 @@ import Tokenizers
                     config.training.evalEvery = 1000
                 }
             }
-            let whole = try place.run(config("whole")), stopped = config("stopped"), metrics = stopped.output + "/metrics.jsonl"
+            let whole = try place.run(config("whole")), stopped = config("stopped"),
+                metrics = stopped.output + "/metrics.jsonl"
             var thread = pthread_t()
-            pthread_create(&thread, nil, { argument in
-                let path = String(cString: argument!.assumingMemoryBound(to: CChar.self))
-                while ((try? fileSize(path)) ?? 0) < 300 { usleep(200) }
-                kill(getpid(), SIGTERM)
-                return nil
-            }, strdup(metrics))
+            pthread_create(
+                &thread, nil,
+                { argument in
+                    let path = String(cString: argument!.assumingMemoryBound(to: CChar.self))
+                    while ((try? fileSize(path)) ?? 0) < 300 { usleep(200) }
+                    kill(getpid(), SIGTERM)
+                    return nil
+                }, strdup(metrics))
             let status = try SFT.run(stopped, commandLine: ["test"])
             precondition(status == .tryAgain, "ended with \(status)")
             pthread_join(thread, nil)
@@ -153,7 +159,9 @@ import Tokenizers
         let loaded = try load(place.folder["model"]), tokenizer = try Tokenizer(modelPath: place.folder["model"])
         let encoder = try ExampleEncoder(tokenizer)
         return try RunPlace.rows.map { question, answer in
-            let messages = [ChatMessage(role: .user, content: question), ChatMessage(role: .assistant, content: answer)]
+            let messages = [
+                ChatMessage(role: .user, content: question), ChatMessage(role: .assistant, content: answer),
+            ]
             let row = DataRow(.chat(messages, tools: []), location: RowLocation(file: "rows", unit: .line, number: 1))
             let example = try encoder.encode(row).example
             let scores = loaded.model.allLogits(example.ids).to(.float64).logSoftmax(dim: 1).values(Double.self)
@@ -248,7 +256,9 @@ import Tokenizers
     /// The held-out loss at the end differs, or the length of the run.
     @Test func noOptionIsWithoutEffect() throws {
         let place = try RunPlace()
-        func end(_ name: String, _ method: AdapterSection.Method, _ change: @escaping (inout SFTConfig) -> Void) throws -> [Double] {
+        func end(_ name: String, _ method: AdapterSection.Method, _ change: @escaping (inout SFTConfig) -> Void) throws
+            -> [Double]
+        {
             let config = place.config(name, method) { config in
                 config.training.steps = 4
                 config.training.evalEvery = 4
@@ -269,7 +279,8 @@ import Tokenizers
     @Test func addedTokensAreLearned() throws {
         let place = try RunPlace()
         try writeFileAtomically(
-            RunPlace.rows.map { RunPlace.line(($0.question, "<yes> \($0.answer)")) }.joined(), to: place.folder["rows.jsonl"])
+            RunPlace.rows.map { RunPlace.line(($0.question, "<yes> \($0.answer)")) }.joined(),
+            to: place.folder["rows.jsonl"])
         for method in [AdapterSection.Method.full, .lora] {
             let config = place.config("new-\(method.rawValue)", method) { config in
                 config.data.addTokens = ["<yes>"]
