@@ -110,6 +110,20 @@ let targets: [Target] = [
             "Models", "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "Tokenizers", "Formats", "Diagnostics",
             "TestSupport",
         ]),
+    tests(
+        "GenerationTests", ["Generation", "Models", "Layers", "Tensors", "Tokenizers", "Formats", "TestSupport"],
+        fixtures: false),
+    tests(
+        "EvaluationTests",
+        [
+            "Evaluation", "Generation", "Models", "Datasets", "Tensors", "Tokenizers", "Formats", "Diagnostics", "TestSupport",
+        ], fixtures: false),
+    tests(
+        "RecipesTests",
+        [
+            "Recipes", "RecipeData", "RunConfig", "Evaluation", "Models", "Optimizers", "Layers", "Datasets", "Tensors",
+            "Tokenizers", "Formats", "Diagnostics", "TestSupport",
+        ]),
 ]
 
 let package = Package(

@@ -699,7 +699,8 @@ def check_interrupt(cases):
     cases.report.at_most("Ctrl-C twice while scoring: seconds to the end", time.monotonic() - began, 1)
     cases.report.equals("Ctrl-C twice while scoring: exit code", process.returncode, 130)
     cases.report.identical("Ctrl-C twice while scoring: nothing half-written",
-                           f"{output} is there" if output.exists() else "")
+                           f"{output} is there" if output.exists() else
+                           ", ".join(p.name for p in cases.work.iterdir() if ".partial-" in p.name))
 
 
 def main():

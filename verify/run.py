@@ -33,6 +33,7 @@ def commands(arguments):
         "adapters": ["adapters.py"],
         "kill": ["kill.py", *seed],
         "bad input": ["bad_input.py"],
+        "options": ["options.py"],
     }
     if arguments.gguf and arguments.gpt2 and arguments.texts:
         chosen["tokenization"] = ["tokenization.py", *gguf, "--gpt2", arguments.gpt2, "--texts", *arguments.texts, *seed]

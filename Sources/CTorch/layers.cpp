@@ -137,9 +137,11 @@ ct_status ct_linear_cross_entropy(
     ct_tensor hidden, ct_tensor weight, ct_tensor labels, ct_tensor factors, int64_t chunk, ct_tensor *out) {
     return giving(out, [&] {
         const auto h = get(hidden);
-        auto f = get(factors);
+        auto w = get(weight), f = get(factors);
+        // A trained table says so outside of recording too; judging must not pay for its gradient.
+        if (!c10::GradMode::is_enabled()) w = w.detach();
         if (!f.defined()) f = at::ones({h.size(0)}, h.options().dtype(wide(h)).requires_grad(false));
-        return LinearCrossEntropy::apply(h, get(weight), get(labels), f, chunk);
+        return LinearCrossEntropy::apply(h, w, get(labels), f, chunk);
     });
 }
 

@@ -46,8 +46,9 @@ ct_status guarded(Body &&body) noexcept {
         return CT_OUT_OF_MEMORY;
     } catch (const c10::Error &error) {
         last_error = error.what_without_backtrace();
-        // The CPU allocator reports a failed allocation as a plain engine error.
-        return last_error.find("not enough memory") != std::string::npos ? CT_OUT_OF_MEMORY : CT_INVALID;
+        // The CPU allocator reports a failed allocation as a plain engine error: "DefaultCPUAllocator: can't allocate
+        // memory" where the system refuses, "... not enough memory" elsewhere.
+        return last_error.find("DefaultCPUAllocator: ") != std::string::npos ? CT_OUT_OF_MEMORY : CT_INVALID;
     } catch (const std::bad_alloc &) {
         last_error = "out of memory";
         return CT_OUT_OF_MEMORY;

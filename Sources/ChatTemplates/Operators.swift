@@ -84,18 +84,20 @@ func escaped(_ value: Value) -> String {
 }
 
 func escaped(_ text: String) -> String {
-    var output = String.UnicodeScalarView()
-    for scalar in text.unicodeScalars {
-        switch scalar {
-        case "&": output.append(contentsOf: "&amp;".unicodeScalars)
-        case "<": output.append(contentsOf: "&lt;".unicodeScalars)
-        case ">": output.append(contentsOf: "&gt;".unicodeScalars)
-        case "'": output.append(contentsOf: "&#39;".unicodeScalars)
-        case "\"": output.append(contentsOf: "&#34;".unicodeScalars)
-        default: output.append(scalar)
+    // Bytes: appending to a view of scalars copies all that is there, once for every escaped character.
+    var output: [UInt8] = []
+    output.reserveCapacity(text.utf8.count)
+    for byte in text.utf8 {
+        switch byte {
+        case UInt8(ascii: "&"): output += "&amp;".utf8
+        case UInt8(ascii: "<"): output += "&lt;".utf8
+        case UInt8(ascii: ">"): output += "&gt;".utf8
+        case UInt8(ascii: "'"): output += "&#39;".utf8
+        case UInt8(ascii: "\""): output += "&#34;".utf8
+        default: output.append(byte)
         }
     }
-    return String(output)
+    return String(decoding: output, as: UTF8.self)
 }
 
 // MARK: Attributes and items

@@ -53,6 +53,7 @@ extension String {
 /// Python's `repr` of a string.
 func quoted(_ text: String) -> String {
     let quote: Unicode.Scalar = text.utf8.contains(0x27) && !text.utf8.contains(0x22) ? "\"" : "'"
+    // Scalar by scalar: `append(contentsOf:)` copies all that is there.
     var output = String.UnicodeScalarView()
     output.append(quote)
     for scalar in text.unicodeScalars {
@@ -60,15 +61,15 @@ func quoted(_ text: String) -> String {
         case "\\", quote:
             output.append("\\")
             output.append(scalar)
-        case "\n": output.append(contentsOf: "\\n".unicodeScalars)
-        case "\r": output.append(contentsOf: "\\r".unicodeScalars)
-        case "\t": output.append(contentsOf: "\\t".unicodeScalars)
+        case "\n": "\\n".unicodeScalars.forEach { output.append($0) }
+        case "\r": "\\r".unicodeScalars.forEach { output.append($0) }
+        case "\t": "\\t".unicodeScalars.forEach { output.append($0) }
         default:
             if scalar.isPythonPrintable {
                 output.append(scalar)
             } else {
                 let (letter, width) = scalar.value < 0x100 ? ("x", 2) : scalar.value < 0x10000 ? ("u", 4) : ("U", 8)
-                output.append(contentsOf: "\\\(letter)\(hex(scalar.value, width: width))".unicodeScalars)
+                "\\\(letter)\(hex(scalar.value, width: width))".unicodeScalars.forEach { output.append($0) }
             }
         }
     }

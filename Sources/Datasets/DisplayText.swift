@@ -11,13 +11,13 @@ public func escapedForDisplay(_ text: String, keepsNewlines: Bool = false) -> St
             continue
         }
         switch scalar {
-        case "\n": result.append(contentsOf: "\\n".unicodeScalars)
-        case "\t": result.append(contentsOf: "\\t".unicodeScalars)
-        case "\r": result.append(contentsOf: "\\r".unicodeScalars)
+        case "\n": "\\n".unicodeScalars.forEach { result.append($0) }
+        case "\t": "\\t".unicodeScalars.forEach { result.append($0) }
+        case "\r": "\\r".unicodeScalars.forEach { result.append($0) }
         case " "..."~": result.append(scalar)
         default:
             if isHidden(scalar) {
-                result.append(contentsOf: "\\u{\(String(scalar.value, radix: 16))}".unicodeScalars)
+                "\\u{\(String(scalar.value, radix: 16))}".unicodeScalars.forEach { result.append($0) }
             } else {
                 result.append(scalar)
             }

@@ -11,6 +11,8 @@ public struct ChoiceResult: Sendable, Equatable {
     /// Mean of -log p over the tokens of the right answers, nats a token.
     public var loss: Double
 
+    package init(right: [Int], chosen: [Int], loss: Double) { (self.right, self.chosen, self.loss) = (right, chosen, loss) }
+
     public var correct: Int { zip(right, chosen).count { $0 == $1 } }
     public var accuracy: Double { Double(correct) / Double(right.count) }
 }

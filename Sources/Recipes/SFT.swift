@@ -39,11 +39,13 @@ public enum SFT {
         SignalFlags.install()
         let run = try inputs.openRun(commandLine)
         defer { run.finish() }
-        try inputs.describe().forEach { run.log($0) }
-        let trained = try TrainedModel(config, inputs)
-        let optimizer = AdamW(trained.parameters, config.optimizer.settings)
         let schedule = config.learningRateSchedule(steps: inputs.steps)
-        let session = try SFTSession(config, inputs, run, trained, optimizer)
+        let (optimizer, session) = try run.beginning {
+            inputs.describe().forEach { run.log($0) }
+            let trained = try TrainedModel(config, inputs)
+            let optimizer = AdamW(trained.parameters, config.optimizer.settings)
+            return (optimizer, try SFTSession(config, inputs, run, trained, optimizer))
+        }
 
         while session.step < inputs.steps, !session.stoppedEarly {
             let clock = StepClock()

@@ -17,6 +17,7 @@ internal import Tokenizers
 struct SFTInputs {
     /// As given, with the settings of an adapter that training continues.
     let config: SFTConfig
+    let device: Tensors.Device
     let reference: ModelReference
     let tokenizer: Tokenizer
     let data: SFTData
@@ -28,6 +29,7 @@ struct SFTInputs {
     let time: TemplateTime
 
     init(_ given: SFTConfig) throws {
+        device = try given.engineDevice()
         reference = try Self.reference(given)
         config = try given.continuing(reference.adapterFolder)
         tokenizer = try config.data.tokenizer(at: reference.tokenizerFolder)
@@ -66,15 +68,16 @@ struct SFTInputs {
         let schedule = config.learningRateSchedule(steps: steps)
         if (0..<steps).allSatisfy({ schedule($0) == 0 }) {
             throw UserError(
-                "schedule: \(schedule.warmupSteps) steps of warm-up in a run of \(steps) leave the learning rate at 0; give fewer", .usage)
+                "schedule: warmup_steps or warmup_ratio make \(schedule.warmupSteps) of \(steps) steps a warm-up from 0, so nothing would be learned; "
+                    + "give fewer", .usage)
         }
     }
 
     /// What will run, a line each.
-    func describe() throws -> [String] {
+    func describe() -> [String] {
         let rows = data.training.count, tokens = data.training.tokens
         var lines = [
-            "model \(config.model.path), \(config.adapter.method.rawValue), \(config.computeDType(on: try config.engineDevice())), "
+            "model \(config.model.path), \(config.adapter.method.rawValue), \(config.computeDType(on: device)), "
                 + "\(Engine.threads) threads",
             "data \(grouped(rows)) rows, \(grouped(tokens)) tokens, \(grouped(data.training.trainedTokens)) trained; "
                 + "held out \(grouped(data.validation.count)) rows, \(grouped(data.validation.trainedTokens)) trained tokens",

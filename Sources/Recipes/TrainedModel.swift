@@ -21,7 +21,7 @@ final class TrainedModel {
     private let hasNewTokens: Bool
 
     init(_ config: SFTConfig, _ inputs: SFTInputs) throws {
-        let device = try config.engineDevice()
+        let device = inputs.device
         let isFull = config.adapter.method == .full
         loaded = try LoadedModel(
             inputs.reference, dtype: config.computeDType(on: device), device: device, trainsAll: isFull)

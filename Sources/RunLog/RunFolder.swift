@@ -38,6 +38,7 @@ public final class RunFolder {
     public let id: String
     private let lock: RunLock
     private let logDescriptor: Int32
+    private let wasThere: Bool
 
     /// Creates a run or takes up the one that is there.
     ///
@@ -50,6 +51,7 @@ public final class RunFolder {
     public init(path: String, identity: RunIdentity, configYAML: String, record: JSONObject) throws {
         self.path = path
         try Self.refuseForeign(path)
+        wasThere = folderExists(path)
         try createDirectories(path)
         guard access(path, W_OK | X_OK) == 0 else { throw writeError(path, errno) }
         lock = try RunLock(folder: path)
@@ -98,6 +100,23 @@ public final class RunFolder {
     public func write(_ text: String, to name: String) throws {
         try createDirectories(parentFolder(of: "\(path)/\(name)"))
         try writeFileAtomically(text, to: "\(path)/\(name)")
+    }
+
+    /// What comes before the first step. Where that fails, a run that was begun just now is taken back, so that the
+    /// corrected command meets nothing of it.
+    public func beginning<R>(_ body: () throws -> R) throws -> R {
+        do {
+            return try body()
+        } catch {
+            if !isResumed { takeBack() }
+            throw error
+        }
+    }
+
+    /// The reason why matters more than what cannot be removed.
+    private func takeBack() {
+        for name in Files.names(in: path) { try? removeTree("\(path)/\(name)") }
+        if !wasThere { rmdir(path) }
     }
 
     /// Gives the lock back; the last call.

@@ -53,6 +53,8 @@ final class RunLock {
         held = false
         // A full disk can still be cut to nothing; if even that fails the pid tells the next trainer.
         _ = ftruncate(descriptor, 0)
+        // Said aloud: a child process that is just being made may hold a copy of the descriptor for a moment.
+        _ = flock(descriptor, LOCK_UN)
         close(descriptor)
     }
 

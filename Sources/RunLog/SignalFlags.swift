@@ -15,13 +15,20 @@ public enum SignalFlags {
         // Touched here so that the handler never meets an uninitialised global.
         save.store(false, ordering: .relaxed)
         stop.store(0, ordering: .relaxed)
-        for number in [SIGUSR1, SIGTERM, SIGINT] {
-            var action = sigaction()
-            action.__sigaction_handler.sa_handler = { SignalFlags.handle($0) }
-            action.sa_flags = 0  // no SA_RESTART: a pause in progress ends, so that the request is seen
-            sigemptyset(&action.sa_mask)
-            sigaction(number, &action, nil)
-        }
+        for number in [SIGUSR1, SIGTERM, SIGINT] { take(number) { SignalFlags.handle($0) } }
+    }
+
+    /// Sets a handler, and lets the signal in: a program started from a thread that blocks it would never be told.
+    private static func take(_ number: Int32, _ handler: @escaping @convention(c) (Int32) -> Void) {
+        var action = sigaction()
+        action.__sigaction_handler.sa_handler = handler
+        action.sa_flags = 0  // no SA_RESTART: a pause or a read in progress ends, so that the request is seen
+        sigemptyset(&action.sa_mask)
+        sigaction(number, &action, nil)
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        sigaddset(&signals, number)
+        pthread_sigmask(SIG_UNBLOCK, &signals, nil)
     }
 
     private static func handle(_ number: Int32) {
@@ -34,11 +41,7 @@ public enum SignalFlags {
     /// For a talk: SIGINT ends the answer being written; one more before that was noticed ends the program.
     public static func installInterrupt() {
         interrupt.store(false, ordering: .relaxed)
-        var action = sigaction()
-        action.__sigaction_handler.sa_handler = { if SignalFlags.interrupt.exchange(true, ordering: .relaxed) { _exit(128 + $0) } }
-        action.sa_flags = 0  // no SA_RESTART: at the prompt it ends the reading
-        sigemptyset(&action.sa_mask)
-        sigaction(SIGINT, &action, nil)
+        take(SIGINT) { if SignalFlags.interrupt.exchange(true, ordering: .relaxed) { _exit(128 + $0) } }
     }
 
     /// True once after an interrupt.

@@ -26,7 +26,8 @@ import Tokenizers
         TokenizedDataset(
             [3, 20, 2, 9, 14, 5].enumerated().map { row, length in
                 TokenizedExample(
-                    ids: someIDs(length, seed: UInt64(90 + row)), trained: (0..<length).map { $0 % 3 != row % 3 || $0 == length - 1 },
+                    ids: someIDs(length, seed: UInt64(90 + row)),
+                    trained: (0..<length).map { $0 % 3 != row % 3 || $0 == length - 1 },
                     source: place(row + 1))
             })
     }
@@ -40,7 +41,9 @@ import Tokenizers
         }
     }
 
-    @Test(arguments: TinyFamily.allCases, [1, 16, 1000]) func everyTokenCountsOnce(_ family: TinyFamily, _ maxTokens: Int) throws {
+    @Test(arguments: TinyFamily.allCases, [1, 16, 1000]) func everyTokenCountsOnce(
+        _ family: TinyFamily, _ maxTokens: Int
+    ) throws {
         let model = try tinyModel(family.config), rows = direct(model, dataset)
         let all = rows.flatMap { $0 }, expected = all.reduce(0, +) / Double(all.count)
         #expect(abs(averageLoss(model, dataset, maxTokens: maxTokens) - expected) < 1e-6 * expected)
@@ -56,32 +59,41 @@ import Tokenizers
         let model = try tinyModel(TinyFamily.llama.config)
         #expect(averageLoss(model, TokenizedDataset(), maxTokens: 10).isNaN)
         let none = TokenizedDataset([TokenizedExample(ids: [1, 2], trained: [true, false], source: place(1))])
-        #expect(averageLoss(model, none, maxTokens: 10).isNaN && rowLogProbabilities(model, none, maxTokens: 10) == [[]])
+        #expect(
+            averageLoss(model, none, maxTokens: 10).isNaN && rowLogProbabilities(model, none, maxTokens: 10) == [[]])
     }
 
     private func chat(_ question: String, _ answer: String, _ number: Int) -> DataRow {
         DataRow(
-            .chat([ChatMessage(role: .user, content: question), ChatMessage(role: .assistant, content: answer)], tools: []),
+            .chat(
+                [ChatMessage(role: .user, content: question), ChatMessage(role: .assistant, content: answer)], tools: []
+            ),
             location: place(number))
     }
 
-    @Test func theLikeliestLabelIsChosen() throws {
+    /// The second template writes a line break behind the answer, which is not trained.
+    @Test(arguments: [nil, "chatml"]) func theLikeliestLabelIsChosen(_ template: String?) throws {
         let config = textConfig()
         try writeTextFolder(folder["m"], config, tinyModel(config, scale: 1.2))
-        let model = try load(folder["m"]).model, labels = ["yes", "no", "the other one"]
-        let encoder = try ExampleEncoder(tokenizer, options: .init(masking: .lastAssistant))
-        let rows = (0..<12).map { chat("question \($0)", [" no", "yes\n", "the other one"][$0 % 3], $0 + 1) }
+        let model = try load(folder["m"]).model, labels = ["cat", "dog", "pig"]
+        let encoder = try ExampleEncoder(tokenizer, template: template, options: .init(masking: .lastAssistant))
+        let rows = (0..<12).map { chat("question \($0)", [" dog", "cat\n", "pig"][$0 % 3], $0 + 1) }
         let result = try chooseLabels(model, rows, labels: labels, encoder, maxTokens: 100)
         #expect(result.right == (0..<12).map { [1, 0, 2][$0 % 3] })
-        var chosen: [Int] = []
+        var chosen: [Int] = [], answers: [Double] = []
         for row in 0..<12 {
-            let sums = try labels.map { label in
+            let losses = try labels.map { label in
                 let example = try encoder.encode(chat("question \(row)", label, 1)).example
-                #expect(example.trainedTokens > label.utf8.count / 3)
-                return direct(model, TokenizedDataset([example]))[0].reduce(0, +)
+                #expect(template != nil || example.trainedTokens == label.utf8.count + 1)
+                #expect(example.trained.last == (template == nil))
+                return direct(model, TokenizedDataset([example]))[0]
             }
+            let sums = losses.map { $0.reduce(0, +) }
             chosen.append(sums.indices.min { sums[$0] < sums[$1] }!)
+            answers += losses[result.right[row]]
         }
+        let loss = answers.reduce(0, +) / Double(answers.count)
+        #expect(abs(result.loss - loss) < 1e-5 * loss)
         #expect(result.chosen == chosen)
         #expect(Set(chosen).count > 1)
         #expect(result.correct == zip(chosen, result.right).count { $0 == $1 })
@@ -113,8 +125,8 @@ import Tokenizers
     /// 10 rows, 4 won and 1 lost: variance (5 - 9 / 10) / 100 = 0.041.
     @Test func theIntervalOfPairs() {
         let right = Array(repeating: 0, count: 10)
-        let before = ChoiceResult(right: right, chosen: [0, 0, 0, 1, 1, 1, 1, 1, 1, 0])
-        let after = ChoiceResult(right: right, chosen: [0, 0, 1, 0, 0, 0, 0, 1, 1, 0])
+        let before = ChoiceResult(right: right, chosen: [0, 0, 0, 1, 1, 1, 1, 1, 1, 0], loss: 1)
+        let after = ChoiceResult(right: right, chosen: [0, 0, 1, 0, 0, 0, 0, 1, 1, 0], loss: 1)
         #expect(before.correct == 4 && after.correct == 7)
         #expect(abs(pairedInterval(before, after) - 1.96 * 0.2024845673) < 1e-9)
         #expect(pairedInterval(before, before) == 0)
@@ -127,7 +139,7 @@ import Tokenizers
                 == tokenizer.encode("<s><|turn|>user\nhi</s><|turn|>assistant\n", addSpecialTokens: false))
         // The prompt ends in a line break; the script goes on from there.
         try writeScriptedFolder(folder["s"], "\nOK")
-        let answers = try chatAnswers(load(folder["s"]), tokenizer, prompts: ["x", "y"], .init())
+        let answers = try chatAnswers(load(folder["s"]), tokenizer, ChatPrompts(tokenizer), to: ["x", "y"], .init())
         #expect(answers.map(\.text) == ["OK", "OK"])
     }
 

@@ -1,6 +1,7 @@
 // Generation: against full forward passes on random models, and word by word on a model with a script.
 import Formats
 import Generation
+import Layers
 import Models
 import Tensors
 import TestSupport
@@ -29,7 +30,9 @@ import Tokenizers
 
     private func ids(_ text: String) -> [Int32] { tokenizer.encode(text, addSpecialTokens: false) }
 
-    private let prompts = [5, 1, 9, 3, 14, 2, 7, 4].enumerated().map { someIDs($1, seed: UInt64(70 + $0), vocabulary: 268) }
+    private let prompts = [5, 1, 9, 3, 14, 2, 7, 4].enumerated().map {
+        someIDs($1, seed: UInt64(70 + $0), vocabulary: 268)
+    }
 
     @Test(arguments: TinyFamily.allCases) func greedyIsTheArgmaxOfFullPasses(_ family: TinyFamily) throws {
         let loaded = try random(family), generator = try Generator(loaded, tokenizer)
@@ -45,17 +48,21 @@ import Tokenizers
         }
     }
 
-    @Test(arguments: TinyFamily.allCases, [0.0, 1.0]) func answersDoNotDependOnTheBatch(_ family: TinyFamily, _ temperature: Double) throws {
+    @Test(arguments: TinyFamily.allCases, [0.0, 1.0]) func answersDoNotDependOnTheBatch(
+        _ family: TinyFamily, _ temperature: Double
+    ) throws {
         let generator = try Generator(random(family), tokenizer)
         func answers(_ batch: Int) -> [Answer] {
-            generator.answers(to: prompts, .init(sampling: .init(temperature: temperature, seed: 3), maxNewTokens: 10, batch: batch))
+            generator.answers(
+                to: prompts, .init(sampling: .init(temperature: temperature, seed: 3), maxNewTokens: 10, batch: batch))
         }
         let alone = answers(1)
         #expect(answers(8) == alone && answers(3) == alone)
         #expect(Set(alone.map(\.ids)).count > 1)
         // A prompt's number decides its draws.
         let later = generator.answers(
-            to: [prompts[5]], .init(sampling: .init(temperature: temperature, seed: 3), maxNewTokens: 10), firstIndex: 5)
+            to: [prompts[5]], .init(sampling: .init(temperature: temperature, seed: 3), maxNewTokens: 10), firstIndex: 5
+        )
         #expect(later[0] == alone[5])
     }
 
@@ -98,6 +105,12 @@ import Tokenizers
         #expect(pieces.joined() == text)
     }
 
+    /// Both in one token: the first in the text ends it, not the first in the list.
+    @Test func theFirstOfSeveralStopStringsCounts() throws {
+        let answer = try scripted("x the").answers(to: [ids("x")], .init(stop: ["e", "h"]))[0]
+        #expect(answer.ids == ids(" the") && answer.ids.count == 1 && answer.text == " t" && answer.reason == .stop)
+    }
+
     @Test func piecesAreWholeCharacters() throws {
         // é is two bytes, 東 three, 🙂 four: each byte a token.
         let generator = try scripted("aé東🙂b")
@@ -109,7 +122,7 @@ import Tokenizers
         // A character cut in two by the limit is given as the replacement character at the end, never before.
         var cut: [String] = []
         let half = generator.answers(to: [ids("a")], .init(maxNewTokens: 3)) { cut.append($1) }[0]
-        #expect(half.text == cut.joined() && half.text.hasPrefix("é") && half.reason == .length)
+        #expect(half.text == "é\u{FFFD}" && cut == ["é", "\u{FFFD}"] && half.reason == .length)
     }
 
     @Test(arguments: TinyFamily.allCases) func aTalkEqualsFreshAnswers(_ family: TinyFamily) throws {

@@ -82,7 +82,9 @@ import Testing
     @Test func drawsAreNamedBySeedSequenceAndStep() {
         let flat = [Float](repeating: 0, count: 1000)
         func draws(_ seed: UInt64, _ sequence: Int) -> [Int32] {
-            (0..<20).map { SamplingSettings(temperature: 1, seed: seed).pick(flat, seen: [], sequence: sequence, step: $0) }
+            (0..<20).map {
+                SamplingSettings(temperature: 1, seed: seed).pick(flat, seen: [], sequence: sequence, step: $0)
+            }
         }
         #expect(draws(1, 2) == draws(1, 2))
         #expect(draws(1, 2) != draws(2, 2) && draws(1, 2) != draws(1, 3) && Set(draws(1, 2)).count > 10)

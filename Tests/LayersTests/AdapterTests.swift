@@ -46,7 +46,10 @@ import Testing
 
     @Test func namesAreDottedInOrder() {
         let tree = ModuleList([Linear(2, 3, bias: true, .float32, on: .cpu), Linear(2, 3, .float32, on: .cpu)])
-        #expect(tree.namedParameters(prefix: "layers.").map(\.name) == ["layers.0.weight", "layers.0.bias", "layers.1.weight"])
+        #expect(
+            tree.namedParameters(prefix: "layers.").map(\.name) == [
+                "layers.0.weight", "layers.0.bias", "layers.1.weight",
+            ])
         #expect(tree.namedModules(path: "layers").map(\.name) == ["layers", "layers.0", "layers.1"])
     }
 

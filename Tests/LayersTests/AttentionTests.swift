@@ -18,7 +18,9 @@ import Testing
                 let g = h / (H / K)
                 let seen = (document...t).filter { t - $0 < window ?? N }
                 let scores = seen.map { s in
-                    exp((0..<E).reduce(0) { $0 + Q[(t * H + h) * E + $1] * keys[(s * K + g) * E + $1] } / Double(E).squareRoot())
+                    exp(
+                        (0..<E).reduce(0) { $0 + Q[(t * H + h) * E + $1] * keys[(s * K + g) * E + $1] }
+                            / Double(E).squareRoot())
                 }
                 let total = scores.reduce(0, +)
                 for (s, score) in zip(seen, scores) {
@@ -32,11 +34,14 @@ import Testing
     @Test(arguments: [(4, 4), (4, 2), (6, 1)], [nil, 1, 3, 100])
     func equalsTheDefinition(_ heads: (Int, Int), _ window: Int?) {
         for starts in [[0, 9], [0, 1, 5, 9], [0, 4, 8, 9]] {
-            let q = normal64([9, heads.0, 6], seed: 1), k = normal64([9, heads.1, 6], seed: 2), v = normal64([9, heads.1, 6], seed: 3)
+            let q = normal64([9, heads.0, 6], seed: 1), k = normal64([9, heads.1, 6], seed: 2),
+                v = normal64([9, heads.1, 6], seed: 3)
             let plan = AttentionPlan(documentStarts: starts)
             let expected = reference(q, k, v, starts: starts, window: window)
-            #expect(relativeDifference(attention(q, k, v, plan, cache: nil, layer: 0, window: window), expected) < 1e-12)
-            let narrow = attention(q.to(.float32), k.to(.float32), v.to(.float32), plan, cache: nil, layer: 0, window: window)
+            #expect(
+                relativeDifference(attention(q, k, v, plan, cache: nil, layer: 0, window: window), expected) < 1e-12)
+            let narrow = attention(
+                q.to(.float32), k.to(.float32), v.to(.float32), plan, cache: nil, layer: 0, window: window)
             #expect(relativeDifference(narrow, expected) < 1e-5)
         }
     }
@@ -52,7 +57,8 @@ import Testing
         cache.advance(AttentionPlan(continuing: cache, rows: [0, 2], lengths: [4, 1]))
         #expect(cache.lengths == [4, 0, 1])
         let plan = AttentionPlan(continuing: cache, rows: [2, 0, 1], lengths: [1, 2, 1])
-        #expect(plan.positions.values(Int64.self) == [1, 4, 5, 0] && plan.positionBound == 6 && plan.pasts == [1, 4, 0])
+        #expect(
+            plan.positions.values(Int64.self) == [1, 4, 5, 0] && plan.positionBound == 6 && plan.pasts == [1, 4, 0])
         cache.keep([2])
         #expect(cache.lengths == [1])
     }

@@ -30,7 +30,8 @@ import Testing
 
     /// Wavelengths 6.28, 62.8, 628, 6283 with an original context of 64: kept, blended, divided, divided.
     @Test func llama3ScalesByWavelength() {
-        let scaling = RotaryScaling.llama3(factor: 8, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalContext: 64)
+        let scaling = RotaryScaling.llama3(
+            factor: 8, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalContext: 64)
         let rope = RotaryEmbedding(headDim: 8, theta: 10_000, scaling: scaling, on: .cpu)
         let found = angles(rope, at: 1, 4)
         let smooth = (64 / (2 * Double.pi / 0.1) - 1) / 3

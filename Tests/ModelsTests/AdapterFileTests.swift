@@ -73,7 +73,8 @@ func moveAdapters(_ loaded: LoadedModel, _ config: AdapterConfig) {
     }
 
     @Test func namesAreThoseOfPeft() throws {
-        let config = AdapterKind.dora.config(targets: ["q_proj"], saved: ["lm_head"]), loaded = try adapted(.llama, config)
+        let config = AdapterKind.dora.config(targets: ["q_proj"], saved: ["lm_head"]),
+            loaded = try adapted(.llama, config)
         try Adapter.write(loaded, config, to: folder["adapter"])
         let file = try SafetensorsFile(path: joinPath(folder["adapter"], "adapter_model.safetensors"))
         let expected = (0..<2).flatMap { layer in
@@ -96,8 +97,10 @@ func moveAdapters(_ loaded: LoadedModel, _ config: AdapterConfig) {
 
     @Test func oneOutOfManyTargetsIsFound() throws {
         let loaded = try load(folder["llama"])
-        #expect(try Adapter.attachNew(AdapterKind.lora.config(targets: ["q_proj", "o_proj"]), to: loaded, seed: 1) == 4)
-        #expect(try Adapter.attachNew(AdapterKind.lora.config(targets: ["layers.1.mlp.up_proj"]), to: loaded, seed: 1) == 1)
+        #expect(
+            try Adapter.attachNew(AdapterKind.lora.config(targets: ["q_proj", "o_proj"]), to: loaded, seed: 1) == 4)
+        #expect(
+            try Adapter.attachNew(AdapterKind.lora.config(targets: ["layers.1.mlp.up_proj"]), to: loaded, seed: 1) == 1)
         #expect(try Adapter.attachNew(AdapterKind.lora.config(targets: []), to: loaded, seed: 1) == 14)
         #expect(throws: UserError("adapter.targets: the model has no linear map q_pro; did you mean q_proj?", .usage)) {
             try Adapter.attachNew(AdapterKind.lora.config(targets: ["q_proj", "q_pro"]), to: loaded, seed: 1)
@@ -160,7 +163,8 @@ func moveAdapters(_ loaded: LoadedModel, _ config: AdapterConfig) {
         let fit = ": tensors do not fit the base model and adapter_config.json: "
         #expect(try message(parts) == "loaded")
         #expect(try message(Array(parts.dropFirst())) == fit + "missing \(parts[0].0)")
-        #expect(try message(parts + [("base_model.model.more", .zeros([1]))]) == fit + "unexpected base_model.model.more")
+        #expect(
+            try message(parts + [("base_model.model.more", .zeros([1]))]) == fit + "unexpected base_model.model.more")
         #expect(
             try message([(parts[0].0, .zeros([2, 32]))] + parts.dropFirst())
                 == ": tensor \(parts[0].0) has shape [2, 32], the base model asks for [3, 32]")
@@ -169,9 +173,12 @@ func moveAdapters(_ loaded: LoadedModel, _ config: AdapterConfig) {
     @Test func pickledAdaptersAreNotRead() throws {
         let config = AdapterKind.lora.config(), loaded = try adapted(.llama, config)
         try Adapter.write(loaded, config, to: folder["adapter"])
-        let weights = joinPath(folder["adapter"], Adapter.weightsName), bin = joinPath(folder["adapter"], "adapter_model.bin")
+        let weights = joinPath(folder["adapter"], Adapter.weightsName),
+            bin = joinPath(folder["adapter"], "adapter_model.bin")
         try moveFile(weights, to: bin)
-        #expect(throws: UserError("\(bin): pickle files are never read; save the adapter as safetensors (peft's default)")) {
+        #expect(
+            throws: UserError("\(bin): pickle files are never read; save the adapter as safetensors (peft's default)")
+        ) {
             try load(folder["adapter"], base: folder["llama"])
         }
     }

@@ -56,7 +56,8 @@ import Testing
         for step in 0..<3 {  // one token each, the rows at different lengths
             let next = feed(model, cache, [0, 1, 2], rows.indices.map { [rows[$0][prompts[$0] + step]] })
             for row in rows.indices {
-                expectEqual(next[row], full(model, Array(rows[row].prefix(prompts[row] + step + 1)), from: prompts[row] + step))
+                expectEqual(
+                    next[row], full(model, Array(rows[row].prefix(prompts[row] + step + 1)), from: prompts[row] + step))
             }
         }
         // Some of the rows, in another order, by stretches of different lengths.

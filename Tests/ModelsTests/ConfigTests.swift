@@ -27,10 +27,16 @@ import Testing
         (.llama, "hidden_size", -32, "\"hidden_size\" is a number; a whole number from 1 to 2^30 is needed"),
         (.llama, "hidden_size", 32.5, "\"hidden_size\" is a number; a whole number from 1 to 2^30 is needed"),
         (.llama, "hidden_size", "32", "\"hidden_size\" is a string; a whole number from 1 to 2^30 is needed"),
-        (.llama, "num_hidden_layers", 9_000_000_000, "\"num_hidden_layers\" is a number; a whole number from 1 to 2^30 is needed"),
+        (
+            .llama, "num_hidden_layers", 9_000_000_000,
+            "\"num_hidden_layers\" is a number; a whole number from 1 to 2^30 is needed"
+        ),
         (.llama, "intermediate_size", nil, "no \"intermediate_size\"; a whole number from 1 to 2^30 is needed"),
         (.llama, "vocab_size", nil, "no \"vocab_size\"; a whole number from 1 to 2^30 is needed"),
-        (.llama, "num_attention_heads", .some(.null), "no \"num_attention_heads\"; a whole number from 1 to 2^30 is needed"),
+        (
+            .llama, "num_attention_heads", .some(.null),
+            "no \"num_attention_heads\"; a whole number from 1 to 2^30 is needed"
+        ),
         (.llama, "num_key_value_heads", 3, "num_attention_heads 4 is not a multiple of num_key_value_heads 3"),
         (.llama, "num_key_value_heads", 8, "num_attention_heads 4 is not a multiple of num_key_value_heads 8"),
         (.llama, "head_dim", 7, "head_dim 7 is odd; rotary positions need pairs"),
@@ -40,10 +46,19 @@ import Testing
         (.llama, "partial_rotary_factor", 0.5, "\"partial_rotary_factor\": 0.5 is not supported"),
         (.llama, "pretraining_tp", 2, "\"pretraining_tp\": 2 is not supported"),
         (.llama, "rope_scaling", "linear", "\"rope_scaling\" must be an object or null"),
-        (.llama, "rope_scaling", ["rope_type": "yarn"], "rope_scaling type yarn is not supported; default, linear and llama3 are"),
-        (.llama, "rope_parameters", ["rope_type": "dynamic"], "rope_parameters type dynamic is not supported; default, linear and llama3 are"),
+        (
+            .llama, "rope_scaling", ["rope_type": "yarn"],
+            "rope_scaling type yarn is not supported; default, linear and llama3 are"
+        ),
+        (
+            .llama, "rope_parameters", ["rope_type": "dynamic"],
+            "rope_parameters type dynamic is not supported; default, linear and llama3 are"
+        ),
         (.llama, "rope_scaling", ["type": "linear"], "rope_scaling: no \"factor\"; a number is needed"),
-        (.llama, "rope_scaling", ["rope_type": "llama3", "factor": 8], "rope_scaling: no \"low_freq_factor\"; a number is needed"),
+        (
+            .llama, "rope_scaling", ["rope_type": "llama3", "factor": 8],
+            "rope_scaling: no \"low_freq_factor\"; a number is needed"
+        ),
         (.mistral, "sliding_window", 0, "\"sliding_window\" is a number; a whole number from 1 to 2^30 is needed"),
     ]
 
@@ -64,7 +79,8 @@ import Testing
             "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 64,
         ]
-        let scaling = RotaryScaling.llama3(factor: 8, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalContext: 64)
+        let scaling = RotaryScaling.llama3(
+            factor: 8, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalContext: 64)
         let cases: [(KeyValuePairs<String, JSONValue?>, Double, RotaryScaling)] = [
             ([:], 10_000, .none),
             (["rope_theta": 5e5], 5e5, .none),
@@ -97,9 +113,12 @@ import Testing
         // Qwen2: only when switched on, and only from max_window_layers on.
         #expect(try read(.qwen2, ["sliding_window": 4]).windows == [nil, nil])
         #expect(
-            try read(.qwen2, ["sliding_window": 4, "use_sliding_window": true, "max_window_layers": 1]).windows == [nil, 4])
+            try read(.qwen2, ["sliding_window": 4, "use_sliding_window": true, "max_window_layers": 1]).windows == [
+                nil, 4,
+            ])
         let qwen = try read(.qwen2, [:]), llama = try read(.llama, ["attention_bias": true])
         #expect(qwen.qkvBias && !qwen.outputBias && !qwen.mlpBias)
         #expect(llama.qkvBias && llama.outputBias && !llama.mlpBias)
+        #expect(try !read(.qwen2, ["attention_bias": true]).outputBias)  // the family has none there
     }
 }

@@ -20,7 +20,9 @@ import Tokenizers
         return weight.indexSelect(0, Tensor(order))
     }
 
-    private func write(_ model: Llama, to path: String, changing spoil: (inout [(String, Tensor)]) -> Void = { _ in }) throws {
+    private func write(_ model: Llama, to path: String, changing spoil: (inout [(String, Tensor)]) -> Void = { _ in })
+        throws
+    {
         let names = [
             "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
             "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
@@ -62,7 +64,9 @@ import Tokenizers
         try GGUFConversion.convert(folder["tiny.gguf"], to: folder["hf"], .f32)
         let loaded = try load(folder["hf"])
         for (a, b) in zip(model.namedParameters(), loaded.model.namedParameters()) {
-            #expect(a.name == b.name && a.parameter.value.values(Float.self) == b.parameter.value.values(Float.self), "\(a.name)")
+            #expect(
+                a.name == b.name && a.parameter.value.values(Float.self) == b.parameter.value.values(Float.self),
+                "\(a.name)")
         }
         let ids = someIDs(9, seed: 2, vocabulary: 268)
         #expect(loaded.model.allLogits(ids).values(Float.self) == model.allLogits(ids).values(Float.self))
@@ -91,9 +95,11 @@ import Tokenizers
                 return String(error.message.dropFirst(folder["bad.gguf"].count))
             }
         }
-        #expect(try message { $0.append(("blk.0.extra.weight", .zeros([4]))) }
-            == ": 1 tensors with no place in a llama model, such as blk.0.extra.weight")
-        #expect(try message { $0.removeAll { $0.0 == "blk.1.attn_k.weight" } } == ": tensor blk.1.attn_k.weight is missing")
+        #expect(
+            try message { $0.append(("blk.0.extra.weight", .zeros([4]))) }
+                == ": 1 tensors with no place in a llama model, such as blk.0.extra.weight")
+        #expect(
+            try message { $0.removeAll { $0.0 == "blk.1.attn_k.weight" } } == ": tensor blk.1.attn_k.weight is missing")
         #expect(
             try message { tensors in
                 tensors.removeAll { $0.0 == "output_norm.weight" }
@@ -108,7 +114,9 @@ private struct GGUFBytes {
     private var pairs: [UInt8] = [], pairCount: UInt64 = 0
     private var infos: [UInt8] = [], data: [UInt8] = [], tensorCount: UInt64 = 0
 
-    private func little(_ value: some FixedWidthInteger) -> [UInt8] { withUnsafeBytes(of: value.littleEndian) { Array($0) } }
+    private func little(_ value: some FixedWidthInteger) -> [UInt8] {
+        withUnsafeBytes(of: value.littleEndian) { Array($0) }
+    }
     private func string(_ text: String) -> [UInt8] { little(UInt64(text.utf8.count)) + Array(text.utf8) }
 
     private mutating func pair(_ key: String, _ type: UInt32, _ value: [UInt8]) {

@@ -30,7 +30,9 @@ import Testing
     private func remove(_ names: String...) -> (inout [Written]) -> Void {
         { tensors in tensors.removeAll { names.contains($0.name) } }
     }
-    private func add(_ name: String, _ value: Tensor) -> (inout [Written]) -> Void { { $0.append(Written(name, value)) } }
+    private func add(_ name: String, _ value: Tensor) -> (inout [Written]) -> Void {
+        { $0.append(Written(name, value)) }
+    }
     private func replace(_ name: String, _ value: Tensor) -> (inout [Written]) -> Void {
         { tensors in
             tensors.removeAll { $0.name == name }
@@ -102,11 +104,15 @@ import Testing
         try writeFolder(folder.path, TinyFamily.llama.config, tinyModel(TinyFamily.llama.config))
         let loaded = try LoadedModel(ModelReference(folder.path), dtype: .bfloat16, trainsAll: true).model
         #expect(loaded.computeDType == .bfloat16)
-        for (_, parameter) in loaded.namedParameters() { #expect(parameter.value.dtype == .float32 && parameter.isTrained) }
+        for (_, parameter) in loaded.namedParameters() {
+            #expect(parameter.value.dtype == .float32 && parameter.isTrained)
+        }
         loaded.documentLoss([someIDs(8, seed: 1)]).backward()
         for (_, parameter) in loaded.namedParameters() { #expect(parameter.value.gradient?.dtype == .float32) }
         let frozen = try LoadedModel(ModelReference(folder.path), dtype: .bfloat16).model
-        for (_, parameter) in frozen.namedParameters() { #expect(parameter.value.dtype == .bfloat16 && !parameter.isTrained) }
+        for (_, parameter) in frozen.namedParameters() {
+            #expect(parameter.value.dtype == .bfloat16 && !parameter.isTrained)
+        }
     }
 
     @Test(arguments: TinyFamily.allCases) func newTokensBeginAtTheMean(_ family: TinyFamily) throws {

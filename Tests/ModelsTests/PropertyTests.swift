@@ -72,7 +72,9 @@ import Testing
         for document in documents { model.documentLoss([document], factor: 1 / tokens).backward() }
         #expect(normDifference(takeGradients(parameters), whole) <= (dtype == .float64 ? 1e-12 : 1e-6))
         // Control: the mean of the micro-batches' means is another gradient.
-        for document in documents { model.documentLoss([document], factor: 1 / Double(8 * (document.count - 1))).backward() }
+        for document in documents {
+            model.documentLoss([document], factor: 1 / Double(8 * (document.count - 1))).backward()
+        }
         #expect(normDifference(takeGradients(parameters), whole) > 0.05)
     }
 

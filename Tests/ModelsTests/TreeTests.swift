@@ -26,7 +26,8 @@ import Testing
         let named = root.namedParameters(), namedModules = root.namedModules()
         #expect(parameters == Set(named.map { ObjectIdentifier($0.parameter) }))
         #expect(modules == Set(namedModules.map { ObjectIdentifier($0.module) }))
-        #expect(Set(named.map(\.name)).count == named.count && Set(namedModules.map(\.name)).count == namedModules.count)
+        #expect(
+            Set(named.map(\.name)).count == named.count && Set(namedModules.map(\.name)).count == namedModules.count)
     }
 
     @Test(arguments: TinyFamily.allCases) func noChildOrParameterIsForgotten(_ family: TinyFamily) throws {

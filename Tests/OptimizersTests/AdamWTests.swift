@@ -8,7 +8,9 @@ import Testing
 
 /// The goldens of training, which the recipes' tests share.
 func trainingGoldens() throws -> JSONValue {
-    try golden("training_goldens.json", besideFile: joinPath(parentFolder(of: parentFolder(of: #filePath)), "RecipesTests/here"))
+    try golden(
+        "training_goldens.json",
+        besideFile: joinPath(parentFolder(of: parentFolder(of: #filePath)), "RecipesTests/here"))
 }
 
 /// A trained parameter of these values.
@@ -34,7 +36,8 @@ extension Parameter {
     }
 
     @Test(arguments: 0..<3, [DType.float64, .float32]) func equalsTorch(_ index: Int, _ dtype: DType) throws {
-        let cases = try trainingGoldens()["adamw"]!.array!, golden = cases[index], tolerance = dtype == .float64 ? 1e-12 : 1e-6
+        let cases = try trainingGoldens()["adamw"]!.array!, golden = cases[index],
+            tolerance = dtype == .float64 ? 1e-12 : 1e-6
         #expect(cases.count == 3)
         let weight = trained(golden["start"]!.flatNumbers, [2, 3], dtype)
         let optimizer = AdamW([("w", weight)], settings(golden))
@@ -100,7 +103,9 @@ extension Parameter {
         }
         #expect(other.steps == 6)
         #expect(again.flatMap { $0.value.values(Double.self) } == parameters.flatMap { $0.value.values(Double.self) })
-        for (a, b) in zip(other.state, optimizer.state) { #expect(a.tensor.values(Double.self) == b.tensor.values(Double.self)) }
+        for (a, b) in zip(other.state, optimizer.state) {
+            #expect(a.tensor.values(Double.self) == b.tensor.values(Double.self))
+        }
     }
 
     @Test(arguments: 0..<2) func clippingEqualsTorch(_ index: Int) throws {
@@ -114,14 +119,18 @@ extension Parameter {
         #expect(abs(norm - golden["norm"]!.double!) < 1e-12)
         optimizer.clipGradients(norm: norm, max: golden["limit"]!.double!)
         for (parameter, expected) in zip(parameters, golden["clipped"]!.array!) {
-            for (a, b) in zip(parameter.value.gradient!.values(Double.self), expected.flatNumbers) { #expect(abs(a - b) < 1e-12) }
+            for (a, b) in zip(parameter.value.gradient!.values(Double.self), expected.flatNumbers) {
+                #expect(abs(a - b) < 1e-12)
+            }
         }
     }
 
     @Test func whatIsNotFiniteIsNamed() {
         let parameters = (0..<3).map { _ in trained([1, 2], [2]) }
         let optimizer = AdamW(parameters.enumerated().map { ("p\($0)", $1) }, .init())
-        for (parameter, gradient) in zip(parameters, [[1, 2], [1, .infinity], [.nan, 0]]) { parameter.setGradient(gradient) }
+        for (parameter, gradient) in zip(parameters, [[1, 2], [1, .infinity], [.nan, 0]]) {
+            parameter.setGradient(gradient)
+        }
         #expect(optimizer.nonFiniteGradients() == ["p1", "p2"])
         #expect(!optimizer.gradientNorm().isFinite)
         optimizer.zeroGradients()

@@ -5,6 +5,17 @@ import RunConfig
 import Recipes
 import TestSupport
 
+/// A file's bytes. A type of its own, since a failed comparison of long arrays takes minutes to describe.
+struct FileContent: Equatable, CustomStringConvertible {
+    let name: String
+    private let bytes: [UInt8]
+    var description: String { "\(name), \(bytes.count) bytes" }
+
+    init(_ folder: String, _ name: String) throws { (self.name, bytes) = (name, try readFile(joinPath(folder, name))) }
+
+    static func == (a: Self, b: Self) -> Bool { a.name == b.name && a.bytes == b.bytes }
+}
+
 /// A folder with a model, rows and runs.
 struct RunPlace {
     let folder: TemporaryFolder
@@ -27,7 +38,9 @@ struct RunPlace {
     }
 
     /// Eight steps of four rows, four rows held out.
-    func config(_ output: String, _ method: AdapterSection.Method = .lora, _ change: (inout SFTConfig) -> Void = { _ in }) -> SFTConfig {
+    func config(
+        _ output: String, _ method: AdapterSection.Method = .lora, _ change: (inout SFTConfig) -> Void = { _ in }
+    ) -> SFTConfig {
         var config = SFTConfig()
         config.model.path = folder["model"]
         config.model.dtype = .fp32
@@ -62,19 +75,19 @@ struct RunPlace {
     }
 
     /// A run's final weights.
-    func weights(_ config: SFTConfig) throws -> [UInt8] {
-        try readFile(
-            joinPath(
-                config.output,
-                config.adapter.method == .full ? "model/model.safetensors" : "adapter/adapter_model.safetensors"))
+    func weights(_ config: SFTConfig) throws -> FileContent {
+        let isFull = config.adapter.method == .full
+        return try FileContent(
+            joinPath(config.output, isFull ? "model" : "adapter"),
+            isFull ? "model.safetensors" : "adapter_model.safetensors")
     }
 
     /// The newest checkpoint's weights and moments.
-    func lastState(_ config: SFTConfig) throws -> [[UInt8]] {
+    func lastState(_ config: SFTConfig) throws -> [FileContent] {
         let checkpoints = joinPath(config.output, "checkpoints")
         let last = try listFolder(checkpoints).compactMap { Int($0.dropFirst(5)) }.max()!
         let folder = joinPath(checkpoints, "step-\(last)")
-        return try listFolder(folder).filter { $0.hasSuffix(".safetensors") }.map { try readFile(joinPath(folder, $0)) }
+        return try listFolder(folder).filter { $0.hasSuffix(".safetensors") }.map { try FileContent(folder, $0) }
     }
 
     /// A copy of a run as it stood when it was killed some time after saving `step`.

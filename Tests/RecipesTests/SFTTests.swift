@@ -4,6 +4,7 @@ import Diagnostics
 import Evaluation
 import Formats
 import Glibc
+import Layers
 import Models
 import Optimizers
 import Recipes
@@ -26,7 +27,9 @@ import Tokenizers
         #expect(try place.weights(second) == place.weights(first))
     }
 
-    @Test(arguments: methods, TinyFamily.allCases) func aStopCostsNothing(_ method: AdapterSection.Method, _ family: TinyFamily) throws {
+    @Test(arguments: methods, TinyFamily.allCases) func aStopCostsNothing(
+        _ method: AdapterSection.Method, _ family: TinyFamily
+    ) throws {
         let place = try RunPlace(family)
         let config = place.config("whole", method) { config in
             if method != .full { config.adapter.dropout = 0.2 }
@@ -46,6 +49,50 @@ import Tokenizers
         }
     }
 
+    /// A rate that spoils the model: judgements get worse until patience ends.
+    @Test func stoppingEarlyIsResumedToo() throws {
+        let place = try RunPlace()
+        let config = place.config("whole") { config in
+            config.training.steps = 40
+            config.training.evalEvery = 1
+            config.training.saveEvery = 1
+            config.training.earlyStopPatience = 3
+            config.optimizer.learningRate = 0.3
+        }
+        let metrics = try place.run(config), judged = metrics.values("eval/loss"),
+            best = judged.firstIndex(of: judged.min()!)!
+        #expect(judged.count == best + 4 && judged.count < 40)
+        // What is kept is not the last.
+        let data = try SFTData(config.data, Tokenizer(modelPath: place.folder["model"]))
+        let kept = try averageLoss(load(joinPath(config.output, "adapter")).model, data.validation, maxTokens: 1024)
+        #expect(abs(kept - judged[best]) < 1e-12)
+        let saved = try listFolder(joinPath(config.output, "checkpoints")).map { Int($0.dropFirst(5))! }
+        for step in saved where step > best {
+            let again = try place.killed(config, afterSaving: step, as: "from-\(step)")
+            #expect(try place.run(again) == metrics, "from step \(step)")
+            #expect(try place.weights(again) == place.weights(config), "from step \(step)")
+        }
+    }
+
+    /// Steps too small to change a weight, on one row, from an adapter that has learned: only dropout can change the loss.
+    @Test func everyStepDropsOthers() throws {
+        let place = try RunPlace(), first = place.config("first")
+        try place.run(first)
+        func losses(_ name: String, _ dropout: Double) throws -> [Double] {
+            let config = place.config(name) { config in
+                config.adapter = AdapterSection()
+                config.adapter.continueFrom = joinPath(first.output, "adapter")
+                config.adapter.dropout = dropout
+                config.optimizer.learningRate = 1e-30
+                config.data.validationRows = 0
+                config.data.limit = 1
+            }
+            return try place.run(config).values("train/loss")
+        }
+        #expect(try Set(losses("with", 0.3)).count == 8)
+        #expect(try Set(losses("without", 0)).count == 1)
+    }
+
     /// A real signal, so in a process of its own.
     @Test func aSignalSavesAndTheRunGoesOn() async {
         await #expect(processExitsWith: .success) {
@@ -57,21 +104,26 @@ import Tokenizers
                     config.training.evalEvery = 1000
                 }
             }
-            let whole = try place.run(config("whole")), stopped = config("stopped"), metrics = stopped.output + "/metrics.jsonl"
+            let whole = try place.run(config("whole")), stopped = config("stopped"),
+                metrics = stopped.output + "/metrics.jsonl"
             var thread = pthread_t()
-            pthread_create(&thread, nil, { argument in
-                let path = String(cString: argument!.assumingMemoryBound(to: CChar.self))
-                while ((try? fileSize(path)) ?? 0) < 300 { usleep(200) }
-                kill(getpid(), SIGTERM)
-                return nil
-            }, strdup(metrics))
+            pthread_create(
+                &thread, nil,
+                { argument in
+                    let path = String(cString: argument!.assumingMemoryBound(to: CChar.self))
+                    while ((try? fileSize(path)) ?? 0) < 300 { usleep(200) }
+                    kill(getpid(), SIGTERM)
+                    return nil
+                }, strdup(metrics))
             let status = try SFT.run(stopped, commandLine: ["test"])
             precondition(status == .tryAgain, "ended with \(status)")
             pthread_join(thread, nil)
             let rows = try place.metrics(stopped).count
             precondition(rows > 0 && rows < whole.count, "\(rows) rows")
-            precondition(try place.run(stopped) == whole)
-            precondition(try place.weights(stopped) == place.weights(config("whole")))
+            let again = try place.run(stopped), weights = try place.weights(stopped)
+            precondition(again == whole, "other metrics")
+            let expected = try place.weights(config("whole"))
+            precondition(weights == expected, "other weights")
         }
     }
 
@@ -107,7 +159,9 @@ import Tokenizers
         let loaded = try load(place.folder["model"]), tokenizer = try Tokenizer(modelPath: place.folder["model"])
         let encoder = try ExampleEncoder(tokenizer)
         return try RunPlace.rows.map { question, answer in
-            let messages = [ChatMessage(role: .user, content: question), ChatMessage(role: .assistant, content: answer)]
+            let messages = [
+                ChatMessage(role: .user, content: question), ChatMessage(role: .assistant, content: answer),
+            ]
             let row = DataRow(.chat(messages, tools: []), location: RowLocation(file: "rows", unit: .line, number: 1))
             let example = try encoder.encode(row).example
             let scores = loaded.model.allLogits(example.ids).to(.float64).logSoftmax(dim: 1).values(Double.self)
@@ -176,8 +230,7 @@ import Tokenizers
         ("data.seed", .lora, { $0.data.seed = 1 }),
         ("data.limit", .lora, { $0.data.limit = 5 }),
         ("data.train_on", .lora, { $0.data.trainOn = .all }),
-        ("data.max_length", .lora, { $0.data.maxLength = 24 }),
-        ("data.truncation", .lora, { ($0.data.maxLength, $0.data.truncation) = (34, .left) }),
+        ("data.max_length", .lora, { $0.data.maxLength = 38 }),
         ("data.template", .lora, { $0.data.template = "zephyr" }),
         ("data.validation_rows", .lora, { $0.data.validationRows = 8 }),
         ("adapter.rank", .lora, { $0.adapter.rank = 2 }),
@@ -203,7 +256,9 @@ import Tokenizers
     /// The held-out loss at the end differs, or the length of the run.
     @Test func noOptionIsWithoutEffect() throws {
         let place = try RunPlace()
-        func end(_ name: String, _ method: AdapterSection.Method, _ change: @escaping (inout SFTConfig) -> Void) throws -> [Double] {
+        func end(_ name: String, _ method: AdapterSection.Method, _ change: @escaping (inout SFTConfig) -> Void) throws
+            -> [Double]
+        {
             let config = place.config(name, method) { config in
                 config.training.steps = 4
                 config.training.evalEvery = 4
@@ -217,12 +272,15 @@ import Tokenizers
         for (name, method, change) in Self.options {
             #expect(try end(name, method, change) != (method == .full ? full : plain), "\(name)")
         }
+        let right = try end("right", .lora) { $0.data.maxLength = 38 }
+        #expect(try end("left", .lora) { ($0.data.maxLength, $0.data.truncation) = (38, .left) } != right)
     }
 
     @Test func addedTokensAreLearned() throws {
         let place = try RunPlace()
         try writeFileAtomically(
-            RunPlace.rows.map { RunPlace.line(($0.question, "<yes> \($0.answer)")) }.joined(), to: place.folder["rows.jsonl"])
+            RunPlace.rows.map { RunPlace.line(($0.question, "<yes> \($0.answer)")) }.joined(),
+            to: place.folder["rows.jsonl"])
         for method in [AdapterSection.Method.full, .lora] {
             let config = place.config("new-\(method.rawValue)", method) { config in
                 config.data.addTokens = ["<yes>"]
@@ -282,8 +340,8 @@ import Tokenizers
         let losses = try place.run(config).map { $0["train/loss"]! }
         let skipped = try #require(losses.firstIndex(of: .null))
         #expect(losses.count == 20 && losses.filter(\.isNull).count == 1)
-        func saved(_ step: Int, _ file: String) throws -> [UInt8] {
-            try readFile(joinPath(config.output, "checkpoints/step-\(step)/\(file)"))
+        func saved(_ step: Int, _ file: String) throws -> FileContent {
+            try FileContent(joinPath(config.output, "checkpoints/step-\(step)"), file)
         }
         for file in ["model.safetensors", "optimizer.safetensors"] where skipped > 0 {
             #expect(try saved(skipped + 1, file) == saved(skipped, file))

@@ -81,6 +81,20 @@ private func open(_ path: String, _ identity: RunIdentity = identity()) throws -
         #expect(names(scratch.path) == ["notes.txt"])
     }
 
+    @Test func aRunThatFailsBeforeItsFirstStepIsTakenBackUnlessItWasThere() throws {
+        struct Wrong: Error {}
+        let scratch = Scratch(), path = "\(scratch.path)/run"
+        let run = try open(path)
+        #expect(throws: Wrong.self) { try run.beginning { throw Wrong() } }
+        run.finish()
+        #expect(names(scratch.path).isEmpty)
+        try open(path).finish()
+        let again = try open(path)
+        #expect(throws: Wrong.self) { try again.beginning { throw Wrong() } }
+        again.finish()
+        #expect(names(path).contains("run.json"))
+    }
+
     @Test func aDamagedRecordIsRefused() throws {
         let scratch = Scratch(), path = "\(scratch.path)/r"
         try open(path).finish()

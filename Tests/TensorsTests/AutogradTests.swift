@@ -9,13 +9,16 @@ import Testing
     private func weighed(_ x: Tensor) -> Tensor { (x * normal64(x.shape, seed: 99)).sum() }
 
     @Test func rmsNormGradients() {
-        let error = gradientError([normal64([5, 8], seed: 1), normal64([8], seed: 2)]) { weighed(rmsNorm($0[0], $0[1], epsilon: 1e-5)) }
+        let error = gradientError([normal64([5, 8], seed: 1), normal64([8], seed: 2)]) {
+            weighed(rmsNorm($0[0], $0[1], epsilon: 1e-5))
+        }
         #expect(error < 1e-6)
     }
 
     @Test func rotationGradients() {
         let cos = normal64([4, 6], seed: 3), sin = normal64([4, 6], seed: 4)
-        #expect(gradientError([normal64([4, 2, 6], seed: 5)]) { weighed(rotateHalf($0[0], cos: cos, sin: sin)) } < 1e-6)
+        #expect(
+            gradientError([normal64([4, 2, 6], seed: 5)]) { weighed(rotateHalf($0[0], cos: cos, sin: sin)) } < 1e-6)
     }
 
     @Test(arguments: [[0, 7], [0, 3, 4, 7]], [nil, 2])
@@ -41,7 +44,9 @@ import Testing
         let labels = Tensor([2, 0, 10, 5, 5, 1] as [Int64])
         let plain = -linear(hidden, weight).logSoftmax(dim: 1).gather(1, labels.reshape(6, 1)).sum().item
         for chunk in [1, 4, 100] {
-            #expect(abs(linearCrossEntropySum(hidden, weight, labels: labels, chunk: chunk).item - plain) < 1e-12 * abs(plain))
+            #expect(
+                abs(linearCrossEntropySum(hidden, weight, labels: labels, chunk: chunk).item - plain) < 1e-12
+                    * abs(plain))
         }
         let rows = linearLogProbabilities(hidden, weight, labels: labels, chunk: 4).values(Double.self)
         #expect(abs(rows.reduce(0, +) + plain) < 1e-12 * abs(plain))
@@ -50,7 +55,8 @@ import Testing
     @Test func customFunctionRunsItsBackward() {
         // x³ with the derivative written by hand; a wrong factor would give an error of a third.
         func cube(_ x: Tensor) -> Tensor {
-            customFunction([x], forward: { ([$0[0] * $0[0] * $0[0]], [$0[0]]) }, backward: { [$0[0] * $0[0] * $1[0] * 3] })[0]
+            customFunction(
+                [x], forward: { ([$0[0] * $0[0] * $0[0]], [$0[0]]) }, backward: { [$0[0] * $0[0] * $1[0] * 3] })[0]
         }
         #expect(gradientError([normal64([7], seed: 11)]) { weighed(cube($0[0])) } < 1e-6)
     }
@@ -60,10 +66,30 @@ import Testing
         x.requiresGradient = true
         #expect(throws: EngineError.self) {
             try catchingEngineErrors {
-                let y = customFunction([x], forward: { ([$0[0] * 2], []) }, backward: { [$1[0].matmul(.zeros([3, 3]))] })
+                let y = customFunction(
+                    [x], forward: { ([$0[0] * 2], []) }, backward: { [$1[0].matmul(.zeros([3, 3]))] })
                 y[0].sum().backward()
             }
         }
+    }
+
+    private final class Witness {}
+
+    /// What a backward closure holds goes with the graph, whether backward ran, was never asked for, or was not recorded.
+    @Test(arguments: [(true, true), (true, false), (false, false)]) func theBackwardIsReleased(
+        _ isRecorded: Bool, _ runs: Bool
+    ) {
+        weak var witness: Witness?
+        do {
+            let x = Tensor([1, 2] as [Float]), held = Witness()
+            x.requiresGradient = isRecorded
+            witness = held
+            let y = customFunction([x], forward: { ([$0[0] * 2], []) }) { _, gradients in
+                withExtendedLifetime(held) { [gradients[0] * 2] }
+            }
+            if runs { y[0].sum().backward() }
+        }
+        #expect(witness == nil)
     }
 
     @Test func nothingIsRecordedWithoutGradients() {

@@ -8,7 +8,9 @@ public import Tensors
 ///   - loss: a scalar from the inputs; called many times, must be pure.
 ///   - samples: coordinates tried per input (all of them when it has fewer).
 /// - Returns: max |numeric - analytic| / (|numeric| + |analytic| + 1e-6 · the largest gradient).
-public func gradientError(_ inputs: [Tensor], samples: Int = 20, step: Double = 1e-5, loss: ([Tensor]) -> Tensor) -> Double {
+public func gradientError(_ inputs: [Tensor], samples: Int = 20, step: Double = 1e-5, loss: ([Tensor]) -> Tensor)
+    -> Double
+{
     let leaves = inputs.map { input in
         let leaf = input.detached().clone()
         leaf.requiresGradient = true
@@ -30,7 +32,8 @@ public func gradientError(_ inputs: [Tensor], samples: Int = 20, step: Double = 
                 return withoutGradients { loss(shifted).item }
             }
             let numeric = (value(step) - value(-step)) / (2 * step)
-            let error = (numeric - analytic[i]).magnitude / (numeric.magnitude + analytic[i].magnitude + 1e-6 * scale + 1e-12)
+            let error =
+                (numeric - analytic[i]).magnitude / (numeric.magnitude + analytic[i].magnitude + 1e-6 * scale + 1e-12)
             worst = max(worst, error)
         }
     }

@@ -42,7 +42,8 @@ public func writeScriptedFolder(_ path: String, _ script: String, confidence: Do
         switch name {
         case "model.embed_tokens.weight": parameter.value.copyInPlace(matrix({ ($0, $0) }, 1))
         // The norm makes a unit vector as long as √V.
-        case "lm_head.weight": parameter.value.copyInPlace(matrix({ (next[$0], $0) }, confidence / Double(V).squareRoot()))
+        case "lm_head.weight":
+            parameter.value.copyInPlace(matrix({ (next[$0], $0) }, confidence / Double(V).squareRoot()))
         default: parameter.value.copyInPlace(.full(parameter.shape, name.hasSuffix("norm.weight") ? 1 : 0))
         }
     }

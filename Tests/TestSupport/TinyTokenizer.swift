@@ -16,12 +16,15 @@ private let byteCharacters: [String] = {
 
 /// tokenizer.json: `<s>` 0, `</s>` 1, `<|turn|>` 2, bytes from 3, then a few merges.
 public let tinyTokenizerJSON: JSONValue = {
-    let special = ["<s>", "</s>", "<|turn|>"], merges = ["t h", "th e", "Ġ the", "o n", "e r", "i n", "s t", "u s", "us er"]
+    let special = ["<s>", "</s>", "<|turn|>"],
+        merges = ["t h", "th e", "Ġ the", "o n", "e r", "i n", "s t", "u s", "us er"]
     var vocabulary = JSONObject()
     for (id, token) in (special + byteCharacters + merges.map { $0.split(separator: " ").joined() }).enumerated() {
         vocabulary[token] = .init(id)
     }
-    let byteLevel: JSONValue = ["type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true]
+    let byteLevel: JSONValue = [
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true,
+    ]
     return [
         "version": "1.0", "truncation": nil, "padding": nil,
         "added_tokens": .array(
@@ -59,7 +62,10 @@ public final class TemporaryFolder {
     public let path: String
 
     public init() throws {
-        path = "/tmp/needletail-\(getpid())-\(UInt64.random(in: 0...UInt64.max))"
+        // In memory where there is such a place: runs wait for the disk at every save.
+        let usual = folderExists("/dev/shm") ? "/dev/shm" : "/tmp",
+            base = getenv("TMPDIR").map { String(cString: $0) } ?? usual
+        path = joinPath(base, "needletail-\(getpid())-\(UInt64.random(in: 0...UInt64.max))")
         try createDirectories(path)
     }
 

@@ -18,7 +18,7 @@ extension RecipesCommand {
                 memory is an estimate by formula. How long it takes is not guessed: the first steps of a run tell.
 
                 Example:
-                  needletail recipes explain my-run.yaml data.train=chats.jsonl
+                  needletail recipes explain sft-lora data.train=chats.jsonl
                 """)
 
         @Argument(
