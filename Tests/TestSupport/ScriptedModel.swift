@@ -3,8 +3,8 @@
 public import Formats
 internal import Layers
 public import Models
-public import Tensors
-public import Tokenizers
+internal import Tensors
+internal import Tokenizers
 
 /// config.json of a model with the tiny tokenizer's vocabulary.
 public func textConfig(_ family: TinyFamily = .llama) -> JSONValue {

@@ -1,7 +1,7 @@
 // Models small enough to compute by the thousand, filled from the formula of the goldens.
 public import Formats
 public import Layers
-public import ModelFiles
+internal import ModelFiles
 public import Models
 public import Tensors
 internal import Checkpoints
