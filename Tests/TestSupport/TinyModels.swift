@@ -41,6 +41,8 @@ extension JSONValue {
 
 /// A model in memory, filled as the goldens are: norms around 1, biases within ±0.1, tables within ±`scale` / 2.
 public func tinyModel(_ config: JSONValue, _ dtype: DType = .float32, scale: Double = 0.7) throws -> Llama {
+    // Threads that wait for each other cost more than these models' products, on a busy machine a hundred times more.
+    Engine.threads = 1
     let model = try Llama(LlamaConfig(config, file: "config.json"), dtype, on: .cpu)
     let parameters = model.namedParameters().sorted { $0.name < $1.name }
     for (k, (name, parameter)) in parameters.enumerated() {
