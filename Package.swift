@@ -50,28 +50,33 @@ let targets: [Target] = [
     library("RunLog", ["Formats", "Diagnostics", crypto]),
     library("ModelFiles", ["RunLog", "Formats", "Tokenizers", "Diagnostics", crypto]),
     library("RecipeData", ["RunConfig", "ModelFiles", "Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics"]),
+    .target(name: "Kernels"),
+    library("RandomStreams", ["Kernels"]),
+    library(
+        "Merging",
+        ["ModelFiles", "RunConfig", "RunLog", "Tokenizers", "RandomStreams", "Kernels", "Formats", "Diagnostics", crypto]),
+    library("Evolution", ["Merging", "RunConfig", "RunLog", "RandomStreams", "Formats", "Diagnostics", crypto]),
     library(
         "CommandLineInterface",
         [
-            "RecipeData", "Datasets", "ChatTemplates", "Tokenizers", "ModelFiles", "RunConfig", "RunLog", "Formats", "Diagnostics",
-            argumentParser,
+            "RecipeData", "Merging", "Datasets", "ChatTemplates", "Tokenizers", "ModelFiles", "RunConfig", "RunLog", "Formats",
+            "Diagnostics", argumentParser,
         ]),
     .executableTarget(
         name: "needletail", dependencies: ["CommandLineInterface"], swiftSettings: swiftSettings,
         linkerSettings: [.unsafeFlags(staticSwift, .when(platforms: [.linux]))]),
 
     // On LibTorch.
-    .target(name: "Kernels"),
     .target(
         name: "CTorch", dependencies: ["Kernels"],
         cxxSettings: [.unsafeFlags(["-isystem", libtorch + "/include", "-isystem", libtorch + "/include/torch/csrc/api/include"])],
         linkerSettings: libtorchLinking),
-    library("Tensors", ["CTorch", "Kernels"]),
-    library("Layers", ["Tensors"]),
+    library("Tensors", ["CTorch", "RandomStreams", "Kernels"]),
+    library("Layers", ["Tensors", "RandomStreams"]),
     library("Optimizers", ["Tensors", "Layers"]),
     library("Checkpoints", ["Formats", "Tensors", "Diagnostics"]),
-    library("Models", ["Checkpoints", "Layers", "Tensors", "ModelFiles", "Tokenizers", "Formats", "Diagnostics"]),
-    library("Generation", ["Models", "Layers", "Tensors", "Tokenizers"]),
+    library("Models", ["Checkpoints", "Layers", "Tensors", "RandomStreams", "ModelFiles", "Tokenizers", "Formats", "Diagnostics"]),
+    library("Generation", ["Models", "Layers", "Tensors", "RandomStreams", "Tokenizers"]),
     library(
         "Evaluation",
         ["Models", "Layers", "Generation", "Datasets", "ChatTemplates", "Tokenizers", "Tensors", "Formats", "Diagnostics"]),
@@ -80,18 +85,25 @@ let targets: [Target] = [
         [
             "RecipeData", "RunConfig", "RunLog", "Datasets", "ChatTemplates", "Tokenizers", "Generation", "Evaluation", "Models",
             "ModelFiles",
-            "Checkpoints", "Optimizers", "Layers", "Tensors", "Formats", "Diagnostics",
+            "Checkpoints", "Optimizers", "Layers", "Tensors", "RandomStreams", "Formats", "Diagnostics",
+        ]),
+    library(
+        "GradientAnalysis",
+        [
+            "Models", "ModelFiles", "Layers", "Tensors", "RandomStreams", "Datasets", "ChatTemplates", "Tokenizers", "RunLog",
+            "Formats", "Diagnostics",
         ]),
     .executableTarget(
         name: "needletail-engine",
         dependencies: [
-            "CommandLineInterface", "Recipes", "Evaluation", "Generation", "Models", "ModelFiles", "RunConfig", "RunLog",
+            "CommandLineInterface", "Recipes", "GradientAnalysis", "Evolution", "Merging", "Evaluation", "Generation", "Models", "ModelFiles", "RunConfig", "RunLog",
             "Datasets", "Tokenizers", "Checkpoints", "Tensors", "Formats", "Diagnostics",
         ],
         swiftSettings: swiftSettings, linkerSettings: [.unsafeFlags(staticSwift, .when(platforms: [.linux]))]),
 
     .target(
-        name: "TestSupport", dependencies: ["Models", "ModelFiles", "Checkpoints", "Layers", "Tensors", "Tokenizers", "Formats"],
+        name: "TestSupport",
+        dependencies: ["Models", "ModelFiles", "Checkpoints", "Layers", "Tensors", "RandomStreams", "Tokenizers", "Formats"],
         path: "Tests/TestSupport", swiftSettings: swiftSettings),
     tests("FormatsTests", ["Formats", "Diagnostics"]),
     tests("TokenizersTests", ["Tokenizers", "Formats", "Diagnostics"]),
@@ -101,13 +113,21 @@ let targets: [Target] = [
     tests("RunLogTests", ["RunLog", "Formats", "Diagnostics"]),
     tests("ModelFilesTests", ["ModelFiles", "RunLog", "Formats", "Diagnostics"], fixtures: false),
     tests("CommandLineTests", ["CommandLineInterface", "Formats", "Diagnostics", argumentParser], fixtures: false),
-    tests("TensorsTests", ["Tensors", "Kernels", "TestSupport"], fixtures: false),
-    tests("LayersTests", ["Layers", "Tensors", "TestSupport"], fixtures: false),
+    tests("TensorsTests", ["Tensors", "RandomStreams", "Kernels", "TestSupport"], fixtures: false),
+    tests("LayersTests", ["Layers", "Tensors", "RandomStreams", "TestSupport"], fixtures: false),
     tests("OptimizersTests", ["Optimizers", "Layers", "Tensors", "Formats", "TestSupport"], fixtures: false),
     tests(
         "ModelsTests",
         [
-            "Models", "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "Tokenizers", "Formats", "Diagnostics",
+            "Models", "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "RandomStreams", "Tokenizers", "Formats",
+            "Diagnostics", "TestSupport",
+        ]),
+    tests("MergingTests", ["Merging", "ModelFiles", "Tokenizers", "RandomStreams", "Kernels", "Formats", "Diagnostics"]),
+    tests("EvolutionTests", ["Evolution", "Merging", "Formats", "Diagnostics"]),
+    tests(
+        "GradientAnalysisTests",
+        [
+            "GradientAnalysis", "Models", "ModelFiles", "Layers", "Tensors", "Datasets", "Tokenizers", "Formats", "Diagnostics",
             "TestSupport",
         ]),
     tests(

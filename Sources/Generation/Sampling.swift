@@ -1,5 +1,6 @@
 // From scores to the next token.
 internal import Glibc
+internal import RandomStreams
 internal import Tensors
 
 /// How the next token is drawn. Applied in transformers' order: repetition penalty, temperature, top-k, top-p, min-p.

@@ -1,5 +1,6 @@
 // Low-rank adapters on a frozen linear map: LoRA, rank-stabilized LoRA, DoRA.
 // N tokens, I input features, O output features, r rank, s scaling
+public import RandomStreams
 public import Tensors
 
 /// How the scaling follows from alpha and rank.

@@ -4,6 +4,7 @@ internal import Diagnostics
 public import Formats
 public import Layers
 internal import ModelFiles
+internal import RandomStreams
 public import Tensors
 
 /// What adapter_config.json says, as far as it is supported; everything else that would change the computation is refused.

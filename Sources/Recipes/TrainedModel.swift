@@ -5,6 +5,7 @@ internal import Formats
 internal import Layers
 internal import ModelFiles
 internal import Models
+internal import RandomStreams
 internal import RunConfig
 internal import RunLog
 internal import Tensors

@@ -1,5 +1,6 @@
 // Parts of adapters that goldens do not reach: dropout, and how modules list what they hold.
 import Layers
+import RandomStreams
 import Tensors
 import TestSupport
 import Testing

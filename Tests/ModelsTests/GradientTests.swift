@@ -2,6 +2,7 @@
 import Formats
 import Layers
 import Models
+import RandomStreams
 import Tensors
 import TestSupport
 import Testing

@@ -5,6 +5,7 @@ import Glibc
 import Layers
 import Models
 import Optimizers
+import RandomStreams
 import Tensors
 import TestSupport
 import Testing

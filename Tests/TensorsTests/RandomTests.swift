@@ -1,5 +1,6 @@
 // The counter-based generator against the vectors published with it.
 import Kernels
+import RandomStreams
 import Tensors
 import Testing
 

@@ -1,4 +1,5 @@
 // Central finite differences in fp64 against what backward computed.
+internal import RandomStreams
 public import Tensors
 
 /// The largest relative error of the gradients of `loss` over sampled coordinates of every input.

@@ -3,6 +3,7 @@ public import Formats
 public import Layers
 internal import ModelFiles
 public import Models
+internal import RandomStreams
 public import Tensors
 internal import Checkpoints
 
