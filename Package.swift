@@ -123,7 +123,7 @@ let targets: [Target] = [
             "Diagnostics", "TestSupport",
         ]),
     tests("MergingTests", ["Merging", "ModelFiles", "Tokenizers", "RandomStreams", "Kernels", "Formats", "Diagnostics"]),
-    tests("EvolutionTests", ["Evolution", "Merging", "Formats", "Diagnostics"]),
+    tests("EvolutionTests", ["Evolution", "Merging", "RandomStreams", "Formats", "Diagnostics"]),
     tests(
         "GradientAnalysisTests",
         [
