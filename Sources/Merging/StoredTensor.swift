@@ -13,7 +13,8 @@ public struct StoredTensor: TensorReader {
     public init(_ file: SafetensorsFile, _ name: String) throws {
         guard let info = file[name] else { throw UserError("\(file.path): no tensor \(name)") }
         guard info.elementType.isFloatingPoint else {
-            throw UserError("\(file.path): tensor \(name) has type \(info.elementType.rawValue); weights must be floating point")
+            throw UserError(
+                "\(file.path): tensor \(name) has type \(info.elementType.rawValue); weights must be floating point")
         }
         (shape, elementType, self.file, start) = (info.shape, info.elementType, file.file, info.byteRange.lowerBound)
     }

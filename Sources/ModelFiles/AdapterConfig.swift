@@ -34,7 +34,9 @@ public struct AdapterConfig: Sendable, Equatable {
         savedModules: [String], baseModel: String
     ) {
         (self.rank, self.alpha, self.dropout, self.scaling) = (rank, alpha, dropout, scaling)
-        (self.hasMagnitude, self.targets, self.savedModules, self.baseModel) = (hasMagnitude, targets, savedModules, baseModel)
+        (self.hasMagnitude, self.targets, self.savedModules, self.baseModel) = (
+            hasMagnitude, targets, savedModules, baseModel
+        )
     }
 
     /// - Parameter file: the path named in messages.
@@ -51,7 +53,9 @@ public struct AdapterConfig: Sendable, Equatable {
         hasMagnitude = try reader.bool("use_dora", false)
         savedModules = try Self.names(json["modules_to_save"], "modules_to_save", file)
         baseModel = try reader.string("base_model_name_or_path", "")
-        targets = json["target_modules"]?.string == "all-linear" ? [] : try Self.names(json["target_modules"], "target_modules", file)
+        targets =
+            json["target_modules"]?.string == "all-linear"
+            ? [] : try Self.names(json["target_modules"], "target_modules", file)
         for (key, harmless) in Self.harmless { try reader.refuse(key, unless: harmless) }
     }
 
@@ -59,7 +63,8 @@ public struct AdapterConfig: Sendable, Equatable {
     private static let harmless: [(String, [JSONValue])] = [
         ("bias", ["none"]), ("rank_pattern", [[:]]), ("alpha_pattern", [[:]]), ("layers_to_transform", [[]]),
         ("layers_pattern", [[]]), ("exclude_modules", [[]]), ("fan_in_fan_out", [false]), ("lora_bias", [false]),
-        ("target_parameters", [[]]), ("trainable_token_indices", [[]]), ("layer_replication", [[]]), ("megatron_config", []),
+        ("target_parameters", [[]]), ("trainable_token_indices", [[]]), ("layer_replication", [[]]),
+        ("megatron_config", []),
         ("alora_invocation_tokens", [[]]), ("use_qalora", [false]), ("arrow_config", []), ("use_bdlora", [false]),
     ]
 

@@ -16,7 +16,9 @@ public struct AdapterFiles: Sendable {
         config = try AdapterConfig(readJSONFile(file), file: file)
         let path = joinPath(folder, Self.weightsName)
         if !fileExists(path), fileExists(joinPath(folder, "adapter_model.bin")) {
-            throw UserError("\(joinPath(folder, "adapter_model.bin")): pickle files are never read; save the adapter as safetensors (peft's default)")
+            throw UserError(
+                "\(joinPath(folder, "adapter_model.bin")): pickle files are never read; save the adapter as safetensors (peft's default)"
+            )
         }
         weights = try SafetensorsFile(path: path)
     }
