@@ -122,8 +122,8 @@ let targets: [Target] = [
     tests(
         "ModelsTests",
         [
-            "Models", "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "RandomStreams", "Tokenizers", "Formats",
-            "Diagnostics", "TestSupport",
+            "Models", "Merging", "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "RandomStreams", "Tokenizers",
+            "Formats", "Diagnostics", "TestSupport",
         ]),
     tests("MergingTests", ["Merging", "ModelFiles", "ChatTemplates", "Tokenizers", "RandomStreams", "Kernels", "Formats", "Diagnostics"]),
     tests("EvolutionTests", ["Evolution", "Merging", "Formats", "Diagnostics"]),
