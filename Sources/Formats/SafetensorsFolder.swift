@@ -51,7 +51,8 @@ public final class SafetensorsFolder: Sendable {
         try file(of: name).read(name, into: destination)
     }
 
-    private func file(of name: String) throws -> SafetensorsFile {
+    /// The shard that holds a tensor.
+    public func file(of name: String) throws -> SafetensorsFile {
         guard let shard = owner[ExactString(name)] else { throw missingTensor(name, in: folder, names: names) }
         return files[shard]
     }
