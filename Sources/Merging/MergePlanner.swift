@@ -2,6 +2,9 @@
 internal import Diagnostics
 internal import Formats
 
+/// A tensor's type and shape.
+typealias TensorForm = (elementType: ElementType, shape: [Int])
+
 struct Planner {
     let config: MergeConfig
     let models: [MergeModel]
@@ -14,10 +17,7 @@ struct Planner {
 
     mutating func add(_ module: LaidModule) throws {
         guard let first = module.slices.first, let last = module.slices.last else { return }
-        let loose = { (slice: LaidSlice, isBefore: Bool) in
-            looseNames(slice, module.owns).filter { TensorName.comesBeforeLayers($0) == isBefore }
-        }
-        for name in loose(first, true) { try addLoose(name, first, module) }
+        for name in looseNames(first, module.owns) where TensorName.comesBeforeLayers(name) { try addLoose(name, first, module) }
         for stack in module.stacks {
             var layer = 0
             for slice in module.slices {
@@ -30,7 +30,7 @@ struct Planner {
                 }
             }
         }
-        for name in loose(last, false) { try addLoose(name, last, module) }
+        for name in looseNames(last, module.owns) where !TensorName.comesBeforeLayers(name) { try addLoose(name, last, module) }
     }
 
     // MARK: names
@@ -52,7 +52,7 @@ struct Planner {
 
     private mutating func addLoose(_ name: String, _ slice: LaidSlice, _ module: LaidModule) throws {
         let names = slice.sources.map { source -> String? in
-            if source.model.info(name) != nil { return name }
+            if source.model.has(name) { return name }
             // A model with tied tables uses its embedding as head.
             if TensorName.isHead(name), let table = source.model.tensorNames.first(where: TensorName.isEmbedding) { return table }
             return nil
@@ -72,7 +72,7 @@ struct Planner {
         }
         for rest in rests {
             let inputs = slice.sources.map { "\(stack).\($0.layers.lowerBound + i).\(rest)" }
-            let names = zip(slice.sources, inputs).map { $0.model.info($1) == nil ? nil : $1 }
+            let names = zip(slice.sources, inputs).map { $0.model.has($1) ? $1 : nil }
             try add("\(stack).\(output).\(rest)", layer: output, t: t, slice, module, names: names, filterNames: inputs)
         }
     }
@@ -109,7 +109,7 @@ struct Planner {
             case .copy(let i): return try addMerge(name, layer, slice, [i], names, method: .passthrough, shared: [:]) { _ in ["scale": .number(1)] }
             }
         }
-        let infos = present.compactMap { i in slice.sources[i].model.info(names[i]!) }
+        let infos = try present.compactMap { i in try slice.sources[i].model.form(names[i]!) }
         if infos.contains(where: { !$0.elementType.isFloatingPoint }) {
             return try addCopy(name, layer, slice, names, infos)
         }
@@ -128,7 +128,7 @@ struct Planner {
         _ name: String, _ layer: Int?, _ slice: LaidSlice, _ present: [Int], _ names: [String?], method: MergeMethod,
         shared: [String: MergeValue], settings: (Int) throws -> [String: MergeValue]
     ) throws {
-        let infos = present.map { slice.sources[$0].model.info(names[$0]!)! }
+        let infos = try present.compactMap { try slice.sources[$0].model.form(names[$0]!) }
         try checkShapes(name, slice, present, infos)
         let inputs = try present.map { i in
             PlannedInput(
@@ -143,7 +143,7 @@ struct Planner {
     }
 
     private mutating func addCopy(
-        _ name: String, _ layer: Int?, _ slice: LaidSlice, _ names: [String?], _ infos: [TensorInfo]
+        _ name: String, _ layer: Int?, _ slice: LaidSlice, _ names: [String?], _ infos: [TensorForm]
     ) throws {
         let sources = names.indices.filter { names[$0] != nil }
         guard let odd = infos.firstIndex(where: { $0.elementType != infos[0].elementType || $0.shape != infos[0].shape }) else {
@@ -158,7 +158,7 @@ struct Planner {
                 + "\(infos[odd].elementType.rawValue) \(infos[odd].shape) in \(slice.sources[sources[odd]].model.reference)")
     }
 
-    private func checkShapes(_ name: String, _ slice: LaidSlice, _ present: [Int], _ infos: [TensorInfo]) throws {
+    private func checkShapes(_ name: String, _ slice: LaidSlice, _ present: [Int], _ infos: [TensorForm]) throws {
         guard let odd = infos.firstIndex(where: { $0.shape != infos[0].shape }) else { return }
         let isVocabulary = TensorName.hasVocabularyAxis(name) && infos[odd].shape.dropFirst() == infos[0].shape.dropFirst()
         let hint = isVocabulary ? "; the vocabularies differ: add tokenizer_source (union, base or a model)" : ""
@@ -200,11 +200,4 @@ struct Planner {
     }
 
     private mutating func note(_ text: String) { if !notes.contains(text) { notes.append(text) } }
-}
-
-/// The type that holds values of both, as PyTorch has it.
-func promoted(_ a: ElementType, _ b: ElementType) -> ElementType {
-    if a == b { return a }
-    if a == .f64 || b == .f64 { return .f64 }
-    return .f32
 }
