@@ -119,7 +119,7 @@ public final class SafetensorsFolder: Sendable {
 }
 
 /// True for a name that stays in its folder: no separator, not `.` or `..`, no control character.
-func isPlainFileName(_ name: String) -> Bool {
+package func isPlainFileName(_ name: String) -> Bool {
     !name.isEmpty && name != "." && name != ".." && name.utf8.count <= 255
         && !name.unicodeScalars.contains { $0 == "/" || $0 == "\\" || $0.value < 0x20 || $0.value == 0x7F }
 }
