@@ -54,7 +54,10 @@ let targets: [Target] = [
     library("RandomStreams", ["Kernels"]),
     library(
         "Merging",
-        ["ModelFiles", "RunConfig", "RunLog", "Tokenizers", "RandomStreams", "Kernels", "Formats", "Diagnostics", crypto]),
+        [
+            "ModelFiles", "RunConfig", "RunLog", "ChatTemplates", "Tokenizers", "RandomStreams", "Kernels", "Formats",
+            "Diagnostics", crypto,
+        ]),
     library("Evolution", ["Merging", "RunConfig", "RunLog", "RandomStreams", "Formats", "Diagnostics", crypto]),
     library(
         "CommandLineInterface",
@@ -119,10 +122,10 @@ let targets: [Target] = [
     tests(
         "ModelsTests",
         [
-            "Models", "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "RandomStreams", "Tokenizers", "Formats",
-            "Diagnostics", "TestSupport",
+            "Models", "Merging", "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "RandomStreams", "Tokenizers",
+            "Formats", "Diagnostics", "TestSupport",
         ]),
-    tests("MergingTests", ["Merging", "ModelFiles", "Tokenizers", "RandomStreams", "Kernels", "Formats", "Diagnostics"]),
+    tests("MergingTests", ["Merging", "ModelFiles", "ChatTemplates", "Tokenizers", "RandomStreams", "Kernels", "Formats", "Diagnostics"]),
     tests("EvolutionTests", ["Evolution", "Merging", "RandomStreams", "Formats", "Diagnostics"]),
     tests(
         "GradientAnalysisTests",

@@ -49,7 +49,7 @@ public struct MergeConfig: Sendable, Equatable {
         switch layout {
         case .models: []
         case .slices(let slices): slices
-        case .modules(let modules): modules.flatMap { if case .slices(let slices) = $0.layout { slices } else { [] } }
+        case .modules(let modules): modules.flatMap(\.slices)
         }
     }
 
@@ -57,13 +57,18 @@ public struct MergeConfig: Sendable, Equatable {
         switch layout {
         case .models(let sources): sources
         case .slices(let slices): slices.flatMap(\.sources)
-        case .modules(let modules):
-            modules.flatMap { module in
-                switch module.layout {
-                case .models(let sources): sources
-                case .slices(let slices): slices.flatMap(\.sources)
-                }
-            }
+        case .modules(let modules): modules.flatMap(\.sources)
+        }
+    }
+}
+
+extension MergeModule {
+    fileprivate var slices: [MergeSlice] { if case .slices(let slices) = layout { slices } else { [] } }
+
+    fileprivate var sources: [MergeSource] {
+        switch layout {
+        case .models(let sources): sources
+        case .slices(let slices): slices.flatMap(\.sources)
         }
     }
 }

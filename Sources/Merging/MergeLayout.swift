@@ -28,9 +28,6 @@ struct LaidModule {
     /// Names of a stack of layers, as "model.layers"; empty for a part without layers.
     let stacks: [String]
     let owns: (String) -> Bool
-
-    /// Layers of the output in this part.
-    var layerCount: Int { slices.reduce(0) { $0 + ($1.sources.first?.layers.count ?? 0) } }
 }
 
 /// Lays a configuration out over opened models.
@@ -134,7 +131,7 @@ struct MergeLayout {
         }
         let laid = try slices.enumerated().map { i, slice in
             let path = (name.map { "modules.\($0)." } ?? "") + "slices[\(i)]"
-            let sources = try slice.sources.map { try laid($0, path, stacks[0]) }
+            let sources = try slice.sources.map { try laidSource($0, path, stacks[0]) }
             if let odd = sources.first(where: { $0.layers.count != sources[0].layers.count }) {
                 throw UserError(
                     "\(path): \(odd.model.reference) gives \(odd.layers.count) layers, \(sources[0].model.reference) "
@@ -145,7 +142,7 @@ struct MergeLayout {
         return LaidModule(name: name, slices: laid, parameters: parameters, stacks: stacks, owns: owns)
     }
 
-    private func laid(_ source: MergeSource, _ path: String, _ stack: String) throws -> LaidSource {
+    private func laidSource(_ source: MergeSource, _ path: String, _ stack: String) throws -> LaidSource {
         let model = try model(source.model), count = layerCount(model.model, stack)
         let layers = source.layers ?? 0..<count
         guard layers.upperBound <= count else {

@@ -20,6 +20,8 @@ public final class MergeModel: Sendable {
     /// The files that hold the weights.
     public let files: [SafetensorsFile]
     private let owner: [ExactString: SafetensorsFile]
+    // Unsafe only by type: all it holds is constant once it is made, and its readers are made anew for each use.
+    nonisolated(unsafe) private let adapted: AdaptedTensors?
 
     /// - Parameter report: told about slow work (a GGUF file is converted once) before it starts.
     /// - Throws: `UserError` saying what is missing or cannot be read; pickle files are refused.
@@ -32,6 +34,7 @@ public final class MergeModel: Sendable {
             }
             (folder, adapterFolder, tokenizerFolder, config) = (nil, nil, nil, nil)
             files = [try SafetensorsFile(path: path)]
+            adapted = nil
         } else {
             let found: ModelReference
             if let adapter = reference.adapter {
@@ -41,7 +44,9 @@ public final class MergeModel: Sendable {
             }
             (folder, adapterFolder, tokenizerFolder) = (found.baseFolder, found.adapterFolder, found.tokenizerFolder)
             config = try readJSONFile(joinPath(found.baseFolder, "config.json"))
-            files = try SafetensorsFolder(folder: found.baseFolder).files
+            let base = try SafetensorsFolder(folder: found.baseFolder)
+            files = base.files
+            adapted = try found.adapterFolder.map { try AdaptedTensors(base: base, adapterFolder: $0) }
         }
         var owner: [ExactString: SafetensorsFile] = [:]
         for file in files { for tensor in file.tensors { owner[ExactString(tensor.name)] = file } }
@@ -49,15 +54,22 @@ public final class MergeModel: Sendable {
         tensorNames = files.flatMap { $0.tensors.map(\.name) }
     }
 
-    /// Type and shape of a tensor as it is stored; nil for a name that the model does not have.
-    public func info(_ name: String) -> TensorInfo? { owner[ExactString(name)]?[name] }
+    /// Type and shape of a tensor as the model uses it; nil for a name that it does not have.
+    public func form(_ name: String) throws -> (elementType: ElementType, shape: [Int])? {
+        guard let info = owner[ExactString(name)]?[name] else { return nil }
+        guard info.elementType.isFloatingPoint, adapted != nil else { return (info.elementType, info.shape) }
+        let reader = try tensor(name)
+        return (reader.elementType, reader.shape)
+    }
+
+    func has(_ name: String) -> Bool { owner[ExactString(name)] != nil }
 
     /// A floating-point tensor as the model uses it, adapter included.
     ///
     /// - Throws: `UserError` for a name that the model does not have, or a tensor of whole numbers.
     public func tensor(_ name: String) throws -> any TensorReader {
         guard let file = owner[ExactString(name)] else { throw UserError("\(reference): no tensor \(name)") }
-        return try StoredTensor(file, name)
+        return try adapted?.reader(name) ?? StoredTensor(file, name)
     }
 
     /// Copies bytes of a tensor as they are stored, whatever its type.

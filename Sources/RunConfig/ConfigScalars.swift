@@ -5,6 +5,8 @@ internal import Diagnostics
 /// A value that is not what its field expects.
 package struct Mismatch: Error {
     package let message: String
+
+    package init(message: String) { self.message = message }
 }
 
 /// A whole number: digits with an optional sign, or a whole number in scientific spelling (`1e4`). `08` and `010` are
