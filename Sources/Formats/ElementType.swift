@@ -48,6 +48,10 @@ public struct TensorInfo: Sendable, Equatable {
     /// Where its bytes are in the file, little-endian; not necessarily aligned to the element.
     public let byteRange: Range<Int>
 
+    public init(name: String, elementType: ElementType, shape: [Int], byteRange: Range<Int>) {
+        (self.name, self.elementType, self.shape, self.byteRange) = (name, elementType, shape, byteRange)
+    }
+
     public var elementCount: Int { shape.reduce(1, *) }
 
     public static func == (a: TensorInfo, b: TensorInfo) -> Bool {

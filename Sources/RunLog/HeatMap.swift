@@ -103,7 +103,7 @@ public struct HeatMap: Sendable {
                 stroke: color == nil ? SVG.ink : nil, title: tip)
         ]
         if layout.showsNumbers, layout.cellHeight >= 13 {
-            let ink = color.map { $0.luminance > 0.36 ? "#111111" : "#ffffff" } ?? SVG.ink
+            let ink = color?.ink ?? SVG.ink
             out.append(
                 SVG.text(
                     finite.map { format($0) } ?? "–", x + layout.cellWidth / 2, y + layout.cellHeight / 2 + 4,
@@ -162,7 +162,7 @@ public struct HeatMap: Sendable {
         return high > low ? low...high : (low - 0.5)...(low + 0.5)
     }
 
-    private struct Color {
+    struct Color {
         let red, green, blue: Double
 
         init(_ hex: UInt32) {
@@ -184,6 +184,9 @@ public struct HeatMap: Sendable {
                 }.joined()
         }
 
+        /// What reads on it.
+        var ink: String { luminance > 0.36 ? "#111111" : "#ffffff" }
+
         /// Relative luminance (WCAG 2), 0...1.
         var luminance: Double {
             let linear = [red, green, blue].map { channel in
@@ -202,7 +205,7 @@ public struct HeatMap: Sendable {
         Color($0)
     }
 
-    private func color(_ value: Double, _ range: ClosedRange<Double>) -> Color {
+    func color(_ value: Double, _ range: ClosedRange<Double>) -> Color {
         let colors = palette == .sequential ? Self.sequential : Self.diverging
         let share = min(1, max(0, (value - range.lowerBound) / (range.upperBound - range.lowerBound)))
         let place = share * Double(colors.count - 1), index = min(colors.count - 2, Int(place))
