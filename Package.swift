@@ -54,7 +54,10 @@ let targets: [Target] = [
     library("RandomStreams", ["Kernels"]),
     library(
         "Merging",
-        ["ModelFiles", "RunConfig", "RunLog", "Tokenizers", "RandomStreams", "Kernels", "Formats", "Diagnostics", crypto]),
+        [
+            "ModelFiles", "RunConfig", "RunLog", "ChatTemplates", "Tokenizers", "RandomStreams", "Kernels", "Formats",
+            "Diagnostics", crypto,
+        ]),
     library("Evolution", ["Merging", "RunConfig", "RunLog", "RandomStreams", "Formats", "Diagnostics", crypto]),
     library(
         "CommandLineInterface",
@@ -122,7 +125,7 @@ let targets: [Target] = [
             "Models", "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "RandomStreams", "Tokenizers", "Formats",
             "Diagnostics", "TestSupport",
         ]),
-    tests("MergingTests", ["Merging", "ModelFiles", "Tokenizers", "RandomStreams", "Kernels", "Formats", "Diagnostics"]),
+    tests("MergingTests", ["Merging", "ModelFiles", "ChatTemplates", "Tokenizers", "RandomStreams", "Kernels", "Formats", "Diagnostics"]),
     tests("EvolutionTests", ["Evolution", "Merging", "Formats", "Diagnostics"]),
     tests(
         "GradientAnalysisTests",
