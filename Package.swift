@@ -126,7 +126,7 @@ let targets: [Target] = [
             "Diagnostics", "TestSupport",
         ]),
     tests("MergingTests", ["Merging", "ModelFiles", "ChatTemplates", "Tokenizers", "RandomStreams", "Kernels", "Formats", "Diagnostics"]),
-    tests("EvolutionTests", ["Evolution", "Merging", "Formats", "Diagnostics"]),
+    tests("EvolutionTests", ["Evolution", "Merging", "RandomStreams", "Formats", "Diagnostics"]),
     tests(
         "GradientAnalysisTests",
         [
