@@ -24,6 +24,7 @@ public struct Needletail: ParsableCommand {
                 subcommands: [
                     GenerateCommand.self, ChatCommand.self, EvalCommand.self, ScoreCommand.self, ConvertCommand.self,
                 ]),
+            CommandGroup(name: "Combine and inspect", subcommands: [AnalyzeCommand.self]),
             CommandGroup(name: "Prepare", subcommands: [DataCommand.self, TokenizerCommand.self, RecipesCommand.self]),
             CommandGroup(name: "Machine", subcommands: [DoctorCommand.self, CompletionCommand.self]),
         ]

@@ -1,6 +1,6 @@
 // A line of examples.jsonl: everything that is kept of one example under one model.
 internal import Diagnostics
-public import Formats
+internal import Formats
 internal import RunLog
 
 /// Which response follows the prompt.
@@ -17,7 +17,8 @@ public struct ExampleKey: Hashable, Sendable {
 
     var json: JSONObject {
         JSONObject([
-            ("model", .string(model)), ("style", .string(style)), ("pairing", .string(pairing.rawValue)), ("row", .init(row)),
+            ("model", .string(model)), ("style", .string(style)), ("pairing", .string(pairing.rawValue)),
+            ("row", .init(row)),
         ])
     }
 
@@ -97,9 +98,10 @@ enum ExampleRecord {
             // Those that were not computed are zero.
             object["singular_values"] = .array(
                 spectra.map { spectrum in
-                    numbers((0..<spectrum.rankBound).map { i in
-                        i < spectrum.singularValues.count ? Double(spectrum.singularValues[i]) : 0
-                    })
+                    numbers(
+                        (0..<spectrum.rankBound).map { i in
+                            i < spectrum.singularValues.count ? Double(spectrum.singularValues[i]) : 0
+                        })
                 })
         }
         return .object(object)
@@ -110,7 +112,9 @@ enum ExampleRecord {
         if let pair = cosines.queryOutput { object["q_o"] = numbers(pair) }
         if let pair = cosines.keyValue { object["k_v"] = numbers(pair) }
         for projection in Projection.allCases {
-            if let matrix = cosines.betweenLayers[projection] { object[projection.rawValue] = .array(matrix.map(numbers)) }
+            if let matrix = cosines.betweenLayers[projection] {
+                object[projection.rawValue] = .array(matrix.map(numbers))
+            }
         }
         return .object(object)
     }
@@ -130,17 +134,18 @@ public final class ExampleFile {
     ///
     /// - Throws: `UserError` naming a line that is not an example.
     public init(folder: String) throws {
-        path = joinPath(folder, Self.name)
-        var whole = 0
+        let path = joinPath(folder, Self.name)
+        var whole = 0, found: Set<ExampleKey> = []
         if fileExists(path) {
             let size = try fileSize(path)
             try Self.forEach(path) { line, json in
                 guard line.end <= size else { return }
                 guard let json, let key = ExampleKey(json) else { throw Self.damaged(line.number, path) }
                 whole = line.end
-                done.insert(key)
+                found.insert(key)
             }
         }
+        (self.path, done) = (path, found)
         file = try Appender(path, cutTo: whole)
     }
 

@@ -106,7 +106,10 @@ public struct GradientCosines: Sendable, Equatable {
     init(_ taken: [Projection: [Parts]], finite: (Projection) -> Bool) {
         func pairs(_ a: Projection, _ b: Projection) -> [Double]? {
             guard let x = taken[a], let y = taken[b], finite(a), finite(b) else { return nil }
-            guard zip(x, y).allSatisfy({ $0.outputGradient.shape == $1.outputGradient.shape && $0.input.shape == $1.input.shape })
+            guard
+                zip(x, y).allSatisfy({
+                    $0.outputGradient.shape == $1.outputGradient.shape && $0.input.shape == $1.input.shape
+                })
             else { return nil }
             return zip(x, y).map { Self.cosine($0, $1) }
         }

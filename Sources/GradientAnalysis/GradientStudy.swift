@@ -1,10 +1,10 @@
 // A study: models x data sets x correct or irrelevant responses, one example at a time, taken up where it stopped.
-public import Datasets
-public import Diagnostics
-public import Formats
+internal import Datasets
+internal import Diagnostics
+internal import Formats
 internal import ModelFiles
 internal import Models
-public import RunLog
+internal import RunLog
 public import Tensors
 internal import Tokenizers
 
@@ -54,7 +54,7 @@ struct StudyData {
         rows = try Rows(DataSource([path], name: "data \(name)"))
         count = min(rows.count, settings.limit)
         let data = rows
-        let own = try settings.irrelevant == nil ? [] : (0..<count).map { i in
+        let own: [String] = try (0..<(settings.irrelevant == nil ? 0 : count)).map { i in
             let row = try data[i]
             guard row.content.hasPrompt else {
                 throw UserError("\(row.location): --irrelevant needs rows with a prompt; this is a document")
@@ -69,7 +69,8 @@ struct StudyData {
         case .files(let files):
             let others = try Rows(DataSource([files[index]], name: "irrelevant \(name)"))
             guard others.count >= count else {
-                throw UserError("\(files[index]): \(others.count) rows, but \(path) has \(count) to be paired with them")
+                throw UserError(
+                    "\(files[index]): \(others.count) rows, but \(path) has \(count) to be paired with them")
             }
             let given = try (0..<count).map { try others[$0].content.response }
             let equal = zip(given, own).map { $0.utf8.elementsEqual($1.utf8) }
@@ -162,11 +163,14 @@ public struct GradientStudy {
             hash += " " + sha256(ofBytes: try Tokenizer(modelPath: reference.tokenizerFolder).fingerprintBytes)
             identity["model \(model.name)"] = .string(hash)
         }
-        for (name, path) in settings.dataSets { identity["data \(name)"] = .string(try DataFingerprint(DataSource([path])).sha256) }
+        for (name, path) in settings.dataSets {
+            identity["data \(name)"] = .string(try DataFingerprint(DataSource([path])).sha256)
+        }
         switch settings.irrelevant {
         case nil: identity["irrelevant"] = .null
         case .shuffle: identity["irrelevant"] = "shuffle"
-        case .files(let files): identity["irrelevant"] = .array(try files.map { .string(try DataFingerprint(DataSource([$0])).sha256) })
+        case .files(let files):
+            identity["irrelevant"] = .array(try files.map { .string(try DataFingerprint(DataSource([$0])).sha256) })
         }
         identity["allow-equal"] = .init(settings.allowsEqual)
         identity["template"] = .string(settings.template.rawValue)
@@ -185,7 +189,8 @@ public struct GradientStudy {
         let path = joinPath(folder, settingsName)
         guard fileExists(path) else {
             guard !fileExists(joinPath(folder, ExampleFile.name)) else {
-                throw UserError("\(folder): has \(ExampleFile.name) but no \(settingsName); name another folder with --output")
+                throw UserError(
+                    "\(folder): has \(ExampleFile.name) but no \(settingsName); name another folder with --output")
             }
             return try writeFileAtomically(JSONValue.object(identity).serialized(.pretty) + "\n", to: path)
         }
@@ -194,7 +199,8 @@ public struct GradientStudy {
         let different = names.filter { old[$0] != identity[$0] }
         guard different.isEmpty else {
             throw UserError(
-                "\(folder): was made with another \(different.joined(separator: ", ")); name another folder with --output")
+                "\(folder): was made with another \(different.joined(separator: ", ")); name another folder with --output"
+            )
         }
     }
 }

@@ -9,7 +9,9 @@ extension StudyReport {
     /// - Returns: the names written.
     @discardableResult
     public func writeFiles() throws -> [String] {
-        var files = [("summary.csv", summaryCSV), ("layers.csv", layersCSV), ("summary.json", json.serialized(.pretty) + "\n")]
+        var files = [
+            ("summary.csv", summaryCSV), ("layers.csv", layersCSV), ("summary.json", json.serialized(.pretty) + "\n"),
+        ]
         files += plots.map { ("plots/" + $0.name + ".svg", $0.svg) }
         try createDirectories(joinPath(settings.output, "plots"))
         for (name, text) in files { try writeFileAtomically(text, to: joinPath(settings.output, name)) }
@@ -55,7 +57,8 @@ extension StudyReport {
         }
     }
 
-    private func chart(_ title: String, _ yLabel: String, _ pairing: PairingReport, _ scalar: MatrixScalar) -> LineChart {
+    private func chart(_ title: String, _ yLabel: String, _ pairing: PairingReport, _ scalar: MatrixScalar) -> LineChart
+    {
         let series = settings.projections.compactMap { projection -> LineChart.Series? in
             guard let values = pairing.projections[projection], values.examples > 0 else { return nil }
             let points = (values.means[scalar] ?? []).enumerated().map { (x: Double($0.offset), y: $0.element) }
@@ -114,7 +117,8 @@ extension StudyReport {
         let table = isPair ? [values.map { $0[0] }] : values
         let layers = (0..<(table.first?.count ?? 0)).map(String.init)
         var map = HeatMap(title: title, rows: isPair ? [name] : layers, columns: layers, values: table)
-        map.subtitle = isPair ? "cosine of the gradients of two projections" : "cosine of \(name)'s gradients in two layers"
+        map.subtitle =
+            isPair ? "cosine of the gradients of two projections" : "cosine of \(name)'s gradients in two layers"
         (map.palette, map.xLabel, map.range) = (.diverging, "layer", -1...1)
         return map.svg()
     }

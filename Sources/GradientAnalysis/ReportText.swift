@@ -14,7 +14,9 @@ extension StudyReport {
     /// Every (pairing, projection) that has values, in order.
     private var entries: [(pairing: PairingReport, projection: Projection, values: ProjectionReport)] {
         pairings.flatMap { pairing in
-            settings.projections.compactMap { projection in pairing.projections[projection].map { (pairing, projection, $0) } }
+            settings.projections.compactMap { projection in
+                pairing.projections[projection].map { (pairing, projection, $0) }
+            }
         }
     }
 
@@ -24,7 +26,9 @@ extension StudyReport {
     public func table(_ detail: Detail) -> [String] {
         var rows = [header(detail)]
         for (pairing, projection, values) in entries {
-            var row = [pairing.model, pairing.style, pairing.pairing.rawValue, projection.rawValue, grouped(values.examples)]
+            var row = [
+                pairing.model, pairing.style, pairing.pairing.rawValue, projection.rawValue, grouped(values.examples),
+            ]
             let numbers = detail == .part ? values.byPart + [values.total, values.mean] : values.curve
             row += values.examples == 0 ? numbers.map { _ in "-" } : numbers.map { significant($0, 4) }
             if !collisions.isEmpty { row += difference(pairing, projection) }
@@ -58,7 +62,9 @@ extension StudyReport {
         var notes: [String] = []
         for pairing in pairings {
             for (reason, count) in pairing.skipped.sorted(by: { $0.key < $1.key }) {
-                notes.append("\(pairing.model), \(pairing.style), \(pairing.pairing.rawValue): \(grouped(count)) left out, \(reason)")
+                notes.append(
+                    "\(pairing.model), \(pairing.style), \(pairing.pairing.rawValue): \(grouped(count)) left out, \(reason)"
+                )
             }
             for projection in settings.projections {
                 guard let count = pairing.projections[projection]?.notFinite, count > 0 else { continue }
@@ -96,20 +102,27 @@ extension StudyReport {
         [
             "per_loss": .init(options.perLoss), "pairings": .array(pairings.map(json)),
             "collisions": .array(
-                collisions.map { ["data": .string($0.name), "rows": .init($0.rows), "collisions": .init($0.collisions)] }),
+                collisions.map {
+                    ["data": .string($0.name), "rows": .init($0.rows), "collisions": .init($0.collisions)]
+                }),
         ]
     }
 
     private func json(_ pairing: PairingReport) -> JSONValue {
         var matrices = JSONObject()
         for projection in settings.projections {
-            if let values = pairing.projections[projection] { matrices[projection.rawValue] = json(values, pairing, projection) }
+            if let values = pairing.projections[projection] {
+                matrices[projection.rawValue] = json(values, pairing, projection)
+            }
         }
         return [
-            "model": .string(pairing.model), "data": .string(pairing.style), "response": .string(pairing.pairing.rawValue),
+            "model": .string(pairing.model), "data": .string(pairing.style),
+            "response": .string(pairing.pairing.rawValue),
             "examples": .init(pairing.examples),
-            "left_out": .object(JSONObject(pairing.skipped.sorted { $0.key < $1.key }.map { ($0.key, .init($0.value)) })),
-            "loss": .init(pairing.loss), "response_tokens": .init(pairing.responseTokens), "matrices": .object(matrices),
+            "left_out": .object(
+                JSONObject(pairing.skipped.sorted { $0.key < $1.key }.map { ($0.key, .init($0.value)) })),
+            "loss": .init(pairing.loss), "response_tokens": .init(pairing.responseTokens),
+            "matrices": .object(matrices),
         ]
     }
 
@@ -119,7 +132,9 @@ extension StudyReport {
         object["mean"] = .init(values.mean)
         object["mad"] = .init(values.total)
         for (name, value) in zip(LayerParts.names, values.byPart) { object["mad_" + name] = .init(value) }
-        for scalar in [MatrixScalar.ratio, .frobenius, .effectiveRank] { object[scalar.rawValue] = .init(values.average(scalar)) }
+        for scalar in [MatrixScalar.ratio, .frobenius, .effectiveRank] {
+            object[scalar.rawValue] = .init(values.average(scalar))
+        }
         if pairing.pairing == .irrelevant,
             let difference = relativeDifference(pairing.model, pairing.style, projection)
         {
@@ -137,8 +152,12 @@ extension StudyReport {
     /// A row a (model, data set, pairing, projection).
     var summaryCSV: String {
         let header =
-            ["model", "data", "response", "matrix", "examples", "not_finite", "mean"] + LayerParts.names.map { "mad_" + $0 }
-            + ["mad", "ratio", "frobenius", "effective_rank", "loss", "response_tokens", "rd", "rd_absolute", "rd_largest_layers"]
+            ["model", "data", "response", "matrix", "examples", "not_finite", "mean"]
+            + LayerParts.names.map { "mad_" + $0 }
+            + [
+                "mad", "ratio", "frobenius", "effective_rank", "loss", "response_tokens", "rd", "rd_absolute",
+                "rd_largest_layers",
+            ]
         let rows = entries.map { pairing, projection, values in
             var row = [pairing.model, pairing.style, pairing.pairing.rawValue, projection.rawValue]
             row += ["\(values.examples)", "\(values.notFinite)"]
@@ -150,7 +169,8 @@ extension StudyReport {
                 let difference = relativeDifference(pairing.model, pairing.style, projection)
             else { return row + ["", "", ""] }
             return row + [
-                "\(difference.mean)", "\(difference.meanAbsolute)", difference.largest().map(String.init).joined(separator: " "),
+                "\(difference.mean)", "\(difference.meanAbsolute)",
+                difference.largest().map(String.init).joined(separator: " "),
             ]
         }
         return csv([header] + rows)

@@ -46,7 +46,9 @@ public struct ResponseEncoder: Sendable {
             ["role": "system", "content": .string(Self.systemMessage)], ["role": "user", "content": "probe"],
         ]
         // Templates such as Gemma's refuse a system message.
-        addsSystem = (try? template.render(messages: probe, addGenerationPrompt: true, variables: templateVariables(tokenizer))) != nil
+        addsSystem =
+            (try? template.render(messages: probe, addGenerationPrompt: true, variables: templateVariables(tokenizer)))
+            != nil
     }
 
     /// - Parameter response: stands in for the row's own; nil takes that.

@@ -1,7 +1,7 @@
 // What a study says: curves over layers, their differences, and how irrelevant responses compare. Made from the file of
 // examples alone, so that a report is the same whenever it is made.
 internal import Diagnostics
-public import Formats
+internal import Formats
 internal import RunLog
 
 /// What does not change examples, only what is said of them.
@@ -138,7 +138,9 @@ private struct PairingSums {
             if let sizes, layers > 0 {
                 guard let given = LayerParts(sizes: sizes, layers: layers) else {
                     let text = sizes.map(String.init).joined(separator: ",")
-                    throw UserError("--parts \(text): three positive numbers that sum up to the \(layers) layers of \(key.model)", .usage)
+                    throw UserError(
+                        "--parts \(text): three positive numbers that sum up to the \(layers) layers of \(key.model)",
+                        .usage)
                 }
                 parts = given
             }

@@ -2,6 +2,7 @@
 internal import Diagnostics
 internal import Formats
 internal import Layers
+internal import ModelFiles
 internal import RandomStreams
 internal import Tensors
 
