@@ -25,7 +25,8 @@ public struct Needletail: ParsableCommand {
                     GenerateCommand.self, ChatCommand.self, EvalCommand.self, ScoreCommand.self, ConvertCommand.self,
                 ]),
             CommandGroup(
-                name: "Combine and inspect", subcommands: [MergeCommand.self, KinshipCommand.self, AnalyzeCommand.self]),
+                name: "Combine and inspect",
+                subcommands: [MergeCommand.self, ExtractLoRACommand.self, KinshipCommand.self, AnalyzeCommand.self]),
             CommandGroup(name: "Prepare", subcommands: [DataCommand.self, TokenizerCommand.self, RecipesCommand.self]),
             CommandGroup(name: "Machine", subcommands: [DoctorCommand.self, CompletionCommand.self]),
         ]

@@ -20,8 +20,7 @@ public final class MergeModel: Sendable {
     /// The files that hold the weights.
     public let files: [SafetensorsFile]
     private let owner: [ExactString: SafetensorsFile]
-    // Unsafe only by type: all it holds is constant once it is made, and its readers are made anew for each use.
-    nonisolated(unsafe) private let adapted: AdaptedTensors?
+    private let adapted: AdaptedTensors?
 
     /// - Parameter report: told about slow work (a GGUF file is converted once) before it starts.
     /// - Throws: `UserError` saying what is missing or cannot be read; pickle files are refused.
