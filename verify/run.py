@@ -32,6 +32,7 @@ def commands(arguments):
         "training": ["training.py"],
         "adapters": ["adapters.py"],
         "kill": ["kill.py", *seed],
+        "merge kill": ["merge_kill.py", *seed],
         "bad input": ["bad_input.py"],
         "options": ["options.py"],
     }
