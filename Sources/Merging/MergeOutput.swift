@@ -4,6 +4,7 @@ internal import Formats
 internal import Glibc
 internal import RunLog
 internal import Synchronization
+internal import Tokenizers
 
 /// How a merge is written.
 public struct MergeOptions: Sendable {
@@ -86,13 +87,24 @@ extension MergePlan {
 
     // MARK: files beside the weights
 
-    private static let tokenizerFiles = [
-        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "added_tokens.json",
-        "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
-    ]
-
+    /// The merged vocabulary's tokenizer, else the donor's; `chat_template` takes the place of its own.
     private func writeTokenizer(to folder: String) throws {
-        for name in Self.tokenizerFiles { try copyFile(name, from: donor.tokenizerFolder, to: folder) }
+        let template = try config.chatTemplate.flatMap { setting in
+            try resolveChatTemplate(setting, tokenizerFolders: models.compactMap(\.tokenizerFolder))
+        }
+        if let vocabulary { return try vocabulary.writeTokenizer(to: folder, chatTemplate: template) }
+        let source = donor.tokenizerFolder ?? ""
+        guard fileExists(joinPath(source, "tokenizer.json")) else {
+            // A tokenizer in a form that is only copied, or none.
+            for name in ["tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"] {
+                try copyFile(name, from: source, to: folder)
+            }
+            if config.chatTemplate != nil {
+                throw UserError("chat_template: \(donor.reference) has no tokenizer.json to go with it; leave it out")
+            }
+            return
+        }
+        try TokenizerVocabulary(folder: source).save(to: folder, chatTemplate: template)
     }
 
     private func copyFile(_ name: String, from folder: String?, to target: String) throws {
