@@ -24,7 +24,7 @@ public struct Needletail: ParsableCommand {
                 subcommands: [
                     GenerateCommand.self, ChatCommand.self, EvalCommand.self, ScoreCommand.self, ConvertCommand.self,
                 ]),
-            CommandGroup(name: "Combine models", subcommands: [MergeCommand.self]),
+            CommandGroup(name: "Combine models", subcommands: [MergeCommand.self, ExtractLoRACommand.self]),
             CommandGroup(name: "Prepare", subcommands: [DataCommand.self, TokenizerCommand.self, RecipesCommand.self]),
             CommandGroup(name: "Machine", subcommands: [DoctorCommand.self, CompletionCommand.self]),
         ]

@@ -10,7 +10,7 @@ public import ModelFiles
 ///     W'_i = m_i (W + s B A)_i / ‖(W + s B A)_i‖    DoRA, row by row (Liu et al. 2024, arXiv:2402.09353, eq. 5)
 ///
 /// Work is f32 (f64 where f64 is read); memory is A, B and m in f32, never W.
-public final class AdaptedTensors {
+public final class AdaptedTensors: Sendable {
     public let base: SafetensorsFolder
     public let adapter: AdapterFiles
     /// Rows of the token table when the adapter brings a larger one than the base's; nil otherwise.
@@ -135,7 +135,7 @@ private struct AdapterParts {
 }
 
 /// What an adapter does to one linear map.
-private final class LowRankUpdate {
+private final class LowRankUpdate: Sendable {
     let a: [Float]  // [r, I]
     let b: [Float]  // [O, r]
     let magnitude: [Float]?  // [O]

@@ -21,8 +21,7 @@ public final class MergeModel: Sendable {
     /// The files that hold the weights.
     public let files: [SafetensorsFile]
     private let owner: [ExactString: SafetensorsFile]
-    // Unsafe only by type: all it holds is constant once it is made, and its readers are made anew for each use.
-    nonisolated(unsafe) private let adapted: AdaptedTensors?
+    private let adapted: AdaptedTensors?
 
     /// - Parameters:
     ///   - substitute: a path that takes the place of the reference's path and revision.

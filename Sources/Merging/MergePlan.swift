@@ -150,7 +150,7 @@ public final class MergePlan: Sendable {
 }
 
 /// Rounds merged elements once, nearest-even, to the type they are written in.
-private struct Rounding {
+struct Rounding {
     let type: ElementType
     let name: String
 

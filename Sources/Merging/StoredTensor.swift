@@ -3,7 +3,7 @@ internal import Diagnostics
 public import Formats
 
 /// A floating-point tensor of a safetensors file, converted as it is read.
-public struct StoredTensor: TensorReader {
+public struct StoredTensor: TensorReader, Sendable {
     public let shape: [Int]
     public let elementType: ElementType
     private let file: MappedFile

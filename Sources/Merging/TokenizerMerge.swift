@@ -1,7 +1,7 @@
 // One vocabulary for the models of a merge: which tokens the output has, and which row of each model is whose.
 internal import Diagnostics
 internal import Formats
-internal import Tokenizers
+package import Tokenizers
 
 /// The `tokenizer` section of a merge configuration; models are positions in the list given to `MergedVocabulary`.
 public struct TokenizerSettings: Sendable, Equatable {
@@ -79,9 +79,9 @@ public final class MergedVocabulary {
     public let tokenCount: Int
     /// For each model, in the given order: row of the output -> row of the model, -1 where it has none.
     public let oldRows: [[Int32]]
-    let models: [VocabularyModel]
-    let vocabularies: [TokenizerVocabulary]
-    let output: TokenizerVocabulary
+    package let models: [VocabularyModel]
+    package let vocabularies: [TokenizerVocabulary]
+    package let output: TokenizerVocabulary
     let base: Int?
     let settings: TokenizerSettings
     /// The entries of `tokens` by row of the output.
