@@ -102,7 +102,7 @@ struct SFTInputs {
         hashes.append(("tokenizer", sha256(ofBytes: tokenizer.fingerprintBytes)))
         hashes.append(("base", try reference.baseHash()))
         if let adapter = reference.adapterFolder {
-            hashes.append(("adapter", try sha256(ofFile: joinPath(adapter, Adapter.weightsName))))
+            hashes.append(("adapter", try sha256(ofFile: joinPath(adapter, AdapterFiles.weightsName))))
         }
         if let template = config.data.template {
             hashes.append(("template", sha256(ofBytes: Array(try SFTData.templateSource(template).utf8))))

@@ -1,0 +1,30 @@
+// The two files of a PEFT adapter folder, adapter_config.json and adapter_model.safetensors.
+internal import Diagnostics
+public import Formats
+
+/// An adapter on disk: what it means, and its tensors.
+public struct AdapterFiles: Sendable {
+    public let config: AdapterConfig
+    public let weights: SafetensorsFile
+    /// What stands before the base model's names.
+    public static let prefix = "base_model.model."
+    public static let weightsName = "adapter_model.safetensors"
+    public static let configName = "adapter_config.json"
+
+    public init(folder: String) throws {
+        let file = joinPath(folder, Self.configName)
+        config = try AdapterConfig(readJSONFile(file), file: file)
+        let path = joinPath(folder, Self.weightsName)
+        if !fileExists(path), fileExists(joinPath(folder, "adapter_model.bin")) {
+            throw UserError(
+                "\(joinPath(folder, "adapter_model.bin")): pickle files are never read; save the adapter as safetensors (peft's default)"
+            )
+        }
+        weights = try SafetensorsFile(path: path)
+    }
+
+    /// Some versions of peft end the magnitude's name in `.weight`.
+    public static func normalized(_ name: String) -> String {
+        name.hasSuffix("lora_magnitude_vector.weight") ? String(name.dropLast(7)) : name
+    }
+}
