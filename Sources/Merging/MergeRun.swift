@@ -19,7 +19,8 @@ extension TensorMerge {
     }
 
     /// - Parameter blockElements: rounded up to a multiple of the tile within which sums have one order.
-    package func run(blockElements: Int, warn: (String) -> Void = { _ in }, _ emit: (MergedBlock) throws -> Void) throws {
+    package func run(blockElements: Int, warn: (String) -> Void = { _ in }, _ emit: (MergedBlock) throws -> Void) throws
+    {
         try check()
         if inputs.contains(where: { $0.reader.elementType == .f64 }) {
             try MergeRun<Double>(self, blockElements: blockElements).run(warn, emit)
