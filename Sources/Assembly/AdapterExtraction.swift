@@ -63,6 +63,7 @@ public final class AdapterExtraction {
     public let config: AdapterConfig
     public let report: ExtractionReport
     private let tensors: [SafetensorsWriter.Tensor]
+    private let tiedHead: Bool
 
     /// Compares the models and decomposes the difference of every linear map of the layers.
     ///
@@ -95,9 +96,10 @@ public final class AdapterExtraction {
             return try Factors(pair, name, limit: options.share == nil ? options.rank : options.maxRank)
         }
         let targets = Self.targets(factors)
-        guard !targets.isEmpty || !report.saved.isEmpty else {
-            let what = report.missed.isEmpty ? "no weight differs from \(base.reference)" : "only norms or biases differ from \(base.reference), which no adapter holds"
-            throw UserError("\(tuned.reference): \(what)")
+        guard !targets.isEmpty else {
+            let hasNone = report.missed.isEmpty && report.saved.isEmpty
+            let what = hasNone ? "no weight differs" : "only token tables, norms or biases differ, and no linear map"
+            throw UserError("\(tuned.reference): \(what) from \(base.reference); there is no adapter to take out")
         }
         let adapted = factors.filter { factor in targets.contains { factor.name.hasSuffix("." + $0) } }
         let rank = options.share.map { Self.rank(adapted, keeping: $0, atMost: options.maxRank) }
@@ -107,6 +109,7 @@ public final class AdapterExtraction {
         report.maps = factors.map { .init(name: $0.name, norm: $0.norm, share: $0.share(rank)) }
         self.report = report
         self.tensors = tensors
+        tiedHead = !base.tensorNames.contains("lm_head.weight")
         config = AdapterConfig(
             rank: rank, alpha: Double(rank), dropout: 0, scaling: .standard, hasMagnitude: false, targets: targets,
             savedModules: saved, baseModel: baseName)
@@ -133,7 +136,7 @@ public final class AdapterExtraction {
             try SafetensorsWriter.write(
                 path: joinPath(folder, AdapterFiles.weightsName), tensors: tensors, metadata: [("format", "pt")])
             try writeFileAtomically(
-                config.json.serialized(.pretty) + "\n", to: joinPath(folder, AdapterFiles.configName))
+                config.json(tiedHead: tiedHead).serialized(.pretty) + "\n", to: joinPath(folder, AdapterFiles.configName))
         }
     }
 }

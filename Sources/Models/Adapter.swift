@@ -80,7 +80,8 @@ public struct Adapter {
     public static func write(_ loaded: LoadedModel, _ config: AdapterConfig, to folder: String) throws {
         let tensors = parts(of: loaded, config).map { SafetensorsWriter.Tensor($0.name, $0.parameter.value, .float32) }
         try SafetensorsWriter.write(path: joinPath(folder, AdapterFiles.weightsName), tensors: tensors, metadata: [("format", "pt")])
-        try writeFileAtomically(config.json.serialized(.pretty) + "\n", to: joinPath(folder, AdapterFiles.configName))
+        let json = config.json(tiedHead: loaded.model.headWeight === loaded.model.tokenTable.weight)
+        try writeFileAtomically(json.serialized(.pretty) + "\n", to: joinPath(folder, AdapterFiles.configName))
     }
 }
 
