@@ -34,6 +34,7 @@ def commands(arguments):
         "kill": ["kill.py", *seed],
         "bad input": ["bad_input.py"],
         "options": ["options.py"],
+        "gradients": ["gradients.py", *seed],
     }
     if arguments.gguf and arguments.gpt2 and arguments.texts:
         chosen["tokenization"] = ["tokenization.py", *gguf, "--gpt2", arguments.gpt2, "--texts", *arguments.texts, *seed]
