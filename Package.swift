@@ -139,8 +139,8 @@ let targets: [Target] = [
     tests(
         "GradientAnalysisTests",
         [
-            "GradientAnalysis", "Models", "ModelFiles", "Layers", "Tensors", "Datasets", "Tokenizers", "Formats", "Diagnostics",
-            "TestSupport",
+            "GradientAnalysis", "Models", "ModelFiles", "Layers", "Tensors", "RandomStreams", "Datasets", "Tokenizers",
+            "Formats", "Diagnostics", "TestSupport",
         ]),
     tests(
         "GenerationTests", ["Generation", "Models", "Layers", "Tensors", "Tokenizers", "Formats", "TestSupport"],

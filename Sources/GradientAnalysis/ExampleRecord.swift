@@ -1,6 +1,6 @@
 // A line of examples.jsonl: everything that is kept of one example under one model.
 internal import Diagnostics
-internal import Formats
+package import Formats
 internal import RunLog
 
 /// Which response follows the prompt.
@@ -22,7 +22,7 @@ public struct ExampleKey: Hashable, Sendable {
         ])
     }
 
-    init(_ model: String, _ style: String, _ pairing: Pairing, _ row: Int) {
+    package init(_ model: String, _ style: String, _ pairing: Pairing, _ row: Int) {
         (self.model, self.style, self.pairing, self.row) = (model, style, pairing, row)
     }
 
@@ -35,13 +35,13 @@ public struct ExampleKey: Hashable, Sendable {
 }
 
 /// The scalars of a gradient matrix, under their names in files.
-enum MatrixScalar: String, CaseIterable {
+package enum MatrixScalar: String, CaseIterable {
     case nuclear, ratio, frobenius, mean, max, min
     case effectiveRank = "effective_rank"
     case sigmaMax = "sigma_max"
     case sigmaMin = "sigma_min"
 
-    func callAsFunction(_ spectrum: GradientSpectrum) -> Double {
+    package func callAsFunction(_ spectrum: GradientSpectrum) -> Double {
         switch self {
         case .nuclear: spectrum.nuclear
         case .ratio: spectrum.ratio
@@ -62,10 +62,10 @@ enum SkipReason: String {
     case sameResponse = "no other response with another text"
 }
 
-enum ExampleRecord {
+package enum ExampleRecord {
     /// `{"model","style","pairing","row","source","tokens","response_tokens","loss","gradients":{"q":{"nuclear":[..],..}}}`,
     /// one number a layer; a projection with a value that is not finite is null.
-    static func line(
+    package static func line(
         _ key: ExampleKey, source: String, tokens: Int, responseTokens: Int, _ gradients: ExampleGradients,
         savesSingularValues: Bool
     ) -> JSONValue {
@@ -149,7 +149,7 @@ public final class ExampleFile {
         file = try Appender(path, cutTo: whole)
     }
 
-    func append(_ record: JSONValue) throws {
+    package func append(_ record: JSONValue) throws {
         try file.append(Array((record.serialized() + "\n").utf8))
         if let key = ExampleKey(record) { done.insert(key) }
     }

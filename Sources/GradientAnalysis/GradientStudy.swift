@@ -40,15 +40,15 @@ public struct StudySettings: Sendable {
 }
 
 /// Rows of a data set with what stands in for their responses.
-struct StudyData {
+package struct StudyData {
     let name: String
     let rows: Rows
     let count: Int
     /// By row; nil where there is none. Empty without irrelevant responses.
-    let irrelevant: [String?]
-    let collisions: Int
+    package let irrelevant: [String?]
+    package let collisions: Int
 
-    init(_ settings: StudySettings, _ index: Int) throws {
+    package init(_ settings: StudySettings, _ index: Int) throws {
         let (name, path) = settings.dataSets[index]
         self.name = name
         rows = try Rows(DataSource([path], name: "data \(name)"))

@@ -27,7 +27,7 @@ public struct GradientSpectrum: Sendable, Equatable {
 }
 
 /// How singular values are computed.
-enum SpectrumPath { case automatic, direct, core }
+package enum SpectrumPath { case automatic, direct, core }
 
 extension GradientSpectrum {
     /// The spectrum of `G = Aᵀ B`, in fp32 (fp64 for fp64). Neither U nor V is formed.
@@ -38,7 +38,7 @@ extension GradientSpectrum {
     /// - Returns: nil when an entry of G is not finite.
     public init?(outputGradient A: Tensor, input B: Tensor) { self.init(outputGradient: A, input: B, path: .automatic) }
 
-    init?(outputGradient A: Tensor, input B: Tensor, path: SpectrumPath) {
+    package init?(outputGradient A: Tensor, input B: Tensor, path: SpectrumPath) {
         let (T, m) = A.shape2, n = B.shape2.1
         rankBound = Swift.min(m, n)
         let G = A.transpose(0, 1).matmul(B)  // [m, n]: a product costs less than one of the decompositions

@@ -29,8 +29,12 @@ public struct PairingReport: Sendable {
 public struct ProjectionReport: Sendable {
     /// Examples used, and those left out because a value was not finite.
     public internal(set) var examples = 0, notFinite = 0
-    var means: [MatrixScalar: [Double]] = [:]
+    package internal(set) var means: [MatrixScalar: [Double]] = [:]
     public internal(set) var parts: LayerParts
+
+    package init(examples: Int, notFinite: Int, parts: LayerParts, means: [MatrixScalar: [Double]]) {
+        (self.examples, self.notFinite, self.parts, self.means) = (examples, notFinite, parts, means)
+    }
 
     /// Mean nuclear norm by layer (with `perLoss`, of the norms divided by the loss).
     public var curve: [Double] { means[.nuclear] ?? [] }
@@ -50,12 +54,12 @@ public struct StudyReport: Sendable {
     let settings: StudySettings
     let options: ReportOptions
     /// Data sets with their collisions: rows whose first irrelevant draw had their own response's text.
-    let collisions: [(name: String, rows: Int, collisions: Int)]
+    package let collisions: [(name: String, rows: Int, collisions: Int)]
     var cosines: [PairKey: [String: MeanMatrix]] = [:]
 
     struct PairKey: Hashable { var model: String, style: String, pairing: Pairing }
 
-    init(_ settings: StudySettings, _ data: [StudyData], _ file: ExampleFile, _ options: ReportOptions) throws {
+    package init(_ settings: StudySettings, _ data: [StudyData], _ file: ExampleFile, _ options: ReportOptions) throws {
         (self.settings, self.options) = (settings, options)
         collisions = settings.irrelevant == nil ? [] : data.map { ($0.name, $0.count, $0.collisions) }
         var sums: [PairKey: PairingSums] = [:]
@@ -144,9 +148,9 @@ private struct PairingSums {
                 }
                 parts = given
             }
-            var one = ProjectionReport(examples: entry.examples, notFinite: entry.notFinite, parts: parts)
-            one.means = entry.sums.mapValues { $0.map { $0 / Double(max(1, entry.examples)) } }
-            report.projections[projection] = one
+            report.projections[projection] = ProjectionReport(
+                examples: entry.examples, notFinite: entry.notFinite, parts: parts,
+                means: entry.sums.mapValues { $0.map { $0 / Double(max(1, entry.examples)) } })
         }
         return report
     }
