@@ -63,7 +63,6 @@ public final class AdapterExtraction {
     public let config: AdapterConfig
     public let report: ExtractionReport
     private let tensors: [SafetensorsWriter.Tensor]
-    private let tiedHead: Bool
 
     /// Compares the models and decomposes the difference of every linear map of the layers.
     ///
@@ -86,7 +85,13 @@ public final class AdapterExtraction {
             if options.savesTables, ModelPair.tables.contains(name) {
                 report.saved.append((name, norm))
                 saved.append(String(name.dropLast(".weight".count).split(separator: ".").last!))
-                tensors.append(.init(AdapterFiles.prefix + name, try pair.tensor(tuned, name), .float32))
+                let table = try pair.tensor(tuned, name)
+                tensors.append(.init(AdapterFiles.prefix + name, table, .float32))
+                if !base.tensorNames.contains("lm_head.weight") {
+                    // PEFT takes a saved token table apart from the head that is tied to it: the head comes along.
+                    saved.append("lm_head")
+                    tensors.append(.init(AdapterFiles.prefix + "lm_head.weight", table, .float32))
+                }
             } else {
                 report.missed.append((name, norm))
             }
@@ -109,7 +114,6 @@ public final class AdapterExtraction {
         report.maps = factors.map { .init(name: $0.name, norm: $0.norm, share: $0.share(rank)) }
         self.report = report
         self.tensors = tensors
-        tiedHead = !base.tensorNames.contains("lm_head.weight")
         config = AdapterConfig(
             rank: rank, alpha: Double(rank), dropout: 0, scaling: .standard, hasMagnitude: false, targets: targets,
             savedModules: saved, baseModel: baseName)
@@ -136,7 +140,7 @@ public final class AdapterExtraction {
             try SafetensorsWriter.write(
                 path: joinPath(folder, AdapterFiles.weightsName), tensors: tensors, metadata: [("format", "pt")])
             try writeFileAtomically(
-                config.json(tiedHead: tiedHead).serialized(.pretty) + "\n", to: joinPath(folder, AdapterFiles.configName))
+                config.json.serialized(.pretty) + "\n", to: joinPath(folder, AdapterFiles.configName))
         }
     }
 }
