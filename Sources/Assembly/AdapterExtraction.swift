@@ -52,7 +52,8 @@ public struct ExtractionReport: Sendable {
         }
         return [
             "rank": .init(rank), "share": .init(share),
-            "modules": .array(maps.map { ["name": .string($0.name), "delta_norm": .init($0.norm), "share": .init($0.share)] }),
+            "modules": .array(
+                maps.map { ["name": .string($0.name), "delta_norm": .init($0.norm), "share": .init($0.share)] }),
             "saved": list(saved), "not_captured": list(missed),
         ]
     }
@@ -107,7 +108,8 @@ public final class AdapterExtraction {
             throw UserError("\(tuned.reference): \(what) from \(base.reference); there is no adapter to take out")
         }
         let adapted = factors.filter { factor in targets.contains { factor.name.hasSuffix("." + $0) } }
-        let rank = options.share.map { Self.rank(adapted, keeping: $0, atMost: options.maxRank) }
+        let rank =
+            options.share.map { Self.rank(adapted, keeping: $0, atMost: options.maxRank) }
             ?? min(options.rank, adapted.map(\.smallSide).max() ?? 1)
         for factor in adapted { tensors += factor.tensors(rank: rank) }
         report.rank = rank
@@ -175,7 +177,8 @@ private struct ModelPair {
             let a = try tuned.form(name)?.shape ?? [], b = try base.form(name)?.shape ?? []
             let mayGrow = Self.tables.contains(name) && a.count == 2 && b.count == 2 && a[0] >= b[0] && a[1] == b[1]
             guard a == b || mayGrow else {
-                throw UserError("\(tuned.reference): tensor \(name) has shape \(a), the base's has \(b); is this its base?")
+                throw UserError(
+                    "\(tuned.reference): tensor \(name) has shape \(a), the base's has \(b); is this its base?")
             }
         }
     }

@@ -36,7 +36,8 @@ public struct AdapterFiles: Sendable {
         let head = Self.prefix + "lm_head.weight", table = Self.prefix + "model.embed_tokens.weight"
         guard weights[head] != nil, weights[table] != nil else { return nil }
         guard try weights.bytes(of: head).elementsEqual(weights.bytes(of: table)) else {
-            throw UserError("\(weights.path): brings an output table of its own, and the base's is tied to its token table")
+            throw UserError(
+                "\(weights.path): brings an output table of its own, and the base's is tied to its token table")
         }
         return head
     }
