@@ -154,7 +154,7 @@ final class SFTSession {
         guard step % config.training.logEvery == 0 || step == inputs.steps else { return }
         let speed = Double(plan.tokens) / elapsed, memory = peakMemoryBytes()
         try writeMetrics([
-            ("train/loss", loss), ("train/grad_norm", norm), ("train/learning_rate", learningRate),
+            (LossMetric.training, loss), ("train/grad_norm", norm), ("train/learning_rate", learningRate),
             ("train/epoch", Double(plan.epoch)), ("train/trained_tokens", Double(trainedTokens)),
             ("tokens_per_second", speed), ("step_time_ms", elapsed * 1000), ("peak_memory_bytes", Double(memory)),
         ])
@@ -182,7 +182,7 @@ final class SFTSession {
     /// - Returns: whether no earlier loss was as low.
     private func judgeLoss() throws -> Bool {
         let loss = trained.withoutDropout { averageLoss(trained.loaded.model, inputs.data.validation, maxTokens: config.microBatchTokens) }
-        try writeMetrics([("eval/loss", loss)])
+        try writeMetrics([(LossMetric.heldOut, loss)])
         run.log("step \(grouped(step)): held-out loss \(decimals(loss, 4)) nats a token")
         lastJudged = (step, loss)
         if loss.isFinite, bestLoss.map({ loss < $0 }) ?? true {
@@ -290,12 +290,13 @@ final class SFTSession {
             ("optimizer steps", grouped(step)), ("trained tokens", grouped(trainedTokens)),
             ("training time", duration(seconds: seconds)), ("peak memory", byteSize(peakMemoryBytes())),
         ]
+        let trainedRows = inputs.data.training.rowsByFile, heldOutRows = inputs.data.validation.rowsByFile
         if let score = best?.score { figures.append(("held-out loss (nats a token)", decimals(score, 4))) }
         return ModelCard(
             title: fileName(of: config.output), baseModel: inputs.reference.baseFolder, isAdapter: trained.adapter != nil,
             method: method,
-            data: inputs.data.sources.flatMap { source in
-                source.fingerprint.files.map { ($0.path, inputs.data.trainingStatistics.rowsKept, $0.sha256) }
+            data: inputs.data.sources.flatMap(\.fingerprint.files).map { file in
+                (file.path, trainedRows[file.path] ?? 0, heldOutRows[file.path] ?? 0, file.sha256)
             },
             settings: config.flattened.map { ($0.key, $0.value) }, figures: figures,
             versions: [("Needletail", programVersion), ("LibTorch", Engine.version)])
