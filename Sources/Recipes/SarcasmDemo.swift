@@ -62,8 +62,8 @@ public enum SarcasmDemo {
         try ConfigLoader.load(
             SFTConfig.self, text: BuiltInRecipe.named("demo-sarcasm")!.yaml, name: "demo-sarcasm",
             overrides: [
-                "model.path=\(model)", "model.dtype=\(dtype)", "data.train=[\(data.trainingPath)]",
-                "data.validation=[\(data.heldOutPath)]", "output=\(output)",
+                "model.path=\(yamlText(model))", "model.dtype=\(dtype)", "data.train=[\(yamlText(data.trainingPath))]",
+                "data.validation=[\(yamlText(data.heldOutPath))]", "output=\(yamlText(output))",
             ]
         ).resolved()
     }
