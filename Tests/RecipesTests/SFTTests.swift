@@ -276,6 +276,34 @@ import Tokenizers
         #expect(try end("left", .lora) { ($0.data.maxLength, $0.data.truncation) = (38, .left) } != right)
     }
 
+    /// Card, record and picture of a run with two files of rows, one of them plain text in paragraphs.
+    @Test func aRunTellsWhatItWas() throws {
+        let place = try RunPlace()
+        try writeFileAtomically("one of\nthese\n\nand two\n\n\nthree\n", to: place.folder["prose.txt"])
+        let config = place.config("run") { config in
+            config.data.train.append(place.folder["prose.txt"])
+            config.data.textUnit = .paragraph
+        }
+        try place.run(config)
+        let card = try readTextFile(joinPath(config.output, "adapter/README.md"))
+        let rows = card.split(separator: "\n").filter { $0.contains(".jsonl |") || $0.contains(".txt |") }
+            .map { $0.split(separator: "|").map { Int($0.filter { $0 != " " }) } }
+        #expect(rows.count == 2)
+        for (fields, total) in zip(rows, [20, 3]) { #expect(fields[1]! + fields[2]! == total, "\(fields)") }
+        #expect(rows[0][2]! + rows[1][2]! == 4, "held out: \(rows)")
+        let picture = try readTextFile(joinPath(config.output, "plots/loss.svg"))
+        #expect(picture.contains(">held out</text>"))
+        let record = try readJSONFile(joinPath(config.output, "run.json"))
+        #expect(record["machine"]?["system"]?.string?.hasPrefix("Linux ") == true)
+        #expect((record["machine"]?["memory_bytes"]?.int ?? 0) > 1 << 28 && record["versions"]?["compiler"] != nil)
+    }
+
+    @Test func aTextUnitWithoutPlainTextIsRefused() throws {
+        let place = try RunPlace(), config = place.config("run") { $0.data.textUnit = .line }
+        let error = #expect(throws: UserError.self) { try place.run(config) }
+        #expect(error?.exitStatus == .usage && !folderExists(config.output))
+    }
+
     @Test func addedTokensAreLearned() throws {
         let place = try RunPlace()
         try writeFileAtomically(
