@@ -127,6 +127,49 @@ import Tokenizers
         }
     }
 
+    /// A stop in the middle of judging a step, the last one too: the step is saved without it, and judged later.
+    @Test func aStopDoesNotWaitForJudging() async {
+        await #expect(processExitsWith: .success) {
+            let place = try RunPlace()
+            // Thousands of forward passes, so that the signal comes before the last of them.
+            try writeFileAtomically(
+                String(repeating: RunPlace.rows.map(RunPlace.line).joined(), count: 150), to: place.folder["held-out.jsonl"])
+            func config(_ output: String) -> SFTConfig {
+                place.config(output) { config in
+                    (config.data.validation, config.data.validationRows) = ([place.folder["held-out.jsonl"]], nil)
+                    (config.data.maxLength, config.training.microBatchTokens) = (64, 64)
+                    (config.training.steps, config.training.evalEvery, config.training.saveEvery) = (4, 2, 1000)
+                    config.training.samplePrompts = ["what comes after 3?"]
+                }
+            }
+            let whole = try place.run(config("whole")), stopped = config("stopped")
+            for step in [2, 4] {
+                let waited = "\(step) \(stopped.output)/metrics.jsonl"
+                var thread = pthread_t()
+                pthread_create(
+                    &thread, nil,
+                    { argument in
+                        let words = String(cString: argument!.assumingMemoryBound(to: CChar.self)).split(separator: " ")
+                        func isReached() -> Bool {
+                            ((try? readTextFile(String(words[1]))) ?? "").contains("\"step\":\(words[0]),")
+                        }
+                        while !isReached() { usleep(200) }
+                        kill(getpid(), SIGTERM)
+                        return nil
+                    }, strdup(waited))
+                let status = try SFT.run(stopped, commandLine: ["test"])
+                pthread_join(thread, nil)
+                precondition(status == .tryAgain, "step \(step) ended with \(status)")
+                let last = try place.metrics(stopped).last!
+                precondition(last["step"]?.int == step && last["eval/loss"] == nil, "\(last)")
+            }
+            let again = try place.run(stopped)
+            precondition(again == whole, "other metrics")
+            let weights = try place.weights(stopped), expected = try place.weights(config("whole"))
+            precondition(weights == expected, "other weights")
+        }
+    }
+
     @Test(arguments: methods) func whatIsSavedIsWhatWasJudged(_ method: AdapterSection.Method) throws {
         let place = try RunPlace(), config = place.config("run", method)
         let best = try place.run(config).values("eval/loss").min()!
