@@ -97,13 +97,13 @@ private struct KinshipPlan {
         let all = [base] + models
         for model in models { try Self.checkArchitecture(model, base) }
         let head = all.flatMap(\.tensorNames).first(where: TensorName.isHead)
-        let untied = head.map { head in all.contains { $0.info(head) != nil && !$0.isTied } } ?? false
-        for name in base.tensorNames where base.isCompared(name) {
+        let untied = head.map { head in all.contains { $0.has(head) && !$0.isTied } } ?? false
+        for name in try base.tensorNames.filter(base.isCompared) {
             if TensorName.isHead(name), !untied { continue }
             try add(name, all, times: 1, options)
         }
         // A base with a tied head, and a model that was untied: the base's head is its token table.
-        if untied, let head, base.info(head) == nil { try add(head, all, times: 1, options) }
+        if untied, let head, !base.has(head) { try add(head, all, times: 1, options) }
         if options.countsTiedTwice, !untied, let i = tensors.firstIndex(where: { TensorName.isEmbedding($0.name) }) {
             let old = tensors[i]
             tensors[i] = KinshipTensor(
@@ -121,7 +121,7 @@ private struct KinshipPlan {
 
     private mutating func add(_ name: String, _ all: [MergeModel], times: Int, _ options: Kinship.Options) throws {
         let names = try all.map { model in
-            if model.info(name) != nil { return name }
+            if model.has(name) { return name }
             if TensorName.isHead(name), let table = model.tensorNames.first(where: TensorName.isEmbedding) {
                 return table
             }
@@ -129,18 +129,19 @@ private struct KinshipPlan {
                 "\(model.reference): no tensor \(name), which the base \(all[0].reference) has; it is no descendant of it"
             )
         }
-        let infos = zip(all, names).map { $0.info($1)! }
-        let shape = infos[0].shape
-        var count = infos[0].elementCount
-        for (model, info) in zip(all, infos) where info.shape != shape {
+        let forms = try zip(all, names).map { try $0.form($1)! }
+        let shape = forms[0].shape
+        func elements(_ shape: [Int]) -> Int { shape.reduce(1, *) }
+        var count = elements(forms[0].shape)
+        for (model, info) in zip(all, forms) where info.shape != shape {
             guard TensorName.hasVocabularyAxis(name), info.shape.dropFirst() == shape.dropFirst() else {
                 throw UserError(
                     "\(model.reference): tensor \(name) has shape \(info.shape), in the base \(all[0].reference) it has \(shape); "
                         + "it is no descendant of it")
             }
-            count = min(count, info.elementCount)
+            count = min(count, elements(info.shape))
         }
-        if infos.contains(where: { $0.shape != shape }) {
+        if forms.contains(where: { $0.shape != shape }) {
             notes.append(
                 "tensor \(name): the \(count / max(1, shape.dropFirst().reduce(1, *))) rows that all models have are compared"
             )
@@ -155,8 +156,8 @@ private struct KinshipPlan {
     /// Tensors that a model has and the base has not.
     private func checkExtra(_ model: MergeModel, _ base: MergeModel) throws {
         let known = Set(tensors.map { ExactString($0.name) })
-        for name in model.tensorNames
-        where model.isCompared(name) && !TensorName.isHead(name) && !known.contains(ExactString(name)) {
+        for name in try model.tensorNames.filter(model.isCompared)
+        where !TensorName.isHead(name) && !known.contains(ExactString(name)) {
             throw UserError(
                 "\(model.reference): has a tensor \(name), which the base \(base.reference) lacks; it is no descendant of it"
             )
@@ -177,8 +178,8 @@ private struct KinshipPlan {
 
 extension MergeModel {
     /// Weights, as opposed to counters and buffers that every loader computes anew.
-    fileprivate func isCompared(_ name: String) -> Bool {
-        !TensorName.isDerived(name) && info(name)?.elementType.isFloatingPoint == true
+    fileprivate func isCompared(_ name: String) throws -> Bool {
+        try !TensorName.isDerived(name) && form(name)?.elementType.isFloatingPoint == true
     }
 
     /// Whether the output table is the token table: config.json's word, else what the files hold.
