@@ -23,9 +23,14 @@ public struct TinyModelShape: Sendable, Equatable {
             "hidden_size": .init(width), "intermediate_size": .init(4 * width), "num_hidden_layers": .init(layers),
             "num_attention_heads": .init(heads), "num_key_value_heads": .init(heads), "hidden_act": "silu",
             "max_position_embeddings": .init(context), "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
-            "tie_word_embeddings": false, "attention_bias": false, "mlp_bias": false, "initializer_range": 0.02,
+            "tie_word_embeddings": false, "attention_bias": false, "mlp_bias": false, "initializer_range": .init(initializerRange),
             "bos_token_id": 0, "eos_token_id": 1, "torch_dtype": "float32",
         ]
+    }
+
+    /// 0.02 at GPT-2's width of 768, growing as narrower models need it: 0.02 · √(768 / width), to four places.
+    private var initializerRange: Double {
+        (0.02 * (768 / Double(width)).squareRoot() * 10_000).rounded() / 10_000
     }
 
     /// Writes the folder, complete or not at all.

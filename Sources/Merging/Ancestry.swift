@@ -21,7 +21,7 @@ extension MergePlan {
         let step = max(1, candidates.count / Self.sampledTensors)
         var sums: [Int: (dot: Double, own: Double, base: Double, count: Int)] = [:]
         for tensor in candidates.enumerated().filter({ $0.offset % step == 0 }).map(\.element) {
-            guard case .merge(_, let inputs, _) = tensor.work, let base = inputs.first(where: \.isBase) else { continue }
+            guard case .merge(_, let inputs, _, false) = tensor.work, let base = inputs.first(where: \.isBase) else { continue }
             let count = min(tensor.elementCount, Self.sampledEntries)
             let b = try entries(base, count)
             for input in inputs where !input.isBase {

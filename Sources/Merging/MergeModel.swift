@@ -6,6 +6,7 @@ internal import ModelFiles
 
 /// A model whose tensors can be read block by block. Opening reads the headers only.
 public final class MergeModel: Sendable {
+    /// As the configuration names it.
     public let reference: MergeModelReference
     /// The Hugging Face folder; nil for a bare safetensors file.
     public let folder: String?
@@ -20,14 +21,17 @@ public final class MergeModel: Sendable {
     /// The files that hold the weights.
     public let files: [SafetensorsFile]
     private let owner: [ExactString: SafetensorsFile]
-    // Unsafe only by type: all it holds is constant once it is made, and its readers are made anew for each use.
-    nonisolated(unsafe) private let adapted: AdaptedTensors?
+    private let adapted: AdaptedTensors?
 
-    /// - Parameter report: told about slow work (a GGUF file is converted once) before it starts.
+    /// - Parameters:
+    ///   - substitute: a path that takes the place of the reference's path and revision.
+    ///   - report: told about slow work (a GGUF file is converted once) before it starts.
     /// - Throws: `UserError` saying what is missing or cannot be read; pickle files are refused.
-    public init(_ reference: MergeModelReference, report: (String) -> Void = { _ in }) throws {
+    public init(
+        _ reference: MergeModelReference, substitute: String? = nil, report: (String) -> Void = { _ in }
+    ) throws {
         self.reference = reference
-        let path = try Self.resolve(reference.path, reference.revision)
+        let path = try substitute ?? Self.resolve(reference.path, reference.revision)
         if path.hasSuffix(".safetensors"), fileExists(path) {
             guard reference.adapter == nil else {
                 throw UserError("\(reference): an adapter needs a model folder, not a safetensors file")
@@ -134,9 +138,7 @@ public final class MergeModels {
 
     public func model(_ reference: MergeModelReference) throws -> MergeModel {
         if let model = opened[reference] { return model }
-        var found = reference
-        if let path = substitutes[reference.path] { (found.path, found.revision) = (path, nil) }
-        let model = try MergeModel(found, report: report)
+        let model = try MergeModel(reference, substitute: substitutes[reference.path], report: report)
         opened[reference] = model
         return model
     }

@@ -4,6 +4,7 @@ internal import Formats
 internal import Glibc
 internal import RunLog
 internal import Synchronization
+internal import Tokenizers
 
 /// How a merge is written.
 public struct MergeOptions: Sendable {
@@ -62,15 +63,21 @@ extension MergePlan {
     private func writeWeights(to folder: String, _ options: MergeOptions) throws {
         let progress = options.showsProgress ? MergeProgress(total: outputBytes) : nil
         defer { progress?.finish() }
+        let warnings = Warnings()
         let outputs = tensors.map { tensor in
             SafetensorsWriter.Tensor(name: tensor.name, elementType: tensor.elementType, shape: tensor.shape) { emit in
-                try self.produce(tensor, emit)
+                try self.produce(tensor, warn: warnings.add, emit)
             }
         }
         try SafetensorsWriter.writeParallel(
             folder: folder, tensors: outputs, metadata: [("format", "pt")], maxShardBytes: options.maxShardBytes,
             threads: options.threads
         ) { progress?.add($0) }
+        progress?.finish()
+        let lines = warnings.sorted
+        guard options.showsProgress else { return }
+        lines.prefix(5).forEach { ProgressLine.print($0) }
+        if lines.count > 5 { ProgressLine.print("and \(lines.count - 5) more tensors like these") }
     }
 
     private func checkSpace(_ path: String) throws {
@@ -86,13 +93,24 @@ extension MergePlan {
 
     // MARK: files beside the weights
 
-    private static let tokenizerFiles = [
-        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "added_tokens.json",
-        "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
-    ]
-
+    /// The merged vocabulary's tokenizer, else the donor's; `chat_template` takes the place of its own.
     private func writeTokenizer(to folder: String) throws {
-        for name in Self.tokenizerFiles { try copyFile(name, from: donor.tokenizerFolder, to: folder) }
+        let template = try config.chatTemplate.flatMap { setting in
+            try resolveChatTemplate(setting, tokenizerFolders: models.compactMap(\.tokenizerFolder))
+        }
+        if let vocabulary { return try vocabulary.writeTokenizer(to: folder, chatTemplate: template) }
+        let source = donor.tokenizerFolder ?? ""
+        guard fileExists(joinPath(source, "tokenizer.json")) else {
+            // A tokenizer in a form that is only copied, or none.
+            for name in ["tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"] {
+                try copyFile(name, from: source, to: folder)
+            }
+            if config.chatTemplate != nil {
+                throw UserError("chat_template: \(donor.reference) has no tokenizer.json to go with it; leave it out")
+            }
+            return
+        }
+        try TokenizerVocabulary(folder: source).save(to: folder, chatTemplate: template)
     }
 
     private func copyFile(_ name: String, from folder: String?, to target: String) throws {
@@ -113,12 +131,12 @@ extension MergePlan {
     public var fingerprint: String {
         var text = config.yaml
         for model in models {
-            for file in model.files {
+            let adapter = model.adapterFolder.map { joinPath($0, "adapter_model.safetensors") }
+            for path in model.files.map(\.path) + (adapter.map { [$0] } ?? []) {
                 var status = stat()
-                _ = stat(file.path, &status)
-                text += "\(file.path)\t\(file.file.count)\t\(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)\n"
+                _ = stat(path, &status)
+                text += "\(path)\t\(status.st_size)\t\(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)\n"
             }
-            if let adapter = model.adapterFolder { text += "\(adapter)\n" }
         }
         return sha256(ofBytes: Array(text.utf8))
     }
@@ -144,6 +162,13 @@ extension String {
         while text.hasSuffix("\n") { text.removeLast() }
         return String(text)
     }
+}
+
+/// What threads found worth telling.
+private final class Warnings: Sendable {
+    private let lines = Mutex<[String]>([])
+    var sorted: [String] { lines.withLock { $0.sorted() } }
+    func add(_ line: String) { lines.withLock { $0.append(line) } }
 }
 
 /// The line that says how far a merge is.

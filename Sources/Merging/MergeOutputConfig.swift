@@ -11,7 +11,18 @@ extension MergePlan {
         // Both keys are in use: newer writers put `dtype`, older readers look for `torch_dtype`.
         for key in ["dtype", "torch_dtype"] { object[key] = .string(mainType.configName) }
         setTiedTables(in: &object)
+        setVocabularySize(in: &object)
         return .object(object)
+    }
+
+    private func setVocabularySize(in object: inout JSONObject) {
+        guard let rows = tensors.first(where: { TensorName.isEmbedding($0.name) })?.shape.first else { return }
+        if object["vocab_size"] != nil {
+            object["vocab_size"] = .init(rows)
+        } else if var text = object["text_config"]?.object, text["vocab_size"] != nil {
+            text["vocab_size"] = .init(rows)
+            object["text_config"] = .object(text)
+        }
     }
 
     private func setTiedTables(in object: inout JSONObject) {

@@ -13,7 +13,8 @@ public struct PlannedTensor: Sendable {
     let work: Work
 
     enum Work: Sendable {
-        case merge(method: MergeMethod, inputs: [PlannedInput], settings: [String: MergeValue])
+        /// `isAligned`: a token table whose rows are put into the order of the output's vocabulary.
+        case merge(method: MergeMethod, inputs: [PlannedInput], settings: [String: MergeValue], isAligned: Bool)
         /// The bytes of tensors of whole numbers, which must be equal.
         case copy([(model: Int, tensor: String)])
     }
@@ -25,7 +26,7 @@ public struct PlannedTensor: Sendable {
     public var settings: (
         shared: [String: MergeValue], inputs: [(model: Int, tensor: String, isBase: Bool, values: [String: MergeValue])]
     ) {
-        guard case .merge(_, let inputs, let settings) = work else { return ([:], []) }
+        guard case .merge(_, let inputs, let settings, _) = work else { return ([:], []) }
         return (settings, inputs.map { ($0.model, $0.tensor, $0.isBase, $0.settings) })
     }
 }
@@ -49,6 +50,8 @@ public final class MergePlan: Sendable {
     /// What was decided for the user, one line each.
     public let notes: [String]
     let parts: [Part]
+    // Unsafe only by type: nothing in it changes once it is made.
+    nonisolated(unsafe) let vocabulary: MergedVocabulary?
 
     /// What config.json has to say of a part of the model.
     struct Part: Sendable {
@@ -71,9 +74,9 @@ public final class MergePlan: Sendable {
                 name: module.name, hasLayers: !module.stacks.isEmpty,
                 layers: module.slices.flatMap { $0.sources.first.map { Array($0.layers) } ?? [] })
         }
-        var planner = Planner(config: config, models: models)
+        var planner = try Planner(config: config, models: models)
         for module in layout.modules { try planner.add(module) }
-        (tensors, notes) = (planner.tensors, planner.notes)
+        (tensors, notes, vocabulary) = (planner.tensors, planner.notes, planner.vocabulary)
         guard !tensors.isEmpty else { throw UserError("nothing to merge: the models have no tensors") }
     }
 
@@ -90,16 +93,24 @@ public final class MergePlan: Sendable {
 
     /// Hands the merged bytes of a tensor over, little-endian and row-major, rounded to its `elementType`, in pieces.
     ///
+    /// - Parameter warn: called with one line where the result may surprise.
     /// - Throws: `UserError` for a value that is not finite, in an input or after rounding; whatever `emit` throws.
-    public func produce(_ tensor: PlannedTensor, _ emit: (UnsafeRawBufferPointer) throws -> Void) throws {
+    public func produce(
+        _ tensor: PlannedTensor, warn: (String) -> Void = { _ in }, _ emit: (UnsafeRawBufferPointer) throws -> Void
+    ) throws {
         switch tensor.work {
         case .copy(let sources): try copy(tensor, sources, emit)
-        case .merge(let method, let inputs, let settings):
+        case .merge(let method, let inputs, let settings, let isAligned):
+            let tables = isAligned ? try vocabulary?.tables(tensor.name, models) : nil
             let merge = TensorMerge(
-                name: tensor.name, method: method, inputs: try inputs.map(mergeInput), settings: settings)
+                name: tensor.name, method: method,
+                inputs: try inputs.map { input in
+                    let reader = try tables?[input.model] ?? models[input.model].tensor(input.tensor)
+                    return MergeInput(reader, model: input.model, isBase: input.isBase, settings: input.settings)
+                }, settings: settings)
             let rounding = Rounding(to: tensor.elementType, name: tensor.name)
             do {
-                try merge.run { try rounding.emit($0, emit) }
+                try merge.run(warn: warn) { try rounding.emit($0, emit) }
             } catch let fault as NonFiniteInput {
                 throw UserError(fault.named("\(models[fault.model].reference)"), fault.exitStatus)
             }
@@ -112,11 +123,6 @@ public final class MergePlan: Sendable {
         _ body: (PlannedTensor, _ produce: ((UnsafeRawBufferPointer) throws -> Void) throws -> Void) throws -> Void
     ) throws {
         for tensor in tensors { try body(tensor) { try self.produce(tensor, $0) } }
-    }
-
-    private func mergeInput(_ input: PlannedInput) throws -> MergeInput {
-        MergeInput(
-            try models[input.model].tensor(input.tensor), model: input.model, isBase: input.isBase, settings: input.settings)
     }
 
     /// Copies whole numbers, which no method merges; they must be the same in all models.
@@ -147,7 +153,7 @@ public final class MergePlan: Sendable {
 }
 
 /// Rounds merged elements once, nearest-even, to the type they are written in.
-private struct Rounding {
+struct Rounding {
     let type: ElementType
     let name: String
 

@@ -8,12 +8,19 @@ typealias TensorForm = (elementType: ElementType, shape: [Int])
 struct Planner {
     let config: MergeConfig
     let models: [MergeModel]
+    let vocabulary: MergedVocabulary?
     private(set) var tensors: [PlannedTensor] = []
     private(set) var notes: [String] = []
     /// Model and tensor with the layer left out -> whether the model has it in some layer.
     private var known: [Int: Set<String>] = [:]
 
-    init(config: MergeConfig, models: [MergeModel]) { (self.config, self.models) = (config, models) }
+    /// - Throws: `UserError` for a vocabulary that cannot be made.
+    init(config: MergeConfig, models: [MergeModel]) throws {
+        (self.config, self.models) = (config, models)
+        var warnings: [String] = []
+        vocabulary = try MergedVocabulary.planned(config, models) { warnings.append($0) }
+        notes = warnings
+    }
 
     mutating func add(_ module: LaidModule) throws {
         guard let first = module.slices.first, let last = module.slices.last else { return }
@@ -51,12 +58,7 @@ struct Planner {
     }
 
     private mutating func addLoose(_ name: String, _ slice: LaidSlice, _ module: LaidModule) throws {
-        let names = slice.sources.map { source -> String? in
-            if source.model.has(name) { return name }
-            // A model with tied tables uses its embedding as head.
-            if TensorName.isHead(name), let table = source.model.tensorNames.first(where: TensorName.isEmbedding) { return table }
-            return nil
-        }
+        let names = slice.sources.map { $0.model.table(name) }
         try add(name, layer: nil, t: 0, slice, module, names: names, filterNames: slice.sources.map { _ in name })
     }
 
@@ -109,7 +111,7 @@ struct Planner {
             case .copy(let i): return try addMerge(name, layer, slice, [i], names, method: .passthrough, shared: [:]) { _ in ["scale": .number(1)] }
             }
         }
-        let infos = try present.compactMap { i in try slice.sources[i].model.form(names[i]!) }
+        let infos = try forms(slice, present, names)
         if infos.contains(where: { !$0.elementType.isFloatingPoint }) {
             return try addCopy(name, layer, slice, names, infos)
         }
@@ -128,7 +130,8 @@ struct Planner {
         _ name: String, _ layer: Int?, _ slice: LaidSlice, _ present: [Int], _ names: [String?], method: MergeMethod,
         shared: [String: MergeValue], settings: (Int) throws -> [String: MergeValue]
     ) throws {
-        let infos = try present.compactMap { try slice.sources[$0].model.form(names[$0]!) }
+        let isAligned = vocabulary != nil && layer == nil && TensorName.hasVocabularyAxis(name)
+        let infos = try isAligned ? alignedForms(name, slice, present) : forms(slice, present, names)
         try checkShapes(name, slice, present, infos)
         let inputs = try present.map { i in
             PlannedInput(
@@ -139,7 +142,19 @@ struct Planner {
         tensors.append(
             PlannedTensor(
                 name: name, shape: infos[0].shape, elementType: type, layer: layer,
-                work: .merge(method: method, inputs: inputs, settings: shared)))
+                work: .merge(method: method, inputs: inputs, settings: shared, isAligned: isAligned)))
+    }
+
+    private func forms(_ slice: LaidSlice, _ present: [Int], _ names: [String?]) throws -> [TensorForm] {
+        try present.compactMap { try slice.sources[$0].model.form(names[$0]!) }
+    }
+
+    /// Forms of a token table once its rows are those of the output's vocabulary.
+    private mutating func alignedForms(_ name: String, _ slice: LaidSlice, _ present: [Int]) throws -> [TensorForm] {
+        var warnings: [String] = []
+        let tables = try vocabulary?.tables(name, models) { warnings.append($0) } ?? []
+        warnings.forEach { note($0) }
+        return present.compactMap { tables[slice.sources[$0].position].map { ($0.elementType, $0.shape) } }
     }
 
     private mutating func addCopy(

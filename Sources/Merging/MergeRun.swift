@@ -19,7 +19,8 @@ extension TensorMerge {
     }
 
     /// - Parameter blockElements: rounded up to a multiple of the tile within which sums have one order.
-    func run(blockElements: Int, warn: (String) -> Void = { _ in }, _ emit: (MergedBlock) throws -> Void) throws {
+    package func run(blockElements: Int, warn: (String) -> Void = { _ in }, _ emit: (MergedBlock) throws -> Void) throws
+    {
         try check()
         if inputs.contains(where: { $0.reader.elementType == .f64 }) {
             try MergeRun<Double>(self, blockElements: blockElements).run(warn, emit)
@@ -201,7 +202,8 @@ final class MergeRun<T: MergeElement> {
     // MARK: random numbers
 
     /// Words of the elements of `range` for one model: the same whatever the blocks.
-    func randomWords(_ input: MergeInput, _ seed: UInt64, _ range: Range<Int>, into words: UnsafeMutablePointer<UInt32>) {
+    func randomWords(_ input: MergeInput, _ seed: UInt64, _ range: Range<Int>, into words: UnsafeMutablePointer<UInt32>)
+    {
         RandomStream(seed: seed, fnv1a(merge.name), UInt64(input.model))
             .fill(words, count: range.count, offset: UInt64(range.lowerBound))
     }

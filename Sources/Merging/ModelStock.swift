@@ -40,7 +40,9 @@ extension MergeRun {
             try out(range.count)
         }
         if negative > 0 {
-            warn("tensor \(merge.name): model_stock extrapolates away from the models in \(negative) of its rows (t < 0)")
+            warn(
+                "tensor \(merge.name): model_stock extrapolates away from the models in \(negative) of its rows (t < 0)"
+            )
         }
     }
 

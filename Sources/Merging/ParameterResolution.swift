@@ -8,7 +8,7 @@ extension MergeSetting {
     /// floor(t K) is taken.
     ///
     /// - Parameter t: place in the slice, 0 at its first layer, 1 at its last.
-    func value(tensor: String, t: Double) -> MergeValue? {
+    package func value(tensor: String, t: Double) -> MergeValue? {
         switch self {
         case .value(let value): return value
         case .gradient(let values): return Self.interpolate(values, t)

@@ -80,6 +80,7 @@ extension nt_window {
         let from = UInt64(ranks.lowerBound) - first.below, to = UInt64(ranks.upperBound) - last.below
         let sameEdge = first.prefix == last.prefix
         self.init(
-            low: first.prefix, low_from: from, low_to: sameEdge ? to : .max, high: last.prefix, high_to: sameEdge ? 0 : to)
+            low: first.prefix, low_from: from, low_to: sameEdge ? to : .max, high: last.prefix,
+            high_to: sameEdge ? 0 : to)
     }
 }

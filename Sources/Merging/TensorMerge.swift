@@ -35,6 +35,10 @@ public struct NonFiniteInput: UserFacing, Equatable {
     /// "nan", "inf" or "-inf".
     public let value: String
 
+    public init(tensor: String, model: Int, element: Int, value: String) {
+        (self.tensor, self.model, self.element, self.value) = (tensor, model, element, value)
+    }
+
     public var message: String { named("model \(model + 1)") }
     public var exitStatus: ExitStatus { .badData }
 

@@ -20,12 +20,6 @@ private func filled(_ shape: [Int], _ k: Int, scale: Double, offset: Double = 0)
     }
 }
 
-func withFolder<R>(_ body: (String) throws -> R) throws -> R {
-    var template = Array("/tmp/needletail-merging-XXXXXX".utf8CString)
-    let folder = template.withUnsafeMutableBufferPointer { String(cString: mkdtemp($0.baseAddress!)) }
-    defer { try? removeTree(folder) }
-    return try body(folder)
-}
 
 /// A model folder of tensors given as floats.
 func writeModel(

@@ -24,7 +24,7 @@ public struct KinshipCommand: ParsableCommand {
             (on one line). --by tensor adds "weighted_mean", the mean of the tensors' values by their sizes.
 
             Example:
-              needletail kinship runs/math runs/chat runs/code --base ./SmolLM2-135M-Instruct --by layer
+              needletail kinship runs/math runs/chat --base ./SmolLM2 --by layer
             """
     )
 

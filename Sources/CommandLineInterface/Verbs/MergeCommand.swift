@@ -17,7 +17,7 @@ public struct MergeCommand: ParsableCommand {
             Example:
               needletail merge merge.yaml ./merged
             """,
-        subcommands: [Run.self, Plan.self],
+        subcommands: [Run.self, Plan.self, MergeMoECommand.self],
         defaultSubcommand: Run.self)
 
     public init() {}
