@@ -52,7 +52,8 @@ public struct ExtractionReport: Sendable {
         }
         return [
             "rank": .init(rank), "share": .init(share),
-            "modules": .array(maps.map { ["name": .string($0.name), "delta_norm": .init($0.norm), "share": .init($0.share)] }),
+            "modules": .array(
+                maps.map { ["name": .string($0.name), "delta_norm": .init($0.norm), "share": .init($0.share)] }),
             "saved": list(saved), "not_captured": list(missed),
         ]
     }
@@ -63,7 +64,6 @@ public final class AdapterExtraction {
     public let config: AdapterConfig
     public let report: ExtractionReport
     private let tensors: [SafetensorsWriter.Tensor]
-    private let tiedHead: Bool
 
     /// Compares the models and decomposes the difference of every linear map of the layers.
     ///
@@ -86,7 +86,13 @@ public final class AdapterExtraction {
             if options.savesTables, ModelPair.tables.contains(name) {
                 report.saved.append((name, norm))
                 saved.append(String(name.dropLast(".weight".count).split(separator: ".").last!))
-                tensors.append(.init(AdapterFiles.prefix + name, try pair.tensor(tuned, name), .float32))
+                let table = try pair.tensor(tuned, name)
+                tensors.append(.init(AdapterFiles.prefix + name, table, .float32))
+                if !base.tensorNames.contains("lm_head.weight") {
+                    // PEFT takes a saved token table apart from the head that is tied to it: the head comes along.
+                    saved.append("lm_head")
+                    tensors.append(.init(AdapterFiles.prefix + "lm_head.weight", table, .float32))
+                }
             } else {
                 report.missed.append((name, norm))
             }
@@ -102,14 +108,14 @@ public final class AdapterExtraction {
             throw UserError("\(tuned.reference): \(what) from \(base.reference); there is no adapter to take out")
         }
         let adapted = factors.filter { factor in targets.contains { factor.name.hasSuffix("." + $0) } }
-        let rank = options.share.map { Self.rank(adapted, keeping: $0, atMost: options.maxRank) }
+        let rank =
+            options.share.map { Self.rank(adapted, keeping: $0, atMost: options.maxRank) }
             ?? min(options.rank, adapted.map(\.smallSide).max() ?? 1)
         for factor in adapted { tensors += factor.tensors(rank: rank) }
         report.rank = rank
         report.maps = factors.map { .init(name: $0.name, norm: $0.norm, share: $0.share(rank)) }
         self.report = report
         self.tensors = tensors
-        tiedHead = !base.tensorNames.contains("lm_head.weight")
         config = AdapterConfig(
             rank: rank, alpha: Double(rank), dropout: 0, scaling: .standard, hasMagnitude: false, targets: targets,
             savedModules: saved, baseModel: baseName)
@@ -136,7 +142,7 @@ public final class AdapterExtraction {
             try SafetensorsWriter.write(
                 path: joinPath(folder, AdapterFiles.weightsName), tensors: tensors, metadata: [("format", "pt")])
             try writeFileAtomically(
-                config.json(tiedHead: tiedHead).serialized(.pretty) + "\n", to: joinPath(folder, AdapterFiles.configName))
+                config.json.serialized(.pretty) + "\n", to: joinPath(folder, AdapterFiles.configName))
         }
     }
 }
@@ -171,7 +177,8 @@ private struct ModelPair {
             let a = try tuned.form(name)?.shape ?? [], b = try base.form(name)?.shape ?? []
             let mayGrow = Self.tables.contains(name) && a.count == 2 && b.count == 2 && a[0] >= b[0] && a[1] == b[1]
             guard a == b || mayGrow else {
-                throw UserError("\(tuned.reference): tensor \(name) has shape \(a), the base's has \(b); is this its base?")
+                throw UserError(
+                    "\(tuned.reference): tensor \(name) has shape \(a), the base's has \(b); is this its base?")
             }
         }
     }

@@ -77,13 +77,10 @@ public struct AdapterConfig: Sendable, Equatable {
     }
 
     /// Contents for adapter_config.json.
-    ///
-    /// - Parameter tiedHead: whether the base's output table is its token table. PEFT keeps a saved table apart from the
-    ///   head it is tied to unless it is told.
-    public func json(tiedHead: Bool) -> JSONValue {
+    public var json: JSONValue {
         [
             "alpha_pattern": [:], "auto_mapping": nil, "base_model_name_or_path": .string(baseModel), "bias": "none",
-            "ensure_weight_tying": .init(tiedHead && savedModules.contains("embed_tokens")), "fan_in_fan_out": false, "inference_mode": true, "init_lora_weights": true, "layers_pattern": nil,
+            "fan_in_fan_out": false, "inference_mode": true, "init_lora_weights": true, "layers_pattern": nil,
             "layers_to_transform": nil, "lora_alpha": alpha == alpha.rounded() ? .init(Int(alpha)) : .init(alpha),
             "lora_dropout": .init(dropout),
             "modules_to_save": savedModules.isEmpty ? nil : .array(savedModules.map { .string($0) }),
