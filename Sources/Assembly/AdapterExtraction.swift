@@ -52,7 +52,8 @@ public struct ExtractionReport: Sendable {
         }
         return [
             "rank": .init(rank), "share": .init(share),
-            "modules": .array(maps.map { ["name": .string($0.name), "delta_norm": .init($0.norm), "share": .init($0.share)] }),
+            "modules": .array(
+                maps.map { ["name": .string($0.name), "delta_norm": .init($0.norm), "share": .init($0.share)] }),
             "saved": list(saved), "not_captured": list(missed),
         ]
     }
@@ -85,7 +86,13 @@ public final class AdapterExtraction {
             if options.savesTables, ModelPair.tables.contains(name) {
                 report.saved.append((name, norm))
                 saved.append(String(name.dropLast(".weight".count).split(separator: ".").last!))
-                tensors.append(.init(AdapterFiles.prefix + name, try pair.tensor(tuned, name), .float32))
+                let table = try pair.tensor(tuned, name)
+                tensors.append(.init(AdapterFiles.prefix + name, table, .float32))
+                if !base.tensorNames.contains("lm_head.weight") {
+                    // PEFT takes a saved token table apart from the head that is tied to it: the head comes along.
+                    saved.append("lm_head")
+                    tensors.append(.init(AdapterFiles.prefix + "lm_head.weight", table, .float32))
+                }
             } else {
                 report.missed.append((name, norm))
             }
@@ -95,12 +102,14 @@ public final class AdapterExtraction {
             return try Factors(pair, name, limit: options.share == nil ? options.rank : options.maxRank)
         }
         let targets = Self.targets(factors)
-        guard !targets.isEmpty || !report.saved.isEmpty else {
-            let what = report.missed.isEmpty ? "no weight differs from \(base.reference)" : "only norms or biases differ from \(base.reference), which no adapter holds"
-            throw UserError("\(tuned.reference): \(what)")
+        guard !targets.isEmpty else {
+            let hasNone = report.missed.isEmpty && report.saved.isEmpty
+            let what = hasNone ? "no weight differs" : "only token tables, norms or biases differ, and no linear map"
+            throw UserError("\(tuned.reference): \(what) from \(base.reference); there is no adapter to take out")
         }
         let adapted = factors.filter { factor in targets.contains { factor.name.hasSuffix("." + $0) } }
-        let rank = options.share.map { Self.rank(adapted, keeping: $0, atMost: options.maxRank) }
+        let rank =
+            options.share.map { Self.rank(adapted, keeping: $0, atMost: options.maxRank) }
             ?? min(options.rank, adapted.map(\.smallSide).max() ?? 1)
         for factor in adapted { tensors += factor.tensors(rank: rank) }
         report.rank = rank
@@ -168,7 +177,8 @@ private struct ModelPair {
             let a = try tuned.form(name)?.shape ?? [], b = try base.form(name)?.shape ?? []
             let mayGrow = Self.tables.contains(name) && a.count == 2 && b.count == 2 && a[0] >= b[0] && a[1] == b[1]
             guard a == b || mayGrow else {
-                throw UserError("\(tuned.reference): tensor \(name) has shape \(a), the base's has \(b); is this its base?")
+                throw UserError(
+                    "\(tuned.reference): tensor \(name) has shape \(a), the base's has \(b); is this its base?")
             }
         }
     }

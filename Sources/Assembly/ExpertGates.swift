@@ -13,14 +13,18 @@ public struct GateSource {
     let model: any CausalLanguageModel
     let tokenizer: Tokenizer
 
-    public init(_ model: any CausalLanguageModel, _ tokenizer: Tokenizer) { (self.model, self.tokenizer) = (model, tokenizer) }
+    public init(_ model: any CausalLanguageModel, _ tokenizer: Tokenizer) {
+        (self.model, self.tokenizer) = (model, tokenizer)
+    }
 
     /// Prompts as documents of one row, each after the beginning-of-sequence token where the tokenizer has one.
     private func row(_ prompts: [String]) throws -> (ids: [Int32], starts: [Int]) {
         var ids: [Int32] = [], starts = [0]
         for prompt in prompts {
             let new = tokenizer.encode((tokenizer.bosToken?.text ?? "") + prompt, addSpecialTokens: false)
-            guard !new.isEmpty else { throw UserError("experts: an empty prompt says nothing about what its expert is for") }
+            guard !new.isEmpty else {
+                throw UserError("experts: an empty prompt says nothing about what its expert is for")
+            }
             guard new.count <= model.contextLength else {
                 throw UserError("experts: a prompt of \(new.count) tokens; the base model takes \(model.contextLength)")
             }

@@ -111,6 +111,7 @@ private struct AdapterParts {
             }
             saved[ExactString(name)] = table
         }
+        if base.info("lm_head.weight") == nil, try files.tiedHead() != nil { _ = take("lm_head.weight") }
         return saved
     }
 

@@ -63,15 +63,21 @@ extension MergePlan {
     private func writeWeights(to folder: String, _ options: MergeOptions) throws {
         let progress = options.showsProgress ? MergeProgress(total: outputBytes) : nil
         defer { progress?.finish() }
+        let warnings = Warnings()
         let outputs = tensors.map { tensor in
             SafetensorsWriter.Tensor(name: tensor.name, elementType: tensor.elementType, shape: tensor.shape) { emit in
-                try self.produce(tensor, emit)
+                try self.produce(tensor, warn: warnings.add, emit)
             }
         }
         try SafetensorsWriter.writeParallel(
             folder: folder, tensors: outputs, metadata: [("format", "pt")], maxShardBytes: options.maxShardBytes,
             threads: options.threads
         ) { progress?.add($0) }
+        progress?.finish()
+        let lines = warnings.sorted
+        guard options.showsProgress else { return }
+        lines.prefix(5).forEach { ProgressLine.print($0) }
+        if lines.count > 5 { ProgressLine.print("and \(lines.count - 5) more tensors like these") }
     }
 
     private func checkSpace(_ path: String) throws {
@@ -125,12 +131,12 @@ extension MergePlan {
     public var fingerprint: String {
         var text = config.yaml
         for model in models {
-            for file in model.files {
+            let adapter = model.adapterFolder.map { joinPath($0, "adapter_model.safetensors") }
+            for path in model.files.map(\.path) + (adapter.map { [$0] } ?? []) {
                 var status = stat()
-                _ = stat(file.path, &status)
-                text += "\(file.path)\t\(file.file.count)\t\(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)\n"
+                _ = stat(path, &status)
+                text += "\(path)\t\(status.st_size)\t\(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)\n"
             }
-            if let adapter = model.adapterFolder { text += "\(adapter)\n" }
         }
         return sha256(ofBytes: Array(text.utf8))
     }
@@ -156,6 +162,13 @@ extension String {
         while text.hasSuffix("\n") { text.removeLast() }
         return String(text)
     }
+}
+
+/// What threads found worth telling.
+private final class Warnings: Sendable {
+    private let lines = Mutex<[String]>([])
+    var sorted: [String] { lines.withLock { $0.sorted() } }
+    func add(_ line: String) { lines.withLock { $0.append(line) } }
 }
 
 /// The line that says how far a merge is.

@@ -93,8 +93,11 @@ public final class MergePlan: Sendable {
 
     /// Hands the merged bytes of a tensor over, little-endian and row-major, rounded to its `elementType`, in pieces.
     ///
+    /// - Parameter warn: called with one line where the result may surprise.
     /// - Throws: `UserError` for a value that is not finite, in an input or after rounding; whatever `emit` throws.
-    public func produce(_ tensor: PlannedTensor, _ emit: (UnsafeRawBufferPointer) throws -> Void) throws {
+    public func produce(
+        _ tensor: PlannedTensor, warn: (String) -> Void = { _ in }, _ emit: (UnsafeRawBufferPointer) throws -> Void
+    ) throws {
         switch tensor.work {
         case .copy(let sources): try copy(tensor, sources, emit)
         case .merge(let method, let inputs, let settings, let isAligned):
@@ -107,7 +110,7 @@ public final class MergePlan: Sendable {
                 }, settings: settings)
             let rounding = Rounding(to: tensor.elementType, name: tensor.name)
             do {
-                try merge.run { try rounding.emit($0, emit) }
+                try merge.run(warn: warn) { try rounding.emit($0, emit) }
             } catch let fault as NonFiniteInput {
                 throw UserError(fault.named("\(models[fault.model].reference)"), fault.exitStatus)
             }

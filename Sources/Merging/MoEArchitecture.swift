@@ -33,10 +33,14 @@ public enum MoEArchitecture: String, CaseIterable, Sendable {
         if let odd = types.firstIndex(where: { $0 != types[0] }) {
             return "\(models[odd].name) is of type \(types[odd]), the base of type \(types[0])"
         }
-        guard sources.contains(types[0]) else { return "it is made from \(sources.joined(separator: ", ")), not from \(types[0])" }
+        guard sources.contains(types[0]) else {
+            return "it is made from \(sources.joined(separator: ", ")), not from \(types[0])"
+        }
         if models[0].config["mlp_bias"]?.bool == true { return "its experts have no biases, these MLPs have" }
         // Qwen2's own attention biases are on q, k and v only, where Qwen-MoE has them too.
-        if models[0].config["attention_bias"]?.bool == true { return "its attention has no biases as the base has them" }
+        if models[0].config["attention_bias"]?.bool == true {
+            return "its attention has no biases as the base has them"
+        }
         switch self {
         case .mixtral, .qwen3: return config.sharedExperts.isEmpty ? nil : "it has no shared experts"
         case .qwen2:

@@ -54,16 +54,20 @@ public final class MoEAssembly {
                 return ("\(model.reference)", json)
             })
         guard let table = try base.form("model.embed_tokens.weight"), table.shape.count == 2 else {
-            throw UserError("\(base.reference): no tensor model.embed_tokens.weight; this is no model of the Llama family")
+            throw UserError(
+                "\(base.reference): no tensor model.embed_tokens.weight; this is no model of the Llama family")
         }
         hiddenSize = table.shape[1]
         elementType = try Self.outputType(config, base, table.elementType)
         mlps = try Self.checkedMLPs(all, hiddenSize)
         let count = config.experts.count
-        if count & (count - 1) != 0 { warn("\(count) experts are no power of two; llama.cpp does not run such a model") }
+        if count & (count - 1) != 0 {
+            warn("\(count) experts are no power of two; llama.cpp does not run such a model")
+        }
     }
 
-    private static func outputType(_ config: MoEConfig, _ base: MergeModel, _ stored: ElementType) throws -> ElementType {
+    private static func outputType(_ config: MoEConfig, _ base: MergeModel, _ stored: ElementType) throws -> ElementType
+    {
         if let name = config.dtype { return MergeConfig.elementType(named: name)! }
         let named = (base.config?["dtype"] ?? base.config?["torch_dtype"])?.string
         return named.flatMap(MergeConfig.elementType) ?? stored
@@ -71,7 +75,9 @@ public final class MoEAssembly {
 
     /// Intermediate size of each layer, the same in all models.
     private static func checkedMLPs(_ models: [MergeModel], _ H: Int) throws -> [Int] {
-        guard let layers = models[0].config?["num_hidden_layers"]?.int, layers > 0, layers <= models[0].tensorNames.count else {
+        guard let layers = models[0].config?["num_hidden_layers"]?.int, layers > 0,
+            layers <= models[0].tensorNames.count
+        else {
             throw UserError("\(models[0].reference): config.json has no possible num_hidden_layers")
         }
         return try (0..<layers).map { layer in
@@ -79,9 +85,12 @@ public final class MoEAssembly {
             for model in models {
                 for map in maps {
                     let name = source(layer, map), shape = map == "down_proj" ? [H, wanted] : [wanted, H]
-                    guard let form = try model.form(name) else { throw UserError("\(model.reference): no tensor \(name)") }
+                    guard let form = try model.form(name) else {
+                        throw UserError("\(model.reference): no tensor \(name)")
+                    }
                     guard form.shape == shape else {
-                        throw UserError("\(model.reference): tensor \(name) has shape \(form.shape), the base's has \(shape)")
+                        throw UserError(
+                            "\(model.reference): tensor \(name) has shape \(form.shape), the base's has \(shape)")
                     }
                 }
                 if model.tensorNames.contains(source(layers, "gate_proj")) {
@@ -105,11 +114,14 @@ public final class MoEAssembly {
         to path: String, _ rows: RouterRows, layout: ExpertLayout, source: String, maxShardBytes: Int = 5_000_000_000,
         threads: Int = 2
     ) throws {
-        precondition(rows.experts.count == layers && rows.shared.count == (shared == nil ? 0 : layers), "a router for each layer")
+        precondition(
+            rows.experts.count == layers && rows.shared.count == (shared == nil ? 0 : layers), "a router for each layer"
+        )
         let tensors = try self.tensors(rows, layout)
         try writeFolderAtomically(path) { folder in
             try SafetensorsWriter.writeParallel(
-                folder: folder, tensors: tensors, metadata: [("format", "pt")], maxShardBytes: maxShardBytes, threads: threads)
+                folder: folder, tensors: tensors, metadata: [("format", "pt")], maxShardBytes: maxShardBytes,
+                threads: threads)
             if let tokenizer = base.tokenizerFolder, fileExists(joinPath(tokenizer, "tokenizer.json")) {
                 try TokenizerVocabulary(folder: tokenizer).save(to: folder)
             }
@@ -130,7 +142,8 @@ public final class MoEAssembly {
         if architecture == .qwen2 { tensors += missingBiases() }
         for layer in 0..<layers {
             tensors += try expertTensors(layer, layout)
-            tensors.append(row(architecture.router(layer, layout), [config.experts.count, hiddenSize], rows.experts[layer]))
+            tensors.append(
+                row(architecture.router(layer, layout), [config.experts.count, hiddenSize], rows.experts[layer]))
             guard let shared else { continue }
             for map in Self.maps {
                 let name = "model.layers.\(layer).mlp.shared_expert.\(map).weight"
@@ -158,7 +171,9 @@ public final class MoEAssembly {
         }
         let at = "model.layers.\(layer).mlp.experts."
         return [
-            made(at + "gate_up_proj", [E, 2 * F, hiddenSize], try (0..<E).flatMap { [try part($0, "gate_proj"), try part($0, "up_proj")] }),
+            made(
+                at + "gate_up_proj", [E, 2 * F, hiddenSize],
+                try (0..<E).flatMap { [try part($0, "gate_proj"), try part($0, "up_proj")] }),
             made(at + "down_proj", [E, hiddenSize, F], try (0..<E).map { try part($0, "down_proj") }),
         ]
     }
@@ -188,7 +203,9 @@ public final class MoEAssembly {
         var scale: Float = 1
     }
 
-    private func part(_ model: MergeModel, _ expert: MoEConfig.Expert, _ layer: Int, _ map: String, noise name: String) throws -> Part {
+    private func part(_ model: MergeModel, _ expert: MoEConfig.Expert, _ layer: Int, _ map: String, noise name: String)
+        throws -> Part
+    {
         var part = Part(reader: try model.tensor(Self.source(layer, map)))
         if let scale = expert.noiseScale, scale > 0 {
             part.noise = (RandomStream(seed: config.seed, fnv1a(name)), Float(scale))

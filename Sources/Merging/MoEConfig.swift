@@ -38,7 +38,9 @@ public struct MoEConfig: RecipeConfig {
             sourceModel: String?, positivePrompts: [String]? = nil, negativePrompts: [String]? = nil,
             noiseScale: Double? = nil, residualScale: Double? = nil
         ) {
-            (self.sourceModel, self.positivePrompts, self.negativePrompts) = (sourceModel, positivePrompts, negativePrompts)
+            (self.sourceModel, self.positivePrompts, self.negativePrompts) = (
+                sourceModel, positivePrompts, negativePrompts
+            )
             (self.noiseScale, self.residualScale) = (noiseScale, residualScale)
         }
     }
@@ -70,14 +72,22 @@ public struct MoEConfig: RecipeConfig {
         } else if experts.count < expertsPerToken {
             note("experts", "\(experts.count) experts are fewer than experts_per_token, \(expertsPerToken)")
         }
-        if sharedExperts.count > 1 { note("shared_experts", "\(sharedExperts.count) are listed; at most one is possible") }
+        if sharedExperts.count > 1 {
+            note("shared_experts", "\(sharedExperts.count) are listed; at most one is possible")
+        }
         for (key, list) in [("experts", experts), ("shared_experts", sharedExperts)] {
             for (i, expert) in list.enumerated() {
                 let at = "\(key)[\(i)]"
-                if expert.sourceModel?.isEmpty ?? true { note("\(at).source_model", "missing; name the expert's model") }
-                if let noise = expert.noiseScale, noise < 0 { note("\(at).noise_scale", "is \(noise); it is 0 or more") }
+                if expert.sourceModel?.isEmpty ?? true {
+                    note("\(at).source_model", "missing; name the expert's model")
+                }
+                if let noise = expert.noiseScale, noise < 0 {
+                    note("\(at).noise_scale", "is \(noise); it is 0 or more")
+                }
                 if gateMode.readsPrompts, key == "experts", expert.positivePrompts?.isEmpty ?? true {
-                    note("\(at).positive_prompts", "missing; gate_mode \(gateMode.rawValue) makes the router's row from them")
+                    note(
+                        "\(at).positive_prompts",
+                        "missing; gate_mode \(gateMode.rawValue) makes the router's row from them")
                 }
             }
         }

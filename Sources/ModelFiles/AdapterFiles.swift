@@ -27,4 +27,18 @@ public struct AdapterFiles: Sendable {
     public static func normalized(_ name: String) -> String {
         name.hasSuffix("lora_magnitude_vector.weight") ? String(name.dropLast(7)) : name
     }
+
+    /// The name of the saved output table on a base whose output table is the token table: a second copy of that table,
+    /// since PEFT keeps the two apart once one of them is saved.
+    ///
+    /// - Throws: `UserError` when the copies differ: the base cannot hold two tables.
+    public func tiedHead() throws -> String? {
+        let head = Self.prefix + "lm_head.weight", table = Self.prefix + "model.embed_tokens.weight"
+        guard weights[head] != nil, weights[table] != nil else { return nil }
+        guard try weights.bytes(of: head).elementsEqual(weights.bytes(of: table)) else {
+            throw UserError(
+                "\(weights.path): brings an output table of its own, and the base's is tied to its token table")
+        }
+        return head
+    }
 }

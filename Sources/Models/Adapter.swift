@@ -11,10 +11,12 @@ public import Tensors
 public struct Adapter {
     public let config: AdapterConfig
     private let weights: SafetensorsFile
+    private let files: AdapterFiles
     private static let prefix = AdapterFiles.prefix
 
     public init(folder: String) throws {
         let files = try AdapterFiles(folder: folder)
+        self.files = files
         (config, weights) = (files.config, files.weights)
     }
 
@@ -52,10 +54,12 @@ public struct Adapter {
             if let info = weights[Self.prefix + name], info.shape.count == 2 { loaded.resizeVocabulary(to: info.shape[0]) }
         }
         let parts = Self.parts(of: loaded, config)
-        if let problem = mismatch(parameters: parts.map(\.name), tensors: weights.tensors.map { AdapterFiles.normalized($0.name) }) {
+        let copy = loaded.model.headWeight === loaded.model.tokenTable.weight ? try files.tiedHead() : nil
+        let tensors = weights.tensors.filter { $0.name != copy }
+        if let problem = mismatch(parameters: parts.map(\.name), tensors: tensors.map { AdapterFiles.normalized($0.name) }) {
             throw UserError("\(weights.path): tensors do not fit the base model and adapter_config.json: \(problem)")
         }
-        for info in weights.tensors {
+        for info in tensors {
             let parameter = parts.first { $0.name == AdapterFiles.normalized(info.name) }!.parameter
             guard info.shape == parameter.value.shape else {
                 throw UserError("\(weights.path): tensor \(info.name) has shape \(info.shape), the base model asks for \(parameter.value.shape)")

@@ -18,7 +18,9 @@ func mergeMoE(_ command: MergeMoECommand) throws {
     let rows = try assembly.routerRows(config.gateMode.readsPrompts ? try gateSource(assembly, command.compute) : nil)
     let degenerate = assembly.degenerateLayers(rows)
     if !degenerate.isEmpty {
-        let which = degenerate.count == assembly.layers ? "all layers" : "layers \(degenerate.map(String.init).joined(separator: ", "))"
+        let which =
+            degenerate.count == assembly.layers
+            ? "all layers" : "layers \(degenerate.map(String.init).joined(separator: ", "))"
         warn("\(which): the routers' rows look alike (condition number above 5), so some experts will hardly be used")
     }
     try assembly.write(
@@ -32,7 +34,8 @@ private func gateSource(_ assembly: MoEAssembly, _ compute: ComputeOptions) thro
     let base = assembly.base
     guard let folder = base.folder else { throw UserError("\(base.reference): no model folder") }
     let device = try engineDevice(compute.device)
-    let reference = base.adapterFolder == nil ? try ModelReference(folder) : try ModelReference(base.adapterFolder!, base: folder)
+    let reference =
+        base.adapterFolder == nil ? try ModelReference(folder) : try ModelReference(base.adapterFolder!, base: folder)
     let loaded = try LoadedModel(reference, dtype: compute.dtype.dtype(on: device), device: device)
     return GateSource(loaded.model, try Tokenizer(modelPath: reference.tokenizerFolder))
 }

@@ -58,9 +58,11 @@ import Testing
     }
 
     @Test func anAdapterComesBackAtItsRank() throws {
-        let loaded = try load(folder["base"]), config = AdapterConfig(
-            rank: 3, alpha: 6, dropout: 0, scaling: .standard, hasMagnitude: false, targets: ["q_proj", "down_proj"],
-            savedModules: [], baseModel: "")
+        let loaded = try load(folder["base"]),
+            config = AdapterConfig(
+                rank: 3, alpha: 6, dropout: 0, scaling: .standard, hasMagnitude: false,
+                targets: ["q_proj", "down_proj"],
+                savedModules: [], baseModel: "")
         try Adapter.attachNew(config, to: loaded, seed: 5)
         for (k, part) in Adapter.parts(of: loaded, config).enumerated() {
             part.parameter.value.copyInPlace(filled(part.parameter.shape, 300 + k, scale: 0.3))
@@ -95,12 +97,16 @@ import Testing
     }
 
     @Test func whatNoAdapterHoldsIsNamed() throws {
-        try tune("tuned") { $0 == "model.norm.weight" || $0.contains("layers.1.self_attn.q_proj") || $0.contains("embed_tokens") }
+        try tune("tuned") {
+            $0 == "model.norm.weight" || $0.contains("layers.1.self_attn.q_proj") || $0.contains("embed_tokens")
+        }
         var options = ExtractionOptions()
         options.savesTables = false
         let report = try extract("tuned", options)
         #expect(
-            Set(report.missed.map(\.name)) == ["model.norm.weight", "model.layers.1.self_attn.q_proj.bias", "model.embed_tokens.weight"])
+            Set(report.missed.map(\.name)) == [
+                "model.norm.weight", "model.layers.1.self_attn.q_proj.bias", "model.embed_tokens.weight",
+            ])
         #expect(report.share < 0.9 && report.saved.isEmpty)
         #expect(report.json["not_captured"]!.array!.count == 3)
     }

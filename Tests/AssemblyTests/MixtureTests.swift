@@ -28,13 +28,14 @@ import Tokenizers
     }
 
     private func config(_ gate: String = "hidden", _ more: String = "", experts: String? = nil) throws -> MoEConfig {
-        let list = experts ?? """
-            - source_model: \(folder["one"])
-              positive_prompts: [the user]
-            - source_model: \(folder["two"])
-              positive_prompts: ["in the string", thus]
-              negative_prompts: [x]
-            """
+        let list =
+            experts ?? """
+                - source_model: \(folder["one"])
+                  positive_prompts: [the user]
+                - source_model: \(folder["two"])
+                  positive_prompts: ["in the string", thus]
+                  negative_prompts: [x]
+                """
         let text = "base_model: \(folder["base"])\ngate_mode: \(gate)\n\(more)\nexperts:\n\(list)\n"
         return try ConfigLoader.load(MoEConfig.self, text: text, name: "moe.yaml")
     }
@@ -55,15 +56,24 @@ import Tokenizers
 
     @Test func expertsAreTheModelsAndTheRestIsTheBases() throws {
         let file = try write(config())
-        #expect(try file.tensor("model.layers.1.block_sparse_moe.experts.1.w3.weight").values(Float.self) == values("two", "model.layers.1.mlp.up_proj.weight"))
-        #expect(try file.tensor("model.layers.0.block_sparse_moe.experts.0.w2.weight").values(Float.self) == values("one", "model.layers.0.mlp.down_proj.weight"))
-        for name in ["model.embed_tokens.weight", "lm_head.weight", "model.layers.1.self_attn.q_proj.weight", "model.norm.weight"] {
+        #expect(
+            try file.tensor("model.layers.1.block_sparse_moe.experts.1.w3.weight").values(Float.self)
+                == values("two", "model.layers.1.mlp.up_proj.weight"))
+        #expect(
+            try file.tensor("model.layers.0.block_sparse_moe.experts.0.w2.weight").values(Float.self)
+                == values("one", "model.layers.0.mlp.down_proj.weight"))
+        for name in [
+            "model.embed_tokens.weight", "lm_head.weight", "model.layers.1.self_attn.q_proj.weight",
+            "model.norm.weight",
+        ] {
             #expect(try file.tensor(name).values(Float.self) == values("base", name))
         }
         #expect(file.tensors.count == 3 + 2 * (4 + 2 + 6 + 1))
         let json = try readJSONFile(joinPath(folder["out"], "config.json"))
         #expect(json["model_type"] == "mixtral" && json["num_local_experts"] == 2 && json["num_experts_per_tok"] == 2)
-        #expect(try Tokenizer(modelPath: folder["out"]).encode("the user") == Tokenizer(modelPath: folder["base"]).encode("the user"))
+        #expect(
+            try Tokenizer(modelPath: folder["out"]).encode("the user")
+                == Tokenizer(modelPath: folder["base"]).encode("the user"))
     }
 
     @Test func fusedHoldsTheSameNumbers() throws {
@@ -107,7 +117,10 @@ import Tokenizers
                 let values = x.values(Float.self).map(Double.init)
                 if index == layer {
                     found = (0..<32).map { i in
-                        mode == "hidden" ? values[(ids.count - 1) * 32 + i] : stride(from: i, to: values.count, by: 32).reduce(0) { $0 + values[$1] } / Double(ids.count)
+                        mode == "hidden"
+                            ? values[(ids.count - 1) * 32 + i]
+                            : stride(from: i, to: values.count, by: 32).reduce(0) { $0 + values[$1] }
+                                / Double(ids.count)
                     }
                 }
             }
@@ -116,7 +129,9 @@ import Tokenizers
             return found
         }
         for layer in 0..<2 {
-            let pair = (0..<32).map { (state("in the string", layer)[$0] + state("thus", layer)[$0]) / 2 - state("x", layer)[$0] }
+            let pair = (0..<32).map {
+                (state("in the string", layer)[$0] + state("thus", layer)[$0]) / 2 - state("x", layer)[$0]
+            }
             let norm = pair.reduce(0) { $0 + $1 * $1 }.squareRoot()
             for i in 0..<32 { #expect(abs(Double(rows.experts[layer][32 + i]) - pair[i] / norm) < 1e-5) }
         }
@@ -131,14 +146,18 @@ import Tokenizers
         #expect(random != other && random.experts[0] != random.experts[1])
         let uniform = try MoEAssembly(config("uniform_random")) { _ in }.routerRows(nil)
         let bound = 1 / Float(32).squareRoot()
-        #expect(uniform.experts.joined().allSatisfy { abs($0) <= bound } && uniform.experts.joined().contains { abs($0) > bound / 2 })
+        #expect(
+            uniform.experts.joined().allSatisfy { abs($0) <= bound }
+                && uniform.experts.joined().contains { abs($0) > bound / 2 })
     }
 
     @Test func likeRowsAreSeen() throws {
         let assembly = try MoEAssembly(config("random")) { _ in }
         var rows = try assembly.routerRows(nil)
         #expect(assembly.degenerateLayers(rows).isEmpty)
-        rows.experts[1] = Array(rows.experts[1].prefix(32)) + rows.experts[1].prefix(32).enumerated().map { $1 + ($0 == 0 ? 0.01 : 0) }
+        rows.experts[1] =
+            Array(rows.experts[1].prefix(32))
+            + rows.experts[1].prefix(32).enumerated().map { $1 + ($0 == 0 ? 0.01 : 0) }
         #expect(assembly.degenerateLayers(rows) == [1])
     }
 
@@ -155,7 +174,9 @@ import Tokenizers
         #expect(file["model.layers.0.self_attn.q_proj.bias"]?.elementType == .bf16)
         #expect(try file.tensor("model.layers.0.mlp.shared_expert.down_proj.weight").maxAbs().item == 0)
         let json = try readJSONFile(joinPath(folder["out"], "config.json"))
-        #expect(json["model_type"] == "qwen2_moe" && json["shared_expert_intermediate_size"] == 48 && json["dtype"] == "bfloat16")
+        #expect(
+            json["model_type"] == "qwen2_moe" && json["shared_expert_intermediate_size"] == 48
+                && json["dtype"] == "bfloat16")
     }
 
     @Test func badConfigurationsSayWhere() throws {
@@ -172,17 +193,27 @@ import Tokenizers
         let one = folder["one"], two = folder["two"]
         let cases: [(String, String)] = [
             (message { _ = try config(experts: "- source_model: \(one)\n  positive_promts: [a]") }, "positive_prompts"),
-            (message { _ = try config(experts: "- source_model: \(one)\n  positive_prompts: [a]") }, "fewer than experts_per_token"),
+            (
+                message { _ = try config(experts: "- source_model: \(one)\n  positive_prompts: [a]") },
+                "fewer than experts_per_token"
+            ),
             (message { _ = try config("hiden") }, "hidden"),
-            (message { _ = try config(experts: "- source_model: \(one)\n- source_model: \(two)") }, "positive_prompts: missing"),
+            (
+                message { _ = try config(experts: "- source_model: \(one)\n- source_model: \(two)") },
+                "positive_prompts: missing"
+            ),
             (
                 message {
-                    _ = try config(experts: [one, two].map { "- source_model: \($0)\n  positive_prompts: [a]" }.joined(separator: "\n"))
+                    _ = try config(
+                        experts: [one, two].map { "- source_model: \($0)\n  positive_prompts: [a]" }.joined(
+                            separator: "\n"))
                 }, "same prompts"
             ),
             (
                 message {
-                    let same = try config(experts: ["a", "b"].map { "- source_model: \(one)\n  positive_prompts: [\($0)]" }.joined(separator: "\n"))
+                    let same = try config(
+                        experts: ["a", "b"].map { "- source_model: \(one)\n  positive_prompts: [\($0)]" }.joined(
+                            separator: "\n"))
                     try same.refuseEqualExperts()
                 }, "allow-equal-experts"
             ),
@@ -191,7 +222,8 @@ import Tokenizers
         ]
         for (found, wanted) in cases { #expect(found.contains(wanted), "\(found) should say \(wanted)") }
         var warnings: [String] = []
-        let three = try config("random", experts: [one, two, one].map { "- source_model: \($0)" }.joined(separator: "\n"))
+        let three = try config(
+            "random", experts: [one, two, one].map { "- source_model: \($0)" }.joined(separator: "\n"))
         _ = try MoEAssembly(three) { warnings.append($0) }
         #expect(warnings.count == 1 && warnings[0].contains("power of two"))
     }

@@ -178,6 +178,34 @@ struct MergePlanTests {
         }
     }
 
+    /// `path+adapter`: W + (alpha / r) B A in the place of W.
+    @Test func adaptersAreAdded() throws {
+        try withFolder { folder in
+            try write(folder)
+            let map = "model.layers.1.self_attn.q_proj", name = "\(map).weight"
+            let a = TinyModel.values("A", 8, 3, nil), b = TinyModel.values("B", 8, 4, nil)
+            try createDirectories(joinPath(folder, "adapter"))
+            try a.withUnsafeBytes { a in
+                try b.withUnsafeBytes { b in
+                    try SafetensorsWriter.write(
+                        path: joinPath(folder, "adapter/adapter_model.safetensors"),
+                        tensors: [
+                            .init(name: "base_model.model.\(map).lora_A.weight", elementType: .f32, shape: [1, 8], bytes: a),
+                            .init(name: "base_model.model.\(map).lora_B.weight", elementType: .f32, shape: [8, 1], bytes: b),
+                        ])
+                }
+            }
+            try writeFileAtomically(
+                "{\"peft_type\": \"LORA\", \"r\": 1, \"lora_alpha\": 2, \"target_modules\": [\"q_proj\"]}",
+                to: joinPath(folder, "adapter/adapter_config.json"))
+            let merged = try merge("merge_method: passthrough\nmodels: [{model: DIR/a+DIR/adapter}]", folder)
+            let w = values(name, 64, 1)
+            for (i, value) in try merged.values(name).enumerated() { #expect(abs(value - (w[i] + 2 * b[i / 8] * a[i % 8])) < 1e-6) }
+            let other = "model.layers.0.self_attn.q_proj.weight"
+            #expect(try merged.values(other) == values(other, 64, 1))
+        }
+    }
+
     @Test func laterDocumentsUseEarlierResults() throws {
         try withFolder { folder in
             try write(folder)

@@ -37,7 +37,8 @@ extension TensorReader {
 final class ScratchFolder {
     let path: String
     init() throws {
-        path = joinPath(folderExists("/dev/shm") ? "/dev/shm" : "/tmp", "needletail-merging-\(UInt64.random(in: 0...UInt64.max))")
+        path = joinPath(
+            folderExists("/dev/shm") ? "/dev/shm" : "/tmp", "needletail-merging-\(UInt64.random(in: 0...UInt64.max))")
         try createDirectories(path)
     }
     subscript(name: String) -> String { joinPath(path, name) }
@@ -48,7 +49,8 @@ final class ScratchFolder {
     let folder: ScratchFolder
     let goldens: JSONValue
     static let cases = [
-        "base", "ref", "union", "union of three", "union of three, other base", "union without base", "padded", "overrides",
+        "base", "ref", "union", "union of three", "union of three, other base", "union without base", "padded",
+        "overrides",
         "cut base",
     ]
 
@@ -79,13 +81,18 @@ final class ScratchFolder {
         let section = golden["tokenizer"]!, kind = section["source"]!.string!
         let tokens = section["tokens"]?.object.map { object in
             object.map { name, value in
-                (token: name, entry: TokenizerSettings.Entry(source: source(value["source"]!), force: value["force"]?.bool ?? false))
+                (
+                    token: name,
+                    entry: TokenizerSettings.Entry(
+                        source: source(value["source"]!), force: value["force"]?.bool ?? false)
+                )
             }
         }
         return try MergedVocabulary(
             models: names.map { name in
                 VocabularyModel(
-                    name: name, tokenizerFolder: folder[name], vocabSize: golden["vocab_size"]?[name]?.int ?? size(name))
+                    name: name, tokenizerFolder: folder[name], vocabSize: golden["vocab_size"]?[name]?.int ?? size(name)
+                )
             }, base: position(golden["base"]),
             TokenizerSettings(
                 source: kind == "base" ? .base : kind == "union" ? .union : .model(position(section["source"])!),
@@ -95,7 +102,8 @@ final class ScratchFolder {
     /// Row i of model k: 1000 k + i, times column + 1.
     private func table(_ name: String, _ vocabulary: MergedVocabulary) -> ArrayReader {
         let k = ["a": 0, "b": 1, "c": 2][name]!, rows = vocabulary.models.first { $0.name == name }!.vocabSize
-        return ArrayReader(shape: [rows, 3], values: (0..<rows).flatMap { i in (1...3).map { Float((1000 * k + i) * $0) } })
+        return ArrayReader(
+            shape: [rows, 3], values: (0..<rows).flatMap { i in (1...3).map { Float((1000 * k + i) * $0) } })
     }
 
     @Test(arguments: cases) func rowsAreMergekits(_ name: String) throws {
@@ -111,7 +119,9 @@ final class ScratchFolder {
             for (id, token) in tokens.enumerated() {
                 let row = vocabulary.output.id(of: token)!
                 for column in 0..<3 {
-                    #expect(found[row * 3 + column] == wanted[id] * Float(column + 1), "\(model.name) \(token) column \(column)")
+                    #expect(
+                        found[row * 3 + column] == wanted[id] * Float(column + 1),
+                        "\(model.name) \(token) column \(column)")
                 }
             }
             for id in tokens.count..<wanted.count {  // padding: another order of summation
@@ -168,14 +178,19 @@ final class ScratchFolder {
     }
 
     @Test(arguments: [true, false]) func paddingOfTheBaseIsKept(_ keeps: Bool) throws {
-        let models = [("a", 310), ("b", 306)].map { VocabularyModel(name: $0.0, tokenizerFolder: folder[$0.0], vocabSize: $0.1) }
-        let vocabulary = try MergedVocabulary(models: models, base: 0, .init(source: .base, keepsPadding: keeps)) { _ in }
+        let models = [("a", 310), ("b", 306)].map {
+            VocabularyModel(name: $0.0, tokenizerFolder: folder[$0.0], vocabSize: $0.1)
+        }
+        let vocabulary = try MergedVocabulary(models: models, base: 0, .init(source: .base, keepsPadding: keeps)) { _ in
+        }
         #expect(vocabulary.rows == (keeps ? 310 : 300))
         guard keeps else { return }
         let aligned = try vocabulary.aligned(models.map { table($0.name, vocabulary) }, name: "x")
         #expect(try stride(from: 900, to: 930, by: 3).map { try Int(aligned[0]!.all()[$0]) } == Array(300..<310))
         // b has six padding rows of its own; the others are the base's.
-        #expect(try stride(from: 900, to: 930, by: 3).map { try Int(aligned[1]!.all()[$0]) } == Array(1300..<1306) + Array(306..<310))
+        #expect(
+            try stride(from: 900, to: 930, by: 3).map { try Int(aligned[1]!.all()[$0]) } == Array(1300..<1306)
+                + Array(306..<310))
     }
 
     @Test func tablesThatAreMissingOrWrongAreNamed() throws {
@@ -196,10 +211,14 @@ final class ScratchFolder {
         let wrong: [TokenizerSettings.RowSource] = [.model(1), .token("<nowhere>", model: 0), .tokenID(300, model: 1)]
         for source in wrong {
             #expect(throws: UserError.self) {
-                try MergedVocabulary(models: models, base: 0, .init(source: .union, tokens: [("<a0>", .init(source: source))])) { _ in }
+                try MergedVocabulary(
+                    models: models, base: 0, .init(source: .union, tokens: [("<a0>", .init(source: source))])
+                ) { _ in }
             }
         }
-        #expect(throws: UserError.self) { try requireEqualVocabularies(models + [.init(name: "c", tokenizerFolder: "", vocabSize: 252)]) }
+        #expect(throws: UserError.self) {
+            try requireEqualVocabularies(models + [.init(name: "c", tokenizerFolder: "", vocabSize: 252)])
+        }
     }
 
     @Test func tokensOfAnotherAlphabetDoNotJoin() throws {
@@ -209,8 +228,12 @@ final class ScratchFolder {
         ]
         try createDirectories(folder["u"])
         try writeFileAtomically(unigram.serialized(), to: joinPath(folder["u"], "tokenizer.json"))
-        let models = [("a", 300), ("u", 2)].map { VocabularyModel(name: $0.0, tokenizerFolder: folder[$0.0], vocabSize: $0.1) }
-        #expect(throws: UserError.self) { try MergedVocabulary(models: models, base: 0, .init(source: .union)) { _ in } }
+        let models = [("a", 300), ("u", 2)].map {
+            VocabularyModel(name: $0.0, tokenizerFolder: folder[$0.0], vocabSize: $0.1)
+        }
+        #expect(throws: UserError.self) {
+            try MergedVocabulary(models: models, base: 0, .init(source: .union)) { _ in }
+        }
         let base = try MergedVocabulary(models: models, base: 0, .init(source: .base)) { _ in }
         #expect(base.oldRows[1].allSatisfy { $0 == -1 })
     }
@@ -224,19 +247,27 @@ final class ScratchFolder {
         let source = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
         #expect(try resolveChatTemplate(source, tokenizerFolders: []) == source)
         #expect(throws: UserError.self) { try resolveChatTemplate("chat-ml", tokenizerFolders: []) }
-        #expect(throws: (any Error).self) { try resolveChatTemplate("{% for m in messages %}{{ m }}", tokenizerFolders: []) }
+        #expect(throws: (any Error).self) {
+            try resolveChatTemplate("{% for m in messages %}{{ m }}", tokenizerFolders: [])
+        }
     }
 
     /// What the published formats look like.
     @Test(arguments: [
         ("chatml", "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"),
-        ("llama3", "<s><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"),
+        (
+            "llama3",
+            "<s><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+        ),
         ("mistral", "<s> [INST] hi [/INST]"), ("alpaca", "### Instruction:\nhi\n\n### Response:\n"),
         ("exaone", "[|system|][|endofturn|]\n[|user|]hi\n[|assistant|]"),
     ])
     func namedTemplates(_ name: String, _ wanted: String) throws {
         let template = try ChatTemplate(try resolveChatTemplate(name, tokenizerFolders: [])!)
         let messages: JSONValue = [["role": "user", "content": "hi"]]
-        #expect(try template.render(messages: messages.array!, addGenerationPrompt: true, variables: JSONObject([("bos_token", "<s>"), ("eos_token", "</s>")])) == wanted)
+        #expect(
+            try template.render(
+                messages: messages.array!, addGenerationPrompt: true,
+                variables: JSONObject([("bos_token", "<s>"), ("eos_token", "</s>")])) == wanted)
     }
 }

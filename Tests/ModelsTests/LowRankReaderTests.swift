@@ -45,7 +45,8 @@ import Testing
 
     /// Every tensor, in blocks that end within rows, in whole rows, and at once.
     private func expectMerged(_ family: TinyFamily) throws {
-        let tensors = try AdaptedTensors(base: SafetensorsFolder(folder: folder[family.rawValue]), adapterFolder: folder["adapter"])
+        let tensors = try AdaptedTensors(
+            base: SafetensorsFolder(folder: folder[family.rawValue]), adapterFolder: folder["adapter"])
         let merged = try SafetensorsFile(path: joinPath(folder["merged"], "model.safetensors"))
         for info in merged.tensors {
             let wanted = try merged.tensor(info.name).values(Float.self)
@@ -64,14 +65,16 @@ import Testing
     func isWhatMergeAdapterWrites(_ kind: AdapterKind, _ family: TinyFamily) throws {
         try adapt(family, kind.config(saved: family == .qwen2 ? ["embed_tokens"] : ["lm_head"]))
         try expectMerged(family)
-        let tensors = try AdaptedTensors(base: SafetensorsFolder(folder: folder[family.rawValue]), adapterFolder: folder["adapter"])
+        let tensors = try AdaptedTensors(
+            base: SafetensorsFolder(folder: folder[family.rawValue]), adapterFolder: folder["adapter"])
         #expect(tensors.vocabularySize == nil)
     }
 
     @Test func addedTokensGrowBothTables() throws {
         try adapt(.llama, AdapterKind.lora.config(saved: ["embed_tokens"]), rows: 67)
         try expectMerged(.llama)
-        let tensors = try AdaptedTensors(base: SafetensorsFolder(folder: folder["llama"]), adapterFolder: folder["adapter"])
+        let tensors = try AdaptedTensors(
+            base: SafetensorsFolder(folder: folder["llama"]), adapterFolder: folder["adapter"])
         #expect(tensors.vocabularySize == 67)
     }
 

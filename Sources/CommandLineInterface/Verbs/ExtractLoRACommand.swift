@@ -47,7 +47,9 @@ public struct ExtractLoRACommand: EngineCommand {
     public func validate() throws {
         try require(maxRank > 0, "--max-rank is 1 or more, not \(maxRank)")
         try require(
-            keepShare != nil || (1...maxRank).contains(rank), "--rank is 1 to \(maxRank), not \(rank); --max-rank sets the limit")
-        try require(keepShare.map { $0 > 0 && $0 <= 1 } ?? true, "--keep-share is above 0 and at most 1, not \(keepShare ?? 0)")
+            keepShare != nil || (1...maxRank).contains(rank),
+            "--rank is 1 to \(maxRank), not \(rank); --max-rank sets the limit")
+        try require(
+            keepShare.map { $0 > 0 && $0 <= 1 } ?? true, "--keep-share is above 0 and at most 1, not \(keepShare ?? 0)")
     }
 }
