@@ -64,7 +64,8 @@ extension MergePlan {
         let progress = options.showsProgress ? MergeProgress(total: outputBytes) : nil
         defer { progress?.finish() }
         let warnings = Warnings()
-        let outputs = tensors.map { tensor in
+        // By name, so that shards hold the same tensors as mergekit's of the same file.
+        let outputs = tensors.sorted { $0.name < $1.name }.map { tensor in
             SafetensorsWriter.Tensor(name: tensor.name, elementType: tensor.elementType, shape: tensor.shape) { emit in
                 try self.produce(tensor, warn: warnings.add, emit)
             }
