@@ -19,7 +19,7 @@ from common import REPOSITORY, parser
 
 HERE = pathlib.Path(__file__).resolve().parent
 LINE = re.compile(r"^(?P<name>.+?): (?P<value>.*) \(limit ?(?P<limit>.*)\) (?P<verdict>ok|FAIL)$")
-PACKAGES = ["torch", "transformers", "peft", "tokenizers", "jinja2", "safetensors", "gguf", "numpy"]
+PACKAGES = ["torch", "transformers", "peft", "tokenizers", "jinja2", "safetensors", "gguf", "numpy", "mergekit"]
 
 
 def commands(arguments):
@@ -32,6 +32,7 @@ def commands(arguments):
         "training": ["training.py"],
         "adapters": ["adapters.py"],
         "kill": ["kill.py", *seed],
+        "merges": ["merging.py", *seed],
         "merge kill": ["merge_kill.py", *seed],
         "bad input": ["bad_input.py"],
         "options": ["options.py"],
@@ -49,6 +50,8 @@ def commands(arguments):
     if arguments.demo:
         rows = ["--rows", arguments.rows] if arguments.rows else []
         chosen["demo beside peft"] = ["bench_demo.py", "--run", arguments.demo, *rows]
+    if "merge speed" in (arguments.only or []):  # minutes and gigabytes: only where it is named, as Benchmarks/run does
+        chosen["merge speed"] = ["merge_speed.py", *seed]
     if arguments.only:
         chosen = {name: command for name, command in chosen.items() if name in arguments.only}
     return chosen

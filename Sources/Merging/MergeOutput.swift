@@ -39,7 +39,8 @@ extension MergePlan {
             try writeWeights(to: folder, options)
             try writeTokenizer(to: folder)
             try copyFile("generation_config.json", from: donor.folder, to: folder)
-            try writeFileAtomically(yaml.hasSuffix("\n") ? yaml : yaml + "\n", to: joinPath(folder, "mergekit_config.yml"))
+            try writeFileAtomically(
+                yaml.hasSuffix("\n") ? yaml : yaml + "\n", to: joinPath(folder, "mergekit_config.yml"))
             try writeFileAtomically(modelCard(title: fileName(of: path), yaml), to: joinPath(folder, "README.md"))
             try writeFileAtomically(record.serialized(.pretty) + "\n", to: joinPath(folder, Self.recordName))
             try writeFileAtomically(try outputConfig().serialized(.pretty) + "\n", to: joinPath(folder, "config.json"))
@@ -64,7 +65,8 @@ extension MergePlan {
         let progress = options.showsProgress ? MergeProgress(total: outputBytes) : nil
         defer { progress?.finish() }
         let warnings = Warnings()
-        let outputs = tensors.map { tensor in
+        // By name, so that shards hold the same tensors as mergekit's of the same file.
+        let outputs = tensors.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }.map { tensor in
             SafetensorsWriter.Tensor(name: tensor.name, elementType: tensor.elementType, shape: tensor.shape) { emit in
                 try self.produce(tensor, warn: warnings.add, emit)
             }
@@ -102,7 +104,10 @@ extension MergePlan {
         let source = donor.tokenizerFolder ?? ""
         guard fileExists(joinPath(source, "tokenizer.json")) else {
             // A tokenizer in a form that is only copied, or none.
-            for name in ["tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"] {
+            for name in [
+                "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+                "vocab.json", "merges.txt", "chat_template.jinja",
+            ] {
                 try copyFile(name, from: source, to: folder)
             }
             if config.chatTemplate != nil {
@@ -142,9 +147,14 @@ extension MergePlan {
     }
 
     private func modelCard(title: String, _ yaml: String) -> String {
-        let names = models.map { $0.reference.description.hasPrefix("/") ? fileName(of: "\($0.reference)") : "\($0.reference)" }
-        let front = ["---", "base_model: [\(names.map { JSONValue($0).serialized() }.joined(separator: ", "))]", "library_name: transformers",
-            "tags: [needletail, merge, mergekit]", "---", ""]
+        let names = models.map {
+            $0.reference.description.hasPrefix("/") ? fileName(of: "\($0.reference)") : "\($0.reference)"
+        }
+        let front = [
+            "---", "base_model: [\(names.map { JSONValue($0).serialized() }.joined(separator: ", "))]",
+            "library_name: transformers",
+            "tags: [needletail, merge, mergekit]", "---", "",
+        ]
         let base = config.base.map { "; base `\($0)`" } ?? ""
         let body = [
             "# \(title)", "",
@@ -188,8 +198,10 @@ private final class MergeProgress: Sendable {
             let now = ContinuousClock.now
             guard state.shown.duration(to: now) > interval || state.done == total else { return }
             state.shown = now
-            let left = state.left.update(step: state.done, of: total, now: now).map { "  \(duration(seconds: $0)) left" } ?? ""
-            ProgressLine.show("merged \(byteSize(state.done)) of \(byteSize(total))\(left)", isLast: state.done == total)
+            let left =
+                state.left.update(step: state.done, of: total, now: now).map { "  \(duration(seconds: $0)) left" } ?? ""
+            ProgressLine.show(
+                "merged \(byteSize(state.done)) of \(byteSize(total))\(left)", isLast: state.done == total)
         }
     }
 

@@ -98,6 +98,9 @@ struct MergePlanTests {
                 #expect(file.metadata("format") == "pt")
                 #expect(file.tensors.count == 1 || file.tensors.reduce(0) { $0 + $1.byteRange.count } <= 3_000)
             }
+            // By name over all shards, as mergekit writes: the head before the layers.
+            let names = merged.weights.files.map { $0.tensors.map(\.name) }
+            for (shard, next) in zip(names, names.dropFirst()) { #expect(shard.max()! < next.min()!) }
             let count = merged.weights.files.count
             #expect(fileName(of: merged.weights.files[0].path) == "model-00001-of-\(String(repeating: "0", count: 5 - "\(count)".count))\(count).safetensors")
         }
