@@ -27,13 +27,9 @@ test: bootstrap ## unit tests, golden values, and a short tier through the comma
 	@swift test --configuration release --skip-build --disable-xctest
 
 verify: build ## live oracles, kill and fault tests, fuzzing; writes verify/results
-	@scripts/bootstrap --oracle
-	@scripts/fetch-assets smollm2 sarcasm gpt2-vocabulary gpt2-merges
 	@verify/run
 
 bench: build ## speed and memory side by side with peers; writes Benchmarks/results
-	@scripts/bootstrap --oracle
-	@scripts/fetch-assets smollm2 sarcasm
 	@Benchmarks/run
 
 format: ## format the Swift sources in place

@@ -158,7 +158,7 @@ public struct GradientStudy {
         for (model, reference) in zip(settings.models, references) {
             var hash = try reference.baseHash()
             if let adapter = reference.adapterFolder {
-                hash += " " + (try sha256(ofFile: joinPath(adapter, Adapter.weightsName)))
+                hash += " " + (try sha256(ofFile: joinPath(adapter, AdapterFiles.weightsName)))
             }
             hash += " " + sha256(ofBytes: try Tokenizer(modelPath: reference.tokenizerFolder).fingerprintBytes)
             identity["model \(model.name)"] = .string(hash)

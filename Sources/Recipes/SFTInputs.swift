@@ -102,7 +102,7 @@ struct SFTInputs {
         hashes.append(("tokenizer", sha256(ofBytes: tokenizer.fingerprintBytes)))
         hashes.append(("base", try reference.baseHash()))
         if let adapter = reference.adapterFolder {
-            hashes.append(("adapter", try sha256(ofFile: joinPath(adapter, Adapter.weightsName))))
+            hashes.append(("adapter", try sha256(ofFile: joinPath(adapter, AdapterFiles.weightsName))))
         }
         if let template = config.data.template {
             hashes.append(("template", sha256(ofBytes: Array(try SFTData.templateSource(template).utf8))))
@@ -112,8 +112,14 @@ struct SFTInputs {
             mayChange: SFTConfig.mayChangeOnResume,
             paths: Dictionary(uniqueKeysWithValues: data.sources.map { ($0.name, $0.fingerprint.files.map(\.path)) }))
         var record = JSONObject()
-        record["versions"] = ["needletail": .string(programVersion), "libtorch": .string(Engine.version)]
-        record["machine"] = ["cpu_capability": .string(Engine.cpuCapability), "threads": .init(Engine.threads)]
+        record["versions"] = [
+            "needletail": .string(programVersion), "libtorch": .string(Engine.version), "compiler": .string(Machine.compiler),
+        ]
+        record["machine"] = [
+            "system": .string(Machine.system), "processor": .string(Machine.processor),
+            "processors": .init(Machine.processors), "memory_bytes": .init(Machine.memoryBytes),
+            "cpu_capability": .string(Engine.cpuCapability), "threads": .init(Engine.threads),
+        ]
         record["seeds"] = ["training": .string("\(config.training.seed)"), "data": .string("\(config.data.seed ?? config.training.seed)")]
         record[Self.timeKey] = .string(time.text)
         record["command"] = .array(commandLine.map { .string($0) })

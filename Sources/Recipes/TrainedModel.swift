@@ -91,7 +91,7 @@ final class TrainedModel {
     /// Overwrites the trained weights with those of a checkpoint.
     func restore(from folder: String) throws {
         if adapter != nil {
-            let file = try SafetensorsFile(path: joinPath(folder, Adapter.weightsName))
+            let file = try SafetensorsFile(path: joinPath(folder, AdapterFiles.weightsName))
             for (name, parameter) in parameters { parameter.value.copyInPlace(try file.tensor(name)) }
         } else {
             let weights = try SafetensorsFolder(folder: folder)

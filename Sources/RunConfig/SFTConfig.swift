@@ -124,6 +124,7 @@ public struct DataSection: Codable, Sendable, Equatable {
         case lastAssistant = "last_assistant"
     }
     public enum Truncation: String, ConfigChoice { case right, left, drop }
+    public enum TextUnit: String, ConfigChoice { case file, paragraph, line }
     public enum BadRows: String, ConfigChoice { case stop, drop }
 
     /// Files or folders of rows: JSONL, JSON, CSV, plain text. Required.
@@ -137,6 +138,8 @@ public struct DataSection: Codable, Sendable, Equatable {
     public var kind = Kind.auto
     /// Field a row should have -> field it has in the files.
     public var columnMap: [String: String] = [:]
+    /// What of a plain text file is one row; paragraphs end at blank lines. Other files have rows of their own.
+    public var textUnit = TextUnit.file
     /// A built-in template's name or a file; null takes the model's own.
     public var template: String?
     public var trainOn = TrainOn.assistant

@@ -8,7 +8,7 @@ public struct AnalyzeCommand: ParsableCommand {
         abstract: "See what data would do to a model.",
         discussion: """
             Example:
-              needletail analyze gradients --model runs/demo --data chats.jsonl --limit 20
+              needletail analyze gradients --model ./SmolLM2 --data chats.jsonl --limit 20
             """,
         subcommands: [GradientsCommand.self])
 
@@ -39,7 +39,7 @@ public struct GradientsCommand: EngineCommand {
             (on one line).
 
             Example:
-              needletail analyze gradients --model runs/demo --data chats.jsonl --limit 20
+              needletail analyze gradients --model ./SmolLM2 --data chats.jsonl --limit 20
             """)
 
     public enum Template: String, CaseIterable, ExpressibleByArgument, Sendable { case none, chat }
