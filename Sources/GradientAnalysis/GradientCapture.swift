@@ -21,7 +21,9 @@ public struct ExampleGradients: Sendable, Equatable {
     /// nil when not asked for.
     public var cosines: GradientCosines?
 
-    package init(loss: Double, spectra: [Projection: [GradientSpectrum]?]) { (self.loss, self.spectra) = (loss, spectra) }
+    package init(loss: Double, spectra: [Projection: [GradientSpectrum]?]) {
+        (self.loss, self.spectra) = (loss, spectra)
+    }
 }
 
 /// Runs a model over examples and looks at the gradients of its projections. No weight needs a gradient for it.

@@ -50,7 +50,8 @@ extension GradientSpectrum {
     }
 
     private static func core(_ A: Tensor, _ B: Tensor) -> Tensor {
-        let left = A.transpose(0, 1).triangularFactor(), right = B.transpose(0, 1).triangularFactor()  // [T, T] for T < m, n
+        // [T, T] each, for T below m and n
+        let left = A.transpose(0, 1).triangularFactor(), right = B.transpose(0, 1).triangularFactor()
         return left.matmul(right.transpose(0, 1))
     }
 }

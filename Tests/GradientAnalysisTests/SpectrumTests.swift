@@ -10,9 +10,13 @@ import Tensors
 import Testing
 
 @Suite struct GradientGoldenTests {
-    private func cases() throws -> [JSONValue] { try golden("gradient_goldens.json", besideFile: #filePath)["cases"]!.array! }
+    private func cases() throws -> [JSONValue] {
+        try golden("gradient_goldens.json", besideFile: #filePath)["cases"]!.array!
+    }
 
-    private func close(_ a: Double, _ b: Double, scale: Double? = nil) -> Bool { abs(a - b) <= 1e-4 * (scale ?? abs(b)) }
+    private func close(_ a: Double, _ b: Double, scale: Double? = nil) -> Bool {
+        abs(a - b) <= 1e-4 * (scale ?? abs(b))
+    }
 
     private func gradients(_ golden: JSONValue) throws -> ExampleGradients {
         let model = try tinyModel(TinyFamily(rawValue: golden["family"]!.string!)!.config)
@@ -35,7 +39,9 @@ import Testing
                     // Entries, and singular values that are zero but for rounding, on the scale of the largest.
                     let isSmall = [.mean, .min, .max, .sigmaMin].contains(scalar)
                     let value = scalar(spectrum), wanted = expected[scalar.rawValue]!.double!
-                    #expect(close(value, wanted, scale: isSmall ? scale : nil), "\(name) \(scalar): \(value), not \(wanted)")
+                    #expect(
+                        close(value, wanted, scale: isSmall ? scale : nil), "\(name) \(scalar): \(value), not \(wanted)"
+                    )
                 }
                 let sigma = expected["singular_values"]!.flatNumbers
                 #expect(spectrum.rankBound == sigma.count)
@@ -50,7 +56,9 @@ import Testing
     @Test(arguments: 0..<6)
     func cosinesAreTorchs(_ index: Int) throws {
         let golden = try cases()[index], cosines = try #require(try gradients(golden).cosines)
-        func same(_ a: [Double], _ b: [Double]) -> Bool { a.count == b.count && zip(a, b).allSatisfy { abs($0 - $1) < 1e-4 } }
+        func same(_ a: [Double], _ b: [Double]) -> Bool {
+            a.count == b.count && zip(a, b).allSatisfy { abs($0 - $1) < 1e-4 }
+        }
         #expect(same(try #require(cosines.keyValue), golden["cosine_k_v"]!.flatNumbers))
         if let pair = golden["cosine_q_o"] {
             #expect(same(try #require(cosines.queryOutput), pair.flatNumbers))
@@ -78,7 +86,8 @@ import Testing
         let model = try tinyModel(TinyFamily.llama.config)
         for (i, (_, linear)) in model.blockLinears.enumerated() {
             let adapter = LowRankAdapter(
-                on: linear, rank: 2, scaling: 1.5, dropout: 0, hasMagnitude: false, initialization: .init(seed: 1, UInt64(i)))
+                on: linear, rank: 2, scaling: 1.5, dropout: 0, hasMagnitude: false,
+                initialization: .init(seed: 1, UInt64(i)))
             adapter.b.value.copyInPlace(filled(adapter.b.shape, 50 + i, scale: 0.5))
             linear.adapter = adapter
         }
@@ -150,7 +159,8 @@ import Testing
         let found = [spectrum.nuclear, spectrum.ratio, spectrum.frobenius, spectrum.effectiveRank]
         for (value, wanted) in zip(found, expected) { #expect(abs(value - wanted) < 1e-6) }
         #expect(abs(spectrum.sigmaMin - 0.38847763) < 1e-6)
-        #expect(abs(spectrum.mean - 0.09375) < 1e-6 && abs(spectrum.min + 0.23) < 1e-6 && abs(spectrum.max - 0.41) < 1e-6)
+        #expect(
+            abs(spectrum.mean - 0.09375) < 1e-6 && abs(spectrum.min + 0.23) < 1e-6 && abs(spectrum.max - 0.41) < 1e-6)
     }
 
     @Test(arguments: [Float.nan, .infinity])
@@ -160,7 +170,8 @@ import Testing
     }
 
     @Test func zeroGradient() throws {
-        let zero = try #require(GradientSpectrum(outputGradient: .zeros([2, 3]), input: .zeros([2, 4]), path: .direct))
+        let zero = try #require(
+            GradientSpectrum(outputGradient: .zeros([2, 3]), input: .zeros([2, 4]), path: .direct))
         #expect(zero.nuclear == 0 && zero.ratio == 0 && zero.effectiveRank == 0)
     }
 }
@@ -171,7 +182,9 @@ import Testing
         #expect(meanAbsoluteDifference([3]) == 0 && meanAbsoluteDifference([Double]()) == 0)
     }
 
-    @Test(arguments: [(26, [7, 13, 6]), (28, [7, 14, 7]), (32, [10, 10, 12]), (42, [12, 18, 12]), (4, [1, 2, 1]), (24, [7, 10, 7])])
+    @Test(arguments: [
+        (26, [7, 13, 6]), (28, [7, 14, 7]), (32, [10, 10, 12]), (42, [12, 18, 12]), (4, [1, 2, 1]), (24, [7, 10, 7]),
+    ])
     func partsByDepth(_ layers: Int, _ sizes: [Int]) { #expect(LayerParts(layers: layers).sizes == sizes) }
 
     @Test func partsDoNotReachIntoEachOther() {

@@ -36,7 +36,8 @@ import Tokenizers
     }
 
     @Test func anotherResponseTakesItsPlace() throws {
-        let encoded = try #require(try encoder().encode(row(.completion(prompt: "a ", completion: "b")), response: "zzz"))
+        let encoded = try #require(
+            try encoder().encode(row(.completion(prompt: "a ", completion: "b")), response: "zzz"))
         #expect(encoded.text == "a zzz" && marked(encoded) == "zzz")
     }
 
@@ -55,7 +56,10 @@ import Tokenizers
         #expect(marked(encoded) == "yes")
         #expect(encoded.ids.count { $0 == 0 } == 1, "one <s>, the template's")
         let chat = RowContent.chat(
-            [.init(role: .system, content: "S"), .init(role: .user, content: "U"), .init(role: .assistant, content: "A")], tools: [])
+            [
+                .init(role: .system, content: "S"), .init(role: .user, content: "U"),
+                .init(role: .assistant, content: "A"),
+            ], tools: [])
         let own = try #require(try encoder(.chat).encode(row(chat)))
         #expect(own.text == "<s><|turn|>system\nS</s><|turn|>user\nU</s><|turn|>assistant\nA")
         #expect(try encoder().encode(row(chat))?.text == "S\nU\nA")
@@ -76,7 +80,9 @@ import Tokenizers
 
 @Suite struct GradientStudyTests {
     private func write(_ rows: [(String, String)], to path: String) throws {
-        let lines = rows.map { JSONValue(dictionaryLiteral: ("prompt", .string($0.0)), ("completion", .string($0.1))).serialized() }
+        let lines = rows.map {
+            JSONValue(dictionaryLiteral: ("prompt", .string($0.0)), ("completion", .string($0.1))).serialized()
+        }
         try writeFileAtomically(lines.joined(separator: "\n") + "\n", to: path)
     }
 
@@ -191,7 +197,8 @@ import Tokenizers
         try createDirectories(settings.output)
         file = try ExampleFile(folder: settings.output)
         let spectrum = try #require(
-            GradientSpectrum(outputGradient: Tensor([1, 0] as [Float], [1, 2]), input: Tensor([2, 0] as [Float], [1, 2])))
+            GradientSpectrum(
+                outputGradient: Tensor([1, 0] as [Float], [1, 2]), input: Tensor([2, 0] as [Float], [1, 2])))
         for row in 0..<2 {
             let gradients = ExampleGradients(
                 loss: 1, spectra: [.q: [spectrum, spectrum], .v: row == 0 ? nil : .some([spectrum, spectrum])])
