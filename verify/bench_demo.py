@@ -199,7 +199,7 @@ def main():
         recorded = run and (run / "batches.jsonl").exists()
         if not recorded and not arguments.rows:
             sys.exit("bench_demo: the run recorded no batches; name the rows with --rows samples.jsonl")
-        rows = recorded_documents(run) if recorded else rendered_documents(arguments.rows, model, 3000)
+        rows = recorded_documents(run) if recorded else rendered_documents(arguments.rows, model, 2000)
         (work / "documents.json").write_text(json.dumps(rows))
         report.note("documents", f"{len(rows)}, {sum(len(ids) for ids, _ in rows) / len(rows):.1f} tokens each, "
                                  f"{'recorded by the run' if recorded else 'rendered by transformers'}")

@@ -94,7 +94,7 @@ extension BuiltInRecipe {
             """)
 
     static let demoSarcasm = BuiltInRecipe(
-        name: "demo-sarcasm", summary: "What `make demo` trains: sarcastic or sincere headlines, 3,000 rows by LoRA.",
+        name: "demo-sarcasm", summary: "What `make demo` trains: sarcastic or sincere headlines, 2,000 rows by LoRA.",
         yaml: """
             # Teach SmolLM2-135M-Instruct to tell sarcastic from sincere headlines; `make demo` runs this.
             recipe: sft
