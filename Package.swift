@@ -135,12 +135,12 @@ let targets: [Target] = [
             "Assembly", "Merging", "Models", "ModelFiles", "Checkpoints", "Layers", "Tensors", "RandomStreams", "RunConfig",
             "Tokenizers", "Formats", "Diagnostics", "TestSupport",
         ], fixtures: false),
-    tests("EvolutionTests", ["Evolution", "Merging", "Formats", "Diagnostics"]),
+    tests("EvolutionTests", ["Evolution", "Merging", "RandomStreams", "Formats", "Diagnostics"]),
     tests(
         "GradientAnalysisTests",
         [
-            "GradientAnalysis", "Models", "ModelFiles", "Layers", "Tensors", "Datasets", "Tokenizers", "Formats", "Diagnostics",
-            "TestSupport",
+            "GradientAnalysis", "Models", "ModelFiles", "Layers", "Tensors", "RandomStreams", "Datasets", "Tokenizers",
+            "Formats", "Diagnostics", "TestSupport",
         ]),
     tests(
         "GenerationTests", ["Generation", "Models", "Layers", "Tensors", "Tokenizers", "Formats", "TestSupport"],

@@ -79,16 +79,20 @@ def options(place):
     doubled.write_text(place.rows.read_text() * 2)
     broken.write_text(place.rows.read_text() + "{}\n")
     write_rows(renamed, [{"talk": row["messages"]} for row in read_rows(place.rows)])
+    (prose := work / "prose.txt").write_text("The river finds a lamp.\nThe lamp breaks.\n\n" * 8)
     (template := work / "template.jinja").write_text(models.CHAT_TEMPLATE.replace("<|turn|>", "<|turn|>:"))
     _, first = place.run(name="first", expect=0, adapter__rank=6)
     spiky = {"training.steps": 60, "training.on_spike": "skip", "training.spike_window": 16,
              "training.spike_threshold": 1.5}
     no_split = {"data.validation_rows": None}
     return [
-        ("model.base", str(place.base), {}), ("model.dtype", "bf16", {}), ("data.train", [str(other)], {}),
+        ("model.base", str(place.base), {}), ("model.dtype", "bf16", {}),
+        ("model.initialize", "random", {}), ("model.initialize", "random", {"adapter.method": "full", "adapter.rank": 16}),
+        ("data.train", [str(other)], {}),
         ("data.validation", [str(other)], no_split), ("data.validation_fraction", 0.5, no_split),
         ("data.validation_rows", 8, {}), ("data.kind", "instruction", {}),
         ("data.column_map", {"messages": "talk"}, {"data.train": [str(renamed)]}), ("data.template", str(template), {}),
+        ("data.text_unit", "line", {"data.train": [str(prose)]}), ("data.text_unit", "paragraph", {}),
         ("data.template", "chatml", {}), ("data.train_on", "all", {}), ("data.train_on", "last_assistant", {}),
         ("data.max_length", 40, {}), ("data.truncation", "left", {"data.max_length": 40}),
         ("data.truncation", "drop", {"data.max_length": 40}), ("data.packing", False, {}),

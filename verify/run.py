@@ -38,6 +38,7 @@ def commands(arguments):
         "mixtures of experts": ["moe_assembly.py", *seed],
         "LoRA extraction": ["lora_extraction.py", *seed],
         "union tokenizers": ["union_tokenizer.py"],
+        "gradients": ["gradients.py", *seed],
     }
     if arguments.gguf and arguments.gpt2 and arguments.texts:
         chosen["tokenization"] = ["tokenization.py", *gguf, "--gpt2", arguments.gpt2, "--texts", *arguments.texts, *seed]

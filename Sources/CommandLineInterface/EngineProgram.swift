@@ -24,6 +24,9 @@ func executeEngine() throws {
     throw UserError("cannot start \(engine): \(reason)", .internal)
 }
 
+/// This process's command line as the person typed it: the front program's name instead of the path of the engine.
+public var typedCommand: [String] { ["needletail"] + CommandLine.arguments.dropFirst() }
+
 /// The folder that holds the running program's file, links followed.
 func programFolder() throws -> String {
     var buffer = [UInt8](repeating: 0, count: Int(PATH_MAX))

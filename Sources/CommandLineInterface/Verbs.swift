@@ -24,7 +24,9 @@ public struct Needletail: ParsableCommand {
                 subcommands: [
                     GenerateCommand.self, ChatCommand.self, EvalCommand.self, ScoreCommand.self, ConvertCommand.self,
                 ]),
-            CommandGroup(name: "Combine models", subcommands: [MergeCommand.self, ExtractLoRACommand.self]),
+            CommandGroup(
+                name: "Combine and inspect",
+                subcommands: [MergeCommand.self, ExtractLoRACommand.self, KinshipCommand.self, AnalyzeCommand.self]),
             CommandGroup(name: "Prepare", subcommands: [DataCommand.self, TokenizerCommand.self, RecipesCommand.self]),
             CommandGroup(name: "Machine", subcommands: [DoctorCommand.self, CompletionCommand.self]),
         ]

@@ -1,7 +1,7 @@
 // From a row to tokens with their marks: rendering, masking, truncation.
 public import ChatTemplates
 import Diagnostics
-import Formats
+public import Formats
 public import Tokenizers
 
 /// How rows become text.
@@ -179,7 +179,7 @@ public struct ExampleEncoder: Sendable {
         if kept.count > limit {
             switch options.truncation {
             case .drop:
-                throw RowFault(.longerThanMaxLength, "has \(kept.count) tokens, max_length is \(limit)")
+                throw RowFault(.longerThanMaxLength, "has \(kept.count) tokens, at most \(limit) fit (max_length, or the model's context)")
             case .right: kept.removeLast(kept.count - limit)
             case .left:
                 let keepsBegin = tokenizer.bosToken.map { $0.id == marked.ids[0] } ?? false
@@ -199,7 +199,7 @@ public struct ExampleEncoder: Sendable {
 }
 
 /// Names that chat templates use for the tokenizer's special tokens.
-func templateVariables(_ tokenizer: Tokenizer) -> JSONObject {
+public func templateVariables(_ tokenizer: Tokenizer) -> JSONObject {
     var variables = JSONObject()
     let tokens = [
         ("bos_token", tokenizer.bosToken), ("eos_token", tokenizer.eosToken), ("pad_token", tokenizer.padToken),

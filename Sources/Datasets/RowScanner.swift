@@ -46,7 +46,7 @@ struct RowScanner {
             case .text: nextDocument()
             }
         if let found = row, found.fault == nil, found.bytes.count > maxRowBytes {
-            let hint = format == .text ? "; read the file by lines or paragraphs" : ""
+            let hint = format == .text ? "; take lines or paragraphs for rows (text_unit)" : ""
             row?.fault = RowFault(.tooLong, "longer than \(maxRowBytes >> 20) MiB\(hint)")
         }
         return row

@@ -100,6 +100,9 @@ public struct Rows: Sendable {
         files.map { ($0.file.path, $0.file.format, $0.kind) }
     }
 
+    /// Whether any file is plain text, whose rows are what `textUnit` says.
+    public var hasPlainText: Bool { files.contains { $0.file.format == .text } }
+
     /// The pass over all rows.
     private struct Pass {
         var places: [Place] = []

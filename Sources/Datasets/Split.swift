@@ -31,7 +31,10 @@ public struct Split: Sendable, Equatable {
             }
         guard held >= 0, held < rows else {
             throw UserError(
-                prefixed(source, "cannot hold out \(held) of \(rows) rows; at least one must be left to train on"))
+                prefixed(
+                    source,
+                    "cannot hold out \(held) of \(rows) rows and train on the rest; give more rows (of plain text with "
+                        + "data.text_unit: paragraph), others in data.validation, or data.validation_rows: 0"))
         }
         if let limit, limit < 1 {
             throw UserError(prefixed(source, "a limit of \(limit) rows leaves nothing to train on"), .usage)

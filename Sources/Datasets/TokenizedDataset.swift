@@ -49,6 +49,11 @@ public struct TokenizedDataset: Sendable, RandomAccessCollection {
         return TokenizedExample(ids: Array(ids[range]), trained: Array(trained[range]), source: source(index))
     }
 
+    /// How many of the rows came from each file.
+    public var rowsByFile: [String: Int] {
+        sources.reduce(into: [:]) { $0[files[Int($1.file)], default: 0] += 1 }
+    }
+
     public func length(_ index: Int) -> Int { range(index).count }
     public func trainedTokens(_ index: Int) -> Int { Int(trainedCounts[index]) }
     public func source(_ index: Int) -> RowLocation {

@@ -8,9 +8,17 @@ internal import Tensors
 /// - Parameter maxTokens: tokens of a forward pass; decides memory, not the result.
 /// - Returns: NaN for a data set without trained tokens.
 public func averageLoss(_ model: any CausalLanguageModel, _ data: TokenizedDataset, maxTokens: Int) -> Double {
+    averageLoss(model, data, maxTokens: maxTokens, unless: { false })!
+}
+
+/// As above; nil when `stops`, asked before every forward pass, says to leave off.
+public func averageLoss(
+    _ model: any CausalLanguageModel, _ data: TokenizedDataset, maxTokens: Int, unless stops: () -> Bool
+) -> Double? {
     withoutGradients {
         var sum = 0.0, tokens = 0
         for rows in data.evaluationBatches(maxTokens: maxTokens) {
+            if stops() { return nil }
             let batch = data.batch(rows)
             if batch.trainedTokens == 0 { continue }
             sum += model.lossSum(batch.inputIDs, labels: batch.labels, documentStarts: batch.documentStarts).item

@@ -1,6 +1,7 @@
 // What a MODEL argument may be, and the folders it stands for.
 internal import Diagnostics
 internal import Formats
+internal import Glibc
 internal import RunLog
 
 /// The folders behind a MODEL argument: a Hugging Face folder, an adapter folder, a run folder (its best checkpoint), one
@@ -31,7 +32,8 @@ public struct ModelReference: Sendable, Equatable {
             let found = try Self.basePath(ofAdapter: path, override: base)
             let reference = try ModelReference(found, report: report)
             guard reference.adapterFolder == nil else {
-                throw UserError("\(path): its base \(found) is itself an adapter; merge that one first (needletail merge-adapter)")
+                throw UserError(
+                    "\(path): its base \(found) is itself an adapter; merge that one first (needletail merge-adapter)")
             }
             baseFolder = reference.baseFolder
             adapterFolder = path
@@ -44,6 +46,11 @@ public struct ModelReference: Sendable, Equatable {
         }
     }
 
+    /// Whether a MODEL argument leads to an adapter, which needs a base.
+    public static func isAdapter(_ path: String) throws -> Bool {
+        fileExists(joinPath(try weightsPath(path), adapterConfigName))
+    }
+
     static let adapterConfigName = "adapter_config.json"
 
     /// The path that holds a tokenizer for a MODEL: a folder, a GGUF file, or a tokenizer.json. Reads no weights.
@@ -53,7 +60,8 @@ public struct ModelReference: Sendable, Equatable {
         if fileExists(joinPath(path, adapterConfigName)) {
             return try tokenizerPath(basePath(ofAdapter: path, override: base))
         }
-        throw UserError("\(path): no tokenizer.json in this folder; name a folder, tokenizer.json or .gguf file that has one")
+        throw UserError(
+            "\(path): no tokenizer.json in this folder; name a folder, tokenizer.json or .gguf file that has one")
     }
 
     /// Leads from a run folder to its best checkpoint (the newest whole one while none has been judged); other paths
@@ -61,7 +69,9 @@ public struct ModelReference: Sendable, Equatable {
     static func weightsPath(_ path: String) throws -> String {
         if fileExists(path) { return path }
         guard folderExists(path) else {
-            throw UserError("\(path): no such file or folder; a model is a Hugging Face folder, an adapter folder, a run folder or a .gguf file")
+            throw UserError(
+                "\(path): no such file or folder; a model is a Hugging Face folder, an adapter folder, a run folder or a .gguf file"
+            )
         }
         let record = joinPath(path, "run.json")
         guard fileExists(record) else { return path }
@@ -75,33 +85,49 @@ public struct ModelReference: Sendable, Equatable {
         return checkpoint.folder
     }
 
-    /// The base of an adapter: `override`, else `base_model_name_or_path` as given, else relative to the adapter.
+    /// The base of an adapter: `override`, else `base_model_name_or_path` as given, else relative to the adapter's folder
+    /// and then to each folder around it. A run writes the path as it was typed, so that folder and model can move
+    /// together; the folder it was typed in is one of those around the run.
     static func basePath(ofAdapter path: String, override: String?) throws -> String {
         if let override { return override }
         let file = joinPath(path, adapterConfigName)
         guard let name = try readJSONFile(file)["base_model_name_or_path"]?.string, !name.isEmpty else {
             throw UserError("\(file): names no base_model_name_or_path; give the base with --base MODEL")
         }
-        for candidate in [name, joinPath(path, name)] where folderExists(candidate) || fileExists(candidate) {
-            return candidate
+        if folderExists(name) || fileExists(name) { return name }
+        let candidates = name.hasPrefix("/") ? [] : foldersAround(path).map { joinPath($0, name) }
+        if let found = candidates.first(where: { fileExists(joinPath($0, "config.json")) || fileExists($0) }) {
+            return found
         }
         throw UserError("\(file): its base model \(name) is not here; give the base with --base MODEL")
+    }
+
+    /// A folder and all that hold it, from the inside out, without links; none for one that does not exist.
+    private static func foldersAround(_ path: String) -> [String] {
+        guard let real = realpath(path, nil) else { return [] }
+        defer { free(real) }
+        var folders = [String(cString: real)]
+        while let last = folders.last, last != "/" { folders.append(parentFolder(of: last)) }
+        return folders
     }
 
     /// A base that would change nothing is a mistake about what `path` is.
     private static func refuse(_ base: String?, _ path: String) throws {
         guard let base else { return }
-        throw UserError("\(path): is a whole model, not an adapter, so the base \(base) has no place; leave it out", .usage)
+        throw UserError(
+            "\(path): is a whole model, not an adapter, so the base \(base) has no place; leave it out", .usage)
     }
 
     static func notAModel(_ path: String) -> UserError {
         if hasPickleExtension(path) {
-            return UserError("\(path): pickle files are never read; convert the weights to safetensors where they were made")
+            return UserError(
+                "\(path): pickle files are never read; convert the weights to safetensors where they were made")
         }
         return UserError(
             folderExists(path)
                 ? "\(path): neither config.json nor adapter_config.json in this folder"
-                : "\(path): not a GGUF file; a model is a Hugging Face folder, an adapter folder, a run folder or a .gguf file")
+                : "\(path): not a GGUF file; a model is a Hugging Face folder, an adapter folder, a run folder or a .gguf file"
+        )
     }
 }
 

@@ -27,6 +27,7 @@ public struct SFTData: Sendable {
         let trainingSource = config.source(config.train, "data.train")
         let rows = try Rows(trainingSource)
         var sources = [(name: "data.train", fingerprint: try DataFingerprint(trainingSource))]
+        if config.validation.isEmpty { try config.checkTextUnit([rows]) }
         let heldOut = config.heldOut
         let split = try Split(rows: rows.count, heldOut: heldOut, seed: config.seed ?? 0, limit: config.limit, source: "data.train")
         (training, trainingStatistics) = try Self.encode(rows, split.training, encoder, config)
@@ -36,6 +37,7 @@ public struct SFTData: Sendable {
         } else {
             let source = config.source(config.validation, "data.validation")
             let judged = try Rows(source)
+            try config.checkTextUnit([rows, judged])
             sources.append(("data.validation", try DataFingerprint(source)))
             (validation, validationStatistics) = try Self.encode(judged, Array(judged.indices), encoder, config)
             warnings = rows.warnings + judged.warnings
@@ -77,7 +79,14 @@ extension DataSection {
     /// The rows behind one list of paths.
     public func source(_ paths: [String], _ name: String) -> DataSource {
         DataSource(
-            paths, name: name, kind: rowKind, columnMap: columnMap, badRows: badRowPolicy, deduplicate: deduplicate)
+            paths, name: name, kind: rowKind, columnMap: columnMap, badRows: badRowPolicy, deduplicate: deduplicate,
+            textUnit: Datasets.TextUnit(rawValue: textUnit.rawValue)!)
+    }
+
+    /// - Throws: `UserError` for a `text_unit` that changes nothing, as no file is plain text.
+    public func checkTextUnit(_ rows: [Rows]) throws {
+        guard textUnit != DataSection().textUnit, !rows.contains(where: \.hasPlainText) else { return }
+        throw UserError("text_unit: has no effect, since no file of rows is plain text; remove it", .usage)
     }
 
     var badRowPolicy: BadRowPolicy { badRows == .stop ? .stop : .drop }

@@ -37,6 +37,7 @@ public enum SFT {
     static func train(_ given: SFTConfig, commandLine: [String]) throws -> Outcome {
         let inputs = try SFTInputs(given), config = inputs.config
         SignalFlags.install()
+        defer { SignalFlags.uninstall() }
         let run = try inputs.openRun(commandLine)
         defer { run.finish() }
         let schedule = config.learningRateSchedule(steps: inputs.steps)
@@ -47,6 +48,10 @@ public enum SFT {
             return (optimizer, try SFTSession(config, inputs, run, trained, optimizer))
         }
 
+        if session.judgementIsOpen {
+            try session.judge()
+            if let status = try session.saveAsAsked() { return session.outcome(status) }
+        }
         while session.step < inputs.steps, !session.stoppedEarly {
             let clock = StepClock()
             let plan = inputs.sampler.plan(step: session.step)

@@ -112,8 +112,14 @@ struct SFTInputs {
             mayChange: SFTConfig.mayChangeOnResume,
             paths: Dictionary(uniqueKeysWithValues: data.sources.map { ($0.name, $0.fingerprint.files.map(\.path)) }))
         var record = JSONObject()
-        record["versions"] = ["needletail": .string(programVersion), "libtorch": .string(Engine.version)]
-        record["machine"] = ["cpu_capability": .string(Engine.cpuCapability), "threads": .init(Engine.threads)]
+        record["versions"] = [
+            "needletail": .string(programVersion), "libtorch": .string(Engine.version), "compiler": .string(Machine.compiler),
+        ]
+        record["machine"] = [
+            "system": .string(Machine.system), "processor": .string(Machine.processor),
+            "processors": .init(Machine.processors), "memory_bytes": .init(Machine.memoryBytes),
+            "cpu_capability": .string(Engine.cpuCapability), "threads": .init(Engine.threads),
+        ]
         record["seeds"] = ["training": .string("\(config.training.seed)"), "data": .string("\(config.data.seed ?? config.training.seed)")]
         record[Self.timeKey] = .string(time.text)
         record["command"] = .array(commandLine.map { .string($0) })
@@ -143,14 +149,5 @@ extension SFTConfig {
             throw UserError("data.add_tokens: the adapter that is continued has no embeddings to learn them (\(folder))", .usage)
         }
         return config
-    }
-}
-
-extension ModelReference {
-    /// SHA-256 over the names and hashes of the base's configuration and weights.
-    func baseHash() throws -> String {
-        let names = try listFolder(baseFolder).filter { $0 == "config.json" || $0.hasSuffix(".safetensors") }
-        let lines = try names.map { "\($0) \(try sha256(ofFile: joinPath(baseFolder, $0)))\n" }
-        return sha256(ofBytes: Array(lines.joined().utf8))
     }
 }

@@ -18,6 +18,8 @@ internal import Tensors
 final class SFTSession {
     private(set) var step = 0
     private(set) var stoppedEarly = false
+    /// A stop came while the step was judged: it is saved, and judged when the run goes on.
+    private(set) var judgementIsOpen = false
     private var trainedTokens = 0
     private var tokens = 0
     private var seconds = 0.0
@@ -154,7 +156,7 @@ final class SFTSession {
         guard step % config.training.logEvery == 0 || step == inputs.steps else { return }
         let speed = Double(plan.tokens) / elapsed, memory = peakMemoryBytes()
         try writeMetrics([
-            ("train/loss", loss), ("train/grad_norm", norm), ("train/learning_rate", learningRate),
+            (LossMetric.training, loss), ("train/grad_norm", norm), ("train/learning_rate", learningRate),
             ("train/epoch", Double(plan.epoch)), ("train/trained_tokens", Double(trainedTokens)),
             ("tokens_per_second", speed), ("step_time_ms", elapsed * 1000), ("peak_memory_bytes", Double(memory)),
         ])
@@ -168,21 +170,27 @@ final class SFTSession {
         try store.waitingForSpace(MetricsLog.fileName) { try metrics.write(step: step, values, texts: texts) }
     }
 
-    /// Validation loss and samples where their turn has come; saves the best; early stop.
+    /// Validation loss and samples where their turn has come; saves the best; early stop. Left off when a stop is asked
+    /// for, since judging may take longer than whoever stops the run waits.
     func judge() throws {
         let training = config.training
         let every = training.evalEvery ?? max(1, inputs.steps / 10), isLast = step == inputs.steps
         let isDue = step % every == 0 || isLast
-        let isBest = isDue && !inputs.data.validation.isEmpty ? try judgeLoss() : false
+        let judged = isDue && !inputs.data.validation.isEmpty ? try judgeLoss() : false
+        judgementIsOpen = judged == nil
+        guard let isBest = judged else { return }
         if training.sampleEvery.map({ step % $0 == 0 || isLast }) ?? isDue { try sample() }
         // Last, so that the checkpoint covers all that the metrics file holds.
         if isBest { try save() }
     }
 
-    /// - Returns: whether no earlier loss was as low.
-    private func judgeLoss() throws -> Bool {
-        let loss = trained.withoutDropout { averageLoss(trained.loaded.model, inputs.data.validation, maxTokens: config.microBatchTokens) }
-        try writeMetrics([("eval/loss", loss)])
+    /// - Returns: whether no earlier loss was as low; nil when a stop was asked for.
+    private func judgeLoss() throws -> Bool? {
+        let judged = trained.withoutDropout {
+            averageLoss(trained.loaded.model, inputs.data.validation, maxTokens: config.microBatchTokens) { SignalFlags.stopRequested != nil }
+        }
+        guard let loss = judged else { return nil }
+        try writeMetrics([(LossMetric.heldOut, loss)])
         run.log("step \(grouped(step)): held-out loss \(decimals(loss, 4)) nats a token")
         lastJudged = (step, loss)
         if loss.isFinite, bestLoss.map({ loss < $0 }) ?? true {
@@ -219,7 +227,7 @@ final class SFTSession {
         let stop = SignalFlags.stopRequested, asked = SignalFlags.takeSaveRequest()
         if stop != nil || asked || step % every == 0 { try save() }
         if asked, stop == nil { run.log("saved step \(grouped(step)), as asked") }
-        guard let stop, step < inputs.steps else { return nil }
+        guard let stop, step < inputs.steps || judgementIsOpen else { return nil }
         run.log("saved step \(grouped(step)); run the same command again to go on")
         ProgressLine.finish()
         return stop
@@ -243,7 +251,7 @@ final class SFTSession {
             "step": .init(step), "optimizer_steps": .init(optimizer.steps), "trained_tokens": .init(trainedTokens), "tokens": .init(tokens),
             "train_seconds": .init(seconds), "metrics_offsets": try metrics.position(),
             "best_loss": bestLoss.map { .init($0) } ?? nil, "judgements_since_best": .init(judgementsSinceBest),
-            "stopped_early": .init(stoppedEarly), "spike_guard": spikes.json, "nonfinite_guard": finiteness.json,
+            "stopped_early": .init(stoppedEarly), "judgement_open": .init(judgementIsOpen), "spike_guard": spikes.json, "nonfinite_guard": finiteness.json,
         ]
     }
 
@@ -256,7 +264,9 @@ final class SFTSession {
         try trained.restore(from: checkpoint.folder)
         let moments = try SafetensorsFile(path: checkpoint.path(of: "optimizer.safetensors"))
         try optimizer.restore(steps: updates) { try moments.tensor($0) }
-        (self.step, self.trainedTokens, self.tokens, lastSaved) = (step, trainedTokens, tokens, step)
+        judgementIsOpen = state["judgement_open"]?.bool ?? false
+        // An open judgement is saved again with its result.
+        (self.step, self.trainedTokens, self.tokens, lastSaved) = (step, trainedTokens, tokens, judgementIsOpen ? -1 : step)
         (self.spikes, self.finiteness) = (spikes, finiteness)
         seconds = state["train_seconds"]?.double ?? 0
         bestLoss = state["best_loss"]?.double
@@ -290,12 +300,13 @@ final class SFTSession {
             ("optimizer steps", grouped(step)), ("trained tokens", grouped(trainedTokens)),
             ("training time", duration(seconds: seconds)), ("peak memory", byteSize(peakMemoryBytes())),
         ]
+        let trainedRows = inputs.data.training.rowsByFile, heldOutRows = inputs.data.validation.rowsByFile
         if let score = best?.score { figures.append(("held-out loss (nats a token)", decimals(score, 4))) }
         return ModelCard(
             title: fileName(of: config.output), baseModel: inputs.reference.baseFolder, isAdapter: trained.adapter != nil,
             method: method,
-            data: inputs.data.sources.flatMap { source in
-                source.fingerprint.files.map { ($0.path, inputs.data.trainingStatistics.rowsKept, $0.sha256) }
+            data: inputs.data.sources.flatMap(\.fingerprint.files).map { file in
+                (file.path, trainedRows[file.path] ?? 0, heldOutRows[file.path] ?? 0, file.sha256)
             },
             settings: config.flattened.map { ($0.key, $0.value) }, figures: figures,
             versions: [("Needletail", programVersion), ("LibTorch", Engine.version)])

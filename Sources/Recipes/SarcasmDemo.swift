@@ -45,6 +45,8 @@ public enum SarcasmDemo {
 
         let outcome = try SFT.train(config, commandLine: commandLine)
         guard outcome.status == .success else { return outcome.status }
+        // A stop that came as training ended: the same command goes on with judging.
+        if let stop = SignalFlags.stopRequested { return stop }
 
         let adapter = joinPath(output, "adapter"), merged = joinPath(output, "merged")
         ProgressLine.print("judging on \(heldOutRows) held-out headlines, in fp32")
@@ -62,8 +64,8 @@ public enum SarcasmDemo {
         try ConfigLoader.load(
             SFTConfig.self, text: BuiltInRecipe.named("demo-sarcasm")!.yaml, name: "demo-sarcasm",
             overrides: [
-                "model.path=\(model)", "model.dtype=\(dtype)", "data.train=[\(data.trainingPath)]",
-                "data.validation=[\(data.heldOutPath)]", "output=\(output)",
+                "model.path=\(yamlText(model))", "model.dtype=\(dtype)", "data.train=[\(yamlText(data.trainingPath))]",
+                "data.validation=[\(yamlText(data.heldOutPath))]", "output=\(yamlText(output))",
             ]
         ).resolved()
     }

@@ -25,7 +25,8 @@ final class TrainedModel {
         let device = inputs.device
         let isFull = config.adapter.method == .full
         loaded = try LoadedModel(
-            inputs.reference, dtype: config.computeDType(on: device), device: device, trainsAll: isFull)
+            inputs.reference, dtype: config.computeDType(on: device), device: device, trainsAll: isFull,
+            randomSeed: config.model.initialize == .random ? config.training.seed : nil)
         tokenizer = inputs.tokenizer
         seed = config.training.seed
         // Also those of an adapter that is continued: its tokenizer lies beside it.

@@ -212,6 +212,9 @@ private struct TreeReader {
     }
 }
 
+/// A text as it can stand in YAML, as the value of `key=value` or inside `[...]`, and is read back as that text.
+public func yamlText(_ text: String) -> String { spelled(text, quoted: true) }
+
 /// Writes a tree as YAML: keys in the order of the tree, two spaces a level; reading it gives the tree again.
 package func writeYAML(_ tree: ConfigTree) -> String {
     var lines: [String] = []

@@ -1,4 +1,4 @@
-// The picture of a run: training loss, raw and smoothed, and validation loss, from the metrics file.
+// The picture of a run: training loss, raw and smoothed, and held-out loss, from the metrics file.
 
 internal import Diagnostics
 internal import Formats
@@ -22,14 +22,19 @@ public func readMetrics(_ path: String) throws -> [String: [(step: Int, value: D
     return series
 }
 
+/// Names of the losses in the metrics file, in nats a token unless `training.loss_reduction` says otherwise.
+public enum LossMetric {
+    public static let training = "train/loss", heldOut = "eval/loss"
+}
+
 /// Loss over steps as SVG.
 ///
 /// - Parameters:
 ///   - title: usually the run's name.
-///   - metrics: as `readMetrics` gives them; uses `train/loss` and `validation/loss`.
+///   - metrics: as `readMetrics` gives them; uses those of `LossMetric`.
 public func lossPlot(title: String, metrics: [String: [(step: Int, value: Double)]]) -> String {
     let points = { (name: String) in (metrics[name] ?? []).map { (x: Double($0.step), y: $0.value) } }
-    let train = points("train/loss"), validation = points("validation/loss")
+    let train = points(LossMetric.training), heldOut = points(LossMetric.heldOut)
     var series: [LineChart.Series] = []
     if train.count >= 20 {
         series.append(.init(name: "training, each step", points: train, style: .faint, color: 0))
@@ -37,8 +42,8 @@ public func lossPlot(title: String, metrics: [String: [(step: Int, value: Double
     } else {
         series.append(.init(name: "training", points: train, color: 0))
     }
-    if !validation.isEmpty {
-        series.append(.init(name: "validation", points: validation, style: .dots, color: 1))
+    if !heldOut.isEmpty {
+        series.append(.init(name: "held out", points: heldOut, style: .dots, color: 1))
     }
     return LineChart(title: title, xLabel: "optimiser step", yLabel: "loss (nats per token)", series: series).svg()
 }

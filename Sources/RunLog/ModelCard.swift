@@ -11,8 +11,8 @@ public struct ModelCard: Sendable {
     public var isAdapter: Bool
     /// What was done, as in "LoRA, rank 16, all linear layers".
     public var method: String
-    /// Name, rows and SHA-256 of each file of data.
-    public var data: [(name: String, rows: Int, sha256: String)]
+    /// Each file of data: its name, rows trained on, rows held out, SHA-256.
+    public var data: [(name: String, trained: Int, heldOut: Int, sha256: String)]
     public var settings: [(name: String, value: String)]
     /// Measured figures: name and value with unit.
     public var figures: [(name: String, value: String)]
@@ -21,7 +21,7 @@ public struct ModelCard: Sendable {
 
     public init(
         title: String, baseModel: String, isAdapter: Bool, method: String,
-        data: [(name: String, rows: Int, sha256: String)], settings: [(name: String, value: String)],
+        data: [(name: String, trained: Int, heldOut: Int, sha256: String)], settings: [(name: String, value: String)],
         figures: [(name: String, value: String)], versions: [(name: String, value: String)]
     ) {
         (self.title, self.baseModel, self.isAdapter, self.method) = (title, baseModel, isAdapter, method)
@@ -45,7 +45,9 @@ public struct ModelCard: Sendable {
                 + "Trained with Needletail.", "",
             "## Figures", "", table(["", "value"], figures.map { [$0.name, $0.value] }), "",
             "## Data", "",
-            table(["file", "rows", "SHA-256"], data.map { [$0.name, grouped($0.rows), "`\($0.sha256)`"] }), "",
+            table(
+                ["file", "rows trained on", "rows held out", "SHA-256"],
+                data.map { [$0.name, grouped($0.trained), grouped($0.heldOut), "`\($0.sha256)`"] }), "",
             "## Settings", "", table(["key", "value"], settings.map { [$0.name, "`\($0.value)`"] }), "",
             "## Use", "", usage(base), "",
             "## Made with", "", table(["", "version"], versions.map { [$0.name, $0.value] }),

@@ -52,7 +52,7 @@ public enum ProgressLine {
     /// and one every ten seconds between.
     public static func show(_ figures: StepFigures) { show(figures.line, isLast: figures.step == figures.steps) }
 
-    /// The same for work of another kind.
+    /// The same for work that has other figures than training.
     public static func show(_ line: String, isLast: Bool) {
         guard isTerminal else {
             let isDue = isLast || lastLine.withLock { isLineDue(&$0, now: .now) }

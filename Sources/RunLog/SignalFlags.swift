@@ -18,6 +18,9 @@ public enum SignalFlags {
         for number in [SIGUSR1, SIGTERM, SIGINT] { take(number) { SignalFlags.handle($0) } }
     }
 
+    /// From here on a request to stop ends the process at once; there is nothing left to save.
+    public static func uninstall() { for number in [SIGTERM, SIGINT] { signal(number, SIG_DFL) } }
+
     /// Sets a handler, and lets the signal in: a program started from a thread that blocks it would never be told.
     private static func take(_ number: Int32, _ handler: @escaping @convention(c) (Int32) -> Void) {
         var action = sigaction()

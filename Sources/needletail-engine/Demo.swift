@@ -7,6 +7,6 @@ import Recipes
 func demo(_ command: DemoCommand) throws {
     let status = try SarcasmDemo.run(
         model: command.model, rows: command.data, output: command.output, redo: command.redo,
-        dtype: command.dtype.rawValue, commandLine: CommandLine.arguments)
+        dtype: command.dtype.rawValue, commandLine: typedCommand)
     if status != .success { exit(status.rawValue) }
 }

@@ -9,12 +9,13 @@ import Models
 import RunLog
 
 func evaluate(_ command: EvalCommand) throws {
-    let rows = try Rows(DataSource([command.data], name: "data"))
+    let rows = try command.rows.rows(command.data)
     let used = try rows.indices.prefix(command.limit ?? rows.count).map { try rows[$0] }
     let model = try OpenModel(command.model)
     let encoder = try ExampleEncoder(
-        model.tokenizer, options: .init(masking: command.choice.isEmpty ? .assistant : .lastAssistant, maxLength: model.loaded.contextLength, truncation: .drop))
-    let examples = TokenizedDataset(try used.map { try encoder.encode($0, source: "data").example })
+        model.tokenizer, template: command.rows.templateSource(),
+        options: .init(masking: command.choice.isEmpty ? .assistant : .lastAssistant, maxLength: model.loaded.contextLength, truncation: .drop))
+    let examples = TokenizedDataset(try used.map { try encoder.encode($0).example })
     guard examples.trainedTokens > 0 else { throw UserError("\(command.data): no token to judge: rows need an answer or text") }
     let longest = examples.indices.map(examples.length).max()!
     let maxTokens = max(longest, min(4096, longest * command.batch))

@@ -15,6 +15,7 @@ Program.main { command in
     case let command as MergeMoECommand: try mergeMoE(command)
     case let command as ExtractLoRACommand: try extractLoRA(command)
     case let command as DemoCommand: try demo(command)
+    case let command as GradientsCommand: try analyzeGradients(command)
     case is DoctorCommand: try doctor()
     default: throw UserError("needletail-engine and needletail are of different versions; build both again", .internal)
     }

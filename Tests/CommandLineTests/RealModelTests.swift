@@ -167,6 +167,13 @@ private func helpExample(_ verb: String) throws -> String {
         let figures = try JSONValue.parse(judged.output)
         #expect(figures.object?.keys == (try JSONValue.parse(helpExample("eval"))).object?.keys)
         #expect(figures["rows"]?.int == 20 && (figures["loss"]?.double ?? 9) < 1 && (figures["accuracy"]?.double ?? 0) >= 0.4)
+        let table = try Workshop.run(
+            """
+            printf 'question,answer\\nTwo and two?,four\\n' > q.csv
+            needletail eval model q.csv --column prompt=question --column completion=answer --json
+            printf 'one\\ntwo words\\n' > p.txt && needletail eval model p.txt --text-unit line --json
+            """).output.split(separator: "\n").map { try JSONValue.parse(String($0)) }
+        #expect(table.map { $0["rows"]?.int } == [1, 2])
         let talk = try Workshop.run("printf 'Say hello.\\n' | needletail chat model --temperature 0 --max-new-tokens 8")
         #expect(talk.status == 0 && talk.output.count > 2, "\(talk)")
     }
@@ -179,6 +186,8 @@ private func helpExample(_ verb: String) throws -> String {
         ("echo '{\"foo\":1}' > x; needletail finetune model x --output r1", 65, "columns \"foo\" are no known kind of row"),
         ("needletail finetune model train.jsonl --output r1 optimizr.learning_rate=1", 64, "did you mean optimizer?"),
         ("needletail finetune model train.jsonl --output /proc/r1", 73, "/proc/r1"),
+        ("printf 'a b\\nc d\\n' > x.txt; needletail finetune model x.txt --output r1", 65, "data.text_unit: paragraph"),
+        ("needletail eval model train.jsonl --text-unit line", 64, "text_unit: has no effect"),
         ("needletail convert model held-out.jsonl/folder", 73, "held-out.jsonl"),
         ("needletail eval model train.jsonl --choice yes --choice no", 65, "its answer 1 is none of yes, no"),
         ("needletail tokenizer decode model --input nowhere", 65, "nowhere"),

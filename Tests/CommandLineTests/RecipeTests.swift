@@ -41,6 +41,26 @@ struct RecipeTests {
         }
     }
 
+    /// The config is printed before the model, which is missing, is looked for.
+    @Test func finetuneTakesAnySettingAsKeyAndValue() throws {
+        try withTemporaryFolder { folder in
+            let shown = try shell(
+                "needletail finetune nowhere 'a,b [c].jsonl' 'output=o \"1\"' adapter.method=dora --limit 3", in: folder
+            )
+            #expect(shown.status == 65, "\(shown.errors)")
+            for line in ["  method: dora", #"output: "o \"1\"""#, #"  train: ["a,b [c].jsonl"]"#, "  limit: 3"] {
+                #expect(shown.errors.contains(line + "\n"), "\(line) in \(shown.errors)")
+            }
+            let plain = try shell("needletail finetune nowhere x", in: folder).errors
+            #expect(plain.contains("output: runs/finetune\n") && plain.contains("  method: lora\n"))
+            for twice in ["--output a output=b", "--method lora adapter.method=dora", "--limit 3 data.limit=4"] {
+                let outcome = try shell("needletail finetune nowhere x \(twice) --dry-run", in: folder)
+                #expect(
+                    outcome.status == 64 && outcome.errors.hasSuffix(": given more than once\n"), "\(outcome.errors)")
+            }
+        }
+    }
+
     @Test(arguments: [
         ("recipes cat sft-lara", "error: no file and no recipe is named sft-lara; did you mean sft-lora?\n"),
         ("recipes check nowhere.yaml", "error: nowhere.yaml: cannot be read: No such file or directory\n"),

@@ -281,7 +281,7 @@ internal import Merging
     @Test func refusals() {
         let a = noise([4], seed: 1, 1), b = noise([2, 2], seed: 2, 1)
         refused("shapes differ: [4] and [2, 2]", merge(.linear, base: nil, models: [a, b]))
-        refused("slerp takes two models, the base one of them; got 3", merge(.slerp, base: a, models: [a, a, a]))
+        refused("slerp takes two models, the base one of them; got 4", merge(.slerp, base: a, models: [a, a, a]))
         refused("slerp needs base_model", merge(.slerp, base: nil, models: [a]))
         refused("passthrough takes one model; got 2", merge(.passthrough, base: nil, models: [a, a]))
         refused(

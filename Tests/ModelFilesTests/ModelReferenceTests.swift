@@ -73,6 +73,20 @@ private final class Files {
         #expect(reference.baseFolder == files.path + "/other" && reference.adapterFolder == files.path + "/adapter")
     }
 
+    /// A base path that was relative to the folder where training began, which lies around the run; used from elsewhere.
+    @Test(arguments: ["base", "models/base"]) func aRelativeBaseIsFoundAroundTheAdapter(_ name: String) throws {
+        let files = try Files(scores: [:])
+        try files.file("models/base/config.json", "{}")
+        try files.file("runs/first/adapter/adapter_config.json", #"{"base_model_name_or_path":"\#(name)"}"#)
+        // Nearer, but no model.
+        try createDirectories(files.path + "/runs/" + name)
+        let reference = try ModelReference(files.path + "/runs/../runs/first/adapter")
+        #expect(fileExists(reference.baseFolder + "/config.json") && reference.baseFolder.hasSuffix("/\(name)"))
+        #expect(reference.baseFolder.hasPrefix(files.path) && !reference.baseFolder.contains("/runs/"))
+        try files.file("runs/first/adapter/adapter_config.json", #"{"base_model_name_or_path":"elsewhere"}"#)
+        #expect { try ModelReference(files.path + "/runs/first/adapter") } throws: { "\($0)".contains("--base MODEL") }
+    }
+
     @Test func aWholeModelTakesNone() throws {
         let files = try Files(scores: [:])
         let error = #expect(throws: UserError.self) {

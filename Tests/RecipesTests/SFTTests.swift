@@ -127,6 +127,49 @@ import Tokenizers
         }
     }
 
+    /// A stop in the middle of judging a step, the last one too: the step is saved without it, and judged later.
+    @Test func aStopDoesNotWaitForJudging() async {
+        await #expect(processExitsWith: .success) {
+            let place = try RunPlace()
+            // Thousands of forward passes, so that the signal comes before the last of them.
+            try writeFileAtomically(
+                String(repeating: RunPlace.rows.map(RunPlace.line).joined(), count: 150), to: place.folder["held-out.jsonl"])
+            func config(_ output: String) -> SFTConfig {
+                place.config(output) { config in
+                    (config.data.validation, config.data.validationRows) = ([place.folder["held-out.jsonl"]], nil)
+                    (config.data.maxLength, config.training.microBatchTokens) = (64, 64)
+                    (config.training.steps, config.training.evalEvery, config.training.saveEvery) = (4, 2, 1000)
+                    config.training.samplePrompts = ["what comes after 3?"]
+                }
+            }
+            let whole = try place.run(config("whole")), stopped = config("stopped")
+            for step in [2, 4] {
+                let waited = "\(step) \(stopped.output)/metrics.jsonl"
+                var thread = pthread_t()
+                pthread_create(
+                    &thread, nil,
+                    { argument in
+                        let words = String(cString: argument!.assumingMemoryBound(to: CChar.self)).split(separator: " ")
+                        func isReached() -> Bool {
+                            ((try? readTextFile(String(words[1]))) ?? "").contains("\"step\":\(words[0]),")
+                        }
+                        while !isReached() { usleep(200) }
+                        kill(getpid(), SIGTERM)
+                        return nil
+                    }, strdup(waited))
+                let status = try SFT.run(stopped, commandLine: ["test"])
+                pthread_join(thread, nil)
+                precondition(status == .tryAgain, "step \(step) ended with \(status)")
+                let last = try place.metrics(stopped).last!
+                precondition(last["step"]?.int == step && last["eval/loss"] == nil, "\(last)")
+            }
+            let again = try place.run(stopped)
+            precondition(again == whole, "other metrics")
+            let weights = try place.weights(stopped), expected = try place.weights(config("whole"))
+            precondition(weights == expected, "other weights")
+        }
+    }
+
     @Test(arguments: methods) func whatIsSavedIsWhatWasJudged(_ method: AdapterSection.Method) throws {
         let place = try RunPlace(), config = place.config("run", method)
         let best = try place.run(config).values("eval/loss").min()!
@@ -274,6 +317,34 @@ import Tokenizers
         }
         let right = try end("right", .lora) { $0.data.maxLength = 38 }
         #expect(try end("left", .lora) { ($0.data.maxLength, $0.data.truncation) = (38, .left) } != right)
+    }
+
+    /// Card, record and picture of a run with two files of rows, one of them plain text in paragraphs.
+    @Test func aRunTellsWhatItWas() throws {
+        let place = try RunPlace()
+        try writeFileAtomically("one of\nthese\n\nand two\n\n\nthree\n", to: place.folder["prose.txt"])
+        let config = place.config("run") { config in
+            config.data.train.append(place.folder["prose.txt"])
+            config.data.textUnit = .paragraph
+        }
+        try place.run(config)
+        let card = try readTextFile(joinPath(config.output, "adapter/README.md"))
+        let rows = card.split(separator: "\n").filter { $0.contains(".jsonl |") || $0.contains(".txt |") }
+            .map { $0.split(separator: "|").map { Int($0.filter { $0 != " " }) } }
+        #expect(rows.count == 2)
+        for (fields, total) in zip(rows, [20, 3]) { #expect(fields[1]! + fields[2]! == total, "\(fields)") }
+        #expect(rows[0][2]! + rows[1][2]! == 4, "held out: \(rows)")
+        let picture = try readTextFile(joinPath(config.output, "plots/loss.svg"))
+        #expect(picture.contains(">held out</text>"))
+        let record = try readJSONFile(joinPath(config.output, "run.json"))
+        #expect(record["machine"]?["system"]?.string?.hasPrefix("Linux ") == true)
+        #expect((record["machine"]?["memory_bytes"]?.int ?? 0) > 1 << 28 && record["versions"]?["compiler"] != nil)
+    }
+
+    @Test func aTextUnitWithoutPlainTextIsRefused() throws {
+        let place = try RunPlace(), config = place.config("run") { $0.data.textUnit = .line }
+        let error = #expect(throws: UserError.self) { try place.run(config) }
+        #expect(error?.exitStatus == .usage && !folderExists(config.output))
     }
 
     @Test func addedTokensAreLearned() throws {

@@ -75,7 +75,7 @@ import Testing
     @Test func lossPlotHasItsThreeSeriesAndStaysSmall() {
         var metrics: [String: [(step: Int, value: Double)]] = [:]
         metrics["train/loss"] = (1...100_000).map { ($0, 3 - Double($0 % 7) / 10) }
-        metrics["validation/loss"] = stride(from: 10_000, through: 100_000, by: 10_000).map { ($0, 2.5) }
+        metrics["eval/loss"] = stride(from: 10_000, through: 100_000, by: 10_000).map { ($0, 2.5) }
         let svg = lossPlot(title: "runs/demo", metrics: metrics)
         #expect(svg.components(of: "<polyline").count == 4 && svg.components(of: "<circle").count == 12)
         #expect(svg.utf8.count < 150_000)
@@ -100,12 +100,12 @@ extension String {
     @Test(arguments: [true, false]) func saysWhatItWasMadeFrom(_ isAdapter: Bool) {
         let card = ModelCard(
             title: "demo", baseModel: "/home/me/models/SmolLM2", isAdapter: isAdapter, method: "LoRA, rank 16",
-            data: [("rows|x.jsonl", 3000, "ab12")], settings: [("optimizer.learning_rate", "0.0005")],
+            data: [("rows|x.jsonl", 3000, 150, "ab12")], settings: [("optimizer.learning_rate", "0.0005")],
             figures: [("validation loss", "1.23 nats per token")], versions: [("needletail", "0.1")])
         let text = card.markdown
         #expect(text.hasPrefix("---\nbase_model: \"SmolLM2\"\nlibrary_name: \(isAdapter ? "peft" : "transformers")\n"))
         #expect(!text.contains("/home/me"))
-        #expect(text.contains("| rows\\|x.jsonl | 3,000 | `ab12` |"))
+        #expect(text.contains("| rows\\|x.jsonl | 3,000 | 150 | `ab12` |"))
         #expect(text.contains("PeftModel") == isAdapter)
     }
 }

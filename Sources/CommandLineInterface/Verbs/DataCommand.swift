@@ -1,6 +1,6 @@
-// needletail data: inspect, stats
+// needletail data: inspect, stats (reasoning and tiny-model: ReasoningCommand.swift)
 public import ArgumentParser
-internal import Datasets
+public import Datasets
 internal import Diagnostics
 internal import Formats
 internal import Glibc
@@ -17,7 +17,7 @@ public struct DataCommand: ParsableCommand {
             Example:
               needletail data inspect ./SmolLM2-135M-Instruct chats.jsonl --limit 1
             """,
-        subcommands: [Inspect.self, Stats.self])
+        subcommands: [Inspect.self, Stats.self, ReasoningRows.self, TinyModelFolder.self])
 
     public init() {}
 
@@ -98,18 +98,16 @@ public struct DataCommand: ParsableCommand {
     }
 }
 
-/// Rows and how they become tokens; names, choices and defaults are those of the section `data` of a config.
-struct RowOptions: ParsableArguments {
-    @Argument(
-        help: ArgumentHelp("Rows: JSONL, JSON, CSV, plain text, or a folder of them.", valueName: "data"),
-        completion: .file())
-    var data: [String]
-
+/// What the rows of a file are; names, choices and defaults are those of the section `data` of a config.
+public struct RowKindOptions: ParsableArguments {
     @Option(help: "What the rows are; auto looks at their columns.")
     var kind: DataSection.Kind = .auto
 
     @Option(help: ArgumentHelp("Read a field from another column; may be repeated.", valueName: "field=column"))
     var column: [String] = []
+
+    @Option(help: "What of a plain text file is one row; paragraphs end at blank lines.")
+    var textUnit: DataSection.TextUnit = .file
 
     @Option(
         help: ArgumentHelp(
@@ -117,6 +115,45 @@ struct RowOptions: ParsableArguments {
             valueName: "template"),
         completion: .file())
     var template: String?
+
+    public init() {}
+
+    public func validate() throws {
+        for pair in column where !pair.dropFirst().contains("=") {
+            throw ValidationError("--column is field=column (for example messages=chat), not '\(pair)'")
+        }
+    }
+
+    /// The options as a config would have them.
+    fileprivate var section: DataSection {
+        var section = DataSection()
+        (section.kind, section.textUnit, section.template) = (kind, textUnit, template)
+        for pair in column {
+            let parts = pair.split(separator: "=", maxSplits: 1)
+            section.columnMap[String(parts[0])] = parts.count > 1 ? String(parts[1]) : ""
+        }
+        return section
+    }
+
+    /// Reads and checks the rows of `path`; the first bad one ends it.
+    public func rows(_ path: String) throws -> Rows {
+        let rows = try Rows(section.source([path], ""))
+        try section.checkTextUnit([rows])
+        return rows
+    }
+
+    /// The text of `--template`; nil takes the model's own.
+    public func templateSource() throws -> String? { try template.map(SFTData.templateSource) }
+}
+
+/// Rows and how they become tokens.
+struct RowOptions: ParsableArguments {
+    @Argument(
+        help: ArgumentHelp("Rows: JSONL, JSON, CSV, plain text, or a folder of them.", valueName: "data"),
+        completion: .file())
+    var data: [String]
+
+    @OptionGroup var kinds: RowKindOptions
 
     @Option(help: "Which turns are trained.")
     var trainOn: DataSection.TrainOn = .assistant
@@ -130,29 +167,21 @@ struct RowOptions: ParsableArguments {
     @Flag(help: "Leave out rows equal to an earlier one.")
     var deduplicate = false
 
-    func validate() throws {
-        try require(maxLength >= 2, "--max-length is 2 or more, not \(maxLength)")
-        for pair in column where !pair.dropFirst().contains("=") {
-            throw ValidationError("--column is field=column (for example messages=chat), not '\(pair)'")
-        }
-    }
+    func validate() throws { try require(maxLength >= 2, "--max-length is 2 or more, not \(maxLength)") }
 
     /// The options as a config would have them, bad rows left out.
     private var section: DataSection {
-        var section = DataSection()
-        (section.train, section.kind, section.template) = (data, kind, template)
+        var section = kinds.section
+        section.train = data
         (section.trainOn, section.maxLength, section.truncation) = (trainOn, maxLength, truncation)
         (section.deduplicate, section.badRows) = (deduplicate, .drop)
-        for pair in column {
-            let parts = pair.split(separator: "=", maxSplits: 1)
-            section.columnMap[String(parts[0])] = parts.count > 1 ? String(parts[1]) : ""
-        }
         return section
     }
 
     /// Reads and checks the rows; bad ones are left out and reported.
     func read() throws -> Rows {
         let rows = try Rows(section.source(data, ""))
+        try section.checkTextUnit([rows])
         for warning in rows.warnings { note(warning) }
         for reason in BadRowReason.allCases {
             guard let count = rows.statistics.dropped[reason], let first = rows.statistics.examples[reason] else {
@@ -167,6 +196,7 @@ struct RowOptions: ParsableArguments {
 }
 
 extension DataSection.Kind: ExpressibleByArgument {}
+extension DataSection.TextUnit: ExpressibleByArgument {}
 extension DataSection.TrainOn: ExpressibleByArgument {}
 extension DataSection.Truncation: ExpressibleByArgument {}
 

@@ -1,7 +1,7 @@
 // needletail doctor
 public import ArgumentParser
 internal import Diagnostics
-internal import Glibc
+internal import RunLog
 
 /// Reports the machine and what the program was built with: the part without LibTorch here, the rest by the engine.
 public struct DoctorCommand: EngineCommand {

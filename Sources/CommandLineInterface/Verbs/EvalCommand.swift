@@ -28,6 +28,8 @@ public struct EvalCommand: EngineCommand {
     @Argument(help: ArgumentHelp("Rows: JSONL, JSON, CSV or plain text.", valueName: "data"), completion: .file())
     public var data: String
 
+    @OptionGroup public var rows: RowKindOptions
+
     @Option(help: ArgumentHelp("A label the answer is chosen from; give it once per label.", valueName: "label"))
     public var choice: [String] = []
 

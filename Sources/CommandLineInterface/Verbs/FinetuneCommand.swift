@@ -1,5 +1,6 @@
 // needletail finetune
 public import ArgumentParser
+internal import RunConfig
 
 /// The common case of `train` without a config file.
 public struct FinetuneCommand: EngineCommand {
@@ -28,11 +29,15 @@ public struct FinetuneCommand: EngineCommand {
     @Argument(help: ArgumentHelp("Changes to the config.", valueName: "key=value"))
     public var overrides: [String] = []
 
-    @Option(help: "What is trained: all weights (full), or an adapter of one of three kinds.")
-    public var method: Method = .lora
+    @Option(help: "What is trained: all weights (full), or an adapter of one of three kinds; default: lora.")
+    public var method: Method?
 
-    @Option(help: ArgumentHelp("The run folder.", valueName: "folder"), completion: .directory)
-    public var output: String = "runs/finetune"
+    @Option(
+        help: ArgumentHelp("The run folder. (default: \(FinetuneCommand.defaultOutput))", valueName: "folder"),
+        completion: .directory)
+    public var output: String?
+
+    static let defaultOutput = "runs/finetune"
 
     @Flag(help: "Check config, data and model, print what would run, and stop before the first step.")
     public var dryRun = false
@@ -48,4 +53,17 @@ public struct FinetuneCommand: EngineCommand {
     public func validate() throws { try require(limit ?? 1 > 0, "--limit is 1 or more, not \(limit ?? 0)") }
 
     public func check() throws { try requireOverrides(overrides) }
+
+    /// What the command amounts to as `key=value`; a setting given both as option and as `key=value` is there twice.
+    public var settings: [String] {
+        var settings = ["model.path=\(yamlText(model))", "data.train=[\(yamlText(data))]"]
+        if let method { settings.append("adapter.method=\(method.rawValue)") }
+        if let output {
+            settings.append("output=\(yamlText(output))")
+        } else if !overrides.contains(where: { $0.hasPrefix("output=") }) {
+            settings.append("output=\(yamlText(Self.defaultOutput))")
+        }
+        if let limit { settings.append("data.limit=\(limit)") }
+        return settings + overrides
+    }
 }

@@ -32,4 +32,7 @@ public struct TrainCommand: EngineCommand {
     public func validate() throws { try require(limit ?? 1 > 0, "--limit is 1 or more, not \(limit ?? 0)") }
 
     public func check() throws { try requireOverrides(overrides) }
+
+    /// Changes to the config, `--limit` among them; a setting given both ways is there twice.
+    public var settings: [String] { overrides + (limit.map { ["data.limit=\($0)"] } ?? []) }
 }

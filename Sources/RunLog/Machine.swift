@@ -1,16 +1,17 @@
-// What the operating system says about this machine, without LibTorch.
+// What the operating system says about this machine, and what built this program.
 internal import Glibc
 
-enum Machine {
-    /// For example `Linux 6.1.0 x86_64`.
-    static var system: String {
+/// The machine of this process.
+public enum Machine {
+    /// Kernel and architecture, for example `Linux 6.1.0 x86_64`.
+    public static var system: String {
         var names = utsname()
         guard uname(&names) == 0 else { return "unknown" }
         return [text(of: names.sysname), text(of: names.release), text(of: names.machine)].joined(separator: " ")
     }
 
     /// The Swift that built this program, to the minor version.
-    static var compiler: String {
+    public static var compiler: String {
         #if compiler(>=6.4)
             "Swift 6.4 or newer"
         #elseif compiler(>=6.3)
@@ -22,20 +23,28 @@ enum Machine {
         #endif
     }
 
-    static var processor: String { field("model name", in: "/proc/cpuinfo") ?? "unknown" }
-    static var processors: Int { sysconf(Int32(_SC_NPROCESSORS_ONLN)) }
+    /// The processor's model.
+    public static var processor: String { field("model name", in: "/proc/cpuinfo") ?? "unknown" }
+    /// Processors that are on.
+    public static var processors: Int { sysconf(Int32(_SC_NPROCESSORS_ONLN)) }
 
     /// Processors this process may run on, as `0-3,8` (a container or `taskset` may allow fewer).
-    static var allowedProcessors: String { field("Cpus_allowed_list", in: "/proc/self/status") ?? "unknown" }
+    public static var allowedProcessors: String { field("Cpus_allowed_list", in: "/proc/self/status") ?? "unknown" }
+
+    /// All memory in bytes; 0 where the system does not tell.
+    public static var memoryBytes: Int { kilobytes("MemTotal").map { $0 * 1024 } ?? 0 }
 
     /// Memory in GiB: all, and what programs could still take.
-    static var memory: String {
+    public static var memory: String {
         func gibibytes(_ name: String) -> String {
-            guard let kilobytes = field(name, in: "/proc/meminfo")?.split(separator: " ").first.flatMap({ Int($0) })
-            else { return "unknown" }
+            guard let kilobytes = kilobytes(name) else { return "unknown" }
             return "\(kilobytes * 10 / (1 << 20) / 10).\(kilobytes * 10 / (1 << 20) % 10) GiB"
         }
         return "\(gibibytes("MemTotal")), \(gibibytes("MemAvailable")) available"
+    }
+
+    private static func kilobytes(_ name: String) -> Int? {
+        field(name, in: "/proc/meminfo")?.split(separator: " ").first.flatMap { Int($0) }
     }
 
     /// The value of the first line `name : value` of a file of the kernel.
