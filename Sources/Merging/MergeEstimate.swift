@@ -19,12 +19,11 @@ public struct MergeEstimate: Sendable {
 extension MergePlan {
     /// Merges tensors of different sizes for about a second.
     public func estimate(threads: Int, secondsOfSample: Double = 1) throws -> MergeEstimate {
+        let workingBytes = try tensors.max { $0.elementCount < $1.elementCount }.map(workingBytes) ?? 0
         var merged = 0, spent = 0.0, sample: [(tensor: String, secondsPerMillion: Double)] = []
-        let before = anonymousBytes()
-        var most = before
         for tensor in sampleOrder() where spent < secondsOfSample {
             let began = ContinuousClock.now
-            try produce(tensor) { _ in most = max(most, anonymousBytes()) }
+            try produce(tensor) { _ in }
             let seconds = began.duration(to: .now) / .seconds(1)
             merged += tensor.elementCount
             spent += seconds
@@ -35,7 +34,25 @@ extension MergePlan {
         let used = min(threads, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
         return MergeEstimate(
             seconds: perElement * Double(all) / Double(max(1, used)), sample: sample,
-            sampledShare: all > 0 ? Double(merged) / Double(all) : 0, workingBytes: max(0, most - before) * threads)
+            sampledShare: all > 0 ? Double(merged) / Double(all) : 0, workingBytes: workingBytes * threads)
+    }
+
+    /// Ends a merge whose first blocks have been seen.
+    private struct SeenEnough: Error {}
+
+    /// What merging a tensor adds to the process's anonymous memory. The first blocks show all of it: what a method gathers
+    /// over the whole tensor it has gathered by then. Apart from the timing, since asking takes longer than merging a block.
+    private func workingBytes(_ tensor: PlannedTensor) throws -> Int {
+        let before = anonymousBytes()
+        var most = before, blocks = 0
+        do {
+            try produce(tensor) { _ in
+                most = max(most, anonymousBytes())
+                blocks += 1
+                if blocks == 3 { throw SeenEnough() }
+            }
+        } catch is SeenEnough {}
+        return most - before
     }
 
     /// One tensor of each kind (the layer left out), the smaller ones first, then the rest.
@@ -136,7 +153,8 @@ extension MergeValue {
 
     var spelled: String {
         switch self {
-        case .number(let value): significant(value, 6)
+        // Six digits say what a gradient gave; zeros behind them say nothing.
+        case .number(let value): "\(Double(significant(value, 6)) ?? value)"
         case .flag(let flag): "\(flag)"
         case .text(let text): text
         }
