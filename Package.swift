@@ -54,7 +54,10 @@ let targets: [Target] = [
     library("RandomStreams", ["Kernels"]),
     library(
         "Merging",
-        ["ModelFiles", "RunConfig", "RunLog", "Tokenizers", "RandomStreams", "Kernels", "Formats", "Diagnostics", crypto]),
+        [
+            "ModelFiles", "RunConfig", "RunLog", "ChatTemplates", "Tokenizers", "RandomStreams", "Kernels", "Formats",
+            "Diagnostics", crypto,
+        ]),
     library("Evolution", ["Merging", "RunConfig", "RunLog", "RandomStreams", "Formats", "Diagnostics", crypto]),
     library(
         "CommandLineInterface",
@@ -93,10 +96,13 @@ let targets: [Target] = [
             "Models", "ModelFiles", "Layers", "Tensors", "RandomStreams", "Datasets", "ChatTemplates", "Tokenizers", "RunLog",
             "Formats", "Diagnostics",
         ]),
+    library(
+        "Assembly",
+        ["Merging", "Models", "Checkpoints", "ModelFiles", "Layers", "Tensors", "RandomStreams", "Tokenizers", "Formats", "Diagnostics"]),
     .executableTarget(
         name: "needletail-engine",
         dependencies: [
-            "CommandLineInterface", "Recipes", "GradientAnalysis", "Evolution", "Merging", "Evaluation", "Generation", "Models", "ModelFiles", "RunConfig", "RunLog",
+            "CommandLineInterface", "Recipes", "Assembly", "GradientAnalysis", "Evolution", "Merging", "Evaluation", "Generation", "Models", "ModelFiles", "RunConfig", "RunLog",
             "Datasets", "Tokenizers", "Checkpoints", "Tensors", "Formats", "Diagnostics",
         ],
         swiftSettings: swiftSettings, linkerSettings: [.unsafeFlags(staticSwift, .when(platforms: [.linux]))]),
@@ -119,16 +125,22 @@ let targets: [Target] = [
     tests(
         "ModelsTests",
         [
-            "Models", "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "RandomStreams", "Tokenizers", "Formats",
-            "Diagnostics", "TestSupport",
+            "Models", "Merging", "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "RandomStreams", "Tokenizers",
+            "Formats", "Diagnostics", "TestSupport",
         ]),
-    tests("MergingTests", ["Merging", "ModelFiles", "Tokenizers", "RandomStreams", "Kernels", "Formats", "Diagnostics"]),
-    tests("EvolutionTests", ["Evolution", "Merging", "Formats", "Diagnostics"]),
+    tests("MergingTests", ["Merging", "ModelFiles", "ChatTemplates", "Tokenizers", "RandomStreams", "Kernels", "Formats", "Diagnostics"]),
+    tests(
+        "AssemblyTests",
+        [
+            "Assembly", "Merging", "Models", "ModelFiles", "Checkpoints", "Layers", "Tensors", "RandomStreams", "RunConfig",
+            "Tokenizers", "Formats", "Diagnostics", "TestSupport",
+        ], fixtures: false),
+    tests("EvolutionTests", ["Evolution", "Merging", "RandomStreams", "Formats", "Diagnostics"]),
     tests(
         "GradientAnalysisTests",
         [
-            "GradientAnalysis", "Models", "ModelFiles", "Layers", "Tensors", "Datasets", "Tokenizers", "Formats", "Diagnostics",
-            "TestSupport",
+            "GradientAnalysis", "Models", "ModelFiles", "Layers", "Tensors", "RandomStreams", "Datasets", "Tokenizers",
+            "Formats", "Diagnostics", "TestSupport",
         ]),
     tests(
         "GenerationTests", ["Generation", "Models", "Layers", "Tensors", "Tokenizers", "Formats", "TestSupport"],

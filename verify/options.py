@@ -86,7 +86,9 @@ def options(place):
              "training.spike_threshold": 1.5}
     no_split = {"data.validation_rows": None}
     return [
-        ("model.base", str(place.base), {}), ("model.dtype", "bf16", {}), ("data.train", [str(other)], {}),
+        ("model.base", str(place.base), {}), ("model.dtype", "bf16", {}),
+        ("model.initialize", "random", {}), ("model.initialize", "random", {"adapter.method": "full", "adapter.rank": 16}),
+        ("data.train", [str(other)], {}),
         ("data.validation", [str(other)], no_split), ("data.validation_fraction", 0.5, no_split),
         ("data.validation_rows", 8, {}), ("data.kind", "instruction", {}),
         ("data.column_map", {"messages": "talk"}, {"data.train": [str(renamed)]}), ("data.template", str(template), {}),

@@ -32,8 +32,13 @@ def commands(arguments):
         "training": ["training.py"],
         "adapters": ["adapters.py"],
         "kill": ["kill.py", *seed],
+        "merge kill": ["merge_kill.py", *seed],
         "bad input": ["bad_input.py"],
         "options": ["options.py"],
+        "mixtures of experts": ["moe_assembly.py", *seed],
+        "LoRA extraction": ["lora_extraction.py", *seed],
+        "union tokenizers": ["union_tokenizer.py"],
+        "gradients": ["gradients.py", *seed],
     }
     if arguments.gguf and arguments.gpt2 and arguments.texts:
         chosen["tokenization"] = ["tokenization.py", *gguf, "--gpt2", arguments.gpt2, "--texts", *arguments.texts, *seed]

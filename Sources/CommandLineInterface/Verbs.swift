@@ -24,6 +24,9 @@ public struct Needletail: ParsableCommand {
                 subcommands: [
                     GenerateCommand.self, ChatCommand.self, EvalCommand.self, ScoreCommand.self, ConvertCommand.self,
                 ]),
+            CommandGroup(
+                name: "Combine and inspect",
+                subcommands: [MergeCommand.self, ExtractLoRACommand.self, KinshipCommand.self, AnalyzeCommand.self]),
             CommandGroup(name: "Prepare", subcommands: [DataCommand.self, TokenizerCommand.self, RecipesCommand.self]),
             CommandGroup(name: "Machine", subcommands: [DoctorCommand.self, CompletionCommand.self]),
         ]
@@ -41,7 +44,10 @@ private func walk(_ arguments: [String]) -> (path: [any ParsableCommand.Type], s
     for word in arguments {
         let children = path[path.count - 1].configuration.subcommands
         if children.isEmpty || word.hasPrefix("-") || word == "help" { break }
-        guard let child = children.first(where: { name(of: $0) == word }) else { return (path, word) }
+        guard let child = children.first(where: { name(of: $0) == word }) else {
+            // A verb with a default subcommand takes other words as well: `merge CONFIG OUT`.
+            return (path, path[path.count - 1].configuration.defaultSubcommand == nil ? word : nil)
+        }
         path.append(child)
     }
     return (path, nil)

@@ -1,7 +1,7 @@
 // From a row to tokens with their marks: rendering, masking, truncation.
 public import ChatTemplates
 import Diagnostics
-import Formats
+public import Formats
 public import Tokenizers
 
 /// How rows become text.
@@ -199,7 +199,7 @@ public struct ExampleEncoder: Sendable {
 }
 
 /// Names that chat templates use for the tokenizer's special tokens.
-func templateVariables(_ tokenizer: Tokenizer) -> JSONObject {
+public func templateVariables(_ tokenizer: Tokenizer) -> JSONObject {
     var variables = JSONObject()
     let tokens = [
         ("bos_token", tokenizer.bosToken), ("eos_token", tokenizer.eosToken), ("pad_token", tokenizer.padToken),

@@ -51,7 +51,8 @@ public final class SafetensorsFolder: Sendable {
         try file(of: name).read(name, into: destination)
     }
 
-    private func file(of name: String) throws -> SafetensorsFile {
+    /// The shard that holds a tensor.
+    public func file(of name: String) throws -> SafetensorsFile {
         guard let shard = owner[ExactString(name)] else { throw missingTensor(name, in: folder, names: names) }
         return files[shard]
     }
@@ -118,7 +119,7 @@ public final class SafetensorsFolder: Sendable {
 }
 
 /// True for a name that stays in its folder: no separator, not `.` or `..`, no control character.
-func isPlainFileName(_ name: String) -> Bool {
+package func isPlainFileName(_ name: String) -> Bool {
     !name.isEmpty && name != "." && name != ".." && name.utf8.count <= 255
         && !name.unicodeScalars.contains { $0 == "/" || $0 == "\\" || $0.value < 0x20 || $0.value == 0x7F }
 }

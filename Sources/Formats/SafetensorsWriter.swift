@@ -61,29 +61,36 @@ public enum SafetensorsWriter {
         maxShardBytes: Int = 5_000_000_000
     ) throws {
         try createDirectories(folder)
-        let index = joinPath(folder, "\(baseName).safetensors.index.json")
         let single = joinPath(folder, "\(baseName).safetensors")
-        let shards = planShards(tensors, maxShardBytes)
+        let shards = planShards(tensors, baseName, maxShardBytes)
+        for (name, shard) in shards { try write(path: joinPath(folder, name), tensors: shard, metadata: metadata) }
         if shards.count == 1 {
-            try write(path: single, tensors: tensors, metadata: metadata)
-            try removeTree(index)
-            return
+            try removeTree(joinPath(folder, indexName(baseName)))
+        } else {
+            try writeIndex(shards, folder, baseName)
+            try removeTree(single)
         }
-        var weightMap = JSONObject()
-        for (i, shard) in shards.enumerated() {
-            let name = "\(baseName)-\(padded(i + 1))-of-\(padded(shards.count)).safetensors"
-            try write(path: joinPath(folder, name), tensors: shard, metadata: metadata)
-            for tensor in shard { weightMap[tensor.name] = .string(name) }
-        }
-        let total = tensors.reduce(0) { $0 + $1.byteCount }
-        let json: JSONValue = ["metadata": ["total_size": .init(total)], "weight_map": .object(weightMap)]
-        let style = JSONStyle(indent: 2, keySeparator: ": ", sortsKeys: true)  // as Hugging Face writes it
-        try writeFileAtomically(json.serialized(style) + "\n", to: index)
-        try removeTree(single)
     }
 
-    /// Greedy, in order: a shard is closed when the next tensor would not fit.
-    private static func planShards(_ tensors: [Tensor], _ maxShardBytes: Int) -> [[Tensor]] {
+    private static func indexName(_ baseName: String) -> String { "\(baseName).safetensors.index.json" }
+
+    private static func writeIndex(_ shards: [(name: String, tensors: [Tensor])], _ folder: String, _ baseName: String) throws {
+        var weightMap = JSONObject(), total = 0
+        for (name, tensors) in shards {
+            for tensor in tensors {
+                weightMap[tensor.name] = .string(name)
+                total += tensor.byteCount
+            }
+        }
+        let json: JSONValue = ["metadata": ["total_size": .init(total)], "weight_map": .object(weightMap)]
+        let style = JSONStyle(indent: 2, keySeparator: ": ", sortsKeys: true)  // as Hugging Face writes it
+        try writeFileAtomically(json.serialized(style) + "\n", to: joinPath(folder, indexName(baseName)))
+    }
+
+    /// Greedy, in order: a shard is closed when the next tensor would not fit. One shard has no number.
+    private static func planShards(
+        _ tensors: [Tensor], _ baseName: String, _ maxShardBytes: Int
+    ) -> [(name: String, tensors: [Tensor])] {
         var shards: [[Tensor]] = [[]], size = 0
         for tensor in tensors {
             if size > 0, size + tensor.byteCount > maxShardBytes {
@@ -93,7 +100,74 @@ public enum SafetensorsWriter {
             shards[shards.count - 1].append(tensor)
             size += tensor.byteCount
         }
-        return shards
+        if shards.count == 1 { return [("\(baseName).safetensors", shards[0])] }
+        return shards.enumerated().map { i, shard in
+            ("\(baseName)-\(padded(i + 1))-of-\(padded(shards.count)).safetensors", shard)
+        }
+    }
+
+    /// The same files as `write(folder:...)`, into a folder without them, tensors written by several threads in any order
+    /// at offsets that are known beforehand: what is held in memory are the pieces that the tensors hand over.
+    ///
+    /// A file's header is written when its tensors are on the disk, so that a file that opens is complete.
+    ///
+    /// - Parameters:
+    ///   - threads: tensors that are produced at once; `produce` of different tensors runs on different threads.
+    ///   - progress: told, one call at a time, how many bytes a piece had.
+    /// - Throws: the first error of a thread; `UserError` (73) when a file cannot be written.
+    public static func writeParallel(
+        folder: String, baseName: String = "model", tensors: [Tensor], metadata: [(String, String)] = [],
+        maxShardBytes: Int = 5_000_000_000, threads: Int, progress: @escaping @Sendable (Int) -> Void = { _ in }
+    ) throws {
+        let shards = planShards(tensors, baseName, maxShardBytes)
+        let files = try shards.map { try ShardFile(path: joinPath(folder, $0.name), inLayoutOrder($0.tensors), metadata) }
+        // The largest first, so that the threads end together.
+        let jobs = files.flatMap { file in file.tensors.map { (file: file, tensor: $0.tensor, range: $0.range) } }
+            .sorted { $0.range.count > $1.range.count }
+        // Each job runs on one thread; the closures in `tensors` are called once each.
+        nonisolated(unsafe) let shared = jobs
+        try runInParallel(shared.count, threads: threads) { i in
+            let job = shared[i]
+            var offset = job.range.lowerBound
+            // Opened for one tensor at a time: there may be more shards than a process may have files open.
+            let file = try PositionedFile(path: job.file.path, byteCount: job.file.byteCount)
+            try job.tensor.produce { bytes in
+                precondition(offset + bytes.count <= job.range.upperBound, "tensor \(job.tensor.name): more bytes than its shape has")
+                try file.write(bytes, at: offset)
+                offset += bytes.count
+                progress(bytes.count)
+            }
+            precondition(offset == job.range.upperBound, "tensor \(job.tensor.name): fewer bytes than its shape has")
+        }
+        for file in files { try file.finish() }
+        if shards.count > 1 { try writeIndex(shards, folder, baseName) }
+    }
+
+    /// A safetensors file with the places of its tensors.
+    private struct ShardFile {
+        let path: String
+        let byteCount: Int
+        let header: [UInt8]
+        let tensors: [(tensor: Tensor, range: Range<Int>)]
+
+        init(path: String, _ sorted: [Tensor], _ metadata: [(String, String)]) throws {
+            header = SafetensorsWriter.header(sorted, metadata)
+            var offset = header.count, placed: [(Tensor, Range<Int>)] = []
+            for tensor in sorted {
+                placed.append((tensor, offset..<offset + tensor.byteCount))
+                offset += tensor.byteCount
+            }
+            tensors = placed
+            (self.path, byteCount) = (path, offset)
+            _ = try PositionedFile(creating: path, byteCount: offset)
+        }
+
+        func finish() throws {
+            let file = try PositionedFile(path: path, byteCount: byteCount)
+            try file.sync()
+            try header.withUnsafeBytes { try file.write($0, at: 0) }
+            try file.close()
+        }
     }
 
     private static func padded(_ number: Int) -> String {

@@ -6,6 +6,8 @@ public final class Linear: Module {
     public let weight: Parameter  // [O, I]
     public let bias: Parameter?  // [O]
     public var adapter: LowRankAdapter?
+    /// Records input and output gradient while it is attached.
+    public var probe: GradientProbe?
 
     public init(_ inFeatures: Int, _ outFeatures: Int, bias: Bool = false, _ dtype: DType, on device: Device) {
         weight = Parameter(shape: [outFeatures, inFeatures], dtype, on: device)
@@ -21,6 +23,11 @@ public final class Linear: Module {
 
     /// x `[N, I]` -> `[N, O]`, in x's dtype.
     public func callAsFunction(_ x: Tensor) -> Tensor {
+        guard let probe else { return output(x) }
+        return probe(x, output(x))
+    }
+
+    private func output(_ x: Tensor) -> Tensor {
         let bias = bias?.converted(to: x.dtype)
         guard let adapter else { return linear(x, weight.converted(to: x.dtype), bias) }
         let y = adapter(x, base: linear(x, weight.converted(to: x.dtype)), weight: weight)

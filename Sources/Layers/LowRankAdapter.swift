@@ -3,18 +3,6 @@
 public import RandomStreams
 public import Tensors
 
-/// How the scaling follows from alpha and rank.
-public enum AdapterScaling: String, Sendable {
-    /// α / r (Hu et al. 2021, arXiv:2106.09685, 4.1)
-    case standard
-    /// α / √r (Kalajdzievski 2023, arXiv:2312.03732, eq. 6)
-    case rankStabilized
-
-    public func value(alpha: Double, rank: Int) -> Double {
-        self == .standard ? alpha / Double(rank) : alpha / Double(rank).squareRoot()
-    }
-}
-
 /// `y = W x + s · B A dropout(x)`; with a magnitude `m` (DoRA, Liu et al. 2024, arXiv:2402.09353, eq. 5):
 ///
 ///     y = m / ‖W + s B A‖ · (W x + s · B A dropout(x))

@@ -46,6 +46,11 @@ public struct ModelReference: Sendable, Equatable {
         }
     }
 
+    /// Whether a MODEL argument leads to an adapter, which needs a base.
+    public static func isAdapter(_ path: String) throws -> Bool {
+        fileExists(joinPath(try weightsPath(path), adapterConfigName))
+    }
+
     static let adapterConfigName = "adapter_config.json"
 
     /// The path that holds a tokenizer for a MODEL: a folder, a GGUF file, or a tokenizer.json. Reads no weights.

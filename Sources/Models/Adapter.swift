@@ -1,101 +1,23 @@
 // Adapters in PEFT's format: adapter_config.json and adapter_model.safetensors.
 internal import Checkpoints
 internal import Diagnostics
-public import Formats
+internal import Formats
 public import Layers
-internal import ModelFiles
+public import ModelFiles
 internal import RandomStreams
 public import Tensors
-
-/// What adapter_config.json says, as far as it is supported; everything else that would change the computation is refused.
-public struct AdapterConfig: Sendable, Equatable {
-    public var rank: Int
-    public var alpha: Double
-    public var dropout: Double
-    public var scaling: AdapterScaling
-    /// DoRA's magnitude vectors.
-    public var hasMagnitude: Bool
-    /// Last components of the names of the linear maps, such as `q_proj`.
-    public var targets: [String]
-    /// Whole tables trained beside the adapter: `embed_tokens`, `lm_head`.
-    public var savedModules: [String]
-    /// The base, as others will look for it.
-    public var baseModel: String
-
-    public init(
-        rank: Int, alpha: Double, dropout: Double, scaling: AdapterScaling, hasMagnitude: Bool, targets: [String],
-        savedModules: [String], baseModel: String
-    ) {
-        (self.rank, self.alpha, self.dropout, self.scaling) = (rank, alpha, dropout, scaling)
-        (self.hasMagnitude, self.targets, self.savedModules, self.baseModel) = (hasMagnitude, targets, savedModules, baseModel)
-    }
-
-    init(_ json: JSONValue, file: String) throws {
-        let reader = ConfigReader(json: json, file: file)
-        let type = try reader.string("peft_type")
-        guard type == "LORA" else { throw UserError("\(file): peft_type \(type) is not supported; LORA is") }
-        rank = try reader.positive("r")
-        alpha = try reader.number("lora_alpha", 8)
-        dropout = try reader.number("lora_dropout", 0)
-        scaling = try reader.bool("use_rslora", false) ? .rankStabilized : .standard
-        hasMagnitude = try reader.bool("use_dora", false)
-        savedModules = try Self.names(json["modules_to_save"], "modules_to_save", file)
-        baseModel = try reader.string("base_model_name_or_path", "")
-        targets = json["target_modules"]?.string == "all-linear" ? [] : try Self.names(json["target_modules"], "target_modules", file)
-        for (key, harmless) in Self.harmless { try reader.refuse(key, unless: harmless) }
-    }
-
-    /// Settings of peft that change what is computed, with the values at which they do not.
-    private static let harmless: [(String, [JSONValue])] = [
-        ("bias", ["none"]), ("rank_pattern", [[:]]), ("alpha_pattern", [[:]]), ("layers_to_transform", [[]]),
-        ("layers_pattern", [[]]), ("exclude_modules", [[]]), ("fan_in_fan_out", [false]), ("lora_bias", [false]),
-        ("target_parameters", [[]]), ("trainable_token_indices", [[]]), ("layer_replication", [[]]), ("megatron_config", []),
-        ("alora_invocation_tokens", [[]]), ("use_qalora", [false]), ("arrow_config", []), ("use_bdlora", [false]),
-    ]
-
-    private static func names(_ value: JSONValue?, _ key: String, _ file: String) throws -> [String] {
-        guard let value, !value.isNull else { return [] }
-        guard let list = value.array?.map(\.string), !list.contains(nil) else {
-            throw UserError("\(file): \"\(key)\" must be a list of names; a pattern is not supported")
-        }
-        return list.compactMap { $0 }
-    }
-
-    public var json: JSONValue {
-        [
-            "alpha_pattern": [:], "auto_mapping": nil, "base_model_name_or_path": .string(baseModel), "bias": "none",
-            "fan_in_fan_out": false, "inference_mode": true, "init_lora_weights": true, "layers_pattern": nil,
-            "layers_to_transform": nil, "lora_alpha": alpha == alpha.rounded() ? .init(Int(alpha)) : .init(alpha),
-            "lora_dropout": .init(dropout),
-            "modules_to_save": savedModules.isEmpty ? nil : .array(savedModules.map { .string($0) }),
-            "peft_type": "LORA", "r": .init(rank), "rank_pattern": [:], "revision": nil,
-            "target_modules": .array(targets.map { .string($0) }), "task_type": "CAUSAL_LM",
-            "use_dora": .init(hasMagnitude), "use_rslora": .init(scaling == .rankStabilized),
-        ]
-    }
-
-    /// True when the linear map of that name gets an adapter: PEFT's rule, the name or its end after a dot.
-    func applies(to name: String) -> Bool {
-        targets.isEmpty || targets.contains { name == $0 || name.hasSuffix("." + $0) }
-    }
-}
 
 /// An adapter on disk.
 public struct Adapter {
     public let config: AdapterConfig
     private let weights: SafetensorsFile
-    private static let prefix = "base_model.model."
-    public static let weightsName = "adapter_model.safetensors"
-    public static let configName = "adapter_config.json"
+    private let files: AdapterFiles
+    private static let prefix = AdapterFiles.prefix
 
     public init(folder: String) throws {
-        let file = joinPath(folder, Self.configName)
-        config = try AdapterConfig(readJSONFile(file), file: file)
-        let path = joinPath(folder, Self.weightsName)
-        if !fileExists(path), fileExists(joinPath(folder, "adapter_model.bin")) {
-            throw UserError("\(joinPath(folder, "adapter_model.bin")): pickle files are never read; save the adapter as safetensors (peft's default)")
-        }
-        weights = try SafetensorsFile(path: path)
+        let files = try AdapterFiles(folder: folder)
+        self.files = files
+        (config, weights) = (files.config, files.weights)
     }
 
     /// Adds untrained adapters to the linear maps that the configuration names.
@@ -113,7 +35,7 @@ public struct Adapter {
         let chosen = linears.filter { config.applies(to: $0.name) }
         for (i, (_, linear)) in chosen.enumerated() {
             linear.adapter = LowRankAdapter(
-                on: linear, rank: config.rank, scaling: config.scaling.value(alpha: config.alpha, rank: config.rank),
+                on: linear, rank: config.rank, scaling: config.scale,
                 dropout: config.dropout, hasMagnitude: config.hasMagnitude,
                 initialization: RandomStream(seed: seed, adapterStream, UInt64(i)))
         }
@@ -132,21 +54,18 @@ public struct Adapter {
             if let info = weights[Self.prefix + name], info.shape.count == 2 { loaded.resizeVocabulary(to: info.shape[0]) }
         }
         let parts = Self.parts(of: loaded, config)
-        if let problem = mismatch(parameters: parts.map(\.name), tensors: weights.tensors.map { Self.normalized($0.name) }) {
+        let copy = loaded.model.headWeight === loaded.model.tokenTable.weight ? try files.tiedHead() : nil
+        let tensors = weights.tensors.filter { $0.name != copy }
+        if let problem = mismatch(parameters: parts.map(\.name), tensors: tensors.map { AdapterFiles.normalized($0.name) }) {
             throw UserError("\(weights.path): tensors do not fit the base model and adapter_config.json: \(problem)")
         }
-        for info in weights.tensors {
-            let parameter = parts.first { $0.name == Self.normalized(info.name) }!.parameter
+        for info in tensors {
+            let parameter = parts.first { $0.name == AdapterFiles.normalized(info.name) }!.parameter
             guard info.shape == parameter.value.shape else {
                 throw UserError("\(weights.path): tensor \(info.name) has shape \(info.shape), the base model asks for \(parameter.value.shape)")
             }
             parameter.value.copyInPlace(try weights.tensor(info.name))
         }
-    }
-
-    /// Some versions of peft end the magnitude's name in `.weight`.
-    private static func normalized(_ name: String) -> String {
-        name.hasSuffix("lora_magnitude_vector.weight") ? String(name.dropLast(7)) : name
     }
 
     /// Every tensor of the adapter under PEFT's name.
@@ -164,8 +83,8 @@ public struct Adapter {
     /// Writes adapter_config.json and adapter_model.safetensors (fp32) into an existing folder.
     public static func write(_ loaded: LoadedModel, _ config: AdapterConfig, to folder: String) throws {
         let tensors = parts(of: loaded, config).map { SafetensorsWriter.Tensor($0.name, $0.parameter.value, .float32) }
-        try SafetensorsWriter.write(path: joinPath(folder, weightsName), tensors: tensors, metadata: [("format", "pt")])
-        try writeFileAtomically(config.json.serialized(.pretty) + "\n", to: joinPath(folder, configName))
+        try SafetensorsWriter.write(path: joinPath(folder, AdapterFiles.weightsName), tensors: tensors, metadata: [("format", "pt")])
+        try writeFileAtomically(config.json.serialized(.pretty) + "\n", to: joinPath(folder, AdapterFiles.configName))
     }
 }
 

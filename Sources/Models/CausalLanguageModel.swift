@@ -15,6 +15,9 @@ public protocol CausalLanguageModel: Module {
     var headWeight: Parameter { get }
     var tokenTable: Embedding { get }
 
+    /// Told the input `[N, D]` of each layer, from 0, as a forward pass comes to it; nil: nobody looks.
+    var layerObserver: ((_ layer: Int, _ input: Tensor) -> Void)? { get set }
+
     /// Final normed hidden states `[N, D]` of the flat row of ids (int64 `[N]`) under the plan.
     func hiddenStates(_ ids: Tensor, _ plan: AttentionPlan, cache: KVCache?) -> Tensor
     /// An empty cache for as many sequences of at most `capacity` tokens.

@@ -103,6 +103,7 @@ final class LlamaDecoder: Module {
     let layers: ModuleList<LlamaBlock>
     let norm: RMSNorm
     let rope: RotaryEmbedding
+    var layerObserver: ((Int, Tensor) -> Void)?
     var children: KeyValuePairs<String, any Module> {
         ["embed_tokens": embedTokens, "layers": layers, "norm": norm]
     }
@@ -117,7 +118,10 @@ final class LlamaDecoder: Module {
     func callAsFunction(_ ids: Tensor, _ plan: AttentionPlan, _ cache: KVCache?, _ dtype: DType) -> Tensor {
         let rotation = rope.rotation(at: plan.positions, below: plan.positionBound, dtype)
         var x = embedTokens(ids).to(dtype)  // [N, D]
-        for block in layers.items { x = block(x, rotation, plan, cache) }
+        for (i, block) in layers.items.enumerated() {
+            layerObserver?(i, x)
+            x = block(x, rotation, plan, cache)
+        }
         cache?.advance(plan)
         return norm(x)
     }
@@ -151,6 +155,11 @@ public final class Llama: CausalLanguageModel {
 
     public func hiddenStates(_ ids: Tensor, _ plan: AttentionPlan, cache: KVCache?) -> Tensor {
         model(ids, plan, cache, computeDType)
+    }
+
+    public var layerObserver: ((Int, Tensor) -> Void)? {
+        get { model.layerObserver }
+        set { model.layerObserver = newValue }
     }
 
     public func makeCache(sequences: Int, capacity: Int) -> KVCache {

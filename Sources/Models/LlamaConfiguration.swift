@@ -2,6 +2,7 @@
 internal import Diagnostics
 public import Formats
 internal import Layers
+internal import ModelFiles
 
 extension LlamaConfig {
     /// The families this file reads, by `model_type`.
@@ -80,52 +81,5 @@ extension LlamaConfig {
             )
         default: throw UserError("\(reader.file): \(section) type \(type) is not supported; default, linear and llama3 are")
         }
-    }
-}
-
-/// Typed access to a JSON object, with messages that name file and key.
-struct ConfigReader {
-    let json: JSONValue
-    let file: String
-
-    func isPresent(_ key: String) -> Bool { json[key].map { !$0.isNull } ?? false }
-    func isNull(_ key: String) -> Bool { json[key]?.isNull ?? false }
-
-    private func value<T>(_ key: String, _ fallback: T?, _ wanted: String, _ read: (JSONValue) -> T?) throws -> T {
-        guard let found = json[key], !found.isNull else {
-            guard let fallback else { throw UserError("\(file): no \"\(key)\"; \(wanted) is needed") }
-            return fallback
-        }
-        guard let value = read(found) else { throw UserError("\(file): \"\(key)\" is \(found.kind); \(wanted) is needed") }
-        return value
-    }
-
-    func string(_ key: String, _ fallback: String? = nil) throws -> String { try value(key, fallback, "a string") { $0.string } }
-    func bool(_ key: String, _ fallback: Bool) throws -> Bool { try value(key, fallback, "true or false") { $0.bool } }
-    func number(_ key: String, _ fallback: Double? = nil) throws -> Double { try value(key, fallback, "a number") { $0.double } }
-    func count(_ key: String, _ fallback: Int) throws -> Int {
-        try value(key, fallback, "a whole number from 0") { $0.int.flatMap { $0 >= 0 ? $0 : nil } }
-    }
-    func positive(_ key: String, _ fallback: Int? = nil) throws -> Int {
-        // Sizes beyond 2³⁰ are no model's, and their products would overflow.
-        try value(key, fallback, "a whole number from 1 to 2^30") { $0.int.flatMap { (1...1 << 30).contains($0) ? $0 : nil } }
-    }
-
-    func section(_ key: String) throws -> ConfigReader? {
-        guard isPresent(key) else { return nil }
-        guard let object = json[key], object.object != nil else { throw UserError("\(file): \"\(key)\" must be an object or null") }
-        return ConfigReader(json: object, file: "\(file) \(key)")
-    }
-
-    func require(_ key: String, oneOf allowed: [String], default fallback: String) throws {
-        let value = try string(key, fallback)
-        guard allowed.contains(value) else {
-            throw UserError("\(file): \"\(key)\" is \(value), which is not supported; \(allowed.joined(separator: ", ")) is")
-        }
-    }
-
-    func refuse(_ key: String, unless harmless: [JSONValue]) throws {
-        guard let value = json[key], !value.isNull, !harmless.contains(value) else { return }
-        throw UserError("\(file): \"\(key)\": \(value.serialized()) is not supported")
     }
 }

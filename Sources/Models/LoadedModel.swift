@@ -19,19 +19,27 @@ public final class LoadedModel {
     /// - Parameters:
     ///   - dtype: the dtype of the computation and of the weights that are not trained.
     ///   - trainsAll: keeps fp32 masters and trains every weight.
+    ///   - randomSeed: draws the weights, in a folder that holds none; nil reads them.
     /// - Throws: `UserError` for files that do not fit the configuration, every missing or unexpected tensor included.
-    public init(_ reference: ModelReference, dtype: DType, device: Device = .cpu, trainsAll: Bool = false) throws {
+    public init(
+        _ reference: ModelReference, dtype: DType, device: Device = .cpu, trainsAll: Bool = false,
+        randomSeed: UInt64? = nil
+    ) throws {
         self.reference = reference
         let file = joinPath(reference.baseFolder, "config.json")
         config = try readJSONFile(file)
         let storage: DType = trainsAll && dtype != .float64 ? .float32 : dtype
         let shape = try LlamaConfig(config, file: file)
-        let weights = try SafetensorsFolder(folder: reference.baseFolder)
-        try Self.check(weights, against: shape, in: reference.baseFolder)
+        let weights = try randomSeed == nil ? Self.weights(of: reference.baseFolder, shape) : nil
+        if randomSeed != nil { try refuseWeights(in: reference.baseFolder) }
         let model = Llama(shape, storage, on: device)
         model.computeDType = dtype
         self.model = model
-        for (name, parameter) in model.namedParameters() { try Self.fill(parameter, name, from: weights) }
+        if let randomSeed {
+            try model.initialize(seed: randomSeed, deviation: initializerRange(config, file: file))
+        } else if let weights {
+            for (name, parameter) in model.namedParameters() { try Self.fill(parameter, name, from: weights) }
+        }
         if trainsAll { for (_, parameter) in model.namedParameters() { parameter.isTrained = true } }
         if let adapter = reference.adapterFolder {
             try Adapter(folder: adapter).attach(to: self)
@@ -40,6 +48,16 @@ public final class LoadedModel {
 
     /// Copies left by old exporters that hold nothing of the model.
     private static func isLeftover(_ name: String) -> Bool { name.hasSuffix(".rotary_emb.inv_freq") }
+
+    /// The folder's weights, proven to fit.
+    private static func weights(of folder: String, _ shape: LlamaConfig) throws -> SafetensorsFolder {
+        if try listFolder(folder).allSatisfy({ !hasWeightsExtension($0) }) {
+            throw UserError("\(folder): no weights (model.safetensors); to train from scratch set model.initialize: random")
+        }
+        let weights = try SafetensorsFolder(folder: folder)
+        try check(weights, against: shape, in: folder)
+        return weights
+    }
 
     /// Names and shapes, before any memory is taken.
     private static func check(_ weights: SafetensorsFolder, against config: LlamaConfig, in folder: String) throws {

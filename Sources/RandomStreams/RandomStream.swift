@@ -35,3 +35,10 @@ public struct RandomStream: Sendable, Equatable {
         words(count, offset: offset).map { Float($0 >> 8) * 0x1p-24 }
     }
 }
+
+extension RandomStream {
+    /// Writes words `offset ..< offset + count`, without an array of their own.
+    public func fill(_ destination: UnsafeMutablePointer<UInt32>, count: Int, offset: UInt64 = 0) {
+        nt_random_words(seed, stream, offset, destination, count)
+    }
+}

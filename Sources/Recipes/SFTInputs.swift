@@ -102,7 +102,7 @@ struct SFTInputs {
         hashes.append(("tokenizer", sha256(ofBytes: tokenizer.fingerprintBytes)))
         hashes.append(("base", try reference.baseHash()))
         if let adapter = reference.adapterFolder {
-            hashes.append(("adapter", try sha256(ofFile: joinPath(adapter, Adapter.weightsName))))
+            hashes.append(("adapter", try sha256(ofFile: joinPath(adapter, AdapterFiles.weightsName))))
         }
         if let template = config.data.template {
             hashes.append(("template", sha256(ofBytes: Array(try SFTData.templateSource(template).utf8))))
@@ -149,14 +149,5 @@ extension SFTConfig {
             throw UserError("data.add_tokens: the adapter that is continued has no embeddings to learn them (\(folder))", .usage)
         }
         return config
-    }
-}
-
-extension ModelReference {
-    /// SHA-256 over the names and hashes of the base's configuration and weights.
-    func baseHash() throws -> String {
-        let names = try listFolder(baseFolder).filter { $0 == "config.json" || $0.hasSuffix(".safetensors") }
-        let lines = try names.map { "\($0) \(try sha256(ofFile: joinPath(baseFolder, $0)))\n" }
-        return sha256(ofBytes: Array(lines.joined().utf8))
     }
 }

@@ -25,7 +25,8 @@ final class TrainedModel {
         let device = inputs.device
         let isFull = config.adapter.method == .full
         loaded = try LoadedModel(
-            inputs.reference, dtype: config.computeDType(on: device), device: device, trainsAll: isFull)
+            inputs.reference, dtype: config.computeDType(on: device), device: device, trainsAll: isFull,
+            randomSeed: config.model.initialize == .random ? config.training.seed : nil)
         tokenizer = inputs.tokenizer
         seed = config.training.seed
         // Also those of an adapter that is continued: its tokenizer lies beside it.
@@ -90,7 +91,7 @@ final class TrainedModel {
     /// Overwrites the trained weights with those of a checkpoint.
     func restore(from folder: String) throws {
         if adapter != nil {
-            let file = try SafetensorsFile(path: joinPath(folder, Adapter.weightsName))
+            let file = try SafetensorsFile(path: joinPath(folder, AdapterFiles.weightsName))
             for (name, parameter) in parameters { parameter.value.copyInPlace(try file.tensor(name)) }
         } else {
             let weights = try SafetensorsFolder(folder: folder)

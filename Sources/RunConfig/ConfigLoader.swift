@@ -122,6 +122,9 @@ public enum ConfigLoader {
 
     private static func reportUnknownKeys(_ tree: ConfigTree, _ record: DecodingRecord) {
         func visit(_ node: ConfigTree, _ section: String) {
+            if case .list(let items) = node.kind {
+                for (i, item) in items.enumerated() { visit(item, "\(section)[\(i)]") }
+            }
             guard case .map(let entries) = node.kind, let known = record.asked[section] else { return }
             for entry in entries {
                 let path = section.isEmpty ? entry.key : "\(section).\(entry.key)"

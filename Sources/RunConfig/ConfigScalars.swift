@@ -3,13 +3,15 @@
 internal import Diagnostics
 
 /// A value that is not what its field expects.
-struct Mismatch: Error {
-    let message: String
+package struct Mismatch: Error {
+    package let message: String
+
+    package init(message: String) { self.message = message }
 }
 
 /// A whole number: digits with an optional sign, or a whole number in scientific spelling (`1e4`). `08` and `010` are
 /// refused: YAML 1.1 reads the second as eight, YAML 1.2 as ten.
-func readInteger<I: FixedWidthInteger>(_ tree: ConfigTree, as type: I.Type) throws -> I {
+package func readInteger<I: FixedWidthInteger>(_ tree: ConfigTree, as type: I.Type) throws -> I {
     let expected = "expected a whole number"
     guard case .scalar(let text, false) = tree.kind else { throw Mismatch(message: "\(expected), found \(tree.found)") }
     try refuseLeadingZero(text)
@@ -27,7 +29,7 @@ func readInteger<I: FixedWidthInteger>(_ tree: ConfigTree, as type: I.Type) thro
 }
 
 /// A finite decimal number: `1`, `0.5`, `.5`, `1e-5`, `1.0E+3`. Hexadecimal, `inf` and `nan` are refused.
-func readNumber(_ tree: ConfigTree) throws -> Double {
+package func readNumber(_ tree: ConfigTree) throws -> Double {
     guard case .scalar(let text, false) = tree.kind, isNumber(text), let value = Double(text) else {
         throw Mismatch(message: "expected a number, found \(tree.found)")
     }
@@ -37,7 +39,7 @@ func readNumber(_ tree: ConfigTree) throws -> Double {
 }
 
 /// `true/false`, `yes/no`, `on/off` in lower, upper or title case.
-func readFlag(_ tree: ConfigTree) throws -> Bool {
+package func readFlag(_ tree: ConfigTree) throws -> Bool {
     if case .scalar(let text, false) = tree.kind {
         let lower = text.lowercased()
         let usualCase = [lower, text.uppercased(), lower.prefix(1).uppercased() + lower.dropFirst()].contains(text)
@@ -48,7 +50,7 @@ func readFlag(_ tree: ConfigTree) throws -> Bool {
 }
 
 /// Any scalar as it was written: `no`, `08` and `1e-5` need no quotes where text is expected.
-func readText(_ tree: ConfigTree) throws -> String {
+package func readText(_ tree: ConfigTree) throws -> String {
     guard case .scalar(let text, _) = tree.kind else {
         throw Mismatch(message: "expected text, found \(tree.found)")
     }

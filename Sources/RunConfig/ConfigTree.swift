@@ -1,15 +1,15 @@
 // A configuration between text and struct: values that remember where they were written, and layering of such trees.
 
 /// Where a value was written.
-struct Place: Sendable, Equatable {
+package struct Place: Sendable, Equatable {
     /// "sft.yaml:12" or "command line".
-    let description: String
+    package let description: String
 }
 
 /// One value of a configuration. Scalars stay text until the field that takes them says what it expects, so that
 /// `no`, `08` and `1e-5` mean what the field means and never depend on a YAML version's guesses.
-struct ConfigTree: Sendable {
-    indirect enum Kind: Sendable {
+package struct ConfigTree: Sendable {
+    package indirect enum Kind: Sendable {
         /// `~`, `null`, or nothing after the colon.
         case null
         /// A scalar; `quoted` ones are text and nothing else.
@@ -19,17 +19,17 @@ struct ConfigTree: Sendable {
         case map([(key: String, place: Place?, value: ConfigTree)])
     }
 
-    var kind: Kind
+    package var kind: Kind
     /// Nil for defaults.
-    var place: Place?
+    package var place: Place?
 
-    init(_ kind: Kind, _ place: Place? = nil) {
+    package init(_ kind: Kind, _ place: Place? = nil) {
         self.kind = kind
         self.place = place
     }
 
     /// Member of a map; nil for a missing key and for other kinds.
-    subscript(key: String) -> ConfigTree? {
+    package subscript(key: String) -> ConfigTree? {
         guard case .map(let entries) = kind else { return nil }
         return entries.first { $0.key == key }?.value
     }
@@ -62,7 +62,7 @@ struct ConfigTree: Sendable {
     }
 
     /// The kind in words, for messages.
-    var found: String {
+    package var found: String {
         switch kind {
         case .null: "nothing"
         case .scalar(let text, let quoted): quoted ? "the quoted text \"\(text)\"" : "\"\(text)\""

@@ -9,11 +9,24 @@ internal import Yams
 
 /// Refused before the parser sees it: no configuration is this long.
 private let maxBytes = 1 << 20
-/// Nodes after aliases are expanded.
-private let maxNodes = 10_000
-/// With k aliases a document expands to less than 3^(k/3) copies, so this bounds what the parser itself does with
-/// aliases inside keys (it hashes them) before `maxNodes` is counted.
-private let maxAliases = 30
+
+/// What a kind of YAML file may hold.
+package struct YAMLRules: Sendable {
+    /// Nodes after aliases are expanded.
+    var maxNodes: Int
+    /// Aliases (`*name`) in the file.
+    var maxAliases: Int
+    /// Whether `<<` merges sections key by key at every depth; false: what stands beside `<<` replaces whole values, as
+    /// YAML's own merge keys do.
+    var mergesDeeply: Bool
+
+    /// Configurations of runs. With k aliases a document expands to less than 3^(k/3) copies, so 30 bounds what the
+    /// parser itself does with aliases inside keys (it hashes them) before the nodes are counted.
+    package static let run = YAMLRules(maxNodes: 10_000, maxAliases: 30, mergesDeeply: true)
+    /// Merge configurations: hundreds of slices that repeat each other through aliases. Beyond 30 aliases a key must be
+    /// a word, so that the parser has no expanded key to hash.
+    package static let merge = YAMLRules(maxNodes: 200_000, maxAliases: 10_000, mergesDeeply: false)
+}
 
 /// Reads one YAML document.
 ///
@@ -23,30 +36,77 @@ private let maxAliases = 30
 /// - Throws: `YAMLProblem` for what is not YAML or not plain data.
 func parseYAML(_ text: String, source: String, numbersLines: Bool = true) throws -> ConfigTree {
     let place = { (line: Int?) in Place(description: numbersLines && line != nil ? "\(source):\(line!)" : source) }
-    guard text.utf8.count <= maxBytes else {
-        throw YAMLProblem(place: place(nil), message: "longer than 1 MiB, which no configuration is")
-    }
-    guard aliasCount(text) <= maxAliases else {
-        throw YAMLProblem(
-            place: place(nil), message: "more than \(maxAliases) YAML aliases (*name); write the values out")
-    }
-    let root: Node?
-    do {
-        root = try compose(yaml: text.hasPrefix("\u{FEFF}") ? String(text.dropFirst()) : text)
-    } catch let error as YamlError {
-        let (line, message) = described(error)
-        throw YAMLProblem(place: place(line), message: message)
-    }
+    let root = try reading(text, .run, place) { try compose(yaml: $0) }
     guard let root else { return ConfigTree(.null, place(nil)) }
-    var reader = TreeReader(place: place)
+    var reader = TreeReader(place: place, rules: .run)
     // The root has no line: a key that is missing is missing from the file, not from its first line.
     return ConfigTree(try reader.tree(root, depth: 0).kind, place(nil))
 }
 
+/// Reads every document of a YAML file (`---` between them), in order; empty ones are left out.
+///
+/// - Throws: `YAMLProblem` for what is not YAML or not plain data.
+package func parseYAMLDocuments(_ text: String, source: String, rules: YAMLRules) throws -> [ConfigTree] {
+    let place = { (line: Int?) in Place(description: line != nil ? "\(source):\(line!)" : source) }
+    var reader = TreeReader(place: place, rules: rules)
+    return try reading(text, rules, place) { text in
+        let parser = try Parser(yaml: text)
+        var roots: [Node] = []
+        while let root = try parser.nextRoot() { roots.append(root) }
+        return roots
+    }.map { ConfigTree(try reader.tree($0, depth: 0).kind, place(nil)) }
+        .filter { if case .null = $0.kind { false } else { true } }
+}
+
+/// Runs the parser behind the limits, and says where it stumbled.
+private func reading<R>(
+    _ text: String, _ rules: YAMLRules, _ place: (Int?) -> Place, _ parse: (String) throws -> R
+) throws -> R {
+    guard text.utf8.count <= maxBytes else {
+        throw YAMLProblem(place: place(nil), message: "longer than 1 MiB, which no configuration is")
+    }
+    let aliases = aliasCount(text)
+    guard aliases <= rules.maxAliases else {
+        throw YAMLProblem(
+            place: place(nil), message: "more than \(rules.maxAliases) YAML aliases (*name); write the values out")
+    }
+    if aliases > YAMLRules.run.maxAliases, mayHaveSectionAsKey(text) {
+        throw YAMLProblem(
+            place: place(nil),
+            message: "more than \(YAMLRules.run.maxAliases) YAML aliases (*name) and a key that is not a word; write the key out")
+    }
+    do {
+        return try parse(text.hasPrefix("\u{FEFF}") ? String(text.dropFirst()) : text)
+    } catch let error as YamlError {
+        let (line, message) = described(error)
+        throw YAMLProblem(place: place(line), message: message)
+    }
+}
+
 /// What is wrong with a text as YAML.
-struct YAMLProblem: Error {
-    let place: Place
-    let message: String
+package struct YAMLProblem: Error {
+    package let place: Place
+    package let message: String
+}
+
+/// True when some key may be an alias, a list or a section: `? key`, `*name :`, `[...]:`, `{...}:` (also inside texts,
+/// which cannot be told apart without parsing).
+private func mayHaveSectionAsKey(_ text: String) -> Bool {
+    // `ended`: what was just read may be a key of that kind, so that a colon, blanks before it or not, would make it one.
+    var ended = false, inAlias = false, previous: UInt8 = 0x0A
+    for byte in text.utf8 {
+        if previous == UInt8(ascii: "?"), byte <= 0x20 { return true }
+        if byte == UInt8(ascii: ":"), ended { return true }
+        let isBlank = byte == 0x20 || byte == 0x09
+        if byte == UInt8(ascii: "*"), previous <= 0x20 || "[{,:-?".utf8.contains(previous) {
+            inAlias = true
+        } else if isBlank || byte == 0x0A || "[]{},".utf8.contains(byte) {
+            inAlias = false
+        }
+        if !isBlank { ended = inAlias || byte == UInt8(ascii: "]") || byte == UInt8(ascii: "}") }
+        previous = byte
+    }
+    return false
 }
 
 private func aliasCount(_ text: String) -> Int {
@@ -76,13 +136,15 @@ private func described(_ error: YamlError) -> (line: Int?, message: String) {
 /// Yams' nodes to trees, with the limits that a hostile file meets.
 private struct TreeReader {
     let place: (Int?) -> Place
+    let rules: YAMLRules
     var nodes = 0
 
     mutating func tree(_ node: Node, depth: Int) throws -> ConfigTree {
         nodes += 1
         let place = place(node.mark?.line)
-        guard nodes <= maxNodes, depth <= 64 else {
-            throw YAMLProblem(place: place, message: "more than \(maxNodes) values or 64 levels (are aliases nested?)")
+        guard nodes <= rules.maxNodes, depth <= 64 else {
+            throw YAMLProblem(
+                place: place, message: "more than \(rules.maxNodes) values or 64 levels (are aliases nested?)")
         }
         try checkTag(node, place)
         switch node {
@@ -116,15 +178,37 @@ private struct TreeReader {
             let keyPlace = self.place(key.mark?.line)
             let child = try tree(value, depth: depth + 1)
             if scalar.string == "<<", scalar.style == .plain {
-                guard case .map = child.kind else {
-                    throw YAMLProblem(place: keyPlace, message: "<<: expected one section, as in \"<<: *name\"")
-                }
-                merged = merged.overlaid(by: child)
+                merged = try merging(child, into: merged, keyPlace)
             } else {
                 own.append((scalar.string, keyPlace, ConfigTree(child.kind, keyPlace)))
             }
         }
-        return merged.overlaid(by: ConfigTree(.map(own), place))
+        return overlay(ConfigTree(.map(own), place), on: merged)
+    }
+
+    /// What `<<` stands for: one section, or a list of sections of which an earlier one wins.
+    private func merging(_ child: ConfigTree, into merged: ConfigTree, _ place: Place) throws -> ConfigTree {
+        let sections: [ConfigTree]
+        if case .list(let items) = child.kind, !rules.mergesDeeply { sections = items } else { sections = [child] }
+        return try sections.reversed().reduce(merged) { merged, section in
+            guard case .map = section.kind else {
+                throw YAMLProblem(place: place, message: "<<: expected one section, as in \"<<: *name\"")
+            }
+            return overlay(section, on: merged)
+        }
+    }
+
+    private func overlay(_ upper: ConfigTree, on lower: ConfigTree) -> ConfigTree {
+        if rules.mergesDeeply { return lower.overlaid(by: upper) }
+        guard case .map(var entries) = lower.kind, case .map(let additions) = upper.kind else { return upper }
+        for addition in additions {
+            if let i = entries.firstIndex(where: { $0.key == addition.key }) {
+                entries[i] = addition
+            } else {
+                entries.append(addition)
+            }
+        }
+        return ConfigTree(.map(entries), upper.place ?? lower.place)
     }
 }
 
@@ -132,22 +216,42 @@ private struct TreeReader {
 public func yamlText(_ text: String) -> String { spelled(text, quoted: true) }
 
 /// Writes a tree as YAML: keys in the order of the tree, two spaces a level; reading it gives the tree again.
-func writeYAML(_ tree: ConfigTree) -> String {
+package func writeYAML(_ tree: ConfigTree) -> String {
     var lines: [String] = []
     appendYAML(tree, level: 0, to: &lines)
     return lines.joined(separator: "\n") + "\n"
 }
 
 private func appendYAML(_ tree: ConfigTree, level: Int, to lines: inout [String]) {
-    guard case .map(let entries) = tree.kind else { return lines.append(inline(tree)) }
     let indent = String(repeating: "  ", count: level)
-    for entry in entries {
-        if case .map(let children) = entry.value.kind, !children.isEmpty {
-            lines.append("\(indent)\(spelled(entry.key, quoted: true)):")
-            appendYAML(entry.value, level: level + 1, to: &lines)
-        } else {
-            lines.append("\(indent)\(spelled(entry.key, quoted: true)): \(inline(entry.value))")
+    switch tree.kind {
+    case .map(let entries):
+        for entry in entries {
+            let key = "\(indent)\(spelled(entry.key, quoted: true)):"
+            if isBlock(entry.value) {
+                lines.append(key)
+                appendYAML(entry.value, level: level + 1, to: &lines)
+            } else {
+                lines.append("\(key) \(inline(entry.value))")
+            }
         }
+    case .list(let items) where isBlock(tree):
+        for item in items {
+            var below: [String] = []
+            appendYAML(item, level: level + 1, to: &below)
+            let first = below.removeFirst().drop { $0 == " " }
+            lines += ["\(indent)- \(first)"] + below
+        }
+    default: lines.append(indent + inline(tree))
+    }
+}
+
+/// Sections and lists with sections in them take a line for each entry; other lists stay on one line.
+private func isBlock(_ tree: ConfigTree) -> Bool {
+    switch tree.kind {
+    case .map(let entries): !entries.isEmpty
+    case .list(let items): items.contains { if case .map(let entries) = $0.kind { !entries.isEmpty } else { false } }
+    default: false
     }
 }
 

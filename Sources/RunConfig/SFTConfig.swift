@@ -57,6 +57,10 @@ public struct SFTConfig: RecipeConfig {
             problems.append(
                 .init("adapter", "rank, alpha, dropout and targets have no effect with method: full; remove them"))
         }
+        if model.initialize == .random, adapter.method != .full {
+            problems.append(
+                .init("model.initialize", "random weights under an adapter stay random; set adapter.method: full"))
+        }
         if !data.addTokens.isEmpty, adapter.method != .full, !adapter.saveEmbeddings {
             problems.append(
                 .init("data.add_tokens", "an adapter without adapter.save_embeddings: true learns nothing about them"))
@@ -90,12 +94,17 @@ public struct SFTConfig: RecipeConfig {
 public struct ModelSection: Codable, Sendable, Equatable {
     /// What weights are computed in; `auto` is bf16 where the machine has instructions for it, else fp32.
     public enum Precision: String, ConfigChoice { case auto, fp32, bf16 }
+    /// Weights that are not read from files.
+    public enum Initialize: String, ConfigChoice { case random }
 
     /// A Hugging Face folder, an adapter folder, a run folder or a GGUF file. Required.
     public var path = ""
     /// The base of an adapter folder that names none, or one that has moved.
     public var base: String?
     public var dtype = Precision.auto
+    /// `random` starts from weights drawn by `training.seed` with the standard deviation that config.json gives as
+    /// `initializer_range`, in a folder that holds none; null reads the folder's weights.
+    public var initialize: Initialize?
 
     public init() {}
 

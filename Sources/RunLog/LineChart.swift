@@ -12,6 +12,10 @@ public struct LineChart: Sendable {
         case faint
         /// A line with a dot at each value: few values, each measured.
         case dots
+        /// A dot at each value and no line: values in no order.
+        case scatter
+
+        var hasDots: Bool { self == .dots || self == .scatter }
     }
 
     public struct Series: Sendable {
@@ -34,6 +38,8 @@ public struct LineChart: Sendable {
     public var xLabel: String
     public var yLabel: String
     public var series: [Series]
+    /// Values at the ends of the vertical axis; nil takes those of the lines.
+    public var range: ClosedRange<Double>?
     public var width = 860.0
     public var height = 460.0
 
@@ -41,33 +47,26 @@ public struct LineChart: Sendable {
         (self.title, self.xLabel, self.yLabel, self.series) = (title, xLabel, yLabel, series)
     }
 
-    /// Mid-tones with a contrast of 3 or more against white and against black, told apart by colour-blind readers.
-    static let palette = ["#3d8bd9", "#e0752d", "#2f9e75", "#c2579b", "#b08a1e", "#7d74d6"]
-    private static let ink = "#808080"
-
     /// The chart as an SVG document.
     public func svg() -> String {
         let left = 68.0, right = 22.0, top = 74.0, bottom = 52.0
         let plot = Plot(
-            left: left, top: top, width: width - left - right, height: height - top - bottom, x: xRange, y: yRange)
+            left: left, top: top, width: width - left - right, height: height - top - bottom, x: xRange, y: range ?? yRange)
         var out = [
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 \(number(width)) \(number(height))\" role=\"img\" "
-                + "font-family=\"system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif\" font-size=\"13\">",
-            "<title>\(escaped(title))</title>",
-            "<defs><clipPath id=\"plot\"><rect x=\"\(number(left - 4))\" y=\"\(number(top - 4))\" "
-                + "width=\"\(number(plot.width + 8))\" height=\"\(number(plot.height + 8))\"/></clipPath></defs>",
-            text(title, left, 28, size: 17, weight: "600"),
+            "<defs><clipPath id=\"plot\"><rect x=\"\(SVG.number(left - 4))\" y=\"\(SVG.number(top - 4))\" "
+                + "width=\"\(SVG.number(plot.width + 8))\" height=\"\(SVG.number(plot.height + 8))\"/></clipPath></defs>",
+            SVG.text(title, left, 28, size: 17, weight: "600"),
         ]
         out += legend(left: left, y: 53)
         out += axes(plot)
         if series.allSatisfy(\.points.isEmpty) {
-            out.append(text("no values yet", left + plot.width / 2, top + plot.height / 2, anchor: "middle"))
+            out.append(SVG.text("no values yet", left + plot.width / 2, top + plot.height / 2, anchor: "middle"))
         }
         out.append("<g clip-path=\"url(#plot)\" fill=\"none\" stroke-linejoin=\"round\" stroke-linecap=\"round\">")
         out += series.filter { $0.style == .faint }.map { draw($0, plot) }
         out += series.filter { $0.style != .faint }.map { draw($0, plot) }
-        out += ["</g>", "</svg>"]
-        return out.joined(separator: "\n") + "\n"
+        out.append("</g>")
+        return SVG.document(width: width, height: height, title: title, out)
     }
 
     // MARK: ranges
@@ -117,57 +116,52 @@ public struct LineChart: Sendable {
         let yTicks = niceTicks(plot.y, count: 6), xTicks = niceTicks(plot.x, count: 8, whole: xIsWhole)
         for (value, label) in yTicks {
             let y = plot.py(value)
-            out.append(line(plot.left, y, right, y, opacity: 0.22))
-            out.append(text(label, plot.left - 9, y + 4.5, anchor: "end"))
+            out.append(SVG.line(plot.left, y, right, y, opacity: 0.22))
+            out.append(SVG.text(label, plot.left - 9, y + 4.5, anchor: "end"))
         }
         for (value, label) in xTicks {
             let x = plot.px(value)
-            out.append(line(x, bottom, x, bottom + 5, opacity: 0.8))
-            out.append(text(label, x, bottom + 20, anchor: "middle"))
+            out.append(SVG.line(x, bottom, x, bottom + 5, opacity: 0.8))
+            out.append(SVG.text(label, x, bottom + 20, anchor: "middle"))
         }
-        out.append(line(plot.left, bottom, right, bottom, opacity: 0.8))
-        out.append(text(xLabel, plot.left + plot.width / 2, bottom + 42, anchor: "middle"))
+        out.append(SVG.line(plot.left, bottom, right, bottom, opacity: 0.8))
+        out.append(SVG.text(xLabel, plot.left + plot.width / 2, bottom + 42, anchor: "middle"))
         let middle = plot.top + plot.height / 2
-        out.append(
-            "<text x=\"18\" y=\"\(number(middle))\" fill=\"\(Self.ink)\" text-anchor=\"middle\" "
-                + "transform=\"rotate(-90 18 \(number(middle)))\">\(escaped(yLabel))</text>")
+        out.append(SVG.text(yLabel, 18, middle, anchor: "middle", rotated: -90))
         return out
     }
 
     private func legend(left: Double, y: Double) -> [String] {
         var x = left, out: [String] = []
         for one in series where !one.name.isEmpty {
-            let color = Self.palette[one.color % Self.palette.count]
+            let color = SVG.palette[one.color % SVG.palette.count]
             let opacity = one.style == .faint ? 0.35 : 1
-            out.append(
-                "<line x1=\"\(number(x))\" y1=\"\(number(y - 4.5))\" x2=\"\(number(x + 20))\" "
-                    + "y2=\"\(number(y - 4.5))\" "
-                    + "stroke=\"\(color)\" stroke-width=\"2.5\" stroke-opacity=\"\(number(opacity))\"/>"
-            )
-            if one.style == .dots {
-                out.append("<circle cx=\"\(number(x + 10))\" cy=\"\(number(y - 4.5))\" r=\"3.6\" fill=\"\(color)\"/>")
+            if one.style != .scatter {
+                out.append(SVG.line(x, y - 4.5, x + 20, y - 4.5, color: color, width: 2.5, opacity: opacity))
             }
-            out.append(text(one.name, x + 26, y))
+            if one.style.hasDots { out.append(SVG.circle(x + 10, y - 4.5, radius: 3.6, color: color)) }
+            out.append(SVG.text(one.name, x + 26, y))
             x += 26 + Double(one.name.count) * 7.4 + 22
         }
         return out
     }
 
     private func draw(_ one: Series, _ plot: Plot) -> String {
-        let color = Self.palette[one.color % Self.palette.count]
-        let points = thinned(one.points.map { (plot.px($0.x), plot.py($0.y)) })
-        let path = points.map { "\(number($0.0)),\(number($0.1))" }.joined(separator: " ")
+        let color = SVG.palette[one.color % SVG.palette.count]
+        let all = one.points.map { (plot.px($0.x), plot.py($0.y)) }
+        if one.style == .scatter { return dots(all, color) }
+        let points = thinned(all)
+        let path = points.map { "\(SVG.number($0.0)),\(SVG.number($0.1))" }.joined(separator: " ")
         let (stroke, opacity) = one.style == .faint ? (1.2, 0.35) : (2.2, 1.0)
-        var out =
-            "<polyline points=\"\(path)\" stroke=\"\(color)\" stroke-width=\"\(number(stroke))\" "
-            + "stroke-opacity=\"\(number(opacity))\"/>"
-        let isDot = one.style == .dots && points.count <= 80 || points.count == 1
-        if isDot {
-            out += points.map {
-                "<circle cx=\"\(number($0.0))\" cy=\"\(number($0.1))\" r=\"3.6\" fill=\"\(color)\"/>"
-            }.joined()
-        }
-        return out
+        let line =
+            "<polyline points=\"\(path)\" stroke=\"\(color)\" stroke-width=\"\(SVG.number(stroke))\" "
+            + "stroke-opacity=\"\(SVG.number(opacity))\"/>"
+        let isDotted = one.style == .dots && points.count <= 80 || points.count == 1
+        return isDotted ? line + dots(points, color) : line
+    }
+
+    private func dots(_ points: [(Double, Double)], _ color: String) -> String {
+        points.map { SVG.circle($0.0, $0.1, radius: 3.6, color: color) }.joined()
     }
 
     /// At most the lowest and highest value of each half pixel column: the picture of a million points in a file of
@@ -186,40 +180,6 @@ public struct LineChart: Sendable {
         }
         flush()
         return out
-    }
-
-    private func line(_ x1: Double, _ y1: Double, _ x2: Double, _ y2: Double, opacity: Double) -> String {
-        "<line x1=\"\(number(x1))\" y1=\"\(number(y1))\" x2=\"\(number(x2))\" y2=\"\(number(y2))\" "
-            + "stroke=\"\(Self.ink)\" stroke-opacity=\"\(number(opacity))\"/>"
-    }
-
-    private func text(
-        _ content: String, _ x: Double, _ y: Double, anchor: String = "start", size: Double? = nil,
-        weight: String? = nil
-    ) -> String {
-        "<text x=\"\(number(x))\" y=\"\(number(y))\" fill=\"\(Self.ink)\" text-anchor=\"\(anchor)\""
-            + (size.map { " font-size=\"\(number($0))\"" } ?? "") + (weight.map { " font-weight=\"\($0)\"" } ?? "")
-            + ">\(escaped(content))</text>"
-    }
-
-    private func number(_ value: Double) -> String {
-        var text = decimals(value, 2)
-        while text.hasSuffix("0") && text.contains(".") { text.removeLast() }
-        if text.hasSuffix(".") { text.removeLast() }
-        return text
-    }
-
-    /// Markup as text; control characters, which XML forbids, as spaces.
-    private func escaped(_ text: String) -> String {
-        text.unicodeScalars.map { scalar in
-            switch scalar {
-            case "&": "&amp;"
-            case "<": "&lt;"
-            case ">": "&gt;"
-            case "\"": "&quot;"
-            default: scalar.value < 0x20 ? " " : String(scalar)
-            }
-        }.joined()
     }
 }
 

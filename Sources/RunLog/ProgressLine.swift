@@ -50,14 +50,17 @@ public enum ProgressLine {
 
     /// Shows a step: on a terminal over the step before it; elsewhere the first and the last one that the process sees,
     /// and one every ten seconds between.
-    public static func show(_ figures: StepFigures) {
+    public static func show(_ figures: StepFigures) { show(figures.line, isLast: figures.step == figures.steps) }
+
+    /// The same for work that has other figures than training.
+    public static func show(_ line: String, isLast: Bool) {
         guard isTerminal else {
-            let isDue = figures.step == figures.steps || lastLine.withLock { isLineDue(&$0, now: .now) }
-            if isDue { write(figures.line + "\n") }
+            let isDue = isLast || lastLine.withLock { isLineDue(&$0, now: .now) }
+            if isDue { write(line + "\n") }
             return
         }
         isOpen.store(true, ordering: .relaxed)
-        write("\r\u{1B}[K" + String(figures.line.prefix(terminalColumns() - 1)))
+        write("\r\u{1B}[K" + String(line.prefix(terminalColumns() - 1)))
     }
 
     /// Writes a line of its own, below a step line that is being refreshed.

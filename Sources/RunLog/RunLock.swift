@@ -5,13 +5,13 @@ internal import Formats
 internal import Glibc
 
 /// Held while this value lives; given back by `release` or by the end of the process.
-final class RunLock {
+public final class RunLock {
     private let descriptor: Int32
     private let path: String
     private var held = true
 
     /// - Throws: `UserError` (73) naming the holder.
-    init(folder: String) throws {
+    public init(folder: String) throws {
         path = "\(folder)/lock"
         descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o666)
         guard descriptor >= 0 else { throw writeError(path, errno) }

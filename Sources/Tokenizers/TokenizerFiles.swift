@@ -91,7 +91,21 @@ struct TokenizerFiles: Sendable {
     /// Lays the settings over the parts as transformers' tokenizers (5.x) do: tokens they name become added tokens, and
     /// `add_bos_token` or `add_eos_token`, when present, replace the post-processor.
     func apply(to parts: inout TokenizerParts, file: String) throws {
-        var numbering = AddedTokenNumbering(parts.bpe.vocabulary, parts.added, file)
+        parts.added = try allAdded(parts.added, over: parts.bpe.vocabulary, file)
+        if config["add_bos_token"] == nil, config["add_eos_token"] == nil { return }
+        func piece(_ flag: String, _ key: String) -> [TemplatePiece] {
+            guard config[flag]?.bool == true, let token = specialToken(key),
+                let id = parts.added.last(where: { ExactString($0.content) == ExactString(token) })?.id
+            else { return [] }
+            return [.special(ids: [id], tokens: [ExactString(token)])]
+        }
+        let pieces = piece("add_bos_token", "bos_token") + [.text] + piece("add_eos_token", "eos_token")
+        parts.postProcessors = [.template(pieces)]
+    }
+
+    /// The added tokens of tokenizer.json and those that the settings name.
+    func allAdded(_ added: [AddedToken], over vocabulary: Vocabulary, _ file: String) throws -> [AddedToken] {
+        var numbering = AddedTokenNumbering(vocabulary, added, file)
         let named = Self.specialKeys.compactMap { specialToken($0) }
         try addListedTokens(to: &numbering, named, file)
         var known = Set(numbering.tokens.map { ExactString($0.content) })
@@ -103,16 +117,7 @@ struct TokenizerFiles: Sendable {
             }
             try numbering.add(content) { Self.token(content, value, id: $0, special: true) }
         }
-        parts.added = numbering.tokens
-        if config["add_bos_token"] == nil, config["add_eos_token"] == nil { return }
-        func piece(_ flag: String, _ key: String) -> [TemplatePiece] {
-            guard config[flag]?.bool == true, let token = specialToken(key),
-                let id = parts.added.last(where: { ExactString($0.content) == ExactString(token) })?.id
-            else { return [] }
-            return [.special(ids: [id], tokens: [ExactString(token)])]
-        }
-        let pieces = piece("add_bos_token", "bos_token") + [.text] + piece("add_eos_token", "eos_token")
-        parts.postProcessors = [.template(pieces)]
+        return numbering.tokens
     }
 
     private func addListedTokens(to numbering: inout AddedTokenNumbering, _ named: [String], _ file: String) throws {

@@ -47,11 +47,7 @@ struct TokenizerJSONReader {
                 throw unsupported("model", "BPE with \(key) \(quoted(value))")
             }
         }
-        guard let entries = model["vocab"]?.object else { throw failure("model.vocab is missing or no object") }
-        let tokens = try entries.map { text, id in
-            guard let id = id.int else { throw failure("model.vocab: the id of \(quoted(text)) is no whole number") }
-            return (text: text, id: id)
-        }
+        let tokens = try mappedTokens(model)
         let vocabulary = try Vocabulary(tokens, count: tokens.count, where: "\(file): model.vocab")
         var unknownID: Int32?
         if let unknown = model["unk_token"]?.string {
@@ -66,6 +62,30 @@ struct TokenizerJSONReader {
             throw unsupported("model", "BPE with byte_fallback")
         }
         return bpe
+    }
+
+    private func mappedTokens(_ model: JSONObject) throws -> [(text: String, id: Int)] {
+        guard let entries = model["vocab"]?.object else { throw failure("model.vocab is missing or no object") }
+        return try entries.map { text, id in
+            guard let id = id.int else { throw failure("model.vocab: the id of \(quoted(text)) is no whole number") }
+            return (text: text, id: id)
+        }
+    }
+
+    /// The tokens of a model of any kind, whether or not it can encode here, and the added ones.
+    func listing() throws -> (vocabulary: Vocabulary, added: [AddedToken]) {
+        guard let model = root["model"]?.object else { throw failure("has no \"model\"") }
+        var tokens: [(text: String, id: Int)]
+        if let pieces = model["vocab"]?.array {  // Unigram: [text, score] in the order of the ids
+            tokens = try pieces.enumerated().map { id, piece in
+                guard let text = piece.array?.first?.string else { throw failure("model.vocab[\(id)] has no text") }
+                return (text: text, id: id)
+            }
+        } else {
+            tokens = try mappedTokens(model)
+        }
+        let vocabulary = try Vocabulary(tokens, count: tokens.count, where: "\(file): model.vocab")
+        return (vocabulary, try addedTokens(vocabulary))
     }
 
     private func merges(_ model: JSONObject, _ vocabulary: Vocabulary) throws -> MergeTable {

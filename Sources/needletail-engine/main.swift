@@ -12,7 +12,10 @@ Program.main { command in
     case let command as ScoreCommand: try score(command)
     case let command as ConvertCommand: try convert(command)
     case let command as MergeAdapterCommand: try mergeAdapter(command)
+    case let command as MergeMoECommand: try mergeMoE(command)
+    case let command as ExtractLoRACommand: try extractLoRA(command)
     case let command as DemoCommand: try demo(command)
+    case let command as GradientsCommand: try analyzeGradients(command)
     case is DoctorCommand: try doctor()
     default: throw UserError("needletail-engine and needletail are of different versions; build both again", .internal)
     }

@@ -46,6 +46,10 @@ struct VerbTests {
         ("generate model hi --top-p 2", "--top-p is above 0 and at most 1, not 2.0"),
         ("score model --input a --output b --device tpu", "unknown device 'tpu'; use auto, cpu, cuda or cuda:N"),
         ("eval model data --choice yes", "--choice needs at least two labels"),
+        ("merge", "Missing expected argument '<config>' (see 'needletail merge --help')"),
+        ("merge m.yaml", "Missing expected argument '<out>'"),
+        ("merge m.yaml out --shard-size 5B", "The value '5B' is invalid for '--shard-size <size>'"),
+        ("merge m.yaml out --threads 0", "--threads is 1 to 256, not 0"),
         ("completion tcsh", "Please provide one of 'bash', 'zsh' or 'fish'"),
         ("--nope", "Unknown option '--nope' (see 'needletail --help')"),
     ])

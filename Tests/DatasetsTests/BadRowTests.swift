@@ -205,7 +205,7 @@ struct BadFileTests {
         FileCase(
             "a.jsonl", Array(#"{"foo":1,"bar":2}"#.utf8),
             #"a.jsonl: columns "foo", "bar" are no known kind of row (messages; conversations; instruction, output; "#
-                + "prompt, completion; input, ideal; text); name them with column_map"),
+                + "prompt, completion; input, ideal; text); name them with data.column_map or --column"),
     ])
     private func refused(_ file: FileCase) throws {
         let folder = try TemporaryFolder()

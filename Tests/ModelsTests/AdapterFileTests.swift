@@ -148,7 +148,7 @@ func moveAdapters(_ loaded: LoadedModel, _ config: AdapterConfig) {
 
     @Test func tensorsThatDoNotFitAreRefused() throws {
         let config = AdapterKind.lora.config(targets: ["q_proj"]), loaded = try adapted(.llama, config)
-        let path = joinPath(folder["adapter"], Adapter.weightsName)
+        let path = joinPath(folder["adapter"], AdapterFiles.weightsName)
         let parts = Adapter.parts(of: loaded, config).map { ($0.name, $0.parameter.value) }
         func message(_ tensors: [(String, Tensor)]) throws -> String {
             try Adapter.write(loaded, config, to: folder["adapter"])
@@ -173,7 +173,7 @@ func moveAdapters(_ loaded: LoadedModel, _ config: AdapterConfig) {
     @Test func pickledAdaptersAreNotRead() throws {
         let config = AdapterKind.lora.config(), loaded = try adapted(.llama, config)
         try Adapter.write(loaded, config, to: folder["adapter"])
-        let weights = joinPath(folder["adapter"], Adapter.weightsName),
+        let weights = joinPath(folder["adapter"], AdapterFiles.weightsName),
             bin = joinPath(folder["adapter"], "adapter_model.bin")
         try moveFile(weights, to: bin)
         #expect(

@@ -1,6 +1,7 @@
 // LoRA, rsLoRA and DoRA on one linear map against peft (Fixtures/make_goldens.py).
 import Formats
 import Layers
+import ModelFiles
 import Models
 import RandomStreams
 import Tensors

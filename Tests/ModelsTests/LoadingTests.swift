@@ -139,3 +139,51 @@ import Testing
         #expect(try loaded.endTokens(tokenizer) == [1, 7])
     }
 }
+
+/// Models that start from random weights.
+@Suite struct RandomWeightTests {
+    private let config = TinyFamily.qwen2.config.changing(["initializer_range": 0.05])
+
+    private func folder(_ temporary: TemporaryFolder) throws -> String {
+        try writeFileAtomically(config.serialized(), to: temporary["config.json"])
+        return temporary.path
+    }
+
+    private func weights(_ folder: String, seed: UInt64) throws -> [(name: String, values: [Float])] {
+        let loaded = try LoadedModel(ModelReference(folder), dtype: .float32, randomSeed: seed)
+        return loaded.model.namedParameters().map { ($0.name, $0.parameter.value.values(Float.self)) }
+    }
+
+    @Test func weightsHaveTheSpreadThatConfigSays() throws {
+        let temporary = try TemporaryFolder()
+        for (name, values) in try weights(folder(temporary), seed: 1) {
+            if name.hasSuffix("norm.weight") { #expect(values.allSatisfy { $0 == 1 }) }
+            if name.hasSuffix(".bias") { #expect(values.allSatisfy { $0 == 0 }) }
+            if name.hasSuffix("proj.weight") || name.hasSuffix("tokens.weight") {
+                let deviation = (values.map { Double($0 * $0) }.reduce(0, +) / Double(values.count)).squareRoot()
+                #expect(abs(deviation / 0.05 - 1) < 0.12, "\(name): \(deviation)")
+            }
+        }
+    }
+
+    @Test func seedsDecideAndTensorsDiffer() throws {
+        let temporary = try TemporaryFolder(), folder = try folder(temporary)
+        let first = try weights(folder, seed: 1), again = try weights(folder, seed: 1), other = try weights(folder, seed: 2)
+        #expect(first.map(\.values) == again.map(\.values))
+        for (a, b) in zip(first, other) where a.name.hasSuffix("proj.weight") { #expect(a.values != b.values) }
+        let matrices = first.filter { $0.name.hasSuffix("proj.weight") }.map { Array($0.values.prefix(8)) }
+        #expect(Set(matrices).count == matrices.count)
+    }
+
+    @Test func weightsThatAreThereAreNotPassedOver() throws {
+        let temporary = try TemporaryFolder()
+        try writeFolder(temporary["model"], config, tinyModel(config))
+        #expect(throws: UserError.self) { try weights(temporary["model"], seed: 1) }
+    }
+
+    @Test func withoutWeightsTheWayOutIsNamed() throws {
+        let temporary = try TemporaryFolder(), folder = try folder(temporary)
+        let error = #expect(throws: UserError.self) { try load(folder) }
+        #expect(error?.message.contains("model.initialize: random") == true)
+    }
+}

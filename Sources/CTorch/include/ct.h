@@ -105,6 +105,11 @@ ct_status ct_linear_cross_entropy(
 /* log softmax(hidden weight^T)[label] per row, fp32 (fp64 for fp64), no gradient. -> [M] */
 ct_status ct_linear_log_probabilities(ct_tensor hidden, ct_tensor weight, ct_tensor labels, int64_t chunk, ct_tensor *out);
 
+/* Decompositions of a matrix [M, N] in fp32 or fp64; K = min(M, N). Non-finite input fails. */
+ct_status ct_singular_values(ct_tensor t, ct_tensor *out); /* [K], descending */
+ct_status ct_svd(ct_tensor t, ct_tensor *u, ct_tensor *s, ct_tensor *vh); /* t = u diag(s) vh: [M, K], [K], [K, N] */
+ct_status ct_qr_r(ct_tensor t, ct_tensor *out); /* R [K, N] of t = Q R, Q not formed */
+
 /* Autograd */
 bool ct_set_gradients_enabled(bool enabled); /* this thread's; returns what it was */
 bool ct_requires_gradient(ct_tensor t);

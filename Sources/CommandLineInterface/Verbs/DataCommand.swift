@@ -1,4 +1,4 @@
-// needletail data: inspect, stats
+// needletail data: inspect, stats (reasoning and tiny-model: ReasoningCommand.swift)
 public import ArgumentParser
 public import Datasets
 internal import Diagnostics
@@ -17,7 +17,7 @@ public struct DataCommand: ParsableCommand {
             Example:
               needletail data inspect ./SmolLM2-135M-Instruct chats.jsonl --limit 1
             """,
-        subcommands: [Inspect.self, Stats.self])
+        subcommands: [Inspect.self, Stats.self, ReasoningRows.self, TinyModelFolder.self])
 
     public init() {}
 

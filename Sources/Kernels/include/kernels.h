@@ -3,6 +3,7 @@
 #define NEEDLETAIL_KERNELS_H
 #include <stddef.h>
 #include <stdint.h>
+#include "merge.h"
 #ifdef __cplusplus
 extern "C" {
 #endif

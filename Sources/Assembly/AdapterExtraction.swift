@@ -1,0 +1,255 @@
+// A LoRA adapter from a fine-tuned model and its base: the truncated singular value decomposition of each difference.
+// O output features, I input features, r rank, K = min(O, I)
+internal import Checkpoints
+internal import Diagnostics
+public import Formats
+public import Merging
+public import ModelFiles
+internal import Tensors
+
+/// How an adapter is taken out of a fine-tuned model.
+public struct ExtractionOptions: Sendable {
+    /// Rank of every map's correction.
+    public var rank = 32
+    /// Takes the place of `rank`: the smallest rank at which every map keeps this share of its difference's norm.
+    public var share: Double?
+    /// The largest rank that `share` may lead to.
+    public var maxRank = 128
+    /// Saves changed token tables whole, as PEFT's `modules_to_save`.
+    public var savesTables = true
+
+    public init() {}
+}
+
+/// What an adapter holds of the difference between two models, and what it does not.
+public struct ExtractionReport: Sendable {
+    /// A linear map and its correction.
+    public struct Map: Sendable {
+        public let name: String
+        /// ‖W' - W‖ (Frobenius).
+        public let norm: Double
+        /// ‖B A‖ / ‖W' - W‖; 1 for a map that did not change.
+        public let share: Double
+    }
+    public var rank = 0
+    public var maps: [Map] = []
+    /// Tables saved whole, with the norm of their difference (nil: they grew).
+    public var saved: [(name: String, norm: Double?)] = []
+    /// Changed tensors that no adapter holds: norms and biases, tables when they were left out.
+    public var missed: [(name: String, norm: Double?)] = []
+
+    /// Share of the whole difference's norm that the adapter holds.
+    public var share: Double {
+        func squares(_ norms: [Double]) -> Double { norms.reduce(0) { $0 + $1 * $1 } }
+        let tables = squares(saved.compactMap(\.norm))
+        let all = squares(maps.map(\.norm)) + tables + squares(missed.compactMap(\.norm))
+        return all == 0 ? 1 : ((squares(maps.map { $0.norm * $0.share }) + tables) / all).squareRoot()
+    }
+
+    public var json: JSONValue {
+        func list(_ tensors: [(name: String, norm: Double?)]) -> JSONValue {
+            .array(tensors.map { ["name": .string($0.name), "delta_norm": $0.norm.map { .init($0) } ?? .null] })
+        }
+        return [
+            "rank": .init(rank), "share": .init(share),
+            "modules": .array(
+                maps.map { ["name": .string($0.name), "delta_norm": .init($0.norm), "share": .init($0.share)] }),
+            "saved": list(saved), "not_captured": list(missed),
+        ]
+    }
+}
+
+/// An adapter taken out of a fine-tuned model, in memory.
+public final class AdapterExtraction {
+    public let config: AdapterConfig
+    public let report: ExtractionReport
+    private let tensors: [SafetensorsWriter.Tensor]
+
+    /// Compares the models and decomposes the difference of every linear map of the layers.
+    ///
+    ///     W' - W = U S Vᵀ;  B = U_r √S_r,  A = √S_r V_rᵀ,  scaling 1     (Eckart and Young 1936: no B A of rank r is nearer)
+    ///
+    /// - Parameters:
+    ///   - baseName: what adapter_config.json calls the base.
+    ///   - progress: told how many maps are done, of how many.
+    /// - Throws: `UserError` for models of different shapes, or equal ones.
+    public init(
+        _ tuned: MergeModel, base: MergeModel, baseName: String, _ options: ExtractionOptions,
+        progress: (Int, Int) -> Void = { _, _ in }
+    ) throws {
+        let pair = ModelPair(tuned: tuned, base: base)
+        try pair.checkNames()
+        var report = ExtractionReport(), tensors: [SafetensorsWriter.Tensor] = [], saved: [String] = []
+        for name in pair.otherTensors {
+            let norm = try pair.differenceNorm(name)
+            if norm == 0 { continue }
+            if options.savesTables, ModelPair.tables.contains(name) {
+                report.saved.append((name, norm))
+                saved.append(String(name.dropLast(".weight".count).split(separator: ".").last!))
+                let table = try pair.tensor(tuned, name)
+                tensors.append(.init(AdapterFiles.prefix + name, table, .float32))
+                if !base.tensorNames.contains("lm_head.weight") {
+                    // PEFT takes a saved token table apart from the head that is tied to it: the head comes along.
+                    saved.append("lm_head")
+                    tensors.append(.init(AdapterFiles.prefix + "lm_head.weight", table, .float32))
+                }
+            } else {
+                report.missed.append((name, norm))
+            }
+        }
+        let factors = try pair.maps.enumerated().map { i, name in
+            defer { progress(i + 1, pair.maps.count) }
+            return try Factors(pair, name, limit: options.share == nil ? options.rank : options.maxRank)
+        }
+        let targets = Self.targets(factors)
+        guard !targets.isEmpty else {
+            let hasNone = report.missed.isEmpty && report.saved.isEmpty
+            let what = hasNone ? "no weight differs" : "only token tables, norms or biases differ, and no linear map"
+            throw UserError("\(tuned.reference): \(what) from \(base.reference); there is no adapter to take out")
+        }
+        let adapted = factors.filter { factor in targets.contains { factor.name.hasSuffix("." + $0) } }
+        let rank =
+            options.share.map { Self.rank(adapted, keeping: $0, atMost: options.maxRank) }
+            ?? min(options.rank, adapted.map(\.smallSide).max() ?? 1)
+        for factor in adapted { tensors += factor.tensors(rank: rank) }
+        report.rank = rank
+        report.maps = factors.map { .init(name: $0.name, norm: $0.norm, share: $0.share(rank)) }
+        self.report = report
+        self.tensors = tensors
+        config = AdapterConfig(
+            rank: rank, alpha: Double(rank), dropout: 0, scaling: .standard, hasMagnitude: false, targets: targets,
+            savedModules: saved, baseModel: baseName)
+    }
+
+    /// Last components of the names of changed maps, each once. PEFT adapts every map so named, changed or not.
+    private static func targets(_ factors: [Factors]) -> [String] {
+        var targets: [String] = []
+        for factor in factors where factor.norm > 0 {
+            let name = String(factor.name.split(separator: ".").last!)
+            if !targets.contains(name) { targets.append(name) }
+        }
+        return targets
+    }
+
+    private static func rank(_ factors: [Factors], keeping share: Double, atMost limit: Int) -> Int {
+        let bound = min(limit, factors.map(\.smallSide).max() ?? 1)
+        return (1...bound).first { rank in factors.allSatisfy { $0.share(rank) >= share } } ?? bound
+    }
+
+    /// Writes the adapter's folder, complete or not at all.
+    public func write(to folder: String) throws {
+        try writeFolderAtomically(folder) { folder in
+            try SafetensorsWriter.write(
+                path: joinPath(folder, AdapterFiles.weightsName), tensors: tensors, metadata: [("format", "pt")])
+            try writeFileAtomically(
+                config.json.serialized(.pretty) + "\n", to: joinPath(folder, AdapterFiles.configName))
+        }
+    }
+}
+
+/// Two models with the same tensors.
+private struct ModelPair {
+    let tuned: MergeModel
+    let base: MergeModel
+    static let tables = ["model.embed_tokens.weight", "lm_head.weight"]
+
+    /// The linear maps of the layers, by name without `.weight`.
+    var maps: [String] {
+        base.tensorNames.filter { name in
+            name.hasPrefix("model.layers.") && name.hasSuffix(".weight") && (try? base.form(name)?.shape.count) == 2
+        }.map { String($0.dropLast(".weight".count)) }
+    }
+
+    var otherTensors: [String] {
+        let maps = Set(maps.map { $0 + ".weight" })
+        return base.tensorNames.filter { !maps.contains($0) && !$0.hasSuffix(".rotary_emb.inv_freq") }
+    }
+
+    func checkNames() throws {
+        let names = Set(base.tensorNames), others = Set(tuned.tensorNames)
+        for name in base.tensorNames where !others.contains(name) && !name.hasSuffix(".rotary_emb.inv_freq") {
+            throw UserError("\(tuned.reference): no tensor \(name), which the base has")
+        }
+        for name in tuned.tensorNames where !names.contains(name) && !name.hasSuffix(".rotary_emb.inv_freq") {
+            throw UserError("\(base.reference): no tensor \(name), which the fine-tuned model has; is this its base?")
+        }
+        for name in base.tensorNames {
+            let a = try tuned.form(name)?.shape ?? [], b = try base.form(name)?.shape ?? []
+            let mayGrow = Self.tables.contains(name) && a.count == 2 && b.count == 2 && a[0] >= b[0] && a[1] == b[1]
+            guard a == b || mayGrow else {
+                throw UserError(
+                    "\(tuned.reference): tensor \(name) has shape \(a), the base's has \(b); is this its base?")
+            }
+        }
+    }
+
+    /// A whole tensor in fp32.
+    func tensor(_ model: MergeModel, _ name: String) throws -> Tensor {
+        let reader = try model.tensor(name), tensor = Tensor.empty(reader.shape)
+        try tensor.withMutableBytes { bytes in
+            try reader.read(0..<reader.elementCount, into: bytes.baseAddress!.assumingMemoryBound(to: Float.self))
+        }
+        guard tensor.isFinite().to(.float32).sum().item == Double(tensor.count) else {
+            throw UserError("\(model.reference): tensor \(name) holds numbers that are not finite")
+        }
+        return tensor
+    }
+
+    func difference(_ name: String) throws -> Tensor { try tensor(tuned, name) - tensor(base, name) }
+
+    /// ‖W' - W‖; nil when the fine-tuned tensor has more rows.
+    func differenceNorm(_ name: String) throws -> Double? {
+        guard try tuned.form(name)?.shape == base.form(name)?.shape else { return nil }
+        return globalNorm([try difference(name)])
+    }
+}
+
+/// The decomposed difference of one linear map.
+private struct Factors {
+    let name: String
+    let norm: Double
+    let smallSide: Int
+    private let outputs: Int, inputs: Int
+    /// Singular values, all of them, descending.
+    private let values: [Double]
+    /// `[O, k]` and `[k, I]`, √S in both; k is the largest rank that may be asked for.
+    private let b: Tensor, a: Tensor
+
+    init(_ pair: ModelPair, _ map: String, limit: Int) throws {
+        let delta = try pair.difference(map + ".weight")
+        name = map
+        (outputs, inputs) = delta.shape2
+        smallSide = min(outputs, inputs)
+        norm = globalNorm([delta])
+        let kept = min(limit, smallSide)
+        guard norm > 0 else {
+            values = []
+            (b, a) = (Tensor.zeros([outputs, kept]), Tensor.zeros([kept, inputs]))
+            return
+        }
+        let (u, s, vh) = delta.singularValueDecomposition()
+        values = s.values(Float.self).map(Double.init)
+        let root = s.narrow(0, 0, kept).sqrt()
+        b = (u.narrow(1, 0, kept) * root.reshape(1, kept)).contiguous()
+        a = (vh.narrow(0, 0, kept) * root.reshape(kept, 1)).contiguous()
+    }
+
+    func share(_ rank: Int) -> Double {
+        let all = values.reduce(0) { $0 + $1 * $1 }
+        return all == 0 ? 1 : (values.prefix(rank).reduce(0) { $0 + $1 * $1 } / all).squareRoot()
+    }
+
+    /// The adapter's two tensors; a map too small for the rank is filled up with zeros.
+    func tensors(rank: Int) -> [SafetensorsWriter.Tensor] {
+        let kept = min(rank, b.shape[1])
+        var a = a.narrow(0, 0, kept), b = b.narrow(1, 0, kept)
+        if kept < rank {
+            a = .cat([a, .zeros([rank - kept, inputs])], dim: 0)
+            b = .cat([b, .zeros([outputs, rank - kept])], dim: 1)
+        }
+        return [
+            .init(AdapterFiles.prefix + name + ".lora_A.weight", a.contiguous(), .float32),
+            .init(AdapterFiles.prefix + name + ".lora_B.weight", b.contiguous(), .float32),
+        ]
+    }
+}

@@ -1,0 +1,203 @@
+// A study's report as a table for people, as JSON, and as CSV.
+public import Formats
+internal import RunLog
+
+extension StudyReport {
+    /// What rows of the table stand for.
+    public enum Detail: String, Sendable, CaseIterable {
+        /// Mean absolute differences by part of the model.
+        case part
+        /// The curve itself.
+        case layer
+    }
+
+    /// Every (pairing, projection) that has values, in order.
+    private var entries: [(pairing: PairingReport, projection: Projection, values: ProjectionReport)] {
+        pairings.flatMap { pairing in
+            settings.projections.compactMap { projection in
+                pairing.projections[projection].map { (pairing, projection, $0) }
+            }
+        }
+    }
+
+    // MARK: table
+
+    /// Lines of the table on standard output.
+    public func table(_ detail: Detail) -> [String] {
+        var rows = [header(detail)]
+        for (pairing, projection, values) in entries {
+            var row = [
+                pairing.model, pairing.style, pairing.pairing.rawValue, projection.rawValue, grouped(values.examples),
+            ]
+            let numbers = detail == .part ? values.byPart + [values.total, values.mean] : values.curve
+            row += values.examples == 0 ? numbers.map { _ in "-" } : numbers.map { significant($0, 4) }
+            if !collisions.isEmpty { row += difference(pairing, projection) }
+            rows.append(row)
+        }
+        return aligned(rows) + notes
+    }
+
+    private func header(_ detail: Detail) -> [String] {
+        let first = ["model", "data", "response", "matrix", "examples"]
+        let numbers: [String]
+        switch detail {
+        case .part: numbers = LayerParts.names.map { "MAD " + $0 } + ["MAD", "mean s"]
+        case .layer: numbers = (0..<(entries.map(\.values.curve.count).max() ?? 0)).map { "s \($0)" }
+        }
+        return first + numbers + (collisions.isEmpty ? [] : ["RD", "|RD|", "largest RD in layers"])
+    }
+
+    private func difference(_ pairing: PairingReport, _ projection: Projection) -> [String] {
+        guard pairing.pairing == .irrelevant,
+            let difference = relativeDifference(pairing.model, pairing.style, projection)
+        else { return ["", "", ""] }
+        return [
+            decimals(difference.mean, 4), decimals(difference.meanAbsolute, 4),
+            difference.largest().map(String.init).joined(separator: " "),
+        ]
+    }
+
+    /// What was left out, and what the data had in common.
+    private var notes: [String] {
+        var notes: [String] = []
+        for pairing in pairings {
+            for (reason, count) in pairing.skipped.sorted(by: { $0.key < $1.key }) {
+                notes.append(
+                    "\(pairing.model), \(pairing.style), \(pairing.pairing.rawValue): \(grouped(count)) left out, \(reason)"
+                )
+            }
+            for projection in settings.projections {
+                guard let count = pairing.projections[projection]?.notFinite, count > 0 else { continue }
+                notes.append(
+                    "\(pairing.model), \(pairing.style), \(pairing.pairing.rawValue): \(grouped(count)) left out of "
+                        + "\(projection.rawValue), a value was not finite")
+            }
+        }
+        for set in collisions {
+            let rate = decimals(Double(set.collisions) / Double(max(1, set.rows)) * 100, 1)
+            notes.append(
+                "\(set.name): \(grouped(set.collisions)) of \(grouped(set.rows)) irrelevant responses (\(rate) %) had the text of "
+                    + "the correct one" + (settings.allowsEqual ? "" : " at first"))
+        }
+        return notes.isEmpty ? [] : [""] + notes
+    }
+
+    private func aligned(_ rows: [[String]]) -> [String] {
+        let widths = rows[0].indices.map { column in rows.map { column < $0.count ? $0[column].count : 0 }.max()! }
+        return rows.map { row in
+            let cells = row.enumerated().map { column, cell in
+                let padding = String(repeating: " ", count: widths[column] - cell.count)
+                return column < 4 || column == widths.count - 1 && !collisions.isEmpty ? cell + padding : padding + cell
+            }
+            var line = cells.joined(separator: "  ")
+            while line.last == " " { line.removeLast() }
+            return line
+        }
+    }
+
+    // MARK: JSON
+
+    /// `{"per_loss", "pairings": [...], "collisions": [...]}`.
+    public var json: JSONValue {
+        [
+            "per_loss": .init(options.perLoss), "pairings": .array(pairings.map(json)),
+            "collisions": .array(
+                collisions.map {
+                    ["data": .string($0.name), "rows": .init($0.rows), "collisions": .init($0.collisions)]
+                }),
+        ]
+    }
+
+    private func json(_ pairing: PairingReport) -> JSONValue {
+        var matrices = JSONObject()
+        for projection in settings.projections {
+            if let values = pairing.projections[projection] {
+                matrices[projection.rawValue] = json(values, pairing, projection)
+            }
+        }
+        return [
+            "model": .string(pairing.model), "data": .string(pairing.style),
+            "response": .string(pairing.pairing.rawValue),
+            "examples": .init(pairing.examples),
+            "left_out": .object(
+                JSONObject(pairing.skipped.sorted { $0.key < $1.key }.map { ($0.key, .init($0.value)) })),
+            "loss": .init(pairing.loss), "response_tokens": .init(pairing.responseTokens),
+            "matrices": .object(matrices),
+        ]
+    }
+
+    private func json(_ values: ProjectionReport, _ pairing: PairingReport, _ projection: Projection) -> JSONValue {
+        var object = JSONObject([("examples", .init(values.examples)), ("not_finite", .init(values.notFinite))])
+        object["curve"] = .array(values.curve.map { .init($0) })
+        object["mean"] = .init(values.mean)
+        object["mad"] = .init(values.total)
+        for (name, value) in zip(LayerParts.names, values.byPart) { object["mad_" + name] = .init(value) }
+        for scalar in [MatrixScalar.ratio, .frobenius, .effectiveRank] {
+            object[scalar.rawValue] = .init(values.average(scalar))
+        }
+        if pairing.pairing == .irrelevant,
+            let difference = relativeDifference(pairing.model, pairing.style, projection)
+        {
+            object["relative_difference"] = [
+                "mean": .init(difference.mean), "mean_absolute": .init(difference.meanAbsolute),
+                "by_layer": .array(difference.byLayer.map { .init($0) }),
+                "largest": .array(difference.largest().map { .init($0) }),
+            ]
+        }
+        return .object(object)
+    }
+
+    // MARK: CSV
+
+    /// A row a (model, data set, pairing, projection).
+    var summaryCSV: String {
+        let header =
+            ["model", "data", "response", "matrix", "examples", "not_finite", "mean"]
+            + LayerParts.names.map { "mad_" + $0 }
+            + [
+                "mad", "ratio", "frobenius", "effective_rank", "loss", "response_tokens", "rd", "rd_absolute",
+                "rd_largest_layers",
+            ]
+        let rows = entries.map { pairing, projection, values in
+            var row = [pairing.model, pairing.style, pairing.pairing.rawValue, projection.rawValue]
+            row += ["\(values.examples)", "\(values.notFinite)"]
+            let numbers =
+                [values.mean] + values.byPart
+                + [values.total, values.average(.ratio), values.average(.frobenius), values.average(.effectiveRank)]
+            row += (numbers + [pairing.loss, pairing.responseTokens]).map { "\($0)" }
+            guard pairing.pairing == .irrelevant,
+                let difference = relativeDifference(pairing.model, pairing.style, projection)
+            else { return row + ["", "", ""] }
+            return row + [
+                "\(difference.mean)", "\(difference.meanAbsolute)",
+                difference.largest().map(String.init).joined(separator: " "),
+            ]
+        }
+        return csv([header] + rows)
+    }
+
+    /// A row a (model, data set, pairing, projection, layer).
+    var layersCSV: String {
+        let header = ["model", "data", "response", "matrix", "layer"] + MatrixScalar.allCases.map(\.rawValue) + ["rd"]
+        let rows = entries.flatMap { pairing, projection, values in
+            let difference =
+                pairing.pairing == .irrelevant ? relativeDifference(pairing.model, pairing.style, projection) : nil
+            return values.curve.indices.map { layer in
+                [pairing.model, pairing.style, pairing.pairing.rawValue, projection.rawValue, "\(layer)"]
+                    + MatrixScalar.allCases.map { "\(values.means[$0]![layer])" }
+                    + [difference.map { "\($0.byLayer[layer])" } ?? ""]
+            }
+        }
+        return csv([header] + rows)
+    }
+
+    private func csv(_ rows: [[String]]) -> String {
+        rows.map { $0.map(csvField).joined(separator: ",") + "\n" }.joined()
+    }
+
+    /// RFC 4180.
+    private func csvField(_ text: String) -> String {
+        guard text.unicodeScalars.contains(where: { ",\"\r\n".unicodeScalars.contains($0) }) else { return text }
+        return "\"" + text.unicodeScalars.map { $0 == "\"" ? "\"\"" : String($0) }.joined() + "\""
+    }
+}

@@ -1,0 +1,219 @@
+// An adapter on its base as plain tensors, without making them whole: W + s·B·A row by row.
+// O output features, I input features, r rank, s scaling
+internal import Diagnostics
+public import Formats
+public import ModelFiles
+
+/// The tensors of a base folder with a PEFT adapter merged into them (LoRA, rsLoRA, DoRA, `modules_to_save`).
+///
+///     W' = W + s B A                      LoRA (Hu et al. 2021, arXiv:2106.09685)
+///     W'_i = m_i (W + s B A)_i / ‖(W + s B A)_i‖    DoRA, row by row (Liu et al. 2024, arXiv:2402.09353, eq. 5)
+///
+/// Work is f32 (f64 where f64 is read); memory is A, B and m in f32, never W.
+public final class AdaptedTensors: Sendable {
+    public let base: SafetensorsFolder
+    public let adapter: AdapterFiles
+    /// Rows of the token table when the adapter brings a larger one than the base's; nil otherwise.
+    public let vocabularySize: Int?
+    private let updates: [ExactString: LowRankUpdate]
+    private let saved: [ExactString: StoredTensor]
+
+    /// - Throws: `UserError` when a tensor of the adapter has no place in the base, or one that its configuration
+    ///   announces is missing.
+    public init(base: SafetensorsFolder, adapterFolder: String) throws {
+        self.base = base
+        adapter = try AdapterFiles(folder: adapterFolder)
+        var parts = AdapterParts(adapter, base)
+        updates = try parts.takeUpdates()
+        saved = try parts.takeSaved()
+        try parts.requireNothingLeft()
+        vocabularySize = saved.values.compactMap(\.shape.first).max().flatMap { rows in
+            rows > base.info("model.embed_tokens.weight")?.shape.first ?? rows ? rows : nil
+        }
+    }
+
+    /// In the order of the base.
+    public var names: [String] { base.names }
+
+    /// - Throws: `UserError` when the base has no tensor of that name.
+    public func reader(_ name: String) throws -> any TensorReader {
+        if let table = saved[ExactString(name)] { return table }
+        let stored = try StoredTensor(base, name)
+        if let update = updates[ExactString(name)] { return LowRankReader(base: stored, update: update) }
+        // As merge-adapter does: tokens that the adapter added get the mean row in tables it does not bring.
+        if let vocabularySize, name == "lm_head.weight" || name == "model.embed_tokens.weight" {
+            return AlignedTable(stored, paddedTo: vocabularySize)
+        }
+        return stored
+    }
+}
+
+/// The tensors of an adapter, taken one after the other to their places.
+private struct AdapterParts {
+    private let files: AdapterFiles
+    private let base: SafetensorsFolder
+    /// Base's name and part (`lora_A.weight`) -> name in the file.
+    private var left: [ExactString: String] = [:]
+
+    init(_ files: AdapterFiles, _ base: SafetensorsFolder) {
+        (self.files, self.base) = (files, base)
+        for info in files.weights.tensors { left[ExactString(AdapterFiles.normalized(info.name))] = info.name }
+    }
+
+    private mutating func take(_ name: String) -> String? {
+        left.removeValue(forKey: ExactString(AdapterFiles.prefix + name))
+    }
+
+    /// The corrections of the base's linear maps, by the name of the map's weight.
+    mutating func takeUpdates() throws -> [ExactString: LowRankUpdate] {
+        var updates: [ExactString: LowRankUpdate] = [:]
+        let maps = base.names.filter { $0.hasSuffix(".weight") && base.info($0)!.shape.count == 2 }
+        for weight in maps {
+            let name = String(weight.dropLast(".weight".count))
+            let a = take(name + ".lora_A.weight"), b = take(name + ".lora_B.weight")
+            let magnitude = take(name + ".lora_magnitude_vector")
+            if a == nil && b == nil && magnitude == nil { continue }
+            guard let a, let b, files.config.applies(to: name), (magnitude != nil) == files.config.hasMagnitude else {
+                throw failure("tensors for \(name) do not fit adapter_config.json")
+            }
+            let shape = base.info(weight)!.shape, rank = files.config.rank
+            updates[ExactString(weight)] = LowRankUpdate(
+                a: try values(a, [rank, shape[1]]), b: try values(b, [shape[0], rank]),
+                magnitude: try magnitude.map { try values($0, [shape[0]]) }, rank: rank, scale: files.config.scale)
+        }
+        for target in files.config.targets
+        where !updates.keys.contains(where: {
+            $0.string == "\(target).weight" || $0.string.hasSuffix(".\(target).weight")
+        }) {
+            throw failure(
+                "adapter_config.json names \(target), for which there are no tensors, or the base has no such map")
+        }
+        guard !updates.isEmpty || !files.config.savedModules.isEmpty else {
+            throw failure("no tensor fits the base \(base.folder)")
+        }
+        return updates
+    }
+
+    /// Tables trained beside the adapter, by the base's name.
+    mutating func takeSaved() throws -> [ExactString: StoredTensor] {
+        var saved: [ExactString: StoredTensor] = [:]
+        for name in base.names {
+            let isListed = files.config.savedModules.contains {
+                name == "\($0).weight" || name.hasSuffix(".\($0).weight")
+            }
+            guard isListed else { continue }
+            guard let stored = take(name) else {
+                throw failure("no tensor \(AdapterFiles.prefix)\(name), which modules_to_save announces")
+            }
+            let table = try StoredTensor(files.weights, stored), wanted = base.info(name)!.shape
+            guard table.shape.dropFirst() == wanted.dropFirst(), table.shape.first ?? 0 >= wanted.first ?? 0 else {
+                throw failure("tensor \(stored) has shape \(table.shape), the base's has \(wanted)")
+            }
+            saved[ExactString(name)] = table
+        }
+        if base.info("lm_head.weight") == nil, try files.tiedHead() != nil { _ = take("lm_head.weight") }
+        return saved
+    }
+
+    func requireNothingLeft() throws {
+        let names = left.values.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+        guard let first = names.first else { return }
+        let more = names.count > 1 ? " and \(names.count - 1) more" : ""
+        throw failure("tensor \(first)\(more) has no place in the base \(base.folder)")
+    }
+
+    private func values(_ name: String, _ shape: [Int]) throws -> [Float] {
+        let tensor = try StoredTensor(files.weights, name)
+        guard tensor.shape == shape else {
+            throw failure("tensor \(name) has shape \(tensor.shape), \(shape) is needed")
+        }
+        var values = [Float](repeating: 0, count: tensor.elementCount)
+        try values.withUnsafeMutableBufferPointer { try tensor.read(0..<$0.count, into: $0.baseAddress!) }
+        return values
+    }
+
+    private func failure(_ reason: String) -> UserError { UserError("\(files.weights.path): \(reason)") }
+}
+
+/// What an adapter does to one linear map.
+private final class LowRankUpdate: Sendable {
+    let a: [Float]  // [r, I]
+    let b: [Float]  // [O, r]
+    let magnitude: [Float]?  // [O]
+    let rank: Int
+    let scale: Double
+
+    init(a: [Float], b: [Float], magnitude: [Float]?, rank: Int, scale: Double) {
+        (self.a, self.b, self.magnitude, self.rank, self.scale) = (a, b, magnitude, rank, scale)
+    }
+}
+
+/// A linear map with its correction, computed as it is read.
+private struct LowRankReader: TensorReader {
+    let base: StoredTensor
+    let update: LowRankUpdate
+    var shape: [Int] { base.shape }
+    var elementType: ElementType { base.elementType }
+
+    func read(_ range: Range<Int>, into destination: UnsafeMutablePointer<Float>) throws {
+        try fill(range, destination) { try base.read($0, into: $1) }
+    }
+
+    func read(_ range: Range<Int>, into destination: UnsafeMutablePointer<Double>) throws {
+        try fill(range, destination) { try base.read($0, into: $1) }
+    }
+
+    /// - Parameter readBase: reads elements of W.
+    private func fill<Element: BinaryFloatingPoint>(
+        _ range: Range<Int>, _ destination: UnsafeMutablePointer<Element>,
+        _ readBase: (Range<Int>, UnsafeMutablePointer<Element>) throws -> Void
+    ) throws {
+        let I = shape[1]
+        // DoRA's norms need whole rows, also where only a part is asked for.
+        let rows = range.isEmpty ? 0..<0 : range.lowerBound / I..<(range.upperBound + I - 1) / I
+        let isWhole =
+            update.magnitude == nil
+            || (range.lowerBound == rows.lowerBound * I && range.upperBound == rows.upperBound * I)
+        if isWhole {
+            try readBase(range, destination)
+            for row in rows {
+                let part = max(range.lowerBound, row * I)..<min(range.upperBound, (row + 1) * I)
+                correct(
+                    destination + (part.lowerBound - range.lowerBound), row,
+                    part.lowerBound - row * I..<part.upperBound - row * I)
+            }
+            return
+        }
+        try withUnsafeTemporaryAllocation(of: Element.self, capacity: I) { buffer in
+            for row in rows {
+                try readBase(row * I..<(row + 1) * I, buffer.baseAddress!)
+                correct(buffer.baseAddress!, row, 0..<I)
+                let part = max(range.lowerBound, row * I)..<min(range.upperBound, (row + 1) * I)
+                (destination + (part.lowerBound - range.lowerBound)).update(
+                    from: buffer.baseAddress! + (part.lowerBound - row * I), count: part.count)
+            }
+        }
+    }
+
+    /// `row += s B_row A` in `columns`, then DoRA's norm when the row is whole.
+    private func correct<Element: BinaryFloatingPoint>(
+        _ values: UnsafeMutablePointer<Element>, _ row: Int, _ columns: Range<Int>
+    ) {
+        let I = shape[1], r = update.rank, count = columns.count, scale = Element(update.scale)
+        withUnsafeTemporaryAllocation(of: Element.self, capacity: count) { sum in
+            sum.initialize(repeating: 0)
+            update.a.withUnsafeBufferPointer { a in
+                for k in 0..<r {
+                    let factor = Element(update.b[row * r + k]), source = a.baseAddress! + (k * I + columns.lowerBound)
+                    for i in 0..<count { sum[i] += factor * Element(source[i]) }
+                }
+            }
+            for i in 0..<count { values[i] += scale * sum[i] }
+        }
+        guard let magnitude = update.magnitude else { return }
+        var squares = 0.0
+        for i in 0..<count { squares += Double(values[i]) * Double(values[i]) }
+        let factor = Element(Double(magnitude[row]) / squares.squareRoot())
+        for i in 0..<count { values[i] *= factor }
+    }
+}

@@ -1,0 +1,145 @@
+// Models opened for merging: their tensors by name, their configuration, where their tokenizer is.
+internal import Diagnostics
+public import Formats
+internal import Glibc
+internal import ModelFiles
+
+/// A model whose tensors can be read block by block. Opening reads the headers only.
+public final class MergeModel: Sendable {
+    /// As the configuration names it.
+    public let reference: MergeModelReference
+    /// The Hugging Face folder; nil for a bare safetensors file.
+    public let folder: String?
+    /// PEFT adapter that is added to the weights.
+    public let adapterFolder: String?
+    /// Where tokenizer.json is; nil for a bare safetensors file.
+    public let tokenizerFolder: String?
+    /// config.json; nil for a bare safetensors file.
+    public let config: JSONValue?
+    /// Names of all tensors in the order of the files.
+    public let tensorNames: [String]
+    /// The files that hold the weights.
+    public let files: [SafetensorsFile]
+    private let owner: [ExactString: SafetensorsFile]
+    private let adapted: AdaptedTensors?
+
+    /// - Parameters:
+    ///   - substitute: a path that takes the place of the reference's path and revision.
+    ///   - report: told about slow work (a GGUF file is converted once) before it starts.
+    /// - Throws: `UserError` saying what is missing or cannot be read; pickle files are refused.
+    public init(
+        _ reference: MergeModelReference, substitute: String? = nil, report: (String) -> Void = { _ in }
+    ) throws {
+        self.reference = reference
+        let path = try substitute ?? Self.resolve(reference.path, reference.revision)
+        if path.hasSuffix(".safetensors"), fileExists(path) {
+            guard reference.adapter == nil else {
+                throw UserError("\(reference): an adapter needs a model folder, not a safetensors file")
+            }
+            (folder, adapterFolder, tokenizerFolder, config) = (nil, nil, nil, nil)
+            files = [try SafetensorsFile(path: path)]
+            adapted = nil
+        } else {
+            let found: ModelReference
+            if let adapter = reference.adapter {
+                found = try ModelReference(try Self.resolve(adapter, reference.adapterRevision), base: path, report: report)
+            } else {
+                found = try ModelReference(path, report: report)
+            }
+            (folder, adapterFolder, tokenizerFolder) = (found.baseFolder, found.adapterFolder, found.tokenizerFolder)
+            config = try readJSONFile(joinPath(found.baseFolder, "config.json"))
+            let base = try SafetensorsFolder(folder: found.baseFolder)
+            files = base.files
+            adapted = try found.adapterFolder.map { try AdaptedTensors(base: base, adapterFolder: $0) }
+        }
+        var owner: [ExactString: SafetensorsFile] = [:]
+        for file in files { for tensor in file.tensors { owner[ExactString(tensor.name)] = file } }
+        self.owner = owner
+        tensorNames = files.flatMap { $0.tensors.map(\.name) }
+    }
+
+    /// Type and shape of a tensor as the model uses it; nil for a name that it does not have.
+    public func form(_ name: String) throws -> (elementType: ElementType, shape: [Int])? {
+        guard let info = owner[ExactString(name)]?[name] else { return nil }
+        guard info.elementType.isFloatingPoint, adapted != nil else { return (info.elementType, info.shape) }
+        let reader = try tensor(name)
+        return (reader.elementType, reader.shape)
+    }
+
+    func has(_ name: String) -> Bool { owner[ExactString(name)] != nil }
+
+    /// A floating-point tensor as the model uses it, adapter included.
+    ///
+    /// - Throws: `UserError` for a name that the model does not have, or a tensor of whole numbers.
+    public func tensor(_ name: String) throws -> any TensorReader {
+        guard let file = owner[ExactString(name)] else { throw UserError("\(reference): no tensor \(name)") }
+        return try adapted?.reader(name) ?? StoredTensor(file, name)
+    }
+
+    /// Copies bytes of a tensor as they are stored, whatever its type.
+    ///
+    /// - Parameter range: bytes, counted from the tensor's first.
+    func readBytes(_ range: Range<Int>, of name: String, into destination: UnsafeMutableRawBufferPointer) throws {
+        guard let file = owner[ExactString(name)], let info = file[name] else {
+            throw UserError("\(reference): no tensor \(name)")
+        }
+        let start = info.byteRange.lowerBound
+        try file.file.read(start + range.lowerBound..<start + range.upperBound, into: destination)
+    }
+
+    /// `architectures[0]`, or what the configuration says in its place.
+    var architecture: String? {
+        reference.architecture ?? config?["architectures"]?.array?.first?.string ?? config?["model_type"]?.string
+    }
+
+    /// A path as it is, else a repository of the Hub that is in its cache already.
+    private static func resolve(_ path: String, _ revision: String?) throws -> String {
+        if pathExists(path) {
+            if let revision {
+                throw UserError("\(path)@\(revision): a folder has no revisions; leave @\(revision) out")
+            }
+            return path
+        }
+        let parts = path.split(separator: "/", omittingEmptySubsequences: false)
+        guard parts.count == 2, parts.allSatisfy({ !$0.isEmpty && $0 != "." && $0 != ".." }), let cache = hubCache else {
+            return path
+        }
+        let repository = joinPath(cache, "models--\(parts[0])--\(parts[1])")
+        guard folderExists(repository) else { return path }
+        let name = revision ?? "main", reference = joinPath(repository, "refs/\(name)")
+        let commit = fileExists(reference) ? try readTextFile(reference).filter { !$0.isWhitespace } : name
+        let snapshot = joinPath(repository, "snapshots/\(commit)")
+        guard folderExists(snapshot) else {
+            throw UserError("\(path): revision \(name) is not in the Hub cache \(repository)")
+        }
+        return snapshot
+    }
+
+    /// `$HF_HUB_CACHE`, else `$HF_HOME/hub`, else `~/.cache/huggingface/hub`.
+    private static var hubCache: String? {
+        func variable(_ name: String) -> String? {
+            getenv(name).map { String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
+        }
+        if let cache = variable("HF_HUB_CACHE") { return cache }
+        if let home = variable("HF_HOME") { return joinPath(home, "hub") }
+        return variable("HOME").map { joinPath($0, ".cache/huggingface/hub") }
+    }
+}
+
+/// Models opened once, however many merges use them.
+public final class MergeModels {
+    private var opened: [MergeModelReference: MergeModel] = [:]
+    /// What a name stands for instead of a path: results of earlier documents.
+    public var substitutes: [String: String] = [:]
+    private let report: (String) -> Void
+
+    /// - Parameter report: told about slow work before it starts.
+    public init(report: @escaping (String) -> Void = { _ in }) { self.report = report }
+
+    public func model(_ reference: MergeModelReference) throws -> MergeModel {
+        if let model = opened[reference] { return model }
+        let model = try MergeModel(reference, substitute: substitutes[reference.path], report: report)
+        opened[reference] = model
+        return model
+    }
+}
