@@ -5,6 +5,7 @@ internal import Diagnostics
 public import Formats
 public import Merging
 public import ModelFiles
+internal import Models
 internal import Tensors
 
 /// How an adapter is taken out of a fine-tuned model.
@@ -162,15 +163,15 @@ private struct ModelPair {
 
     var otherTensors: [String] {
         let maps = Set(maps.map { $0 + ".weight" })
-        return base.tensorNames.filter { !maps.contains($0) && !$0.hasSuffix(".rotary_emb.inv_freq") }
+        return base.tensorNames.filter { !maps.contains($0) && !LoadedModel.isLeftover($0) }
     }
 
     func checkNames() throws {
         let names = Set(base.tensorNames), others = Set(tuned.tensorNames)
-        for name in base.tensorNames where !others.contains(name) && !name.hasSuffix(".rotary_emb.inv_freq") {
+        for name in base.tensorNames where !others.contains(name) && !LoadedModel.isLeftover(name) {
             throw UserError("\(tuned.reference): no tensor \(name), which the base has")
         }
-        for name in tuned.tensorNames where !names.contains(name) && !name.hasSuffix(".rotary_emb.inv_freq") {
+        for name in tuned.tensorNames where !names.contains(name) && !LoadedModel.isLeftover(name) {
             throw UserError("\(base.reference): no tensor \(name), which the fine-tuned model has; is this its base?")
         }
         for name in base.tensorNames {

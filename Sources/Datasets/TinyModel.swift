@@ -23,7 +23,8 @@ public struct TinyModelShape: Sendable, Equatable {
             "hidden_size": .init(width), "intermediate_size": .init(4 * width), "num_hidden_layers": .init(layers),
             "num_attention_heads": .init(heads), "num_key_value_heads": .init(heads), "hidden_act": "silu",
             "max_position_embeddings": .init(context), "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
-            "tie_word_embeddings": false, "attention_bias": false, "mlp_bias": false, "initializer_range": .init(initializerRange),
+            "tie_word_embeddings": false, "attention_bias": false, "mlp_bias": false,
+            "initializer_range": .init(initializerRange),
             "bos_token_id": 0, "eos_token_id": 1, "torch_dtype": "float32",
         ]
     }
@@ -40,7 +41,7 @@ public struct TinyModelShape: Sendable, Equatable {
         try refuseExisting(folder)
         try writeFolderAtomically(folder) { temporary in
             let files = [
-                ("config.json", config), ("tokenizer.json", byteTokenizerJSON),
+                ("config.json", config), ("tokenizer.json", byteTokenizerJSON()),
                 ("tokenizer_config.json", byteTokenizerConfig),
             ]
             for (name, json) in files {

@@ -34,7 +34,9 @@ extension StudyReport {
             if !collisions.isEmpty { row += difference(pairing, projection) }
             rows.append(row)
         }
-        return aligned(rows) + notes
+        // Names stand to the left, and so does the list of layers at the end.
+        let left = Set(0..<4).union(collisions.isEmpty ? [] : [rows[0].count - 1])
+        return aligned(rows, left: left) + notes
     }
 
     private func header(_ detail: Detail) -> [String] {
@@ -80,19 +82,6 @@ extension StudyReport {
                     + "the correct one" + (settings.allowsEqual ? "" : " at first"))
         }
         return notes.isEmpty ? [] : [""] + notes
-    }
-
-    private func aligned(_ rows: [[String]]) -> [String] {
-        let widths = rows[0].indices.map { column in rows.map { column < $0.count ? $0[column].count : 0 }.max()! }
-        return rows.map { row in
-            let cells = row.enumerated().map { column, cell in
-                let padding = String(repeating: " ", count: widths[column] - cell.count)
-                return column < 4 || column == widths.count - 1 && !collisions.isEmpty ? cell + padding : padding + cell
-            }
-            var line = cells.joined(separator: "  ")
-            while line.last == " " { line.removeLast() }
-            return line
-        }
     }
 
     // MARK: JSON
@@ -173,7 +162,7 @@ extension StudyReport {
                 difference.largest().map(String.init).joined(separator: " "),
             ]
         }
-        return csv([header] + rows)
+        return ([header] + rows).map(csvLine).joined()
     }
 
     /// A row a (model, data set, pairing, projection, layer).
@@ -188,16 +177,6 @@ extension StudyReport {
                     + [difference.map { "\($0.byLayer[layer])" } ?? ""]
             }
         }
-        return csv([header] + rows)
-    }
-
-    private func csv(_ rows: [[String]]) -> String {
-        rows.map { $0.map(csvField).joined(separator: ",") + "\n" }.joined()
-    }
-
-    /// RFC 4180.
-    private func csvField(_ text: String) -> String {
-        guard text.unicodeScalars.contains(where: { ",\"\r\n".unicodeScalars.contains($0) }) else { return text }
-        return "\"" + text.unicodeScalars.map { $0 == "\"" ? "\"\"" : String($0) }.joined() + "\""
+        return ([header] + rows).map(csvLine).joined()
     }
 }

@@ -35,7 +35,7 @@ extension Kinship {
         var out = ""
         for metric in metrics {
             let rows = zip(models, total.matrix(metric)).map { [$0] + $1.map { shown($0, metric) } }
-            out += aligned([[metric.rawValue] + models] + rows) + "\n"
+            out += lines(aligned([[metric.rawValue] + models] + rows))
         }
         if models.count > 2 {
             out += metrics.map { "mean of the pairs, \($0.rawValue)  \(shown(total.mean($0), $0))\n" }.joined() + "\n"
@@ -45,10 +45,13 @@ extension Kinship {
                 [group.name, grouped(group.sums.elements)] + metrics.map { shown(group.sums.mean($0), $0) }
             }
             let what = models.count > 2 ? ", mean of the pairs" : ""
-            out += aligned([["by \(breakdown.rawValue)\(what)", "elements"] + metrics.map(\.rawValue)] + rows) + "\n"
+            out += lines(aligned([["by \(breakdown.rawValue)\(what)", "elements"] + metrics.map(\.rawValue)] + rows))
         }
         return String(out.dropLast())
     }
+
+    /// A block of lines with an empty one behind it.
+    private func lines(_ block: [String]) -> String { (block + [""]).map { $0 + "\n" }.joined() }
 
     private func shown(_ value: Double?, _ metric: KinshipMetric) -> String {
         guard let value else { return "undefined" }
@@ -128,35 +131,4 @@ public func shortNames(_ paths: [String]) -> [String] {
         if Set(names.map { ExactString($0) }).count == names.count { return names }
     }
     return paths
-}
-
-/// Columns of equal width, the first to the left, the others to the right.
-public func aligned(_ rows: [[String]]) -> String {
-    let columns = rows.map(\.count).max() ?? 0
-    let widths = (0..<columns).map { column in rows.map { $0.count > column ? $0[column].count : 0 }.max() ?? 0 }
-    return rows.map { row in
-        let cells = row.enumerated().map { i, cell in
-            let space = String(repeating: " ", count: widths[i] - cell.count)
-            return i == 0 ? cell + space : space + cell
-        }
-        return cells.joined(separator: "  ").trimmedEnd + "\n"
-    }.joined()
-}
-
-/// Fields with commas between them, quoted where they need it (RFC 4180), and a line break.
-public func csvLine(_ fields: [String]) -> String {
-    fields.map { field in
-        let needsQuotes = field.contains { $0 == "," || $0 == "\"" || $0.isNewline }
-        return needsQuotes
-            ? "\"" + field.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\"\"") + "\""
-            : field
-    }.joined(separator: ",") + "\n"
-}
-
-extension String {
-    fileprivate var trimmedEnd: String {
-        var text = self[...]
-        while text.last == " " { text.removeLast() }
-        return String(text)
-    }
 }

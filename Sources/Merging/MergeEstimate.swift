@@ -43,11 +43,11 @@ extension MergePlan {
     /// What merging a tensor adds to the process's anonymous memory. The first blocks show all of it: what a method gathers
     /// over the whole tensor it has gathered by then. Apart from the timing, since asking takes longer than merging a block.
     private func workingBytes(_ tensor: PlannedTensor) throws -> Int {
-        let before = anonymousBytes()
+        let before = anonymousMemoryBytes()
         var most = before, blocks = 0
         do {
             try produce(tensor) { _ in
-                most = max(most, anonymousBytes())
+                most = max(most, anonymousMemoryBytes())
                 blocks += 1
                 if blocks == 3 { throw SeenEnough() }
             }
@@ -72,11 +72,15 @@ extension MergePlan {
         let list = tensors.map { tensor -> JSONValue in
             let settings = tensor.settings
             let inputs = settings.inputs.map { input -> JSONValue in
-                ["model": .init(input.model), "tensor": .string(input.tensor), "base": .init(input.isBase), "parameters": object(input.values)]
+                [
+                    "model": .init(input.model), "tensor": .string(input.tensor), "base": .init(input.isBase),
+                    "parameters": object(input.values),
+                ]
             }
             return [
                 "name": .string(tensor.name), "shape": .array(tensor.shape.map { .init($0) }),
-                "dtype": .string(tensor.elementType.rawValue), "parameters": object(settings.shared), "inputs": .array(inputs),
+                "dtype": .string(tensor.elementType.rawValue), "parameters": object(settings.shared),
+                "inputs": .array(inputs),
             ]
         }
         return [
@@ -93,7 +97,9 @@ extension MergePlan {
         let elements = tensors.reduce(0) { $0 + $1.elementCount }
         var lines = ["method     \(config.method.rawValue)"]
         for (i, model) in models.enumerated() {
-            lines.append("\(i == 0 ? "models     " : "           ")\(model.reference)\(model.reference == config.base ? " (base)" : "")")
+            lines.append(
+                "\(i == 0 ? "models     " : "           ")\(model.reference)\(model.reference == config.base ? " (base)" : "")"
+            )
         }
         lines += [
             "tensors    \(grouped(tensors.count)) (\(grouped(elements)) elements, \(mainType.configName))",
@@ -159,16 +165,4 @@ extension MergeValue {
         case .text(let text): text
         }
     }
-}
-
-/// Anonymous memory of the process at this moment (`RssAnon`); 0 where the system does not tell.
-private func anonymousBytes() -> Int {
-    guard let file = fopen("/proc/self/status", "r") else { return 0 }
-    defer { fclose(file) }
-    var line = [CChar](repeating: 0, count: 512)
-    while fgets(&line, Int32(line.count), file) != nil {
-        let words = line.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }.split(whereSeparator: \.isWhitespace)
-        if words.first == "RssAnon:", words.count > 1, let kilobytes = Int(words[1]) { return kilobytes * 1024 }
-    }
-    return 0
 }

@@ -2,6 +2,7 @@
 internal import Diagnostics
 internal import Formats
 internal import Glibc
+internal import ModelFiles
 internal import RunLog
 internal import Synchronization
 internal import Tokenizers
@@ -136,7 +137,7 @@ extension MergePlan {
     public var fingerprint: String {
         var text = config.yaml
         for model in models {
-            let adapter = model.adapterFolder.map { joinPath($0, "adapter_model.safetensors") }
+            let adapter = model.adapterFolder.map { joinPath($0, AdapterFiles.weightsName) }
             for path in model.files.map(\.path) + (adapter.map { [$0] } ?? []) {
                 var status = stat()
                 _ = stat(path, &status)

@@ -32,7 +32,7 @@ public struct ModelOutline: Sendable, Equatable {
             let file = try GGUFFile(path: path)
             let plan = try GGUFShape(file).tensorPlan(file)
             try self.init(plan.map { ($0.name, $0.tensor.shape) }, in: path)
-        } else if fileExists(joinPath(path, ModelReference.adapterConfigName)) {
+        } else if fileExists(joinPath(path, AdapterFiles.configName)) {
             try self.init(ModelReference.basePath(ofAdapter: path, override: base))
         } else if fileExists(joinPath(path, "config.json")) {
             let files = try SafetensorsFolder(folder: path)
@@ -43,7 +43,8 @@ public struct ModelOutline: Sendable, Equatable {
     }
 
     private init(_ tensors: [(name: String, shape: [Int])], in place: String) throws {
-        guard let table = tensors.first(where: { $0.name == "model.embed_tokens.weight" })?.shape, table.count == 2 else {
+        guard let table = tensors.first(where: { $0.name == "model.embed_tokens.weight" })?.shape, table.count == 2
+        else {
             throw UserError("\(place): no tensor model.embed_tokens.weight; this is no model of the Llama family")
         }
         (vocabSize, hiddenSize) = (table[0], table[1])

@@ -28,7 +28,7 @@ public struct ModelReference: Sendable, Equatable {
             try Self.refuse(base, path)
             baseFolder = try GGUFConversion.cachedFolder(of: path, report: report)
             adapterFolder = nil
-        } else if fileExists(joinPath(path, Self.adapterConfigName)) {
+        } else if fileExists(joinPath(path, AdapterFiles.configName)) {
             let found = try Self.basePath(ofAdapter: path, override: base)
             let reference = try ModelReference(found, report: report)
             guard reference.adapterFolder == nil else {
@@ -48,16 +48,14 @@ public struct ModelReference: Sendable, Equatable {
 
     /// Whether a MODEL argument leads to an adapter, which needs a base.
     public static func isAdapter(_ path: String) throws -> Bool {
-        fileExists(joinPath(try weightsPath(path), adapterConfigName))
+        fileExists(joinPath(try weightsPath(path), AdapterFiles.configName))
     }
-
-    static let adapterConfigName = "adapter_config.json"
 
     /// The path that holds a tokenizer for a MODEL: a folder, a GGUF file, or a tokenizer.json. Reads no weights.
     public static func tokenizerPath(_ path: String, base: String? = nil) throws -> String {
         let path = try weightsPath(path)
         if fileExists(path) || fileExists(joinPath(path, "tokenizer.json")) { return path }
-        if fileExists(joinPath(path, adapterConfigName)) {
+        if fileExists(joinPath(path, AdapterFiles.configName)) {
             return try tokenizerPath(basePath(ofAdapter: path, override: base))
         }
         throw UserError(
@@ -90,7 +88,7 @@ public struct ModelReference: Sendable, Equatable {
     /// together; the folder it was typed in is one of those around the run.
     static func basePath(ofAdapter path: String, override: String?) throws -> String {
         if let override { return override }
-        let file = joinPath(path, adapterConfigName)
+        let file = joinPath(path, AdapterFiles.configName)
         guard let name = try readJSONFile(file)["base_model_name_or_path"]?.string, !name.isEmpty else {
             throw UserError("\(file): names no base_model_name_or_path; give the base with --base MODEL")
         }

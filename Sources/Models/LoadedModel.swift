@@ -47,12 +47,13 @@ public final class LoadedModel {
     }
 
     /// Copies left by old exporters that hold nothing of the model.
-    private static func isLeftover(_ name: String) -> Bool { name.hasSuffix(".rotary_emb.inv_freq") }
+    package static func isLeftover(_ name: String) -> Bool { name.hasSuffix(".rotary_emb.inv_freq") }
 
     /// The folder's weights, proven to fit.
     private static func weights(of folder: String, _ shape: LlamaConfig) throws -> SafetensorsFolder {
         if try listFolder(folder).allSatisfy({ !hasWeightsExtension($0) }) {
-            throw UserError("\(folder): no weights (model.safetensors); to train from scratch set model.initialize: random")
+            throw UserError(
+                "\(folder): no weights (model.safetensors); to train from scratch set model.initialize: random")
         }
         let weights = try SafetensorsFolder(folder: folder)
         try check(weights, against: shape, in: folder)
@@ -63,14 +64,18 @@ public final class LoadedModel {
     private static func check(_ weights: SafetensorsFolder, against config: LlamaConfig, in folder: String) throws {
         // Before listing what every layer needs: the number may be absurd.
         guard config.layers <= weights.names.count else {
-            throw UserError("\(folder): config.json has num_hidden_layers \(config.layers), and there are \(weights.names.count) tensors")
+            throw UserError(
+                "\(folder): config.json has num_hidden_layers \(config.layers), and there are \(weights.names.count) tensors"
+            )
         }
         let wanted = config.parameterShapes
         var names = weights.names.filter { !isLeftover($0) }
         if config.tiedHead, let head = weights.info("lm_head.weight") {
             // A tied model may carry its table twice; two different ones would mean that config.json lies.
             guard try weights.bytes(of: head.name).elementsEqual(weights.bytes(of: "model.embed_tokens.weight")) else {
-                throw UserError("\(folder): config.json ties the output table to the token table, but lm_head.weight differs from it")
+                throw UserError(
+                    "\(folder): config.json ties the output table to the token table, but lm_head.weight differs from it"
+                )
             }
             names.removeAll { $0 == head.name }
         }
@@ -83,7 +88,8 @@ public final class LoadedModel {
                 throw UserError("\(folder): tensor \(name) has shape \(found), config.json asks for \(shape)")
             }
             guard info.elementType.isFloatingPoint else {
-                throw UserError("\(folder): tensor \(name) has type \(info.elementType.rawValue); weights must be floating point")
+                throw UserError(
+                    "\(folder): tensor \(name) has type \(info.elementType.rawValue); weights must be floating point")
             }
         }
     }

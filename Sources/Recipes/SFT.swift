@@ -6,7 +6,7 @@ internal import Models
 internal import Optimizers
 public import RunConfig
 internal import RunLog
-internal import Tensors
+public import Tensors
 
 /// Supervised fine-tuning of all weights or of an adapter (recipe `sft`).
 public enum SFT {
@@ -85,19 +85,30 @@ extension SFTConfig {
     }
 
     /// Where the run computes.
-    func engineDevice() throws -> Tensors.Device {
-        switch device {
+    func engineDevice() throws -> Tensors.Device { try device.engineDevice() }
+
+    /// The dtype of products and activations.
+    func computeDType(on device: Tensors.Device) -> DType { model.dtype.computeDType(on: device) }
+}
+
+extension SFTConfig.Device {
+    /// - Throws: `UserError` when the choice is not there.
+    public func engineDevice() throws -> Tensors.Device {
+        switch self {
         case .cpu: return .cpu
         case .auto: return Engine.hasCUDA ? .cuda(0) : .cpu
         case .cuda:
-            guard Engine.hasCUDA else { throw UserError("device: no CUDA device is usable here (see needletail doctor)", .usage) }
+            guard Engine.hasCUDA else {
+                throw UserError("device: no CUDA device is usable here (see needletail doctor)", .usage)
+            }
             return .cuda(0)
         }
     }
+}
 
-    /// The dtype of products and activations.
-    func computeDType(on device: Tensors.Device) -> DType {
-        switch model.dtype {
+extension ModelSection.Precision {
+    public func computeDType(on device: Tensors.Device) -> DType {
+        switch self {
         case .fp32: .float32
         case .bf16: .bfloat16
         case .auto: Engine.prefersBFloat16(on: device) ? .bfloat16 : .float32

@@ -8,6 +8,7 @@ import Merging
 import ModelFiles
 import Models
 import RandomStreams
+import Recipes
 import RunConfig
 import RunLog
 import Tensors
@@ -31,14 +32,8 @@ final class Judge {
     var names: [String] { tasks.map(\.name) }
 
     init(_ config: EvolveConfig, tokenizerOf base: MergeModel) throws {
-        let device: Device = config.device == .cpu || config.device == .auto && !Engine.hasCUDA ? .cpu : .cuda(0)
-        guard device == .cpu || Engine.hasCUDA else { throw UserError("device: no CUDA device is usable here", .usage) }
-        self.device = device
-        switch config.dtype {
-        case .fp32: dtype = .float32
-        case .bf16: dtype = .bfloat16
-        case .auto: dtype = Engine.prefersBFloat16(on: device) ? .bfloat16 : .float32
-        }
+        device = try config.device.engineDevice()
+        dtype = config.dtype.computeDType(on: device)
         guard let folder = base.tokenizerFolder else {
             throw UserError("\(base.reference): has no tokenizer; name a model folder")
         }

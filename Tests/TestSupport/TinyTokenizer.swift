@@ -3,45 +3,9 @@ public import Formats
 internal import Glibc
 public import Tokenizers
 
-/// Bytes as byte-level BPE spells them (Radford et al. 2019): printable ones stay, the others follow from 256 on.
-private let byteCharacters: [String] = {
-    let printable = Array(33...126) + Array(161...172) + Array(174...255)
-    var next = 256
-    return (0..<256).map { byte in
-        if printable.contains(byte) { return String(Unicode.Scalar(UInt8(byte))) }
-        defer { next += 1 }
-        return String(Unicode.Scalar(UInt32(next))!)
-    }
-}()
-
 /// tokenizer.json: `<s>` 0, `</s>` 1, `<|turn|>` 2, bytes from 3, then a few merges.
-public let tinyTokenizerJSON: JSONValue = {
-    let special = ["<s>", "</s>", "<|turn|>"],
-        merges = ["t h", "th e", "Ġ the", "o n", "e r", "i n", "s t", "u s", "us er"]
-    var vocabulary = JSONObject()
-    for (id, token) in (special + byteCharacters + merges.map { $0.split(separator: " ").joined() }).enumerated() {
-        vocabulary[token] = .init(id)
-    }
-    let byteLevel: JSONValue = [
-        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true,
-    ]
-    return [
-        "version": "1.0", "truncation": nil, "padding": nil,
-        "added_tokens": .array(
-            special.enumerated().map { id, text in
-                [
-                    "id": .init(id), "content": .string(text), "single_word": false, "lstrip": false, "rstrip": false,
-                    "normalized": false, "special": true,
-                ]
-            }),
-        "normalizer": nil, "pre_tokenizer": byteLevel, "post_processor": nil, "decoder": byteLevel,
-        "model": [
-            "type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil,
-            "end_of_word_suffix": nil, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
-            "vocab": .object(vocabulary), "merges": .array(merges.map { .string($0) }),
-        ],
-    ]
-}()
+public let tinyTokenizerJSON = byteTokenizerJSON(
+    special: ["<s>", "</s>", "<|turn|>"], merges: ["t h", "th e", "Ġ the", "o n", "e r", "i n", "s t", "u s", "us er"])
 
 public let tinyChatTemplate =
     "{{ bos_token }}{% for message in messages %}{{ '<|turn|>' + message['role'] + '\\n' }}"
