@@ -27,7 +27,8 @@ func library(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target
 
 /// - Parameter fixtures: whether the folder has golden files, which tests find through their own path.
 func tests(_ name: String, _ dependencies: [Target.Dependency], fixtures: Bool = true) -> Target {
-    .testTarget(name: name, dependencies: dependencies, exclude: fixtures ? ["Fixtures"] : [], swiftSettings: swiftSettings)
+    .testTarget(
+        name: name, dependencies: dependencies, exclude: fixtures ? ["Fixtures"] : [], swiftSettings: swiftSettings)
 }
 
 /// Where programs look for LibTorch at run time: beside an installed program, in the checkout, or at `$LIBTORCH`.
@@ -49,7 +50,8 @@ let targets: [Target] = [
     library("RunConfig", ["Diagnostics", "Yams"]),
     library("RunLog", ["Formats", "Diagnostics", crypto]),
     library("ModelFiles", ["RunLog", "Formats", "Tokenizers", "Diagnostics", crypto]),
-    library("RecipeData", ["RunConfig", "ModelFiles", "Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics"]),
+    library(
+        "RecipeData", ["RunConfig", "ModelFiles", "Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics"]),
     .target(name: "Kernels"),
     library("RandomStreams", ["Kernels"]),
     library(
@@ -62,7 +64,8 @@ let targets: [Target] = [
     library(
         "CommandLineInterface",
         [
-            "RecipeData", "Merging", "Datasets", "ChatTemplates", "Tokenizers", "ModelFiles", "RunConfig", "RunLog", "Formats",
+            "RecipeData", "Merging", "Datasets", "ChatTemplates", "Tokenizers", "ModelFiles", "RunConfig", "RunLog",
+            "Formats",
             "Diagnostics", argumentParser,
         ]),
     .executableTarget(
@@ -72,44 +75,59 @@ let targets: [Target] = [
     // On LibTorch.
     .target(
         name: "CTorch", dependencies: ["Kernels"],
-        cxxSettings: [.unsafeFlags(["-isystem", libtorch + "/include", "-isystem", libtorch + "/include/torch/csrc/api/include"])],
+        cxxSettings: [
+            .unsafeFlags(["-isystem", libtorch + "/include", "-isystem", libtorch + "/include/torch/csrc/api/include"])
+        ],
         linkerSettings: libtorchLinking),
     library("Tensors", ["CTorch", "RandomStreams", "Kernels"]),
     library("Layers", ["Tensors", "RandomStreams"]),
     library("Optimizers", ["Tensors", "Layers"]),
     library("Checkpoints", ["Formats", "Tensors", "Diagnostics"]),
-    library("Models", ["Checkpoints", "Layers", "Tensors", "RandomStreams", "ModelFiles", "Tokenizers", "Formats", "Diagnostics"]),
+    library(
+        "Models",
+        ["Checkpoints", "Layers", "Tensors", "RandomStreams", "ModelFiles", "Tokenizers", "Formats", "Diagnostics"]),
     library("Generation", ["Models", "Layers", "Tensors", "RandomStreams", "Tokenizers"]),
     library(
         "Evaluation",
-        ["Models", "Layers", "Generation", "Datasets", "ChatTemplates", "Tokenizers", "Tensors", "Formats", "Diagnostics"]),
+        [
+            "Models", "Layers", "Generation", "Datasets", "ChatTemplates", "Tokenizers", "Tensors", "Formats",
+            "Diagnostics",
+        ]),
     library(
         "Recipes",
         [
-            "RecipeData", "RunConfig", "RunLog", "Datasets", "ChatTemplates", "Tokenizers", "Generation", "Evaluation", "Models",
+            "RecipeData", "RunConfig", "RunLog", "Datasets", "ChatTemplates", "Tokenizers", "Generation", "Evaluation",
+            "Models",
             "ModelFiles",
             "Checkpoints", "Optimizers", "Layers", "Tensors", "RandomStreams", "Formats", "Diagnostics",
         ]),
     library(
         "GradientAnalysis",
         [
-            "Models", "ModelFiles", "Layers", "Tensors", "RandomStreams", "Datasets", "ChatTemplates", "Tokenizers", "RunLog",
+            "Models", "ModelFiles", "Layers", "Tensors", "RandomStreams", "Datasets", "ChatTemplates", "Tokenizers",
+            "RunLog",
             "Formats", "Diagnostics",
         ]),
     library(
         "Assembly",
-        ["Merging", "Models", "Checkpoints", "ModelFiles", "Layers", "Tensors", "RandomStreams", "Tokenizers", "Formats", "Diagnostics"]),
+        [
+            "Merging", "Models", "Checkpoints", "ModelFiles", "Layers", "Tensors", "RandomStreams", "Tokenizers",
+            "Formats", "Diagnostics",
+        ]),
     .executableTarget(
         name: "needletail-engine",
         dependencies: [
-            "CommandLineInterface", "Recipes", "Assembly", "GradientAnalysis", "Evolution", "Merging", "Evaluation", "Generation", "Models", "ModelFiles", "RunConfig", "RunLog",
+            "CommandLineInterface", "Recipes", "Assembly", "GradientAnalysis", "Evolution", "Merging", "Evaluation",
+            "Generation", "Models", "ModelFiles", "RunConfig", "RunLog",
             "Datasets", "Tokenizers", "Checkpoints", "Tensors", "Formats", "Diagnostics",
         ],
         swiftSettings: swiftSettings, linkerSettings: [.unsafeFlags(staticSwift, .when(platforms: [.linux]))]),
 
     .target(
         name: "TestSupport",
-        dependencies: ["Models", "ModelFiles", "Checkpoints", "Layers", "Tensors", "RandomStreams", "Tokenizers", "Formats"],
+        dependencies: [
+            "Models", "ModelFiles", "Checkpoints", "Layers", "Tensors", "RandomStreams", "Tokenizers", "Formats",
+        ],
         path: "Tests/TestSupport", swiftSettings: swiftSettings),
     tests("FormatsTests", ["Formats", "Diagnostics"]),
     tests("TokenizersTests", ["Tokenizers", "Formats", "Diagnostics"]),
@@ -125,14 +143,18 @@ let targets: [Target] = [
     tests(
         "ModelsTests",
         [
-            "Models", "Merging", "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "RandomStreams", "Tokenizers",
+            "Models", "Merging", "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "RandomStreams",
+            "Tokenizers",
             "Formats", "Diagnostics", "TestSupport",
         ]),
-    tests("MergingTests", ["Merging", "ModelFiles", "ChatTemplates", "Tokenizers", "RandomStreams", "Kernels", "Formats", "Diagnostics"]),
+    tests(
+        "MergingTests",
+        ["Merging", "ModelFiles", "ChatTemplates", "Tokenizers", "RandomStreams", "Kernels", "Formats", "Diagnostics"]),
     tests(
         "AssemblyTests",
         [
-            "Assembly", "Merging", "Models", "ModelFiles", "Checkpoints", "Layers", "Tensors", "RandomStreams", "RunConfig",
+            "Assembly", "Merging", "Models", "ModelFiles", "Checkpoints", "Layers", "Tensors", "RandomStreams",
+            "RunConfig",
             "Tokenizers", "Formats", "Diagnostics", "TestSupport",
         ], fixtures: false),
     tests("EvolutionTests", ["Evolution", "Merging", "RandomStreams", "Formats", "Diagnostics"]),
@@ -148,7 +170,8 @@ let targets: [Target] = [
     tests(
         "EvaluationTests",
         [
-            "Evaluation", "Generation", "Models", "Datasets", "Tensors", "Tokenizers", "Formats", "Diagnostics", "TestSupport",
+            "Evaluation", "Generation", "Models", "Datasets", "Tensors", "Tokenizers", "Formats", "Diagnostics",
+            "TestSupport",
         ], fixtures: false),
     tests(
         "RecipesTests",

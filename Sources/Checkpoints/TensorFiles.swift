@@ -72,6 +72,8 @@ public func mismatch(parameters: [String], tensors: [String]) -> String? {
     let missing = parameters.filter { !found.contains(ExactString($0)) }
     let unexpected = tensors.filter { !wanted.contains(ExactString($0)) }
     if missing.isEmpty && unexpected.isEmpty { return nil }
-    return [missing.isEmpty ? nil : "missing \(list(missing))", unexpected.isEmpty ? nil : "unexpected \(list(unexpected))"]
-        .compactMap { $0 }.joined(separator: "; ")
+    return [
+        missing.isEmpty ? nil : "missing \(list(missing))", unexpected.isEmpty ? nil : "unexpected \(list(unexpected))",
+    ]
+    .compactMap { $0 }.joined(separator: "; ")
 }

@@ -26,7 +26,10 @@ public struct Needletail: ParsableCommand {
                 ]),
             CommandGroup(
                 name: "Combine and inspect",
-                subcommands: [MergeCommand.self, ExtractLoRACommand.self, KinshipCommand.self, EvolveCommand.self, AnalyzeCommand.self]),
+                subcommands: [
+                    MergeCommand.self, ExtractLoRACommand.self, KinshipCommand.self, EvolveCommand.self,
+                    AnalyzeCommand.self,
+                ]),
             CommandGroup(name: "Prepare", subcommands: [DataCommand.self, TokenizerCommand.self, RecipesCommand.self]),
             CommandGroup(name: "Machine", subcommands: [DoctorCommand.self, CompletionCommand.self]),
         ]

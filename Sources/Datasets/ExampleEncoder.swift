@@ -179,7 +179,9 @@ public struct ExampleEncoder: Sendable {
         if kept.count > limit {
             switch options.truncation {
             case .drop:
-                throw RowFault(.longerThanMaxLength, "has \(kept.count) tokens, at most \(limit) fit (max_length, or the model's context)")
+                throw RowFault(
+                    .longerThanMaxLength,
+                    "has \(kept.count) tokens, at most \(limit) fit (max_length, or the model's context)")
             case .right: kept.removeLast(kept.count - limit)
             case .left:
                 let keepsBegin = tokenizer.bosToken.map { $0.id == marked.ids[0] } ?? false

@@ -125,7 +125,8 @@ struct RowFile: Sendable {
             prefixed(
                 source,
                 "\(escapedForDisplay(file.path)): columns \(found) are no known kind of row (messages; conversations; "
-                    + "instruction, output; prompt, completion; input, ideal; text); name them with data.column_map or --column"))
+                    + "instruction, output; prompt, completion; input, ideal; text); name them with data.column_map or --column"
+            ))
     }
 
     /// A mapped column that the first rows do not have is a typing mistake, unless its field is optional.

@@ -15,7 +15,9 @@ func editDistance(_ a: [UInt8], _ b: [UInt8]) -> Int {
         row[0] = i + 1
         for j in 0..<b.count {
             row[j + 1] = min(previous[j + 1] + 1, row[j] + 1, previous[j] + (a[i] == b[j] ? 0 : 1))
-            if i > 0, j > 0, a[i] == b[j - 1], a[i - 1] == b[j] { row[j + 1] = min(row[j + 1], beforePrevious[j - 1] + 1) }
+            if i > 0, j > 0, a[i] == b[j - 1], a[i - 1] == b[j] {
+                row[j + 1] = min(row[j + 1], beforePrevious[j - 1] + 1)
+            }
         }
         (beforePrevious, previous) = (previous, row)
     }

@@ -70,6 +70,7 @@ private func scored(_ model: any CausalLanguageModel, _ groups: [[TokenizedExamp
 
 /// Continues every sequence of the cache by its tokens.
 private func forward(_ model: any CausalLanguageModel, _ tokens: [[Int32]], _ cache: KVCache) -> Tensor {
-    let plan = AttentionPlan(continuing: cache, rows: Array(tokens.indices), lengths: tokens.map(\.count), on: model.device)
+    let plan = AttentionPlan(
+        continuing: cache, rows: Array(tokens.indices), lengths: tokens.map(\.count), on: model.device)
     return model.hiddenStates(Tensor(tokens.joined().map(Int64.init), on: model.device), plan, cache: cache)
 }

@@ -21,20 +21,25 @@ public struct ChatPrompts: Sendable {
         self.template = try ChatTemplate(source)
         self.tokenizer = tokenizer
         variables = JSONObject(
-            [("bos_token", tokenizer.bosToken), ("eos_token", tokenizer.eosToken), ("pad_token", tokenizer.padToken), ("unk_token", tokenizer.unkToken)]
-                .compactMap { name, token in token.map { (name, JSONValue.string($0.text)) } })
+            [
+                ("bos_token", tokenizer.bosToken), ("eos_token", tokenizer.eosToken), ("pad_token", tokenizer.padToken),
+                ("unk_token", tokenizer.unkToken),
+            ]
+            .compactMap { name, token in token.map { (name, JSONValue.string($0.text)) } })
     }
 
     /// Ids of the conversation with the beginning of an answer.
     public func ids(_ messages: [JSONValue], tools: [JSONValue]? = nil) throws -> [Int32] {
-        let text = try template.render(messages: messages, tools: tools, addGenerationPrompt: true, variables: variables)
+        let text = try template.render(
+            messages: messages, tools: tools, addGenerationPrompt: true, variables: variables)
         return tokenizer.encode(text, addSpecialTokens: false)
     }
 }
 
 /// Answers to single questions.
 public func chatAnswers(
-    _ loaded: LoadedModel, _ tokenizer: Tokenizer, _ chats: ChatPrompts, to questions: [String], _ settings: GenerationSettings
+    _ loaded: LoadedModel, _ tokenizer: Tokenizer, _ chats: ChatPrompts, to questions: [String],
+    _ settings: GenerationSettings
 ) throws -> [Answer] {
     let ids = try questions.map { try chats.ids([["role": "user", "content": .string($0)]]) }
     return try Generator(loaded, tokenizer).answers(to: ids, settings)

@@ -11,7 +11,9 @@ public struct ChoiceResult: Sendable, Equatable {
     /// Mean of -log p over the tokens of the right answers, nats a token.
     public var loss: Double
 
-    package init(right: [Int], chosen: [Int], loss: Double) { (self.right, self.chosen, self.loss) = (right, chosen, loss) }
+    package init(right: [Int], chosen: [Int], loss: Double) {
+        (self.right, self.chosen, self.loss) = (right, chosen, loss)
+    }
 
     public var correct: Int { zip(right, chosen).count { $0 == $1 } }
     public var accuracy: Double { Double(correct) / Double(right.count) }
@@ -35,7 +37,8 @@ public func chooseLabels(
         let wanted = trimmed(answer)
         guard let index = labels.firstIndex(where: { ExactString($0) == ExactString(wanted) }) else {
             throw UserError(
-                "\(row.location): its answer \(escapedForDisplay(String(answer.prefix(40)))) is none of \(labels.joined(separator: ", "))")
+                "\(row.location): its answer \(escapedForDisplay(String(answer.prefix(40)))) is none of \(labels.joined(separator: ", "))"
+            )
         }
         right.append(index)
         groups.append(try labels.map { try encoder.encode(replaced($0)).example })
@@ -64,7 +67,11 @@ extension DataRow {
         case .instruction(let system, let instruction, let input, let output):
             return (
                 output,
-                { DataRow(.instruction(system: system, instruction: instruction, input: input, output: $0), location: location) }
+                {
+                    DataRow(
+                        .instruction(system: system, instruction: instruction, input: input, output: $0),
+                        location: location)
+                }
             )
         case .completion(let prompt, let completion):
             return (completion, { DataRow(.completion(prompt: prompt, completion: $0), location: location) })
@@ -85,7 +92,9 @@ private func trimmed(_ text: String) -> String {
 /// approximation to McNemar's paired counts: variance (b + c - (b - c)²/n) / n²).
 public func pairedInterval(_ before: ChoiceResult, _ after: ChoiceResult) -> Double {
     let n = Double(before.right.count)
-    let won = Double(before.right.indices.count { before.chosen[$0] != before.right[$0] && after.chosen[$0] == after.right[$0] })
-    let lost = Double(before.right.indices.count { before.chosen[$0] == before.right[$0] && after.chosen[$0] != after.right[$0] })
+    let won = Double(
+        before.right.indices.count { before.chosen[$0] != before.right[$0] && after.chosen[$0] == after.right[$0] })
+    let lost = Double(
+        before.right.indices.count { before.chosen[$0] == before.right[$0] && after.chosen[$0] != after.right[$0] })
     return 1.96 * ((won + lost - (won - lost) * (won - lost) / n) / (n * n)).squareRoot()
 }

@@ -29,7 +29,8 @@ public func averageLoss(
 }
 
 /// Log-probabilities of every trained token, by row of the data set.
-public func rowLogProbabilities(_ model: any CausalLanguageModel, _ data: TokenizedDataset, maxTokens: Int) -> [[Float]] {
+public func rowLogProbabilities(_ model: any CausalLanguageModel, _ data: TokenizedDataset, maxTokens: Int) -> [[Float]]
+{
     var result = [[Float]](repeating: [], count: data.count)
     for rows in data.evaluationBatches(maxTokens: maxTokens) {
         let batch = data.batch(rows)

@@ -74,7 +74,9 @@ public enum SafetensorsWriter {
 
     private static func indexName(_ baseName: String) -> String { "\(baseName).safetensors.index.json" }
 
-    private static func writeIndex(_ shards: [(name: String, tensors: [Tensor])], _ folder: String, _ baseName: String) throws {
+    private static func writeIndex(_ shards: [(name: String, tensors: [Tensor])], _ folder: String, _ baseName: String)
+        throws
+    {
         var weightMap = JSONObject(), total = 0
         for (name, tensors) in shards {
             for tensor in tensors {
@@ -120,7 +122,9 @@ public enum SafetensorsWriter {
         maxShardBytes: Int = 5_000_000_000, threads: Int, progress: @escaping @Sendable (Int) -> Void = { _ in }
     ) throws {
         let shards = planShards(tensors, baseName, maxShardBytes)
-        let files = try shards.map { try ShardFile(path: joinPath(folder, $0.name), inLayoutOrder($0.tensors), metadata) }
+        let files = try shards.map {
+            try ShardFile(path: joinPath(folder, $0.name), inLayoutOrder($0.tensors), metadata)
+        }
         // The largest first, so that the threads end together.
         let jobs = files.flatMap { file in file.tensors.map { (file: file, tensor: $0.tensor, range: $0.range) } }
             .sorted { $0.range.count > $1.range.count }
@@ -132,7 +136,9 @@ public enum SafetensorsWriter {
             // Opened for one tensor at a time: there may be more shards than a process may have files open.
             let file = try PositionedFile(path: job.file.path, byteCount: job.file.byteCount)
             try job.tensor.produce { bytes in
-                precondition(offset + bytes.count <= job.range.upperBound, "tensor \(job.tensor.name): more bytes than its shape has")
+                precondition(
+                    offset + bytes.count <= job.range.upperBound,
+                    "tensor \(job.tensor.name): more bytes than its shape has")
                 try file.write(bytes, at: offset)
                 offset += bytes.count
                 progress(bytes.count)

@@ -71,13 +71,17 @@ public final class Generator {
             let capacity = min(model.contextLength, longest + settings.maxNewTokens)
             let cache = model.makeCache(sequences: prompts.count, capacity: capacity)
             let writings = prompts.indices.map {
-                Writing(index: first + $0, prompts[$0], tokenizer, settings, endTokens, limit: min(settings.maxNewTokens, capacity - prompts[$0].count))
+                Writing(
+                    index: first + $0, prompts[$0], tokenizer, settings, endTokens,
+                    limit: min(settings.maxNewTokens, capacity - prompts[$0].count))
             }
             var logits = [[Float]]()
             for (row, prompt) in prompts.enumerated() { logits.append(contentsOf: advance(cache, [row], [prompt])) }
             var active = Array(writings.indices)
             while true {
-                for (row, writing) in zip(active.indices, active.map { writings[$0] }) { writing.take(logits[row], settings.sampling, onText) }
+                for (row, writing) in zip(active.indices, active.map { writings[$0] }) {
+                    writing.take(logits[row], settings.sampling, onText)
+                }
                 let going = active.indices.filter { !writings[active[$0]].isDone }
                 if going.isEmpty { break }
                 if going.count < active.count {
@@ -150,7 +154,10 @@ private final class Writing {
     private let endTokens: Set<Int32>
     private let limit: Int
 
-    init(index: Int, _ prompt: [Int32], _ tokenizer: Tokenizer, _ settings: GenerationSettings, _ endTokens: Set<Int32>, limit: Int) {
+    init(
+        index: Int, _ prompt: [Int32], _ tokenizer: Tokenizer, _ settings: GenerationSettings, _ endTokens: Set<Int32>,
+        limit: Int
+    ) {
         self.index = index
         self.settings = settings
         self.endTokens = endTokens

@@ -18,7 +18,8 @@ public struct SamplingSettings: Sendable, Equatable {
     public var seed: UInt64
 
     public init(
-        temperature: Double = 0, topK: Int = 0, topP: Double = 1, minP: Double = 0, repetitionPenalty: Double = 1, seed: UInt64 = 0
+        temperature: Double = 0, topK: Int = 0, topP: Double = 1, minP: Double = 0, repetitionPenalty: Double = 1,
+        seed: UInt64 = 0
     ) {
         (self.temperature, self.topK, self.topP, self.minP) = (temperature, topK, topP, minP)
         (self.repetitionPenalty, self.seed) = (repetitionPenalty, seed)

@@ -30,7 +30,8 @@ public struct AttentionPlan {
     }
 
     private init(starts: [Int], rows: [Int], pasts: [Int], on device: Device) {
-        precondition(starts.first == 0 && zip(starts, starts.dropFirst()).allSatisfy { $0 < $1 }, "documents must not be empty")
+        precondition(
+            starts.first == 0 && zip(starts, starts.dropFirst()).allSatisfy { $0 < $1 }, "documents must not be empty")
         self.starts = starts
         self.rows = rows
         self.pasts = pasts
@@ -51,7 +52,9 @@ public final class KVCache {
     /// Slots of a sequence.
     public let capacity: Int
 
-    public init(layers: Int, sequences: Int, capacity: Int, kvHeads: Int, headDim: Int, _ dtype: DType, on device: Device) {
+    public init(
+        layers: Int, sequences: Int, capacity: Int, kvHeads: Int, headDim: Int, _ dtype: DType, on device: Device
+    ) {
         self.capacity = capacity
         lengths = Array(repeating: 0, count: sequences)
         keys = (0..<layers).map { _ in .zeros([sequences, capacity, kvHeads, headDim], dtype, on: device) }
@@ -127,8 +130,10 @@ private func decodingAttention(
     values = values.narrow(1, 0, longest).transpose(1, 2)
     let seen = plan.pasts.flatMap { past in (0..<longest).map { sees($0, from: past, window) } }
     let mask = Tensor(seen, [N, 1, 1, longest], on: q.device).to(.bool)
-    return maskedAttention(q.reshape(N, K, H / K, E), keys, values, mask: mask.expand(N, 1, H / K, longest), scale: scale)
-        .reshape(N, H, E)
+    return maskedAttention(
+        q.reshape(N, K, H / K, E), keys, values, mask: mask.expand(N, 1, H / K, longest), scale: scale
+    )
+    .reshape(N, H, E)
 }
 
 /// Bool `[1, 1, T, S]`: which of the positions 0 ..< S each query position sees.

@@ -21,7 +21,9 @@ public final class LowRankAdapter: Module {
     /// ‖W_i‖² of the frozen base, fp32 `[O]`.
     private let squaredBaseNorms: Tensor?
 
-    public init(on base: Linear, rank: Int, scaling: Double, dropout: Double, hasMagnitude: Bool, initialization: RandomStream) {
+    public init(
+        on base: Linear, rank: Int, scaling: Double, dropout: Double, hasMagnitude: Bool, initialization: RandomStream
+    ) {
         let bound = 1 / Float(base.inFeatures).squareRoot()
         let device = base.weight.value.device
         // A model kept in fp64 (gradient checks) gets adapters in fp64; every other one fp32 masters.
@@ -30,7 +32,8 @@ public final class LowRankAdapter: Module {
         b = Parameter(.zeros([base.outFeatures, rank], dtype, on: device))
         self.scaling = scaling
         self.dropout = dropout
-        let squares = hasMagnitude ? withoutGradients { base.weight.value.detached().to(dtype).pow(2).sum(dim: 1) } : nil
+        let squares =
+            hasMagnitude ? withoutGradients { base.weight.value.detached().to(dtype).pow(2).sum(dim: 1) } : nil
         squaredBaseNorms = squares
         magnitude = squares.map { Parameter($0.sqrt()) }
     }
@@ -66,7 +69,8 @@ public final class LowRankAdapter: Module {
     /// The weight that acts like base and adapter together, fp32 `[O, I]`.
     public func merged(_ weight: Parameter) -> Tensor {
         withoutGradients {
-            let sum = weight.value.detached().to(a.value.dtype) + b.value.detached().matmul(a.value.detached()) * scaling
+            let sum =
+                weight.value.detached().to(a.value.dtype) + b.value.detached().matmul(a.value.detached()) * scaling
             guard let magnitude else { return sum }
             return sum * (magnitude.value.detached() / sum.pow(2).sum(dim: 1).sqrt()).reshape(-1, 1)
         }

@@ -21,7 +21,9 @@ extension MergePlan {
         let step = max(1, candidates.count / Self.sampledTensors)
         var sums: [Int: (dot: Double, own: Double, base: Double, count: Int)] = [:]
         for tensor in candidates.enumerated().filter({ $0.offset % step == 0 }).map(\.element) {
-            guard case .merge(_, let inputs, _, false) = tensor.work, let base = inputs.first(where: \.isBase) else { continue }
+            guard case .merge(_, let inputs, _, false) = tensor.work, let base = inputs.first(where: \.isBase) else {
+                continue
+            }
             let count = min(tensor.elementCount, Self.sampledEntries)
             let b = try entries(base, count)
             for input in inputs where !input.isBase {
@@ -38,10 +40,13 @@ extension MergePlan {
         }
         for (model, sum) in sums.sorted(by: { $0.key < $1.key }) where sum.count >= Self.fewestEntries {
             let cosine = sum.dot / (sum.own * sum.base).squareRoot()
-            guard cosine < Self.leastCosine, cosine.isFinite, let base = config.base ?? models.first?.reference else { continue }
+            guard cosine < Self.leastCosine, cosine.isFinite, let base = config.base ?? models.first?.reference else {
+                continue
+            }
             throw UserError(
                 "\(base): not the base that \(models[model].reference) was trained from: the cosine of their weights is "
-                    + "\(rounded(cosine)) over \(sum.count) entries; name the common ancestor as base_model, or add --any-base")
+                    + "\(rounded(cosine)) over \(sum.count) entries; name the common ancestor as base_model, or add --any-base"
+            )
         }
     }
 

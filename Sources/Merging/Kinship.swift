@@ -291,7 +291,9 @@ extension MergeModels {
 extension Kinship.Group {
     /// Layer and module of a tensor's name; tensors outside the layers are one row, "outside".
     public var place: (layer: String, module: String) {
-        func stem(_ text: String) -> String { text.hasSuffix(".weight") ? String(text.dropLast(".weight".count)) : text }
+        func stem(_ text: String) -> String {
+            text.hasSuffix(".weight") ? String(text.dropLast(".weight".count)) : text
+        }
         guard let layered = LayeredName(name) else {
             return ("outside", stem(name.hasPrefix("model.") ? String(name.dropFirst("model.".count)) : name))
         }

@@ -83,7 +83,9 @@ private final class MergeConfigReader {
         for key in ["seed", "compat"] {
             guard let field = fields[key] else { continue }
             if parameters[key] != nil { note(field.place, key, "given under parameters too; leave one") }
-            parameters.merge(self.parameters(ConfigTree(.map([(key, field.place, field.value)]), field.place), "")) { $1 }
+            parameters.merge(self.parameters(ConfigTree(.map([(key, field.place, field.value)]), field.place), "")) {
+                $1
+            }
         }
         let layout = layout(fields, tree)
         let base = fields["base_model"].flatMap { model($0.value, "base_model") }
@@ -92,7 +94,8 @@ private final class MergeConfigReader {
             layout.map {
                 MergeConfig(
                     method: method, layout: $0, base: base, parameters: parameters, dtype: type(fields, "dtype"),
-                    outDtype: type(fields, "out_dtype"), tokenizer: tokenizer, chatTemplate: text(fields, "chat_template"),
+                    outDtype: type(fields, "out_dtype"), tokenizer: tokenizer,
+                    chatTemplate: text(fields, "chat_template"),
                     name: text(fields, "name"))
             }
         }
@@ -107,7 +110,9 @@ private final class MergeConfigReader {
             return nil
         }
         guard let method = MergeMethod(rawValue: name) else {
-            let hint = nearestName(to: name, among: names).map { "did you mean \($0)?" } ?? "known: \(names.joined(separator: ", "))"
+            let hint =
+                nearestName(to: name, among: names).map { "did you mean \($0)?" }
+                ?? "known: \(names.joined(separator: ", "))"
             note(field.place, "merge_method", "unknown method \(name); \(hint)")
             (parameters, methodName) = (MergeMethod.allCases.flatMap(\.parameters), "merging")
             return nil
@@ -120,7 +125,9 @@ private final class MergeConfigReader {
         let given = ["models", "slices", "modules"].filter { fields[$0] != nil }
         guard given.count == 1, let field = fields[given[0]] else {
             let found = given.isEmpty ? "none of them" : given.joined(separator: " and ")
-            note(given.last.flatMap { fields[$0]?.place }, "", "give exactly one of models, slices and modules; found \(found)")
+            note(
+                given.last.flatMap { fields[$0]?.place }, "",
+                "give exactly one of models, slices and modules; found \(found)")
             return nil
         }
         switch given[0] {
@@ -217,12 +224,16 @@ private final class MergeConfigReader {
 
     private func unknownParameter(_ name: String) -> String {
         let names = Set(parameters.map(\.name)).sorted()
-        if let near = nearestName(to: name, among: names) { return "unknown parameter of \(methodName); did you mean \(near)?" }
+        if let near = nearestName(to: name, among: names) {
+            return "unknown parameter of \(methodName); did you mean \(near)?"
+        }
         if names.isEmpty { return "unknown parameter; \(methodName) takes none" }
         return "unknown parameter of \(methodName); known: \(names.joined(separator: ", "))"
     }
 
-    private func setting(_ tree: ConfigTree, _ parameter: MergeParameter, _ key: String, _ place: Place?) -> MergeSetting? {
+    private func setting(_ tree: ConfigTree, _ parameter: MergeParameter, _ key: String, _ place: Place?)
+        -> MergeSetting?
+    {
         let place = tree.place ?? place
         switch tree.kind {
         case .null: return nil
@@ -251,10 +262,13 @@ private final class MergeConfigReader {
 
     /// An entry behind one that fits every tensor would never be asked.
     private func checkOrder(_ entries: [MergeSetting.Filtered], _ items: [ConfigTree], _ key: String) {
-        guard entries.count == items.count, let all = entries.firstIndex(where: { $0.filter == nil || $0.filter == "*" }),
+        guard entries.count == items.count,
+            let all = entries.firstIndex(where: { $0.filter == nil || $0.filter == "*" }),
             all < entries.count - 1
         else { return }
-        note(items[all + 1].place, "\(key)[\(all + 1)]", "has no effect: the entry before it fits every tensor; put that one last")
+        note(
+            items[all + 1].place, "\(key)[\(all + 1)]",
+            "has no effect: the entry before it fits every tensor; put that one last")
     }
 
     private func value(_ tree: ConfigTree, _ parameter: MergeParameter, _ key: String, _ place: Place?) -> MergeValue? {
@@ -316,7 +330,8 @@ private final class MergeConfigReader {
     private func modelSection(_ tree: ConfigTree, _ path: String) -> MergeModelReference? {
         // {path, revision} stands for {model: {path, revision}}.
         if tree["path"] != nil { return place(tree, path).map { MergeModelReference($0.path, revision: $0.revision) } }
-        guard let fields = section(tree, path, ["model", "lora", "override_architecture"]), let model = fields["model"] else {
+        guard let fields = section(tree, path, ["model", "lora", "override_architecture"]), let model = fields["model"]
+        else {
             note(tree.place, path, "no model in this section")
             return nil
         }
@@ -353,7 +368,8 @@ private final class MergeConfigReader {
         if let source = fields["tokenizer_source"] {
             return tokenizerSource(source.value, "tokenizer_source").map { MergeTokenizer($0) }
         }
-        guard let field = fields["tokenizer"], let parts = section(field.value, "tokenizer", ["source", "tokens", "pad_to_multiple_of"])
+        guard let field = fields["tokenizer"],
+            let parts = section(field.value, "tokenizer", ["source", "tokens", "pad_to_multiple_of"])
         else { return nil }
         let source = parts["source"].map { tokenizerSource($0.value, "tokenizer.source") } ?? .union
         var result = MergeTokenizer(source ?? .union)
@@ -361,7 +377,9 @@ private final class MergeConfigReader {
             if let number = try? readInteger(pad.value, as: Int.self), number > 0 {
                 result.padToMultipleOf = number
             } else {
-                note(pad.place, "tokenizer.pad_to_multiple_of", "expected a whole number above 0, found \(pad.value.found)")
+                note(
+                    pad.place, "tokenizer.pad_to_multiple_of",
+                    "expected a whole number above 0, found \(pad.value.found)")
             }
         }
         if let tokens = parts["tokens"], !isNull(tokens.value) {
@@ -388,7 +406,9 @@ private final class MergeConfigReader {
         guard let fields = section(tree, path, ["source", "force"]) else { return nil }
         var force = false
         if let field = fields["force"] {
-            do { force = try flag(field.value) } catch { note(field.place, "\(path).force", "expected true or false, found \(field.value.found)") }
+            do { force = try flag(field.value) } catch {
+                note(field.place, "\(path).force", "expected true or false, found \(field.value.found)")
+            }
         }
         guard let source = fields["source"], !isNull(source.value) else { return .init(nil, force: force) }
         return rowSource(source.value, "\(path).source").map { .init($0, force: force) }
@@ -433,7 +453,9 @@ private final class MergeConfigReader {
                 if !isNull(entry.value) { fields[entry.key] = (entry.place, entry.value) }
                 continue
             }
-            let hint = nearestName(to: entry.key, among: keys).map { "did you mean \($0)?" } ?? "known here: \(keys.joined(separator: ", "))"
+            let hint =
+                nearestName(to: entry.key, among: keys).map { "did you mean \($0)?" }
+                ?? "known here: \(keys.joined(separator: ", "))"
             note(entry.place, path.isEmpty ? entry.key : "\(path).\(entry.key)", "unknown key; \(hint)")
         }
         return fields
@@ -475,7 +497,9 @@ extension MergeModelReference {
             return
         }
         let parts = text.split(separator: "+", omittingEmptySubsequences: false).map(String.init)
-        guard parts.count <= 2 else { throw UserError("\"\(text)\" has more than one +; write path[@revision][+adapter]") }
+        guard parts.count <= 2 else {
+            throw UserError("\"\(text)\" has more than one +; write path[@revision][+adapter]")
+        }
         let model = try Self.split(parts[0])
         self.init(model.path, revision: model.revision)
         if parts.count == 2 { (adapter, adapterRevision) = try Self.split(parts[1]) }

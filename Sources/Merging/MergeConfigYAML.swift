@@ -25,7 +25,9 @@ extension MergeConfig {
 
     private func source(_ source: MergeSource) -> ConfigTree {
         let layers = source.layers.map { list([number(Double($0.lowerBound)), number(Double($0.upperBound))]) }
-        return map([("model", model(source.model)), ("layer_range", layers), ("parameters", settings(source.parameters))])
+        return map([
+            ("model", model(source.model)), ("layer_range", layers), ("parameters", settings(source.parameters)),
+        ])
     }
 
     private func slice(_ slice: MergeSlice) -> ConfigTree {

@@ -13,8 +13,12 @@ public struct MergeDocuments: Sendable {
         var byName: [String: Int] = [:]
         for (i, config) in configs.enumerated() {
             guard let name = config.name else { continue }
-            guard isPlainFileName(name) else { throw UserError("name: \(name) is not a plain name, which a folder gets") }
-            guard byName.updateValue(i, forKey: name) == nil else { throw UserError("name: \(name) is given to two documents") }
+            guard isPlainFileName(name) else {
+                throw UserError("name: \(name) is not a plain name, which a folder gets")
+            }
+            guard byName.updateValue(i, forKey: name) == nil else {
+                throw UserError("name: \(name) is given to two documents")
+            }
         }
         let uses = configs.map { config in config.models.compactMap { byName[$0.path] } }
         let final = try Self.final(configs, uses)
@@ -100,7 +104,9 @@ public struct MergeDocuments: Sendable {
     private func removeStale(_ folder: String, _ report: (String) -> Void) throws {
         guard pathExists(folder) else { return }
         guard fileExists(joinPath(folder, MergePlan.recordName)) else {
-            throw UserError("\(folder): exists and is no result of a merge; remove it or name another --intermediates", .cannotWrite)
+            throw UserError(
+                "\(folder): exists and is no result of a merge; remove it or name another --intermediates", .cannotWrite
+            )
         }
         report("\(folder): made anew, its configuration or inputs have changed")
         try removeTree(folder)

@@ -54,10 +54,12 @@ struct MergeLayout {
         guard let first = models.first else { throw UserError("no models to merge") }
         for model in models.dropFirst() {
             guard (model.folder == nil) == (first.folder == nil) else {
-                throw UserError("\(model.reference): bare safetensors files and model folders cannot be merged with each other")
+                throw UserError(
+                    "\(model.reference): bare safetensors files and model folders cannot be merged with each other")
             }
             if let a = first.architecture, let b = model.architecture, a != b {
-                throw UserError("\(model.reference): is a \(b), and \(first.reference) a \(a); merged models need one architecture")
+                throw UserError(
+                    "\(model.reference): is a \(b), and \(first.reference) a \(a); merged models need one architecture")
             }
         }
     }
@@ -108,7 +110,8 @@ struct MergeLayout {
         let laid = try sources.map { source in
             let model = try model(source.model)
             return LaidSource(
-                model: model.model, position: model.position, layers: 0..<(stacks.map { layerCount(model.model, $0) }.max() ?? 0),
+                model: model.model, position: model.position,
+                layers: 0..<(stacks.map { layerCount(model.model, $0) }.max() ?? 0),
                 parameters: source.parameters)
         }
         let path = name.map { "modules.\($0).models" } ?? "models"
@@ -126,7 +129,9 @@ struct MergeLayout {
     ) throws -> LaidModule {
         let stacks = stacks(owns)
         guard stacks.count == 1 else {
-            let found = stacks.isEmpty ? "no layers" : "several stacks of layers (\(stacks.joined(separator: ", "))); use modules"
+            let found =
+                stacks.isEmpty
+                ? "no layers" : "several stacks of layers (\(stacks.joined(separator: ", "))); use modules"
             throw UserError("slices: \(models[0].reference) has \(found)")
         }
         let laid = try slices.enumerated().map { i, slice in
@@ -137,7 +142,8 @@ struct MergeLayout {
                     "\(path): \(odd.model.reference) gives \(odd.layers.count) layers, \(sources[0].model.reference) "
                         + "\(sources[0].layers.count); all sources of a slice need the same number")
             }
-            return LaidSlice(name: path, sources: sources, base: slice.base ?? config.base, parameters: slice.parameters)
+            return LaidSlice(
+                name: path, sources: sources, base: slice.base ?? config.base, parameters: slice.parameters)
         }
         return LaidModule(name: name, slices: laid, parameters: parameters, stacks: stacks, owns: owns)
     }

@@ -42,7 +42,8 @@ public final class MergeModel: Sendable {
         } else {
             let found: ModelReference
             if let adapter = reference.adapter {
-                found = try ModelReference(try Self.resolve(adapter, reference.adapterRevision), base: path, report: report)
+                found = try ModelReference(
+                    try Self.resolve(adapter, reference.adapterRevision), base: path, report: report)
             } else {
                 found = try ModelReference(path, report: report)
             }
@@ -101,7 +102,8 @@ public final class MergeModel: Sendable {
             return path
         }
         let parts = path.split(separator: "/", omittingEmptySubsequences: false)
-        guard parts.count == 2, parts.allSatisfy({ !$0.isEmpty && $0 != "." && $0 != ".." }), let cache = hubCache else {
+        guard parts.count == 2, parts.allSatisfy({ !$0.isEmpty && $0 != "." && $0 != ".." }), let cache = hubCache
+        else {
             return path
         }
         let repository = joinPath(cache, "models--\(parts[0])--\(parts[1])")

@@ -5,7 +5,9 @@ internal import Formats
 extension MergePlan {
     /// The donor's config.json with layer counts, number format and tied tables as they are written.
     func outputConfig() throws -> JSONValue {
-        guard var object = donor.config?.object else { throw UserError("\(donor.reference): config.json holds no object") }
+        guard var object = donor.config?.object else {
+            throw UserError("\(donor.reference): config.json holds no object")
+        }
         if let architecture = donor.reference.architecture { object["architectures"] = [.string(architecture)] }
         for part in parts where part.hasLayers { try setLayers(part, in: &object) }
         // Both keys are in use: newer writers put `dtype`, older readers look for `torch_dtype`.
@@ -47,7 +49,9 @@ extension MergePlan {
         case "decoder": return [["num_decoder_layers"], ["decoder_layers"]] + plain
         case "encoder": return [["encoder_layers"]] + plain
         case "vision_tower", "vision_model":
-            return [["vision_config", "num_hidden_layers"], ["vision_config", "depth"], ["vision_config", "num_layers"]]
+            return [
+                ["vision_config", "num_hidden_layers"], ["vision_config", "depth"], ["vision_config", "num_layers"],
+            ]
         default: return [["text_config", "num_hidden_layers"]] + plain
         }
     }

@@ -23,9 +23,12 @@ public struct PlannedTensor: Sendable {
     public var byteCount: Int { elementCount * elementType.byteCount }
 
     /// Values of the method's parameters here: shared ones, and by model those of its own.
-    public var settings: (
-        shared: [String: MergeValue], inputs: [(model: Int, tensor: String, isBase: Bool, values: [String: MergeValue])]
-    ) {
+    public var settings:
+        (
+            shared: [String: MergeValue],
+            inputs: [(model: Int, tensor: String, isBase: Bool, values: [String: MergeValue])]
+        )
+    {
         guard case .merge(_, let inputs, let settings, _) = work else { return ([:], []) }
         return (settings, inputs.map { ($0.model, $0.tensor, $0.isBase, $0.settings) })
     }
@@ -86,7 +89,9 @@ public final class MergePlan: Sendable {
     /// The number format most of the output has.
     public var mainType: ElementType {
         var bytes: [ElementType: Int] = [:]
-        for tensor in tensors where tensor.elementType.isFloatingPoint { bytes[tensor.elementType, default: 0] += tensor.byteCount }
+        for tensor in tensors where tensor.elementType.isFloatingPoint {
+            bytes[tensor.elementType, default: 0] += tensor.byteCount
+        }
         let types: [ElementType] = [.bf16, .f16, .f32, .f64]
         return types.max { bytes[$0, default: 0] < bytes[$1, default: 0] } ?? .f32
     }
@@ -168,7 +173,9 @@ struct Rounding {
             case .bf16: try inPieces(values, emit) { convertF32ToBF16($0, $1, count: $2) }
             default:
                 try inPieces(values, emit) { source, target, count in
-                    for i in 0..<count { target.storeBytes(of: Double(source[i]), toByteOffset: 8 * i, as: Double.self) }
+                    for i in 0..<count {
+                        target.storeBytes(of: Double(source[i]), toByteOffset: 8 * i, as: Double.self)
+                    }
                 }
             }
         case .float64(let values):
@@ -181,7 +188,9 @@ struct Rounding {
             default:
                 let narrow = type == .f16 ? f16FromDouble : bf16FromDouble
                 try inPieces(values, emit) { source, target, count in
-                    for i in 0..<count { target.storeBytes(of: narrow(source[i]), toByteOffset: 2 * i, as: UInt16.self) }
+                    for i in 0..<count {
+                        target.storeBytes(of: narrow(source[i]), toByteOffset: 2 * i, as: UInt16.self)
+                    }
                 }
             }
         }
@@ -217,7 +226,9 @@ struct Rounding {
             isOver = isOver || bits & exponent == exponent
         }
         guard isOver else { return }
-        throw UserError("tensor \(name): a merged value is too large for \(type.configName); choose bfloat16 or float32 as out_dtype")
+        throw UserError(
+            "tensor \(name): a merged value is too large for \(type.configName); choose bfloat16 or float32 as out_dtype"
+        )
     }
 }
 

@@ -24,7 +24,9 @@ struct Planner {
 
     mutating func add(_ module: LaidModule) throws {
         guard let first = module.slices.first, let last = module.slices.last else { return }
-        for name in looseNames(first, module.owns) where TensorName.comesBeforeLayers(name) { try addLoose(name, first, module) }
+        for name in looseNames(first, module.owns) where TensorName.comesBeforeLayers(name) {
+            try addLoose(name, first, module)
+        }
         for stack in module.stacks {
             var layer = 0
             for slice in module.slices {
@@ -37,7 +39,9 @@ struct Planner {
                 }
             }
         }
-        for name in looseNames(last, module.owns) where !TensorName.comesBeforeLayers(name) { try addLoose(name, last, module) }
+        for name in looseNames(last, module.owns) where !TensorName.comesBeforeLayers(name) {
+            try addLoose(name, last, module)
+        }
     }
 
     // MARK: names
@@ -70,7 +74,8 @@ struct Planner {
         }
         guard !rests.isEmpty else {
             let source = slice.sources[0]
-            throw UserError("\(source.model.reference): layer \(source.layers.lowerBound + i) has no tensors (\(slice.name))")
+            throw UserError(
+                "\(source.model.reference): layer \(source.layers.lowerBound + i) has no tensors (\(slice.name))")
         }
         for rest in rests {
             let inputs = slice.sources.map { "\(stack).\($0.layers.lowerBound + i).\(rest)" }
@@ -80,7 +85,8 @@ struct Planner {
     }
 
     /// What follows the layer's number in the names of its tensors; indexed once a model.
-    private mutating func layerTensors(_ model: MergeModel, _ position: Int, _ stack: String, _ layer: Int) -> [String] {
+    private mutating func layerTensors(_ model: MergeModel, _ position: Int, _ stack: String, _ layer: Int) -> [String]
+    {
         if byLayer[position] == nil {
             var index: [String: [String]] = [:]
             for name in model.tensorNames where !TensorName.isDerived(name) {
@@ -108,7 +114,10 @@ struct Planner {
             switch try decideMissing(name, slice, names) {
             case .merge: break
             case .leaveOut: return
-            case .copy(let i): return try addMerge(name, layer, slice, [i], names, method: .passthrough, shared: [:]) { _ in ["scale": .number(1)] }
+            case .copy(let i):
+                return try addMerge(name, layer, slice, [i], names, method: .passthrough, shared: [:]) { _ in
+                    ["scale": .number(1)]
+                }
             }
         }
         let infos = try forms(slice, present, names)
@@ -161,7 +170,9 @@ struct Planner {
         _ name: String, _ layer: Int?, _ slice: LaidSlice, _ names: [String?], _ infos: [TensorForm]
     ) throws {
         let sources = names.indices.filter { names[$0] != nil }
-        guard let odd = infos.firstIndex(where: { $0.elementType != infos[0].elementType || $0.shape != infos[0].shape }) else {
+        guard
+            let odd = infos.firstIndex(where: { $0.elementType != infos[0].elementType || $0.shape != infos[0].shape })
+        else {
             tensors.append(
                 PlannedTensor(
                     name: name, shape: infos[0].shape, elementType: infos[0].elementType, layer: layer,
@@ -170,12 +181,14 @@ struct Planner {
         }
         throw UserError(
             "tensor \(name): \(infos[0].elementType.rawValue) \(infos[0].shape) in \(slice.sources[sources[0]].model.reference), "
-                + "\(infos[odd].elementType.rawValue) \(infos[odd].shape) in \(slice.sources[sources[odd]].model.reference)")
+                + "\(infos[odd].elementType.rawValue) \(infos[odd].shape) in \(slice.sources[sources[odd]].model.reference)"
+        )
     }
 
     private func checkShapes(_ name: String, _ slice: LaidSlice, _ present: [Int], _ infos: [TensorForm]) throws {
         guard let odd = infos.firstIndex(where: { $0.shape != infos[0].shape }) else { return }
-        let isVocabulary = TensorName.hasVocabularyAxis(name) && infos[odd].shape.dropFirst() == infos[0].shape.dropFirst()
+        let isVocabulary =
+            TensorName.hasVocabularyAxis(name) && infos[odd].shape.dropFirst() == infos[0].shape.dropFirst()
         let hint = isVocabulary ? "; the vocabularies differ: add tokenizer_source (union, base or a model)" : ""
         throw UserError(
             "tensor \(name): shape \(infos[0].shape) in \(slice.sources[present[0]].model.reference), \(infos[odd].shape) in "
@@ -195,7 +208,9 @@ struct Planner {
                 + "the models cannot be merged (\(slice.name))")
         if let layered = LayeredName(name) {
             let kind = "\(layered.prefix).\(layered.rest)"
-            let isDamage = names.indices.contains { names[$0] == nil && known[slice.sources[$0].position]?.contains(kind) == true }
+            let isDamage = names.indices.contains {
+                names[$0] == nil && known[slice.sources[$0].position]?.contains(kind) == true
+            }
             if isDamage { throw fault }
         }
         let present = names.indices.filter { names[$0] != nil }

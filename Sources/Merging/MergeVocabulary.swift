@@ -31,16 +31,22 @@ extension MergedVocabulary {
             }
         let settings = TokenizerSettings(
             source: kind,
-            tokens: try tokenizer.tokens.map { ($0.token, .init(source: try $0.row.source.map(source), force: $0.row.force)) },
+            tokens: try tokenizer.tokens.map {
+                ($0.token, .init(source: try $0.row.source.map(source), force: $0.row.force))
+            },
             padToMultipleOf: tokenizer.padToMultipleOf)
         return try MergedVocabulary(
-            models: models.map { try $0.vocabulary() }, base: models.firstIndex { $0.reference == config.base }, settings,
+            models: models.map { try $0.vocabulary() }, base: models.firstIndex { $0.reference == config.base },
+            settings,
             warn: warn)
     }
 
     /// A token table of every model, rows in the order of the output; nil for models that have none.
-    func tables(_ name: String, _ models: [MergeModel], warn: (String) -> Void = { _ in }) throws -> [(any TensorReader)?] {
-        try aligned(try models.map { model in try model.table(name).map { try model.tensor($0) } }, name: name, warn: warn)
+    func tables(_ name: String, _ models: [MergeModel], warn: (String) -> Void = { _ in }) throws -> [(
+        any TensorReader
+    )?] {
+        try aligned(
+            try models.map { model in try model.table(name).map { try model.tensor($0) } }, name: name, warn: warn)
     }
 }
 
@@ -55,7 +61,8 @@ extension MergeModel {
         // An adapter may bring rows for tokens of its own.
         let rows = try tensorNames.first(where: TensorName.isEmbedding).flatMap { try form($0)?.shape.first } ?? size
         return VocabularyModel(
-            name: "\(reference)", tokenizerFolder: tokenizerFolder, vocabSize: adapterFolder == nil ? size : max(size, rows))
+            name: "\(reference)", tokenizerFolder: tokenizerFolder,
+            vocabSize: adapterFolder == nil ? size : max(size, rows))
     }
 
     /// The tensor that serves under a token table's name: itself, or the embedding where the head is tied to it.

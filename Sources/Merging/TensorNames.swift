@@ -13,10 +13,14 @@ struct LayeredName: Hashable {
     init?(_ name: String) {
         let parts = name.split(separator: ".", omittingEmptySubsequences: false)
         let inner = parts.indices.dropFirst().dropLast()
-        guard let i = inner.first(where: { !parts[$0].isEmpty && parts[$0].utf8.allSatisfy { $0 >= 0x30 && $0 <= 0x39 } }),
+        guard
+            let i = inner.first(where: { !parts[$0].isEmpty && parts[$0].utf8.allSatisfy { $0 >= 0x30 && $0 <= 0x39 } }
+            ),
             let layer = Int(parts[i])
         else { return nil }
-        (prefix, self.layer, rest) = (parts[..<i].joined(separator: "."), layer, parts[(i + 1)...].joined(separator: "."))
+        (prefix, self.layer, rest) = (
+            parts[..<i].joined(separator: "."), layer, parts[(i + 1)...].joined(separator: ".")
+        )
     }
 
     func name(at layer: Int) -> String { "\(prefix).\(layer).\(rest)" }
@@ -30,7 +34,9 @@ enum TensorName {
     /// whose layers are in one stack.
     static func comesBeforeLayers(_ name: String) -> Bool {
         if name.contains("embed_out") || name.contains("lm_head") { return false }
-        return ["embed", "embd", "wte", "wpe", "shared.weight", "rotary_pos_emb", "relative_pe"].contains { name.contains($0) }
+        return ["embed", "embd", "wte", "wpe", "shared.weight", "rotary_pos_emb", "relative_pe"].contains {
+            name.contains($0)
+        }
     }
 
     /// The output table.
@@ -40,11 +46,15 @@ enum TensorName {
 
     /// The input table of tokens.
     static func isEmbedding(_ name: String) -> Bool {
-        let endings = ["embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "tok_embeddings.weight"]
+        let endings = [
+            "embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "tok_embeddings.weight",
+        ]
         return endings.contains { name == $0 || name.hasSuffix(".\($0)") } || name == "shared.weight"
             || name == "backbone.embeddings.weight"
     }
 
     /// Whether the first axis of the tensor is the vocabulary.
-    static func hasVocabularyAxis(_ name: String) -> Bool { isHead(name) || isEmbedding(name) || name == "lm_head.bias" }
+    static func hasVocabularyAxis(_ name: String) -> Bool {
+        isHead(name) || isEmbedding(name) || name == "lm_head.bias"
+    }
 }

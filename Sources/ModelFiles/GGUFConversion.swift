@@ -16,7 +16,8 @@ public enum GGUFConversion {
         let file = try MappedFile(path: path)
         var hash = SHA256()
         hash.update(bufferPointer: file.bytes)
-        let digest = hash.finalize().prefix(16).map { byte in (byte < 16 ? "0" : "") + String(byte, radix: 16) }.joined()
+        let digest = hash.finalize().prefix(16).map { byte in (byte < 16 ? "0" : "") + String(byte, radix: 16) }
+            .joined()
         let name = String(fileName(of: path).prefix(80))
         let folder = joinPath(try cacheFolder(), "models/\(name)-\(digest)")
         if fileExists(joinPath(folder, "config.json")) { return folder }
@@ -58,18 +59,23 @@ public enum GGUFConversion {
             }
             try SafetensorsWriter.write(folder: temporary, tensors: tensors, metadata: [("format", "pt")])
             try tokenizer.save(to: temporary)
-            try writeFileAtomically(shape.generationConfig.serialized(.pretty) + "\n", to: joinPath(temporary, "generation_config.json"))
-            try writeFileAtomically(shape.config(type).serialized(.pretty) + "\n", to: joinPath(temporary, "config.json"))
+            try writeFileAtomically(
+                shape.generationConfig.serialized(.pretty) + "\n", to: joinPath(temporary, "generation_config.json"))
+            try writeFileAtomically(
+                shape.config(type).serialized(.pretty) + "\n", to: joinPath(temporary, "config.json"))
         }
     }
 
     private static func emitConverted(
-        _ file: GGUFFile, _ item: GGUFShape.PlannedTensor, _ type: ElementType, _ emit: (UnsafeRawBufferPointer) throws -> Void
+        _ file: GGUFFile, _ item: GGUFShape.PlannedTensor, _ type: ElementType,
+        _ emit: (UnsafeRawBufferPointer) throws -> Void
     ) throws {
         let count = item.tensor.elementCount
         var values = [Float](repeating: 0, count: count)
         try values.withUnsafeMutableBufferPointer { try file.dequantize(item.tensor, into: $0.baseAddress!) }
-        if let heads = item.interleavedHeads { values = halvesFromPairs(values, heads: heads, rows: item.tensor.shape[0]) }
+        if let heads = item.interleavedHeads {
+            values = halvesFromPairs(values, heads: heads, rows: item.tensor.shape[0])
+        }
         switch type {
         case .f32: try values.withUnsafeBytes { try emit($0) }
         case .f16, .bf16:
@@ -90,8 +96,11 @@ public enum GGUFConversion {
             for head in 0..<heads {
                 for side in 0..<2 {
                     for i in 0..<half {
-                        let from = (head * 2 * half + 2 * i + side) * columns, to = (head * 2 * half + side * half + i) * columns
-                        for column in 0..<columns { output.initializeElement(at: to + column, to: values[from + column]) }
+                        let from = (head * 2 * half + 2 * i + side) * columns,
+                            to = (head * 2 * half + side * half + i) * columns
+                        for column in 0..<columns {
+                            output.initializeElement(at: to + column, to: values[from + column])
+                        }
                     }
                 }
             }

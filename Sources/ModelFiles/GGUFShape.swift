@@ -15,7 +15,8 @@ struct GGUFShape {
     init(_ file: GGUFFile) throws {
         metadata = file.metadata
         let path = file.path
-        guard let architecture = metadata["general.architecture"]?.string, ["llama", "qwen2"].contains(architecture) else {
+        guard let architecture = metadata["general.architecture"]?.string, ["llama", "qwen2"].contains(architecture)
+        else {
             let found = metadata["general.architecture"]?.string ?? "none"
             throw UserError("\(path): architecture \(found) is not supported; llama and qwen2 are")
         }
@@ -33,7 +34,8 @@ struct GGUFShape {
         hiddenSize = try number("embedding_length")
         intermediateSize = try number("feed_forward_length")
         heads = try number("attention.head_count")
-        kvHeads = metadata["\(architecture).attention.head_count_kv"] == nil ? heads : try number("attention.head_count_kv")
+        kvHeads =
+            metadata["\(architecture).attention.head_count_kv"] == nil ? heads : try number("attention.head_count_kv")
         headDim = metadata["\(architecture).attention.key_length"]?.int ?? hiddenSize / heads
         guard let table = file["token_embd.weight"], table.shape.count == 2 else {
             throw UserError("\(path): no tensor token_embd.weight; the file holds no model weights")
@@ -50,13 +52,15 @@ struct GGUFShape {
             try values.withUnsafeMutableBufferPointer { try file.dequantize(factors, into: $0.baseAddress!) }
             let theta = file.metadata["\(architecture).rope.freq_base"]?.double ?? 10_000
             // The file keeps the divisors only; of the published models' settings, the one that gives them is taken.
-            for factor in [8.0, 32.0] where llama3Divisors(values.count, theta, factor).elementsEqual(values, by: nearlyEqual) {
+            for factor in [8.0, 32.0]
+            where llama3Divisors(values.count, theta, factor).elementsEqual(values, by: nearlyEqual) {
                 return [
                     "rope_type": "llama3", "factor": .init(factor), "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                     "original_max_position_embeddings": 8192,
                 ]
             }
-            throw UserError("\(file.path): rope_freqs.weight holds divisors of no known model; convert the original folder instead")
+            throw UserError(
+                "\(file.path): rope_freqs.weight holds divisors of no known model; convert the original folder instead")
         }
         switch file.metadata["\(architecture).rope.scaling.type"]?.string ?? "none" {
         case "none": return .null
@@ -113,7 +117,9 @@ struct GGUFShape {
 
     private var tokenIDs: [(String, JSONValue)] {
         ["bos", "eos", "padding"].compactMap { kind in
-            metadata["tokenizer.ggml.\(kind)_token_id"]?.int.map { ("\(kind == "padding" ? "pad" : kind)_token_id", .init($0)) }
+            metadata["tokenizer.ggml.\(kind)_token_id"]?.int.map {
+                ("\(kind == "padding" ? "pad" : kind)_token_id", .init($0))
+            }
         }
     }
 
@@ -133,7 +139,8 @@ struct GGUFShape {
                 throw UserError("\(file.path): tensor \(source) is missing")
             }
             guard tensor.shape == shape else {
-                throw UserError("\(file.path): tensor \(source) has shape \(tensor.shape), the metadata asks for \(shape)")
+                throw UserError(
+                    "\(file.path): tensor \(source) has shape \(tensor.shape), the metadata asks for \(shape)")
             }
             used.insert(ExactString(source))
             plan.append(PlannedTensor(name: name, tensor: tensor, interleavedHeads: heads))
@@ -144,8 +151,12 @@ struct GGUFShape {
             let from = "blk.\(layer)", to = "model.layers.\(layer)"
             for (part, name, outputs) in [("q", "q", heads), ("k", "k", kvHeads), ("v", "v", kvHeads)] {
                 let interleaved = isLlama && part != "v" ? outputs : nil
-                try add("\(from).attn_\(part).weight", "\(to).self_attn.\(name)_proj.weight", [outputs * headDim, D], heads: interleaved)
-                try add("\(from).attn_\(part).bias", "\(to).self_attn.\(name)_proj.bias", [outputs * headDim], heads: interleaved, optional: isLlama)
+                try add(
+                    "\(from).attn_\(part).weight", "\(to).self_attn.\(name)_proj.weight", [outputs * headDim, D],
+                    heads: interleaved)
+                try add(
+                    "\(from).attn_\(part).bias", "\(to).self_attn.\(name)_proj.bias", [outputs * headDim],
+                    heads: interleaved, optional: isLlama)
             }
             try add("\(from).attn_output.weight", "\(to).self_attn.o_proj.weight", [D, heads * headDim])
             try add("\(from).ffn_gate.weight", "\(to).mlp.gate_proj.weight", [F, D])
@@ -158,7 +169,9 @@ struct GGUFShape {
         if !tiedHead { try add("output.weight", "lm_head.weight", [vocabSize, D]) }
         let unknown = file.tensors.filter { !used.contains(ExactString($0.name)) }
         guard unknown.isEmpty else {
-            throw UserError("\(file.path): \(unknown.count) tensors with no place in a \(architecture) model, such as \(unknown[0].name)")
+            throw UserError(
+                "\(file.path): \(unknown.count) tensors with no place in a \(architecture) model, such as \(unknown[0].name)"
+            )
         }
         return plan
     }

@@ -27,9 +27,12 @@ public struct Adapter {
     @discardableResult
     public static func attachNew(_ config: AdapterConfig, to loaded: LoadedModel, seed: UInt64) throws -> Int {
         let linears = loaded.model.blockLinears
-        for target in config.targets where !linears.contains(where: { $0.name == target || $0.name.hasSuffix("." + target) }) {
+        for target in config.targets
+        where !linears.contains(where: { $0.name == target || $0.name.hasSuffix("." + target) }) {
             let parts = Set(linears.compactMap { $0.name.split(separator: ".").last.map(String.init) })
-            let hint = nearestName(to: target, among: parts).map { "; did you mean \($0)?" } ?? "; it has \(parts.sorted().joined(separator: ", "))"
+            let hint =
+                nearestName(to: target, among: parts).map { "; did you mean \($0)?" }
+                ?? "; it has \(parts.sorted().joined(separator: ", "))"
             throw UserError("adapter.targets: the model has no linear map \(target)\(hint)", .usage)
         }
         let chosen = linears.filter { config.applies(to: $0.name) }
@@ -51,25 +54,32 @@ public struct Adapter {
         let tables = loaded.savedTables(config.savedModules)
         // A table of this adapter may have more rows than the base: tokens were added before training.
         for (name, _) in tables {
-            if let info = weights[Self.prefix + name], info.shape.count == 2 { loaded.resizeVocabulary(to: info.shape[0]) }
+            if let info = weights[Self.prefix + name], info.shape.count == 2 {
+                loaded.resizeVocabulary(to: info.shape[0])
+            }
         }
         let parts = Self.parts(of: loaded, config)
         let copy = loaded.model.headWeight === loaded.model.tokenTable.weight ? try files.tiedHead() : nil
         let tensors = weights.tensors.filter { $0.name != copy }
-        if let problem = mismatch(parameters: parts.map(\.name), tensors: tensors.map { AdapterFiles.normalized($0.name) }) {
+        if let problem = mismatch(
+            parameters: parts.map(\.name), tensors: tensors.map { AdapterFiles.normalized($0.name) })
+        {
             throw UserError("\(weights.path): tensors do not fit the base model and adapter_config.json: \(problem)")
         }
         for info in tensors {
             let parameter = parts.first { $0.name == AdapterFiles.normalized(info.name) }!.parameter
             guard info.shape == parameter.value.shape else {
-                throw UserError("\(weights.path): tensor \(info.name) has shape \(info.shape), the base model asks for \(parameter.value.shape)")
+                throw UserError(
+                    "\(weights.path): tensor \(info.name) has shape \(info.shape), the base model asks for \(parameter.value.shape)"
+                )
             }
             parameter.value.copyInPlace(try weights.tensor(info.name))
         }
     }
 
     /// Every tensor of the adapter under PEFT's name.
-    public static func parts(of loaded: LoadedModel, _ config: AdapterConfig) -> [(name: String, parameter: Parameter)] {
+    public static func parts(of loaded: LoadedModel, _ config: AdapterConfig) -> [(name: String, parameter: Parameter)]
+    {
         var parts: [(name: String, parameter: Parameter)] = []
         for (name, linear) in loaded.model.blockLinears {
             guard let adapter = linear.adapter else { continue }
@@ -83,7 +93,8 @@ public struct Adapter {
     /// Writes adapter_config.json and adapter_model.safetensors (fp32) into an existing folder.
     public static func write(_ loaded: LoadedModel, _ config: AdapterConfig, to folder: String) throws {
         let tensors = parts(of: loaded, config).map { SafetensorsWriter.Tensor($0.name, $0.parameter.value, .float32) }
-        try SafetensorsWriter.write(path: joinPath(folder, AdapterFiles.weightsName), tensors: tensors, metadata: [("format", "pt")])
+        try SafetensorsWriter.write(
+            path: joinPath(folder, AdapterFiles.weightsName), tensors: tensors, metadata: [("format", "pt")])
         try writeFileAtomically(config.json.serialized(.pretty) + "\n", to: joinPath(folder, AdapterFiles.configName))
     }
 }
@@ -105,8 +116,11 @@ extension LoadedModel {
                 linear.adapter.map { (name + ".weight", (linear, $0)) }
             })
         let tensors = model.namedParameters().map { name, parameter in
-            guard let (linear, adapter) = adapted[name] else { return SafetensorsWriter.Tensor(name, parameter.value, dtype) }
-            return SafetensorsWriter.Tensor(name: name, elementType: dtype.elementType, shape: parameter.shape) { emit in
+            guard let (linear, adapter) = adapted[name] else {
+                return SafetensorsWriter.Tensor(name, parameter.value, dtype)
+            }
+            return SafetensorsWriter.Tensor(name: name, elementType: dtype.elementType, shape: parameter.shape) {
+                emit in
                 try adapter.merged(linear.weight).to(dtype, .cpu).contiguous().withBytes { try emit($0) }
             }
         }

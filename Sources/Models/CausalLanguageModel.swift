@@ -67,6 +67,8 @@ extension CausalLanguageModel {
 
     /// The linear maps of the blocks (not the output table) with their names: what adapters attach to.
     public var blockLinears: [(name: String, linear: Linear)] {
-        namedModules().compactMap { name, module in (module as? Linear).map { (name, $0) } }.filter { $0.name != "lm_head" }
+        namedModules().compactMap { name, module in (module as? Linear).map { (name, $0) } }.filter {
+            $0.name != "lm_head"
+        }
     }
 }

@@ -112,7 +112,8 @@ final class LlamaDecoder: Module {
         embedTokens = Embedding(config.vocabSize, config.hiddenSize, dtype, on: device)
         layers = ModuleList((0..<config.layers).map { LlamaBlock(config, layer: $0, dtype, on: device) })
         norm = RMSNorm(config.hiddenSize, epsilon: config.normEpsilon, dtype, on: device)
-        rope = RotaryEmbedding(headDim: config.headDim, theta: config.ropeTheta, scaling: config.ropeScaling, on: device)
+        rope = RotaryEmbedding(
+            headDim: config.headDim, theta: config.ropeTheta, scaling: config.ropeScaling, on: device)
     }
 
     func callAsFunction(_ ids: Tensor, _ plan: AttentionPlan, _ cache: KVCache?, _ dtype: DType) -> Tensor {

@@ -17,7 +17,8 @@ extension LlamaConfig {
         let reader = ConfigReader(json: json, file: file)
         let type = try reader.string("model_type")
         guard Self.modelTypes.contains(type) else {
-            throw UserError("\(file): model_type \(type) is not supported; \(Self.modelTypes.joined(separator: ", ")) are")
+            throw UserError(
+                "\(file): model_type \(type) is not supported; \(Self.modelTypes.joined(separator: ", ")) are")
         }
         let hidden = try reader.positive("hidden_size"), heads = try reader.positive("num_attention_heads")
         hiddenSize = hidden
@@ -42,7 +43,9 @@ extension LlamaConfig {
         guard heads % kvHeads == 0 else {
             throw UserError("\(file): num_attention_heads \(heads) is not a multiple of num_key_value_heads \(kvHeads)")
         }
-        guard headDim % 2 == 0 else { throw UserError("\(file): head_dim \(headDim) is odd; rotary positions need pairs") }
+        guard headDim % 2 == 0 else {
+            throw UserError("\(file): head_dim \(headDim) is odd; rotary positions need pairs")
+        }
     }
 
     private static func windows(_ reader: ConfigReader, _ type: String, layers: Int) throws -> [Int?] {
@@ -50,7 +53,9 @@ extension LlamaConfig {
         switch type {
         case "mistral":
             // Absent means the default of the published model, null means none.
-            guard reader.isPresent("sliding_window") else { return reader.isNull("sliding_window") ? all : all.map { _ in 4096 } }
+            guard reader.isPresent("sliding_window") else {
+                return reader.isNull("sliding_window") ? all : all.map { _ in 4096 }
+            }
             let window = try reader.positive("sliding_window")
             return all.map { _ in window }
         case "qwen2":
@@ -65,7 +70,9 @@ extension LlamaConfig {
     private static func rope(_ reader: ConfigReader) throws -> (Double, RotaryScaling) {
         let section = reader.isPresent("rope_parameters") ? "rope_parameters" : "rope_scaling"
         let scaling = try reader.section(section)
-        let theta = try scaling?.number("rope_theta", reader.number("rope_theta", 10_000)) ?? reader.number("rope_theta", 10_000)
+        let theta =
+            try scaling?.number("rope_theta", reader.number("rope_theta", 10_000))
+            ?? reader.number("rope_theta", 10_000)
         guard let scaling else { return (theta, .none) }
         let type = try scaling.string("rope_type", scaling.string("type", "default"))
         switch type {
@@ -79,7 +86,8 @@ extension LlamaConfig {
                     highFrequencyFactor: try scaling.number("high_freq_factor"),
                     originalContext: try scaling.positive("original_max_position_embeddings"))
             )
-        default: throw UserError("\(reader.file): \(section) type \(type) is not supported; default, linear and llama3 are")
+        default:
+            throw UserError("\(reader.file): \(section) type \(type) is not supported; default, linear and llama3 are")
         }
     }
 }

@@ -25,7 +25,9 @@ public final class AdamW {
     public init(_ parameters: [(name: String, parameter: Parameter)], _ settings: Settings) {
         self.parameters = parameters
         self.settings = settings
-        firstMoments = parameters.map { .zeros($0.parameter.shape, $0.parameter.value.dtype, on: $0.parameter.value.device) }
+        firstMoments = parameters.map {
+            .zeros($0.parameter.shape, $0.parameter.value.dtype, on: $0.parameter.value.device)
+        }
         secondMoments = firstMoments.map { .zeros($0.shape, $0.dtype, on: $0.device) }
     }
 
@@ -45,7 +47,8 @@ public final class AdamW {
             (settings.weightDecay, all.filter { $0.value.rank > 1 }), (0, all.filter { $0.value.rank <= 1 }),
         ] where !group.isEmpty {
             adamWInPlace(
-                group.map(\.value), gradients: group.map(\.gradient), firstMoments: group.map { firstMoments[$0.index] },
+                group.map(\.value), gradients: group.map(\.gradient),
+                firstMoments: group.map { firstMoments[$0.index] },
                 secondMoments: group.map { secondMoments[$0.index] }, step: steps, learningRate: learningRate,
                 beta1: settings.beta1, beta2: settings.beta2, epsilon: settings.epsilon, weightDecay: decay)
         }
@@ -70,7 +73,10 @@ public final class AdamW {
     /// The moments under the parameters' names, for checkpoints.
     public var state: [(name: String, tensor: Tensor)] {
         parameters.indices.flatMap { i in
-            [("exp_avg.\(parameters[i].name)", firstMoments[i]), ("exp_avg_sq.\(parameters[i].name)", secondMoments[i])]
+            [
+                ("exp_avg.\(parameters[i].name)", firstMoments[i]),
+                ("exp_avg_sq.\(parameters[i].name)", secondMoments[i]),
+            ]
         }
     }
 

@@ -20,7 +20,9 @@ public struct Schedule: Sendable, Equatable {
     public let minRatio: Double
     public let decayRatio: Double
 
-    public init(_ shape: Shape, peak: Double, steps: Int, warmupSteps: Int = 0, minRatio: Double = 0, decayRatio: Double = 0.1) {
+    public init(
+        _ shape: Shape, peak: Double, steps: Int, warmupSteps: Int = 0, minRatio: Double = 0, decayRatio: Double = 0.1
+    ) {
         (self.shape, self.peak, self.steps, self.warmupSteps) = (shape, peak, steps, warmupSteps)
         (self.minRatio, self.decayRatio) = (minRatio, decayRatio)
     }

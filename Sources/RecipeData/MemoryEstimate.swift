@@ -32,10 +32,13 @@ public struct MemoryEstimate: Sendable, Equatable {
     /// - Parameters:
     ///   - bytesPerNumber: 4 for fp32, 2 for bf16.
     ///   - tokens: of the largest micro-batch; trained ones of them decide the logits.
-    public init(_ config: AdapterSection, _ model: ModelOutline, bytesPerNumber e: Int, tokens: Int, trainedTokens: Int) {
+    public init(_ config: AdapterSection, _ model: ModelOutline, bytesPerNumber e: Int, tokens: Int, trainedTokens: Int)
+    {
         let isFull = config.method == .full
         let adapted = isFull ? [] : model.blockLinears.filter { Self.applies(config.targets, to: $0.name) }
-        let widths = adapted.reduce(0) { $0 + config.rank * ($1.inputs + $1.outputs) + (config.method == .dora ? $1.outputs : 0) }
+        let widths = adapted.reduce(0) {
+            $0 + config.rank * ($1.inputs + $1.outputs) + (config.method == .dora ? $1.outputs : 0)
+        }
         let tables = config.saveEmbeddings ? model.vocabSize * model.hiddenSize * (model.tiedHead ? 1 : 2) : 0
         trainedWeights = isFull ? model.weights : widths + tables
         weights = model.weights * (isFull ? 4 : e)

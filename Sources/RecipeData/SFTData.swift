@@ -29,7 +29,8 @@ public struct SFTData: Sendable {
         var sources = [(name: "data.train", fingerprint: try DataFingerprint(trainingSource))]
         if config.validation.isEmpty { try config.checkTextUnit([rows]) }
         let heldOut = config.heldOut
-        let split = try Split(rows: rows.count, heldOut: heldOut, seed: config.seed ?? 0, limit: config.limit, source: "data.train")
+        let split = try Split(
+            rows: rows.count, heldOut: heldOut, seed: config.seed ?? 0, limit: config.limit, source: "data.train")
         (training, trainingStatistics) = try Self.encode(rows, split.training, encoder, config)
         if config.validation.isEmpty {
             (validation, validationStatistics) = try Self.encode(rows, split.heldOut, encoder, config, isPart: true)
@@ -61,7 +62,9 @@ public struct SFTData: Sendable {
         if let source = ChatTemplate.builtIn[name] { return source }
         if fileExists(name) { return try readTextFile(name) }
         let names = ChatTemplate.builtIn.keys.sorted()
-        let hint = nearestName(to: name, among: names).map { "did you mean \($0)?" } ?? "those are \(names.joined(separator: ", "))"
+        let hint =
+            nearestName(to: name, among: names).map { "did you mean \($0)?" }
+            ?? "those are \(names.joined(separator: ", "))"
         throw UserError("template \(name): neither a file nor one that comes with the program; \(hint)", .usage)
     }
 
@@ -70,7 +73,8 @@ public struct SFTData: Sendable {
     ) throws -> (TokenizedDataset, DatasetStatistics) {
         var statistics = isPart ? DatasetStatistics() : DatasetStatistics(rows.statistics)
         if isPart { statistics.rowsIn = indexes.count }
-        let dataset = try TokenizedDataset(rows, indexes, encoder, badRows: config.badRowPolicy, statistics: &statistics)
+        let dataset = try TokenizedDataset(
+            rows, indexes, encoder, badRows: config.badRowPolicy, statistics: &statistics)
         return (dataset, statistics)
     }
 }
@@ -125,5 +129,7 @@ extension SFTConfig {
     }
 
     /// Optimizer steps of the whole run.
-    public func totalSteps(_ sampler: BatchSampler) -> Int { min(training.steps ?? sampler.totalSteps, sampler.totalSteps) }
+    public func totalSteps(_ sampler: BatchSampler) -> Int {
+        min(training.steps ?? sampler.totalSteps, sampler.totalSteps)
+    }
 }

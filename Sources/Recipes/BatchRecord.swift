@@ -17,7 +17,8 @@ final class BatchRecord {
             let reader = try LineReader(path: path)
             for _ in 0..<step {
                 guard let line = try reader.next() else {
-                    throw UserError("\(path): lacks steps done before the checkpoint; restore it, or choose another output")
+                    throw UserError(
+                        "\(path): lacks steps done before the checkpoint; restore it, or choose another output")
                 }
                 kept += line.text.utf8.count + 1
             }
@@ -29,7 +30,8 @@ final class BatchRecord {
         let micro: [JSONValue] = plan.microBatches.indices.map { index in
             let batch = sampler.batch(plan, index)
             return [
-                "input_ids": .array(batch.inputIDs.map { .init(Int($0)) }), "labels": .array(batch.labels.map { .init(Int($0)) }),
+                "input_ids": .array(batch.inputIDs.map { .init(Int($0)) }),
+                "labels": .array(batch.labels.map { .init(Int($0)) }),
                 "document_starts": .array(batch.documentStarts.map { .init($0) }),
             ]
         }

@@ -47,11 +47,14 @@ struct SFTInputs {
         let model = try ModelReference(config.model.path, base: config.model.base) { ProgressLine.print($0) }
         if let adapter = model.adapterFolder, config.adapter.method == .full {
             throw UserError(
-                "model.path: \(adapter) is an adapter; merge it first (needletail merge-adapter) or train with adapter.method: lora", .usage)
+                "model.path: \(adapter) is an adapter; merge it first (needletail merge-adapter) or train with adapter.method: lora",
+                .usage)
         }
         guard let folder = config.adapter.continueFrom else { return model }
         if let adapter = model.adapterFolder {
-            throw UserError("adapter.continue_from: model.path leads to an adapter already (\(adapter)); name one of the two", .usage)
+            throw UserError(
+                "adapter.continue_from: model.path leads to an adapter already (\(adapter)); name one of the two",
+                .usage)
         }
         let reference = try ModelReference(folder, base: model.baseFolder) { ProgressLine.print($0) }
         guard reference.adapterFolder != nil else {
@@ -63,7 +66,8 @@ struct SFTInputs {
     /// Settings that only the data show to be idle.
     private func refuseWithoutEffect() throws {
         if data.validation.isEmpty, config.training.earlyStopPatience != nil {
-            throw UserError("training.early_stop_patience: has no effect without held-out rows, and there are none", .usage)
+            throw UserError(
+                "training.early_stop_patience: has no effect without held-out rows, and there are none", .usage)
         }
         let schedule = config.learningRateSchedule(steps: steps)
         if (0..<steps).allSatisfy({ schedule($0) == 0 }) {
@@ -84,13 +88,19 @@ struct SFTInputs {
             "\(grouped(steps)) steps of \(config.training.batchRows) rows, output \(config.output)",
         ]
         lines += data.warnings
-        lines += data.trainingStatistics.droppedByReason.map { "left out \(grouped($0.count)) training rows: \($0.reason.rawValue)" }
-        lines += data.validationStatistics.droppedByReason.map { "left out \(grouped($0.count)) held-out rows: \($0.reason.rawValue)" }
+        lines += data.trainingStatistics.droppedByReason.map {
+            "left out \(grouped($0.count)) training rows: \($0.reason.rawValue)"
+        }
+        lines += data.validationStatistics.droppedByReason.map {
+            "left out \(grouped($0.count)) held-out rows: \($0.reason.rawValue)"
+        }
         if data.trainingStatistics.duplicates > 0 {
             lines.append("left out \(grouped(data.trainingStatistics.duplicates)) exact duplicates")
         }
         if data.trainingStatistics.rowsTruncated > 0 {
-            lines.append("cut \(grouped(data.trainingStatistics.rowsTruncated)) training rows to \(config.data.maxLength) tokens (data.truncation: \(config.data.truncation.rawValue))")
+            lines.append(
+                "cut \(grouped(data.trainingStatistics.rowsTruncated)) training rows to \(config.data.maxLength) tokens (data.truncation: \(config.data.truncation.rawValue))"
+            )
         }
         return lines
     }
@@ -113,14 +123,18 @@ struct SFTInputs {
             paths: Dictionary(uniqueKeysWithValues: data.sources.map { ($0.name, $0.fingerprint.files.map(\.path)) }))
         var record = JSONObject()
         record["versions"] = [
-            "needletail": .string(programVersion), "libtorch": .string(Engine.version), "compiler": .string(Machine.compiler),
+            "needletail": .string(programVersion), "libtorch": .string(Engine.version),
+            "compiler": .string(Machine.compiler),
         ]
         record["machine"] = [
             "system": .string(Machine.system), "processor": .string(Machine.processor),
             "processors": .init(Machine.processors), "memory_bytes": .init(Machine.memoryBytes),
             "cpu_capability": .string(Engine.cpuCapability), "threads": .init(Engine.threads),
         ]
-        record["seeds"] = ["training": .string("\(config.training.seed)"), "data": .string("\(config.data.seed ?? config.training.seed)")]
+        record["seeds"] = [
+            "training": .string("\(config.training.seed)"),
+            "data": .string("\(config.data.seed ?? config.training.seed)"),
+        ]
         record[Self.timeKey] = .string(time.text)
         record["command"] = .array(commandLine.map { .string($0) })
         return try RunFolder(path: config.output, identity: identity, configYAML: yaml, record: record)
@@ -136,7 +150,9 @@ extension SFTConfig {
         func take<V: Equatable>(_ key: String, _ path: WritableKeyPath<AdapterSection, V>, _ value: V) throws {
             let given = adapter[keyPath: path]
             guard given == value || given == defaults[keyPath: path] else {
-                throw UserError("adapter.\(key): \(given) cannot change in the adapter that is continued, whose value is \(value) (\(folder))", .usage)
+                throw UserError(
+                    "adapter.\(key): \(given) cannot change in the adapter that is continued, whose value is \(value) (\(folder))",
+                    .usage)
             }
             config.adapter[keyPath: path] = value
         }
@@ -146,7 +162,8 @@ extension SFTConfig {
         try take("targets", \.targets, found.targets.isEmpty ? ["all_linear"] : found.targets)
         try take("save_embeddings", \.saveEmbeddings, !found.savedModules.isEmpty)
         if !data.addTokens.isEmpty, found.savedModules.isEmpty {
-            throw UserError("data.add_tokens: the adapter that is continued has no embeddings to learn them (\(folder))", .usage)
+            throw UserError(
+                "data.add_tokens: the adapter that is continued has no embeddings to learn them (\(folder))", .usage)
         }
         return config
     }

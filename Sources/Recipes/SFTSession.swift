@@ -42,7 +42,8 @@ final class SFTSession {
     private let prompts: ChatPrompts?
 
     /// Fresh, or as the newest valid checkpoint left it.
-    init(_ config: SFTConfig, _ inputs: SFTInputs, _ run: RunFolder, _ trained: TrainedModel, _ optimizer: AdamW) throws {
+    init(_ config: SFTConfig, _ inputs: SFTInputs, _ run: RunFolder, _ trained: TrainedModel, _ optimizer: AdamW) throws
+    {
         (self.config, self.inputs, self.run, self.trained, self.optimizer) = (config, inputs, run, trained, optimizer)
         let training = config.training
         spikes = SpikeGuard(window: training.spikeWindow, threshold: training.spikeThreshold)
@@ -53,7 +54,9 @@ final class SFTSession {
         let checkpoint = try store.newestValid()
         metrics = try MetricsLog(folder: run.path, resumingAt: checkpoint?.state["metrics_offsets"])
         batches = try training.recordBatches ? BatchRecord(run.path, from: checkpoint?.step ?? 0) : nil
-        prompts = training.samplePrompts.isEmpty ? nil : try ChatPrompts(inputs.tokenizer, template: config.data.template.map(SFTData.templateSource))
+        prompts =
+            training.samplePrompts.isEmpty
+            ? nil : try ChatPrompts(inputs.tokenizer, template: config.data.template.map(SFTData.templateSource))
         if let checkpoint {
             try restore(checkpoint)
         } else if training.recordBatches, trained.adapter != nil {
@@ -77,7 +80,8 @@ final class SFTSession {
             if batch.trainedTokens == 0 { continue }
             trained.drawDropout(step: step, microBatch: index)
             let part = trained.loaded.model.lossSum(
-                batch.inputIDs, labels: batch.labels, documentStarts: batch.documentStarts, factors: factors(batch, plan))
+                batch.inputIDs, labels: batch.labels, documentStarts: batch.documentStarts,
+                factors: factors(batch, plan))
             part.backward()
             loss = loss + part.detached()  // no device sync in the loop
         }
@@ -102,7 +106,8 @@ final class SFTSession {
     func allowsUpdate(loss: Double, norm: Double) throws -> Bool {
         let place = norm.isFinite ? nil : optimizer.nonFiniteGradients().first
         switch finiteness.judge(
-            step: step, isFinite: loss.isFinite && norm.isFinite, quantity: loss.isFinite ? "gradient" : "loss", place: place)
+            step: step, isFinite: loss.isFinite && norm.isFinite, quantity: loss.isFinite ? "gradient" : "loss",
+            place: place)
         {
         case .proceed: break
         case .skip(let message):
@@ -166,7 +171,9 @@ final class SFTSession {
                 tokensPerSecond: speed, memoryBytes: memory, secondsLeft: left))
     }
 
-    private func writeMetrics(_ values: [(name: String, value: Double)], texts: [(name: String, value: String)] = []) throws {
+    private func writeMetrics(_ values: [(name: String, value: Double)], texts: [(name: String, value: String)] = [])
+        throws
+    {
         try store.waitingForSpace(MetricsLog.fileName) { try metrics.write(step: step, values, texts: texts) }
     }
 
@@ -187,7 +194,9 @@ final class SFTSession {
     /// - Returns: whether no earlier loss was as low; nil when a stop was asked for.
     private func judgeLoss() throws -> Bool? {
         let judged = trained.withoutDropout {
-            averageLoss(trained.loaded.model, inputs.data.validation, maxTokens: config.microBatchTokens) { SignalFlags.stopRequested != nil }
+            averageLoss(trained.loaded.model, inputs.data.validation, maxTokens: config.microBatchTokens) {
+                SignalFlags.stopRequested != nil
+            }
         }
         guard let loss = judged else { return nil }
         try writeMetrics([(LossMetric.heldOut, loss)])
@@ -241,24 +250,29 @@ final class SFTSession {
         ) { folder in
             try trained.write(to: folder)
             try SafetensorsWriter.write(
-                path: joinPath(folder, "optimizer.safetensors"), tensors: optimizer.state.map { .init($0.name, $0.tensor) })
+                path: joinPath(folder, "optimizer.safetensors"),
+                tensors: optimizer.state.map { .init($0.name, $0.tensor) })
         }
         lastSaved = step
     }
 
     private func state() throws -> JSONValue {
         [
-            "step": .init(step), "optimizer_steps": .init(optimizer.steps), "trained_tokens": .init(trainedTokens), "tokens": .init(tokens),
+            "step": .init(step), "optimizer_steps": .init(optimizer.steps), "trained_tokens": .init(trainedTokens),
+            "tokens": .init(tokens),
             "train_seconds": .init(seconds), "metrics_offsets": try metrics.position(),
             "best_loss": bestLoss.map { .init($0) } ?? nil, "judgements_since_best": .init(judgementsSinceBest),
-            "stopped_early": .init(stoppedEarly), "judgement_open": .init(judgementIsOpen), "spike_guard": spikes.json, "nonfinite_guard": finiteness.json,
+            "stopped_early": .init(stoppedEarly), "judgement_open": .init(judgementIsOpen), "spike_guard": spikes.json,
+            "nonfinite_guard": finiteness.json,
         ]
     }
 
     private func restore(_ checkpoint: Checkpoint) throws {
         let state = checkpoint.state
-        guard let step = state["step"]?.int, let updates = state["optimizer_steps"]?.int, let trainedTokens = state["trained_tokens"]?.int, let tokens = state["tokens"]?.int,
-            let spikes = SpikeGuard(json: state["spike_guard"] ?? nil, window: spikes.window, threshold: spikes.threshold),
+        guard let step = state["step"]?.int, let updates = state["optimizer_steps"]?.int,
+            let trainedTokens = state["trained_tokens"]?.int, let tokens = state["tokens"]?.int,
+            let spikes = SpikeGuard(
+                json: state["spike_guard"] ?? nil, window: spikes.window, threshold: spikes.threshold),
             let finiteness = NonFiniteGuard(json: state["nonfinite_guard"] ?? nil, policy: finiteness.policy)
         else { throw UserError("\(checkpoint.folder): its state is not one of this recipe") }
         try trained.restore(from: checkpoint.folder)
@@ -266,7 +280,9 @@ final class SFTSession {
         try optimizer.restore(steps: updates) { try moments.tensor($0) }
         judgementIsOpen = state["judgement_open"]?.bool ?? false
         // An open judgement is saved again with its result.
-        (self.step, self.trainedTokens, self.tokens, lastSaved) = (step, trainedTokens, tokens, judgementIsOpen ? -1 : step)
+        (self.step, self.trainedTokens, self.tokens, lastSaved) = (
+            step, trainedTokens, tokens, judgementIsOpen ? -1 : step
+        )
         (self.spikes, self.finiteness) = (spikes, finiteness)
         seconds = state["train_seconds"]?.double ?? 0
         bestLoss = state["best_loss"]?.double
@@ -280,7 +296,9 @@ final class SFTSession {
     func complete() throws {
         try save()
         ProgressLine.finish()
-        try run.write(lossPlot(title: config.output, metrics: readMetrics(joinPath(run.path, MetricsLog.fileName))), to: "plots/loss.svg")
+        try run.write(
+            lossPlot(title: config.output, metrics: readMetrics(joinPath(run.path, MetricsLog.fileName))),
+            to: "plots/loss.svg")
         let best = store.best()
         if let best, best.step != step { try trained.restore(from: best.folder) }
         let folder = joinPath(run.path, trained.adapter == nil ? "model" : "adapter")
@@ -295,7 +313,9 @@ final class SFTSession {
 
     private func card(_ best: Checkpoint?) throws -> ModelCard {
         let section = config.adapter
-        let method = section.method == .full ? "all weights" : "\(section.method.rawValue), rank \(section.rank), alpha \(significant(section.alpha, 3))"
+        let method =
+            section.method == .full
+            ? "all weights" : "\(section.method.rawValue), rank \(section.rank), alpha \(significant(section.alpha, 3))"
         var figures: [(name: String, value: String)] = [
             ("optimizer steps", grouped(step)), ("trained tokens", grouped(trainedTokens)),
             ("training time", duration(seconds: seconds)), ("peak memory", byteSize(peakMemoryBytes())),
@@ -303,7 +323,8 @@ final class SFTSession {
         let trainedRows = inputs.data.training.rowsByFile, heldOutRows = inputs.data.validation.rowsByFile
         if let score = best?.score { figures.append(("held-out loss (nats a token)", decimals(score, 4))) }
         return ModelCard(
-            title: fileName(of: config.output), baseModel: inputs.reference.baseFolder, isAdapter: trained.adapter != nil,
+            title: fileName(of: config.output), baseModel: inputs.reference.baseFolder,
+            isAdapter: trained.adapter != nil,
             method: method,
             data: inputs.data.sources.flatMap(\.fingerprint.files).map { file in
                 (file.path, trainedRows[file.path] ?? 0, heldOutRows[file.path] ?? 0, file.sha256)

@@ -60,7 +60,9 @@ public enum SarcasmDemo {
         return .success
     }
 
-    private static func configuration(_ model: String, _ data: DemoRows, _ output: String, _ dtype: String) throws -> SFTConfig {
+    private static func configuration(_ model: String, _ data: DemoRows, _ output: String, _ dtype: String) throws
+        -> SFTConfig
+    {
         try ConfigLoader.load(
             SFTConfig.self, text: BuiltInRecipe.named("demo-sarcasm")!.yaml, name: "demo-sarcasm",
             overrides: [
@@ -84,9 +86,11 @@ public enum SarcasmDemo {
     private static func checkMerged(_ folder: String, _ data: DemoRows, expected: Double) throws {
         let loss = try Judgement.loss(ModelReference(folder), data)
         guard abs(loss - expected) <= 1e-4 else {
-            throw UserError("\(folder): its held-out loss is \(loss), the adapter's is \(expected); please report this", .internal)
+            throw UserError(
+                "\(folder): its held-out loss is \(loss), the adapter's is \(expected); please report this", .internal)
         }
-        ProgressLine.print("merged model loaded anew: held-out loss \(decimals(loss, 6)), the adapter's \(decimals(expected, 6))")
+        ProgressLine.print(
+            "merged model loaded anew: held-out loss \(decimals(loss, 6)), the adapter's \(decimals(expected, 6))")
     }
 
     private static func summary(
@@ -116,7 +120,8 @@ public enum SarcasmDemo {
         ProgressLine.print("")
         ProgressLine.print("before  \(before.description)")
         ProgressLine.print("after   \(after.description)")
-        ProgressLine.print("gain    \(percent(gain)) (95 % interval ± \(percent(pairedInterval(before.choices, after.choices))))")
+        ProgressLine.print(
+            "gain    \(percent(gain)) (95 % interval ± \(percent(pairedInterval(before.choices, after.choices))))")
         for (old, new) in zip(before.answers, after.answers) {
             ProgressLine.print("")
             ProgressLine.print("  \(old.headline)")
@@ -164,9 +169,11 @@ struct Judgement {
     }
 
     static func loss(_ reference: ModelReference, _ data: DemoRows) throws -> Double {
-        let encoder = try ExampleEncoder(Tokenizer(modelPath: reference.tokenizerFolder), options: .init(masking: .lastAssistant, maxLength: 512))
+        let encoder = try ExampleEncoder(
+            Tokenizer(modelPath: reference.tokenizerFolder), options: .init(masking: .lastAssistant, maxLength: 512))
         let loaded = try LoadedModel(reference, dtype: .float32)
-        return averageLoss(loaded.model, TokenizedDataset(try data.heldOut.map { try encoder.encode($0).example }), maxTokens: 1024)
+        return averageLoss(
+            loaded.model, TokenizedDataset(try data.heldOut.map { try encoder.encode($0).example }), maxTokens: 1024)
     }
 
     var description: String {
@@ -191,7 +198,8 @@ struct DemoRows {
         trainingPath = joinPath(folder, "train.jsonl")
         heldOutPath = joinPath(folder, "held-out.jsonl")
         let rows = try Rows(DataSource([path], name: "data", kind: .evals, deduplicate: true))
-        let split = try Split(rows: rows.count, heldOut: .count(SarcasmDemo.heldOutRows), seed: 0, limit: SarcasmDemo.trainingRows)
+        let split = try Split(
+            rows: rows.count, heldOut: .count(SarcasmDemo.heldOutRows), seed: 0, limit: SarcasmDemo.trainingRows)
         try createDirectories(folder)
         for (indexes, path) in [(split.training, trainingPath), (split.heldOut, heldOutPath)] {
             try writeFileAtomically(try indexes.map { try Self.chatLine(rows[$0]) }.joined(), to: path)
@@ -201,7 +209,8 @@ struct DemoRows {
     }
 
     private static func chatLine(_ row: DataRow) throws -> String {
-        guard case .chat(let messages, _) = row.content, let headline = messages.last(where: { $0.role == .user })?.content,
+        guard case .chat(let messages, _) = row.content,
+            let headline = messages.last(where: { $0.role == .user })?.content,
             let answer = messages.last?.content, ["0", "1"].contains(answer)
         else { throw UserError("\(row.location): not a headline with the answer 0 or 1") }
         let chat = [

@@ -30,7 +30,8 @@ final class TrainedModel {
         tokenizer = inputs.tokenizer
         seed = config.training.seed
         // Also those of an adapter that is continued: its tokenizer lies beside it.
-        hasNewTokens = !config.data.addTokens.isEmpty || inputs.reference.tokenizerFolder == inputs.reference.adapterFolder
+        hasNewTokens =
+            !config.data.addTokens.isEmpty || inputs.reference.tokenizerFolder == inputs.reference.adapterFolder
         loaded.resizeVocabulary(to: inputs.tokenizer.vocabularySize)
         adapter = isFull ? nil : try Self.adapter(config, loaded, inputs.reference)
         if let adapter {
@@ -42,7 +43,9 @@ final class TrainedModel {
     }
 
     /// The adapter that the reference brought (with this run's dropout), else a new one.
-    private static func adapter(_ config: SFTConfig, _ loaded: LoadedModel, _ reference: ModelReference) throws -> AdapterConfig {
+    private static func adapter(_ config: SFTConfig, _ loaded: LoadedModel, _ reference: ModelReference) throws
+        -> AdapterConfig
+    {
         if let folder = reference.adapterFolder {
             var adapter = try Adapter(folder: folder).config
             adapter.dropout = config.adapter.dropout
@@ -50,8 +53,10 @@ final class TrainedModel {
             return adapter
         }
         let section = config.adapter
-        let tables = loaded.model.headWeight === loaded.model.tokenTable.weight ? ["embed_tokens"] : ["embed_tokens", "lm_head"]
-        let all = Set(loaded.model.blockLinears.compactMap { $0.name.split(separator: ".").last.map(String.init) }).sorted()
+        let tables =
+            loaded.model.headWeight === loaded.model.tokenTable.weight ? ["embed_tokens"] : ["embed_tokens", "lm_head"]
+        let all = Set(loaded.model.blockLinears.compactMap { $0.name.split(separator: ".").last.map(String.init) })
+            .sorted()
         let adapter = AdapterConfig(
             rank: section.rank, alpha: section.alpha, dropout: section.dropout,
             scaling: section.method == .rslora ? .rankStabilized : .standard, hasMagnitude: section.method == .dora,

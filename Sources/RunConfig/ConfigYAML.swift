@@ -73,7 +73,9 @@ private func reading<R>(
     if aliases > YAMLRules.run.maxAliases, mayHaveSectionAsKey(text) {
         throw YAMLProblem(
             place: place(nil),
-            message: "more than \(YAMLRules.run.maxAliases) YAML aliases (*name) and a key that is not a word; write the key out")
+            message:
+                "more than \(YAMLRules.run.maxAliases) YAML aliases (*name) and a key that is not a word; write the key out"
+        )
     }
     do {
         return try parse(text.hasPrefix("\u{FEFF}") ? String(text.dropFirst()) : text)

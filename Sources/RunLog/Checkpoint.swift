@@ -65,7 +65,9 @@ struct Manifest {
     /// Reads and checks a manifest by itself; the files it names are not looked at.
     init(reading folder: String) throws {
         let path = "\(folder)/\(Self.fileName)"
-        guard fileExists(path), let size = try? fileSize(path) else { throw CheckpointRefusal(reason: "no \(Self.fileName)") }
+        guard fileExists(path), let size = try? fileSize(path) else {
+            throw CheckpointRefusal(reason: "no \(Self.fileName)")
+        }
         guard size <= 1 << 24 else { throw CheckpointRefusal(reason: "\(Self.fileName) is damaged: \(size) bytes") }
         guard let bytes = try? readFile(path), let document = try? JSONValue.parse(bytes),
             let json = document["manifest"], Self.sealed(json) == bytes
@@ -114,7 +116,9 @@ extension Checkpoint {
         guard run == nil || manifest.run == run else { throw CheckpointRefusal(reason: "it belongs to another run") }
         for file in manifest.files {
             let path = "\(folder)/\(file.name)"
-            guard fileExists(path), let size = try? fileSize(path) else { throw CheckpointRefusal(reason: "\(file.name) is missing") }
+            guard fileExists(path), let size = try? fileSize(path) else {
+                throw CheckpointRefusal(reason: "\(file.name) is missing")
+            }
             guard size == file.bytes else {
                 throw CheckpointRefusal(reason: "\(file.name) has \(size) bytes instead of \(file.bytes)")
             }

@@ -101,7 +101,9 @@ public final class CheckpointStore {
     public func best() -> Checkpoint? {
         // Reading the manifests first leaves one folder to hash instead of all.
         let scored = steps.compactMap { step -> (score: Double, step: Int)? in
-            guard let manifest = try? Manifest(reading: "\(folder)/step-\(step)"), let score = manifest.score else { return nil }
+            guard let manifest = try? Manifest(reading: "\(folder)/step-\(step)"), let score = manifest.score else {
+                return nil
+            }
             return (score, step)
         }
         for (_, step) in scored.sorted(by: { ($0.score, $0.step) < ($1.score, $1.step) }) {

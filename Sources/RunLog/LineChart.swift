@@ -51,7 +51,8 @@ public struct LineChart: Sendable {
     public func svg() -> String {
         let left = 68.0, right = 22.0, top = 74.0, bottom = 52.0
         let plot = Plot(
-            left: left, top: top, width: width - left - right, height: height - top - bottom, x: xRange, y: range ?? yRange)
+            left: left, top: top, width: width - left - right, height: height - top - bottom, x: xRange,
+            y: range ?? yRange)
         var out = [
             "<defs><clipPath id=\"plot\"><rect x=\"\(SVG.number(left - 4))\" y=\"\(SVG.number(top - 4))\" "
                 + "width=\"\(SVG.number(plot.width + 8))\" height=\"\(SVG.number(plot.height + 8))\"/></clipPath></defs>",

@@ -81,7 +81,8 @@ private final class BackwardCallback {
             let values = try catchingEngineErrors {
                 withoutGradients { backward(saved.map(Tensor.referring), gradients.map(Tensor.referring)) }
             }
-            precondition(values.count == results.count, "backward gave \(values.count) gradients for \(results.count) inputs")
+            precondition(
+                values.count == results.count, "backward gave \(values.count) gradients for \(results.count) inputs")
             for (i, value) in values.enumerated() { if let value { results[i] = value.secondHandle() } }
             return ct_status(CT_OK)
         } catch {

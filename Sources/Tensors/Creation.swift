@@ -14,7 +14,9 @@ extension UInt8: TensorElement { public static var dtype: DType { .uint8 } }
 extension Tensor {
     /// A copy of `values` in row-major order.
     /// - Precondition: `shape` has as many elements as `values`.
-    public convenience init<Element: TensorElement>(_ values: [Element], _ shape: [Int]? = nil, on device: Device = .cpu) {
+    public convenience init<Element: TensorElement>(
+        _ values: [Element], _ shape: [Int]? = nil, on device: Device = .cpu
+    ) {
         let shape = shape ?? [values.count]
         precondition(shape.reduce(1, *) == values.count, "\(values.count) values do not fill \(shape)")
         let tensor = values.withUnsafeBytes { Tensor.copying($0, dtype: Element.dtype, shape: shape, on: device) }
@@ -22,13 +24,20 @@ extension Tensor {
     }
 
     /// Copies raw little-endian elements.
-    public static func copying(_ bytes: UnsafeRawBufferPointer, dtype: DType, shape: [Int], on device: Device = .cpu) -> Tensor {
-        precondition(shape.reduce(dtype.byteCount, *) == bytes.count, "\(bytes.count) bytes do not fill \(dtype)\(shape)")
-        let tensor = perform("copying") { ct_from_bytes(bytes.baseAddress, shape.int64, shape.count, dtype.rawValue, &$0) }
+    public static func copying(_ bytes: UnsafeRawBufferPointer, dtype: DType, shape: [Int], on device: Device = .cpu)
+        -> Tensor
+    {
+        precondition(
+            shape.reduce(dtype.byteCount, *) == bytes.count, "\(bytes.count) bytes do not fill \(dtype)\(shape)")
+        let tensor = perform("copying") {
+            ct_from_bytes(bytes.baseAddress, shape.int64, shape.count, dtype.rawValue, &$0)
+        }
         return device == .cpu ? tensor : tensor.to(device)
     }
 
-    public static func full(_ shape: [Int], _ value: Double, _ dtype: DType = .float32, on device: Device = .cpu) -> Tensor {
+    public static func full(_ shape: [Int], _ value: Double, _ dtype: DType = .float32, on device: Device = .cpu)
+        -> Tensor
+    {
         perform("full") { ct_full(shape.int64, shape.count, value, dtype.rawValue, device.handle, &$0) }
     }
 
@@ -75,7 +84,8 @@ extension Tensor {
             var data: UnsafeMutableRawPointer?
             let status = ct_data(handle, &data)
             if status != CT_OK { engineFailed("withBytes", [self], status) }
-            return try body(UnsafeMutableRawBufferPointer(start: data, count: data == nil ? 0 : count * dtype.byteCount))
+            return try body(
+                UnsafeMutableRawBufferPointer(start: data, count: data == nil ? 0 : count * dtype.byteCount))
         }
     }
 

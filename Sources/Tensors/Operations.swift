@@ -77,7 +77,9 @@ extension Tensor {
     public func maxAbs() -> Tensor { perform("maxAbs", self) { ct_max_abs(handle, &$0) } }
     public func argmax(dim: Int) -> Tensor { perform("argmax", self) { ct_argmax(handle, Int64(dim), &$0) } }
     public func softmax(dim: Int) -> Tensor { perform("softmax", self) { ct_softmax(handle, Int64(dim), &$0) } }
-    public func logSoftmax(dim: Int) -> Tensor { perform("logSoftmax", self) { ct_log_softmax(handle, Int64(dim), &$0) } }
+    public func logSoftmax(dim: Int) -> Tensor {
+        perform("logSoftmax", self) { ct_log_softmax(handle, Int64(dim), &$0) }
+    }
 
     // MARK: Products
 
@@ -116,7 +118,9 @@ public func rotateHalf(_ x: Tensor, cos: Tensor, sin: Tensor) -> Tensor {
 ///   - starts: offsets of the documents, from 0 to N; one more than there are documents.
 ///   - window: keys a query sees, itself included (Mistral's sliding window); nil for all.
 /// - Returns: `[N, H, E]`.
-public func documentAttention(_ q: Tensor, _ k: Tensor, _ v: Tensor, starts: [Int], window: Int?, scale: Double) -> Tensor {
+public func documentAttention(_ q: Tensor, _ k: Tensor, _ v: Tensor, starts: [Int], window: Int?, scale: Double)
+    -> Tensor
+{
     perform("documentAttention", q, k, v) {
         ct_document_attention(
             q.handle, k.handle, v.handle, starts.int64, starts.count - 1, Int64(window ?? 0), scale, &$0)

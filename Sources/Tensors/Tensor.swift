@@ -34,7 +34,9 @@ public final class Tensor {
     public var rank: Int { shape.count }
     /// Number of elements.
     public var count: Int { shape.reduce(1, *) }
-    public var dtype: DType { isPoison ? .float32 : withExtendedLifetime(self) { DType(rawValue: ct_tensor_dtype(handle))! } }
+    public var dtype: DType {
+        isPoison ? .float32 : withExtendedLifetime(self) { DType(rawValue: ct_tensor_dtype(handle))! }
+    }
     public var device: Device { isPoison ? .cpu : withExtendedLifetime(self) { Device(ct_tensor_device(handle)) } }
 
     /// The sizes of a matrix; a tensor of another rank is a programmer's mistake.

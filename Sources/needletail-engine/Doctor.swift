@@ -6,7 +6,9 @@ func doctor() throws {
     var report = DoctorReport()
     report.add("libtorch", Engine.version)
     report.add("instruction set", Engine.cpuCapability)
-    report.add("bf16 products", Engine.prefersBFloat16(on: .cpu) ? "in hardware: dtype auto is bf16" : "not in hardware: dtype auto is fp32")
+    report.add(
+        "bf16 products",
+        Engine.prefersBFloat16(on: .cpu) ? "in hardware: dtype auto is bf16" : "not in hardware: dtype auto is fp32")
     report.add("threads", "\(Engine.threads)")
     report.add("cuda", Engine.hasCUDA ? "available" : "not available")
     report.add("process groups", Engine.processGroups.joined(separator: ", "))

@@ -14,9 +14,13 @@ func evaluate(_ command: EvalCommand) throws {
     let model = try OpenModel(command.model)
     let encoder = try ExampleEncoder(
         model.tokenizer, template: command.rows.templateSource(),
-        options: .init(masking: command.choice.isEmpty ? .assistant : .lastAssistant, maxLength: model.loaded.contextLength, truncation: .drop))
+        options: .init(
+            masking: command.choice.isEmpty ? .assistant : .lastAssistant, maxLength: model.loaded.contextLength,
+            truncation: .drop))
     let examples = TokenizedDataset(try used.map { try encoder.encode($0).example })
-    guard examples.trainedTokens > 0 else { throw UserError("\(command.data): no token to judge: rows need an answer or text") }
+    guard examples.trainedTokens > 0 else {
+        throw UserError("\(command.data): no token to judge: rows need an answer or text")
+    }
     let longest = examples.indices.map(examples.length).max()!
     let maxTokens = max(longest, min(4096, longest * command.batch))
     let loss = averageLoss(model.loaded.model, examples, maxTokens: maxTokens)
@@ -34,6 +38,7 @@ func evaluate(_ command: EvalCommand) throws {
 
 private func report(_ result: JSONObject) -> String {
     result.map { name, value in
-        name + String(repeating: " ", count: 14 - name.utf8.count) + (value.int.map(grouped) ?? decimals(value.double!, 4)) + "\n"
+        name + String(repeating: " ", count: 14 - name.utf8.count)
+            + (value.int.map(grouped) ?? decimals(value.double!, 4)) + "\n"
     }.joined()
 }

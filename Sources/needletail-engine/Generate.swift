@@ -14,7 +14,8 @@ extension SamplingOptions {
     func settings(batch: Int) -> GenerationSettings {
         GenerationSettings(
             sampling: SamplingSettings(
-                temperature: temperature, topK: topK, topP: topP, minP: minP, repetitionPenalty: repetitionPenalty, seed: seed),
+                temperature: temperature, topK: topK, topP: topP, minP: minP, repetitionPenalty: repetitionPenalty,
+                seed: seed),
             maxNewTokens: maxNewTokens, stop: stop, batch: batch)
     }
 }
@@ -144,7 +145,9 @@ func chat(_ command: ChatCommand) throws {
         messages.append(["role": "user", "content": .string(line)])
         let ids = try chats.ids(messages)
         guard ids.count < model.loaded.contextLength else {
-            throw UserError("the talk has \(ids.count) tokens and the model's context is \(model.loaded.contextLength); /reset forgets it")
+            throw UserError(
+                "the talk has \(ids.count) tokens and the model's context is \(model.loaded.contextLength); /reset forgets it"
+            )
         }
         _ = SignalFlags.takeInterrupt()
         var failure: (any Error)?

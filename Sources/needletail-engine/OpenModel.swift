@@ -25,7 +25,9 @@ struct OpenModel {
 func engineDevice(_ name: String) throws -> Device {
     if name == "auto" { return Engine.hasCUDA ? .cuda(0) : .cpu }
     guard let device = Device(name) else { throw UserError("--device \(name): use auto, cpu, cuda or cuda:N", .usage) }
-    if device != .cpu, !Engine.hasCUDA { throw UserError("--device \(name): no CUDA device is usable here (see needletail doctor)", .usage) }
+    if device != .cpu, !Engine.hasCUDA {
+        throw UserError("--device \(name): no CUDA device is usable here (see needletail doctor)", .usage)
+    }
     return device
 }
 

@@ -50,7 +50,8 @@ extension LoadedModel {
             starts.append(starts.last! + ids.count)
         }
         if sequences.allSatisfy({ $0.count == 1 }) { return sequences.map { _ in [] } }
-        var values = model.logProbabilities(Array(sequences.joined()), labels: labels, documentStarts: starts).values(Float.self)[...]
+        var values = model.logProbabilities(Array(sequences.joined()), labels: labels, documentStarts: starts).values(
+            Float.self)[...]
         return sequences.map { ids in
             defer { values = values.dropFirst(ids.count - 1) }
             return Array(values.prefix(ids.count - 1))
@@ -87,7 +88,9 @@ private struct ScoredRows {
         }
         if let list = row["input_ids"] { return try given(list, location) }
         if let prompt = row["prompt"] {
-            guard let completion = row["completion"] else { throw UserError("\(location): \"prompt\" without \"completion\"") }
+            guard let completion = row["completion"] else {
+                throw UserError("\(location): \"prompt\" without \"completion\"")
+            }
             let head = try string(prompt, "prompt", location)
             let encoding = tokenizer.encoding(of: head + (try string(completion, "completion", location)))
             let boundary = head.unicodeScalars.count
@@ -95,20 +98,27 @@ private struct ScoredRows {
             return TokenizedExample(ids: encoding.ids, trained: trained, source: location)
         }
         if row["messages"] != nil { return try chat(row, location) }
-        let found = row.object.map { "found " + $0.keys.map { "\"\($0)\"" }.joined(separator: ", ") } ?? "the row is \(row.kind)"
+        let found =
+            row.object.map { "found " + $0.keys.map { "\"\($0)\"" }.joined(separator: ", ") }
+            ?? "the row is \(row.kind)"
         throw UserError("\(location): no \"text\", \"prompt\", \"messages\" or \"input_ids\"; \(found)")
     }
 
     private func string(_ value: JSONValue, _ key: String, _ location: RowLocation) throws -> String {
-        guard let text = value.string else { throw UserError("\(location): \"\(key)\" is \(value.kind); a string is needed") }
+        guard let text = value.string else {
+            throw UserError("\(location): \"\(key)\" is \(value.kind); a string is needed")
+        }
         return text
     }
 
     private func given(_ list: JSONValue, _ location: RowLocation) throws -> TokenizedExample {
-        guard let items = list.array else { throw UserError("\(location): \"input_ids\" is \(list.kind); a list of ids is needed") }
+        guard let items = list.array else {
+            throw UserError("\(location): \"input_ids\" is \(list.kind); a list of ids is needed")
+        }
         let ids = try items.map { item -> Int32 in
             guard let id = item.int, (0..<vocabSize).contains(id) else {
-                throw UserError("\(location): \(item.serialized().prefix(40)) in \"input_ids\" is no id below \(vocabSize)")
+                throw UserError(
+                    "\(location): \(item.serialized().prefix(40)) in \"input_ids\" is no id below \(vocabSize)")
             }
             return Int32(id)
         }

@@ -58,7 +58,8 @@ private enum Workshop {
 
 /// The JSON that a verb's help shows as its answer: the lines from the first `{` on, joined.
 private func helpExample(_ verb: String) throws -> String {
-    let lines = try Workshop.run("needletail \(verb) --help").output.split(separator: "\n", omittingEmptySubsequences: false)
+    let lines = try Workshop.run("needletail \(verb) --help").output.split(
+        separator: "\n", omittingEmptySubsequences: false)
     let first = try #require(lines.firstIndex { $0.hasPrefix("  {") })
     return lines[first...].prefix { !$0.isEmpty }.map { $0.drop { $0 == " " } }.joined()
 }
@@ -116,7 +117,8 @@ private func helpExample(_ verb: String) throws -> String {
             """)
         #expect(outcome.status == 0, "\(outcome.errors)")
         for text in [
-            "134,515,008 weights in 30 layers", "4,884,480 (3.63 %): lora of rank 16", "40 with 2,122 tokens, 80 trained",
+            "134,515,008 weights in 30 layers", "4,884,480 (3.63 %): lora of rank 16",
+            "40 with 2,122 tokens, 80 trained",
             "6 of 16 rows", "memory in fp32", "by formula", "[[1<|im_end|>]]",
         ] { #expect(outcome.output.contains(text), "\(text) in \(outcome.output)") }
     }
@@ -126,7 +128,9 @@ private func helpExample(_ verb: String) throws -> String {
         #expect(first.status == 75 && first.errors.contains("run the same command again to go on"), "\(first.errors)")
         #expect(first.errors.contains("learning_rate: 0.001"), "prints the config it resolved to")
         #expect(second.status == 0 && second.errors.contains("going on from step"), "\(second.errors)")
-        let metrics = try Workshop.run("cat runs/a/metrics.jsonl").output.split(separator: "\n").map { try JSONValue.parse(String($0)) }
+        let metrics = try Workshop.run("cat runs/a/metrics.jsonl").output.split(separator: "\n").map {
+            try JSONValue.parse(String($0))
+        }
         #expect(metrics.compactMap { $0["train/loss"] == nil ? nil : $0["step"]?.int } == Array(1...10))
         let judged = metrics.compactMap { $0["eval/loss"]?.double }
         // Untrained 6.8 nats a token; a coin for the label and nothing for the end token are ln 2 / 2 = 0.35.
@@ -166,13 +170,16 @@ private func helpExample(_ verb: String) throws -> String {
         let judged = try Workshop.run("needletail eval runs/a held-out.jsonl --choice 0 --choice 1 --json --dtype fp32")
         let figures = try JSONValue.parse(judged.output)
         #expect(figures.object?.keys == (try JSONValue.parse(helpExample("eval"))).object?.keys)
-        #expect(figures["rows"]?.int == 20 && (figures["loss"]?.double ?? 9) < 1 && (figures["accuracy"]?.double ?? 0) >= 0.4)
+        #expect(
+            figures["rows"]?.int == 20 && (figures["loss"]?.double ?? 9) < 1
+                && (figures["accuracy"]?.double ?? 0) >= 0.4)
         let table = try Workshop.run(
             """
             printf 'question,answer\\nTwo and two?,four\\n' > q.csv
             needletail eval model q.csv --column prompt=question --column completion=answer --json
             printf 'one\\ntwo words\\n' > p.txt && needletail eval model p.txt --text-unit line --json
-            """).output.split(separator: "\n").map { try JSONValue.parse(String($0)) }
+            """
+        ).output.split(separator: "\n").map { try JSONValue.parse(String($0)) }
         #expect(table.map { $0["rows"]?.int } == [1, 2])
         let talk = try Workshop.run("printf 'Say hello.\\n' | needletail chat model --temperature 0 --max-new-tokens 8")
         #expect(talk.status == 0 && talk.output.count > 2, "\(talk)")
@@ -183,7 +190,10 @@ private func helpExample(_ verb: String) throws -> String {
         ("needletail generate nowhere hello", 65, "nowhere: no such file or folder"),
         ("needletail generate train.jsonl hello", 65, "train.jsonl: not a GGUF file"),
         ("echo '{\"text\":1}' > x; needletail score model --input x --output -", 65, "x line 1: \"text\" is a number"),
-        ("echo '{\"foo\":1}' > x; needletail finetune model x --output r1", 65, "columns \"foo\" are no known kind of row"),
+        (
+            "echo '{\"foo\":1}' > x; needletail finetune model x --output r1", 65,
+            "columns \"foo\" are no known kind of row"
+        ),
         ("needletail finetune model train.jsonl --output r1 optimizr.learning_rate=1", 64, "did you mean optimizer?"),
         ("needletail finetune model train.jsonl --output /proc/r1", 73, "/proc/r1"),
         ("printf 'a b\\nc d\\n' > x.txt; needletail finetune model x.txt --output r1", 65, "data.text_unit: paragraph"),

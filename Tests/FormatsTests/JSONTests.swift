@@ -63,11 +63,13 @@ import Testing
                 == #""\u0000\u001f\u007f\"\\\u00e9\ud83d\ude00""#)
     }
 
-    @Test(arguments: [
-        ("0", 0), ("-0", 0), ("-12", -12), ("999999999999999999", 999_999_999_999_999_999),
-        ("9223372036854775807", Int.max), ("-9223372036854775808", Int.min), ("9223372036854775808", nil), ("1.0", nil),
-        ("1e2", nil),
-    ] as [(String, Int?)])
+    @Test(
+        arguments: [
+            ("0", 0), ("-0", 0), ("-12", -12), ("999999999999999999", 999_999_999_999_999_999),
+            ("9223372036854775807", Int.max), ("-9223372036854775808", Int.min), ("9223372036854775808", nil),
+            ("1.0", nil),
+            ("1e2", nil),
+        ] as [(String, Int?)])
     func readsWholeNumbers(_ json: String, _ int: Int?) throws {
         let value = try JSONValue.parse(json)
         #expect(value.int == int && value.serialized() == json)
@@ -92,7 +94,8 @@ import Testing
 
     @Test func hugeObjectsFindTheirKeysAndNoOthers() throws {
         // Lengths around the eight bytes that the hash takes at a time; é and é (two spellings) are two keys.
-        var keys = (0..<20_000).map { String(repeating: "k", count: $0 % 19) + String($0) } + ["\u{E9}", "e\u{301}", ""]
+        var keys =
+            (0..<20_000).map { String(repeating: "k", count: $0 % 19) + String($0) } + ["\u{E9}", "e\u{301}", ""]
         let text = "{" + keys.enumerated().map { "\"\($1)\":\($0)" }.joined(separator: ",") + "}"
         var object = try #require(try JSONValue.parse(text).object)
         for (i, key) in keys.enumerated() { #expect(object[key] == JSONValue(i)) }

@@ -7,7 +7,8 @@ import Testing
     @Test(arguments: [SIGINT, SIGTERM, SIGHUP]) func aSignalRemovesWhatIsHalfWritten(_ number: Int32) async throws {
         let folder = "/tmp/formats-unfinished-\(getpid())-\(number)"
         try createDirectories(folder)
-        let result = await #expect(processExitsWith: .failure, observing: [\.exitStatus]) { [folder = folder as String, number = number as Int32] in
+        let result = await #expect(processExitsWith: .failure, observing: [\.exitStatus]) {
+            [folder = folder as String, number = number as Int32] in
             let file = try OutputFile(replacing: joinPath(folder, "rows.jsonl"))
             try file.append("half a row")
             try file.flush()

@@ -20,7 +20,6 @@ private func filled(_ shape: [Int], _ k: Int, scale: Double, offset: Double = 0)
     }
 }
 
-
 /// A model folder of tensors given as floats.
 func writeModel(
     _ folder: String, _ tensors: [(name: String, shape: [Int], values: [Float])], type: ElementType = .f32,

@@ -50,7 +50,8 @@ struct MergeConfigTests {
         #expect(slices[0].base == MergeModelReference("f", revision: "g"))
         #expect(slices[0].parameters["normalize"] == .value(.flag(false)))
         let parameters: MergeParameters = [
-            "weight": .number(1e-5), "int8_mask": .value(.flag(true)), "rescale": .value(.text("l2")), "lambda": .number(0.5),
+            "weight": .number(1e-5), "int8_mask": .value(.flag(true)), "rescale": .value(.text("l2")),
+            "lambda": .number(0.5),
         ]
         #expect(config.parameters == parameters)
         #expect(config.dtype == .bf16 && config.outDtype == .f16 && config.chatTemplate == "auto")
@@ -128,24 +129,51 @@ struct MergeConfigTests {
         ("models: [{model: a}]", "m.yaml: merge_method: missing; give one of linear"),
         ("merge_method: linear", "m.yaml: give exactly one of models, slices and modules; found none of them"),
         ("merge_method: linear\nmodels: [{model: a}]\nslices: []", "found models and slices"),
-        ("merge_method: linear\nmodels: [{model: a}]\nmergemethod: x", "m.yaml:3: mergemethod: unknown key; did you mean merge_method?"),
+        (
+            "merge_method: linear\nmodels: [{model: a}]\nmergemethod: x",
+            "m.yaml:3: mergemethod: unknown key; did you mean merge_method?"
+        ),
         (
             "merge_method: ties\nmodels:\n  - model: a\n    parameters:\n      densty: 0.5",
             "m.yaml:5: models[0].parameters.densty: unknown parameter of ties; did you mean density?"
         ),
-        ("merge_method: arcee_fusion\nmodels: [{model: a, parameters: {q: 1}}]", "unknown parameter; arcee_fusion takes none"),
-        ("merge_method: linear\nmodels: [{model: a, parameters: {weight: many}}]", "parameters.weight: expected a number, found \"many\""),
-        ("merge_method: linear\nmodels: [{model: a}]\nparameters: {normalize: 2}", "parameters.normalize: expected true or false, found \"2\""),
+        (
+            "merge_method: arcee_fusion\nmodels: [{model: a, parameters: {q: 1}}]",
+            "unknown parameter; arcee_fusion takes none"
+        ),
+        (
+            "merge_method: linear\nmodels: [{model: a, parameters: {weight: many}}]",
+            "parameters.weight: expected a number, found \"many\""
+        ),
+        (
+            "merge_method: linear\nmodels: [{model: a}]\nparameters: {normalize: 2}",
+            "parameters.normalize: expected true or false, found \"2\""
+        ),
         ("merge_method: ties\nmodels: [{model: a}]\nparameters: {rescale: L3}", "expected one of true, false, l1"),
-        ("merge_method: linear\nmodels: [{model: a}]\ndtype: bf16", "m.yaml:3: dtype: expected float32, float16, bfloat16 or float64, found bf16"),
+        (
+            "merge_method: linear\nmodels: [{model: a}]\ndtype: bf16",
+            "m.yaml:3: dtype: expected float32, float16, bfloat16 or float64, found bf16"
+        ),
         ("merge_method: linear\nmodels: [{model: a, layer_range: [0, 1]}]", "models[0].layer_range: unknown key"),
         ("merge_method: linear\nslices: [{sources: [{model: a}]}]", "slices[0].sources[0]: no layer_range"),
-        ("merge_method: linear\nslices: [{sources: [{model: a, layer_range: [2, 1]}]}]", "expected [first, end) as two whole numbers"),
+        (
+            "merge_method: linear\nslices: [{sources: [{model: a, layer_range: [2, 1]}]}]",
+            "expected [first, end) as two whole numbers"
+        ),
         ("merge_method: linear\nmodels: [{model: a+b+c}]", "\"a+b+c\" has more than one +"),
         ("merge_method: linear\nmodels: [{model: a@b@c}]", "\"a@b@c\" is no model"),
-        ("merge_method: linear\nmodels: [{model: a}]\ntokenizer_source: union\ntokenizer: {source: base}", "given beside tokenizer_source"),
-        ("merge_method: linear\nmodels: [{model: a}]\ntokenizer: {surce: base}", "tokenizer.surce: unknown key; did you mean source?"),
-        ("merge_method: linear\nmodels: [{model: a}]\ntokenizer: {tokens: {x: {source: {kind: none}}}}", "expected zero or model_token"),
+        (
+            "merge_method: linear\nmodels: [{model: a}]\ntokenizer_source: union\ntokenizer: {source: base}",
+            "given beside tokenizer_source"
+        ),
+        (
+            "merge_method: linear\nmodels: [{model: a}]\ntokenizer: {surce: base}",
+            "tokenizer.surce: unknown key; did you mean source?"
+        ),
+        (
+            "merge_method: linear\nmodels: [{model: a}]\ntokenizer: {tokens: {x: {source: {kind: none}}}}",
+            "expected zero or model_token"
+        ),
         (
             "merge_method: linear\nmodels: [{model: a, parameters: {weight: [{value: 1}, {filter: x, value: 2}]}}]",
             "models[0].parameters.weight[1]: has no effect"
@@ -160,7 +188,8 @@ struct MergeConfigTests {
 
     @Test func everyMistakeIsReportedAtOnce() {
         let found = problems(
-            "merge_method: ties\nmodels:\n  - model: a\n    parameters: {densty: 1, wieght: 2}\n  - modle: b\ndtyp: float32")
+            "merge_method: ties\nmodels:\n  - model: a\n    parameters: {densty: 1, wieght: 2}\n  - modle: b\ndtyp: float32"
+        )
         #expect(
             found.split(separator: "\n").map(String.init) == [
                 "m.yaml:6: dtyp: unknown key; did you mean dtype?",

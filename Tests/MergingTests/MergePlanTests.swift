@@ -32,7 +32,9 @@ struct MergePlanTests {
         }
     }
 
-    private func values(_ name: String, _ count: Int, _ seed: UInt32) -> [Float] { TinyModel.values(name, count, seed, 9) }
+    private func values(_ name: String, _ count: Int, _ seed: UInt32) -> [Float] {
+        TinyModel.values(name, count, seed, 9)
+    }
 
     @Test func linearIsTheWeightedMean() throws {
         try withFolder { folder in
@@ -43,7 +45,9 @@ struct MergePlanTests {
             for (a, b) in zip(try merged.values(name), expected) { #expect(abs(a - b) < 1e-6) }
             #expect(merged.weights.names.count == 39 && merged.config["torch_dtype"] == "float32")
             #expect(merged.config["tie_word_embeddings"] == false)
-            for file in ["README.md", "mergekit_config.yml", "merge.json"] { #expect(fileExists(joinPath(merged.folder, file))) }
+            for file in ["README.md", "mergekit_config.yml", "merge.json"] {
+                #expect(fileExists(joinPath(merged.folder, file)))
+            }
         }
     }
 
@@ -62,7 +66,9 @@ struct MergePlanTests {
             #expect(merged.config["num_hidden_layers"] == 6 && merged.weights.names.count == 57)
             let part = "self_attn.q_proj.weight"
             for (output, source, seed) in [(0, 0, 1), (2, 2, 1), (3, 1, 2), (5, 3, 2)] as [(Int, Int, UInt32)] {
-                #expect(try merged.values("model.layers.\(output).\(part)") == values("model.layers.\(source).\(part)", 64, seed))
+                #expect(
+                    try merged.values("model.layers.\(output).\(part)")
+                        == values("model.layers.\(source).\(part)", 64, seed))
             }
             #expect(try merged.values("model.embed_tokens.weight") == values("model.embed_tokens.weight", 160, 1))
             #expect(try merged.values("lm_head.weight") == TinyModel.values("lm_head.weight", 160, 9, nil))
@@ -76,11 +82,15 @@ struct MergePlanTests {
             let one = try merge(ties, folder, name: "one") { $0.threads = 1 }
             let contents = try one.contents()
             for (size, threads) in [(7_000, 2), (3_000, 3), (5_000_000_000, 2)] {
-                let other = try merge(ties, folder, name: "s\(size)-\(threads)") { ($0.maxShardBytes, $0.threads) = (size, threads) }
+                let other = try merge(ties, folder, name: "s\(size)-\(threads)") {
+                    ($0.maxShardBytes, $0.threads) = (size, threads)
+                }
                 #expect(try other.contents() == contents, "shards of \(size), \(threads) threads")
                 #expect((other.weights.files.count > 1) == (size < 5_000_000_000))
             }
-            #expect(try readFile(joinPath(one.folder, "model.safetensors")) == readFile(joinPath(folder, "s5000000000-2/model.safetensors")))
+            #expect(
+                try readFile(joinPath(one.folder, "model.safetensors"))
+                    == readFile(joinPath(folder, "s5000000000-2/model.safetensors")))
             let seeded = try merge(ties + "seed: 1", folder, name: "seeded")
             #expect(try seeded.contents() != contents)
         }
@@ -102,7 +112,9 @@ struct MergePlanTests {
             let names = merged.weights.files.map { $0.tensors.map(\.name) }
             for (shard, next) in zip(names, names.dropFirst()) { #expect(shard.max()! < next.min()!) }
             let count = merged.weights.files.count
-            #expect(fileName(of: merged.weights.files[0].path) == "model-00001-of-\(String(repeating: "0", count: 5 - "\(count)".count))\(count).safetensors")
+            #expect(
+                fileName(of: merged.weights.files[0].path)
+                    == "model-00001-of-\(String(repeating: "0", count: 5 - "\(count)".count))\(count).safetensors")
         }
     }
 
@@ -110,11 +122,14 @@ struct MergePlanTests {
         try withFolder { folder in
             try write(folder) { $0.tied = $0.seed != 2 }
             // a is tied, b is not: a's embedding serves as its head.
-            let mixed = try merge(pair, folder, name: "mixed"), head = "lm_head.weight", table = "model.embed_tokens.weight"
+            let mixed = try merge(pair, folder, name: "mixed"), head = "lm_head.weight",
+                table = "model.embed_tokens.weight"
             #expect(mixed.config["tie_word_embeddings"] == false)
             let expected = zip(values(table, 160, 1), values(head, 160, 2)).map { ($0 + 3 * $1) / 4 }
             for (a, b) in zip(try mixed.values(head), expected) { #expect(abs(a - b) < 1e-6) }
-            let tied = try merge("merge_method: linear\nmodels: [{model: DIR/a}, {model: DIR/base}]\nparameters: {weight: 1}", folder, name: "tied")
+            let tied = try merge(
+                "merge_method: linear\nmodels: [{model: DIR/a}, {model: DIR/base}]\nparameters: {weight: 1}", folder,
+                name: "tied")
             #expect(tied.config["tie_word_embeddings"] == true && tied.weights.info(head) == nil)
         }
     }
@@ -128,7 +143,9 @@ struct MergePlanTests {
             #expect(wide.weights.info(name)?.elementType == .f32)
             let narrow = try merge(pair + "out_dtype: bfloat16", folder, name: "narrow")
             #expect(narrow.config["dtype"] == "bfloat16")
-            for (a, b) in zip(try narrow.values(name), try wide.values(name)) { #expect(a == floatFromBF16(bf16FromFloat(b))) }
+            for (a, b) in zip(try narrow.values(name), try wide.values(name)) {
+                #expect(a == floatFromBF16(bf16FromFloat(b)))
+            }
         }
     }
 
@@ -144,7 +161,8 @@ struct MergePlanTests {
                 }
                 try writeFileAtomically("{\"model_type\": \"x\"}", to: joinPath(folder, "\(name)/config.json"))
             }
-            let yaml = "merge_method: linear\nmodels: [{model: DIR/a}, {model: DIR/b}]\nparameters: {weight: 1}\ndtype: float16"
+            let yaml =
+                "merge_method: linear\nmodels: [{model: DIR/a}, {model: DIR/b}]\nparameters: {weight: 1}\ndtype: float16"
             let merged = try merge(yaml, folder)
             #expect(merged.weights.info("embeddings.position_ids")?.elementType == .i64)
             let found = complaint { _ = try merge(yaml.replacing("DIR/b", with: "DIR/c"), folder, name: "other") }
@@ -155,13 +173,16 @@ struct MergePlanTests {
     @Test func bareFilesMergeIntoAFile() throws {
         try withFolder { folder in
             try write(folder)
-            let yaml = pair.replacing("DIR/a", with: "DIR/a/model.safetensors").replacing("DIR/b", with: "DIR/b/model.safetensors")
+            let yaml = pair.replacing("DIR/a", with: "DIR/a/model.safetensors").replacing(
+                "DIR/b", with: "DIR/b/model.safetensors")
             let plan = try MergePlan(try parseMerge(yaml, folder), opened: MergeModels())
             var options = MergeOptions()
             options.showsProgress = false
             try plan.write(to: joinPath(folder, "out.safetensors"), nil, options)
             let merged = try merge(pair, folder, name: "folder")
-            #expect(try readFile(joinPath(folder, "out.safetensors")) == readFile(joinPath(merged.folder, "model.safetensors")))
+            #expect(
+                try readFile(joinPath(folder, "out.safetensors"))
+                    == readFile(joinPath(merged.folder, "model.safetensors")))
             #expect(try listFolder(folder).count == 5)
         }
     }
@@ -193,8 +214,12 @@ struct MergePlanTests {
                     try SafetensorsWriter.write(
                         path: joinPath(folder, "adapter/adapter_model.safetensors"),
                         tensors: [
-                            .init(name: "base_model.model.\(map).lora_A.weight", elementType: .f32, shape: [1, 8], bytes: a),
-                            .init(name: "base_model.model.\(map).lora_B.weight", elementType: .f32, shape: [8, 1], bytes: b),
+                            .init(
+                                name: "base_model.model.\(map).lora_A.weight", elementType: .f32, shape: [1, 8],
+                                bytes: a),
+                            .init(
+                                name: "base_model.model.\(map).lora_B.weight", elementType: .f32, shape: [8, 1],
+                                bytes: b),
                         ])
                 }
             }
@@ -203,7 +228,9 @@ struct MergePlanTests {
                 to: joinPath(folder, "adapter/adapter_config.json"))
             let merged = try merge("merge_method: passthrough\nmodels: [{model: DIR/a+DIR/adapter}]", folder)
             let w = values(name, 64, 1)
-            for (i, value) in try merged.values(name).enumerated() { #expect(abs(value - (w[i] + 2 * b[i / 8] * a[i % 8])) < 1e-6) }
+            for (i, value) in try merged.values(name).enumerated() {
+                #expect(abs(value - (w[i] + 2 * b[i / 8] * a[i % 8])) < 1e-6)
+            }
             let other = "model.layers.0.self_attn.q_proj.weight"
             #expect(try merged.values(other) == values(other, 64, 1))
         }
@@ -225,18 +252,24 @@ struct MergePlanTests {
                 var lines: [String] = [], options = MergeOptions()
                 options.showsProgress = false
                 try MergeDocuments(MergeConfig.parse(yaml, source: "m.yaml")).write(
-                    to: joinPath(folder, output), intermediates: joinPath(folder, "parts"), opened: MergeModels(), options
+                    to: joinPath(folder, output), intermediates: joinPath(folder, "parts"), opened: MergeModels(),
+                    options
                 ) { lines.append($0) }
                 return lines
             }
             #expect(try run(yaml, "one")[0].contains("wrote"))
             #expect(try run(yaml, "two")[0].contains("used again"))
             #expect(try run(yaml.replacing("weight: 3", with: "weight: 4"), "three")[0].contains("made anew"))
-            #expect(try MergedModel(joinPath(folder, "one")).contents() == MergedModel(joinPath(folder, "two")).contents())
-            #expect(try MergedModel(joinPath(folder, "one")).contents() != MergedModel(joinPath(folder, "three")).contents())
+            #expect(
+                try MergedModel(joinPath(folder, "one")).contents() == MergedModel(joinPath(folder, "two")).contents())
+            #expect(
+                try MergedModel(joinPath(folder, "one")).contents() != MergedModel(joinPath(folder, "three")).contents()
+            )
             let name = "model.norm.weight", base = TinyModel.values(name, 8, 9, nil)
             let first = zip(values(name, 8, 1), values(name, 8, 2)).map { ($0 + 3 * $1) / 4 }
-            for (a, b) in zip(try MergedModel(joinPath(folder, "one")).values(name), zip(first, base).map { ($0 + $1) / 2 }) {
+            for (a, b) in zip(
+                try MergedModel(joinPath(folder, "one")).values(name), zip(first, base).map { ($0 + $1) / 2 })
+            {
                 #expect(abs(a - b) < 1e-6)
             }
         }
@@ -256,42 +289,70 @@ struct MergePlanTests {
     }
 
     @Test func faultyInputsAreNamed() throws {
-        func on(_ seed: UInt32, _ tensor: String, _ edit: @escaping ([Int], [Float]) -> ([Int], [Float])?) -> (inout TinyModel) -> Void {
+        func on(_ seed: UInt32, _ tensor: String, _ edit: @escaping ([Int], [Float]) -> ([Int], [Float])?) -> (
+            inout TinyModel
+        ) -> Void {
             { model in if model.seed == seed { model.edit = { $0 == tensor ? edit($1, $2) : ($1, $2) } } }
         }
         let q = "model.layers.2.self_attn.q_proj.weight"
         #expect(try refusal(pair, on(2, q) { _, _ in nil }).contains("DIR/b: no tensor \(q), which DIR/a has"))
-        #expect(try refusal(pair, on(2, q) { _, values in ([4, 16], values) }) == "tensor \(q): shape [8, 8] in DIR/a, [4, 16] in DIR/b")
+        #expect(
+            try refusal(pair, on(2, q) { _, values in ([4, 16], values) })
+                == "tensor \(q): shape [8, 8] in DIR/a, [4, 16] in DIR/b")
         let nan = try refusal(pair, on(2, q) { shape, values in (shape, values.dropLast() + [.nan]) })
         #expect(nan.contains("DIR/b: tensor \(q): element 63 is nan"))
-        let large = try refusal(pair + "out_dtype: float16", on(2, q) { shape, values in (shape, values.map { $0 * 1e6 }) })
+        let large = try refusal(
+            pair + "out_dtype: float16", on(2, q) { shape, values in (shape, values.map { $0 * 1e6 }) })
         #expect(large.contains("tensor \(q): a merged value is too large for float16"))
-        #expect(try refusal(pair) { $0.layers = $0.seed == 2 ? 3 : 4 }.contains("models: DIR/b has 3 layers, DIR/a has 4"))
+        #expect(
+            try refusal(pair) { $0.layers = $0.seed == 2 ? 3 : 4 }.contains("models: DIR/b has 3 layers, DIR/a has 4"))
         let vocabularies = try refusal(pair) { $0.vocabSize = $0.seed == 2 ? 24 : 20 }
-        #expect(vocabularies.contains("shape [20, 8] in DIR/a, [24, 8] in DIR/b; the vocabularies differ: add tokenizer_source"))
-        #expect(try refusal(pair) { if $0.seed == 2 { $0.architecture = "MistralForCausalLM" } }.contains("DIR/b: is a MistralForCausalLM, and DIR/a a LlamaForCausalLM"))
+        #expect(
+            vocabularies.contains(
+                "shape [20, 8] in DIR/a, [24, 8] in DIR/b; the vocabularies differ: add tokenizer_source"))
+        #expect(
+            try refusal(pair) { if $0.seed == 2 { $0.architecture = "MistralForCausalLM" } }.contains(
+                "DIR/b: is a MistralForCausalLM, and DIR/a a LlamaForCausalLM"))
         // A base of its own random numbers instead of the one that a and b come from.
         let stranger = try refusal(ties) { if $0.seed == 9 { $0.seed = 77 } }
         #expect(stranger.hasPrefix("DIR/base: not the base that DIR/a was trained from: the cosine"))
     }
 
     @Test(arguments: [
-        ("merge_method: slerp\nbase_model: DIR/a\nmodels: [{model: DIR/a}, {model: DIR/b}, {model: DIR/base}]\nparameters: {t: 0.5}", "slerp takes two models"),
+        (
+            "merge_method: slerp\nbase_model: DIR/a\nmodels: [{model: DIR/a}, {model: DIR/b}, {model: DIR/base}]\nparameters: {t: 0.5}",
+            "slerp takes two models"
+        ),
         ("merge_method: ties\nmodels: [{model: DIR/a, parameters: {weight: 1}}]", "ties needs base_model"),
-        ("merge_method: linear\nmodels: [{model: DIR/a}, {model: DIR/a}]\nparameters: {weight: 1}", "DIR/a is listed twice"),
-        ("merge_method: linear\nmodels: [{model: DIR/a}, {model: DIR/none}]\nparameters: {weight: 1}", "DIR/none: no such file or folder"),
+        (
+            "merge_method: linear\nmodels: [{model: DIR/a}, {model: DIR/a}]\nparameters: {weight: 1}",
+            "DIR/a is listed twice"
+        ),
+        (
+            "merge_method: linear\nmodels: [{model: DIR/a}, {model: DIR/none}]\nparameters: {weight: 1}",
+            "DIR/none: no such file or folder"
+        ),
         ("merge_method: linear\nmodels: [{model: DIR/a@main}]\nparameters: {weight: 1}", "a folder has no revisions"),
         (
             "merge_method: linear\nparameters: {weight: 1}\nslices: [{sources: [{model: DIR/a, layer_range: [0, 2]}, {model: DIR/b, layer_range: [0, 1]}]}]",
             "slices[0]: DIR/b gives 1 layers, DIR/a 2"
         ),
-        ("merge_method: passthrough\nslices: [{sources: [{model: DIR/a, layer_range: [3, 5]}]}]", "DIR/a has layers 0 to 3; layer_range [3, 5] goes beyond"),
+        (
+            "merge_method: passthrough\nslices: [{sources: [{model: DIR/a, layer_range: [3, 5]}]}]",
+            "DIR/a has layers 0 to 3; layer_range [3, 5] goes beyond"
+        ),
         (
             "merge_method: task_arithmetic\nbase_model: DIR/base\nslices: [{sources: [{model: DIR/a, layer_range: [0, 1], parameters: {weight: 1}}]}]",
             "slices[0]: the base DIR/base is not among its sources"
         ),
-        ("merge_method: della\nbase_model: DIR/base\nmodels: [{model: DIR/a, parameters: {weight: 1, density: 0.95}}]", "density"),
-        ("merge_method: linear\nmodules: {encoder: {models: [{model: DIR/a}]}, decoder: {models: [{model: DIR/a}]}}\nparameters: {weight: 1}", "modules.decoder: no tensor"),
+        (
+            "merge_method: della\nbase_model: DIR/base\nmodels: [{model: DIR/a, parameters: {weight: 1, density: 0.95}}]",
+            "density"
+        ),
+        (
+            "merge_method: linear\nmodules: {encoder: {models: [{model: DIR/a}]}, decoder: {models: [{model: DIR/a}]}}\nparameters: {weight: 1}",
+            "modules.decoder: no tensor"
+        ),
     ])
     func impossibleMergesAreRefused(_ yaml: String, _ message: String) throws {
         let found = try refusal(yaml)
@@ -304,7 +365,9 @@ struct MergePlanTests {
             try createDirectories(joinPath(folder, "p"))
             try writeFileAtomically("{}", to: joinPath(folder, "p/config.json"))
             try writeFileAtomically([0x80, 0x02], to: joinPath(folder, "p/pytorch_model.bin"))
-            let found = complaint { _ = try merge("merge_method: linear\nmodels: [{model: DIR/p}]\nparameters: {weight: 1}", folder) }
+            let found = complaint {
+                _ = try merge("merge_method: linear\nmodels: [{model: DIR/p}]\nparameters: {weight: 1}", folder)
+            }
             #expect(found.contains("pickle files are never read"))
             #expect(complaint { _ = try merge(pair, folder, name: "a") }.hasPrefix("cannotWrite: "))
         }

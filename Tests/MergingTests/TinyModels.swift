@@ -29,11 +29,14 @@ struct TinyModel {
     var edit: (String, [Int], [Float]) -> ([Int], [Float])? = { ($1, $2) }
 
     func tensors() -> [(name: String, shape: [Int])] {
-        let D = hiddenSize, F = 12, layer: [(String, [Int])] = [
-            ("input_layernorm.weight", [D]), ("mlp.down_proj.weight", [D, F]), ("mlp.gate_proj.weight", [F, D]),
-            ("mlp.up_proj.weight", [F, D]), ("post_attention_layernorm.weight", [D]), ("self_attn.k_proj.weight", [4, D]),
-            ("self_attn.o_proj.weight", [D, D]), ("self_attn.q_proj.weight", [D, D]), ("self_attn.v_proj.weight", [4, D]),
-        ]
+        let D = hiddenSize, F = 12,
+            layer: [(String, [Int])] = [
+                ("input_layernorm.weight", [D]), ("mlp.down_proj.weight", [D, F]), ("mlp.gate_proj.weight", [F, D]),
+                ("mlp.up_proj.weight", [F, D]), ("post_attention_layernorm.weight", [D]),
+                ("self_attn.k_proj.weight", [4, D]),
+                ("self_attn.o_proj.weight", [D, D]), ("self_attn.q_proj.weight", [D, D]),
+                ("self_attn.v_proj.weight", [4, D]),
+            ]
         let stack = (0..<layers).flatMap { i in layer.map { ("model.layers.\(i).\($0.0)", $0.1) } }
         return [("model.embed_tokens.weight", [vocabSize, D])] + stack + [("model.norm.weight", [D])]
             + (tied ? [] : [("lm_head.weight", [vocabSize, D])])
@@ -60,7 +63,8 @@ struct TinyModel {
                 try bytes(of: values, type).withUnsafeBytes { try emit($0) }
             }
         }
-        try SafetensorsWriter.write(folder: folder, tensors: outputs, metadata: [("format", "pt")], maxShardBytes: maxShardBytes)
+        try SafetensorsWriter.write(
+            folder: folder, tensors: outputs, metadata: [("format", "pt")], maxShardBytes: maxShardBytes)
         let config: JSONValue = [
             "architectures": [.string(architecture)], "model_type": "llama", "hidden_size": .init(hiddenSize),
             "num_hidden_layers": .init(layers), "vocab_size": .init(vocabSize), "tie_word_embeddings": .init(tied),
@@ -117,7 +121,9 @@ func parseMerge(_ yaml: String, _ folder: String) throws -> MergeConfig {
 }
 
 /// Merges into `folder/name` and reads the result.
-func merge(_ yaml: String, _ folder: String, name: String = "out", _ change: (inout MergeOptions) -> Void = { _ in }) throws -> MergedModel {
+func merge(_ yaml: String, _ folder: String, name: String = "out", _ change: (inout MergeOptions) -> Void = { _ in })
+    throws -> MergedModel
+{
     var options = MergeOptions()
     options.showsProgress = false
     change(&options)

@@ -168,7 +168,8 @@ import Testing
 
     @Test func seedsDecideAndTensorsDiffer() throws {
         let temporary = try TemporaryFolder(), folder = try folder(temporary)
-        let first = try weights(folder, seed: 1), again = try weights(folder, seed: 1), other = try weights(folder, seed: 2)
+        let first = try weights(folder, seed: 1), again = try weights(folder, seed: 1),
+            other = try weights(folder, seed: 2)
         #expect(first.map(\.values) == again.map(\.values))
         for (a, b) in zip(first, other) where a.name.hasSuffix("proj.weight") { #expect(a.values != b.values) }
         let matrices = first.filter { $0.name.hasSuffix("proj.weight") }.map { Array($0.values.prefix(8)) }

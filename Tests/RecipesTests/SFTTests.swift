@@ -133,7 +133,8 @@ import Tokenizers
             let place = try RunPlace()
             // Hundreds of forward passes, so that the signal comes before the last of them.
             try writeFileAtomically(
-                String(repeating: RunPlace.rows.map(RunPlace.line).joined(), count: 40), to: place.folder["held-out.jsonl"])
+                String(repeating: RunPlace.rows.map(RunPlace.line).joined(), count: 40),
+                to: place.folder["held-out.jsonl"])
             func config(_ output: String) -> SFTConfig {
                 place.config(output) { config in
                     (config.data.validation, config.data.validationRows) = ([place.folder["held-out.jsonl"]], nil)

@@ -12,7 +12,8 @@ extension RecipesCommand {
     /// What a config amounts to, before anything is trained.
     struct Explain: ParsableCommand {
         static let configuration = CommandConfiguration(
-            commandName: "explain", abstract: "Say what a config amounts to: steps, tokens, memory, two rows as trained.",
+            commandName: "explain",
+            abstract: "Say what a config amounts to: steps, tokens, memory, two rows as trained.",
             discussion: """
                 Reads the rows and the headers of the model's files, not its weights. Tokens and steps are counted; \
                 memory is an estimate by formula. How long it takes is not guessed: the first steps of a run tell.
@@ -44,27 +45,38 @@ extension RecipesCommand {
                 ("model", "\(config.model.path), \(grouped(model.weights)) weights in \(model.layers) layers"),
                 ("trained", trained(config, outline)),
                 (
-                    "rows", "\(grouped(data.training.count)) with \(grouped(data.training.tokens)) tokens, "
+                    "rows",
+                    "\(grouped(data.training.count)) with \(grouped(data.training.tokens)) tokens, "
                         + "\(grouped(data.training.trainedTokens)) trained; longest \(grouped(longest(data.training)))"
                 ),
                 (
-                    "held out", data.validation.isEmpty
+                    "held out",
+                    data.validation.isEmpty
                         ? "none, so no best checkpoint is chosen"
                         : "\(grouped(data.validation.count)) with \(grouped(data.validation.trainedTokens)) trained tokens"
                 ),
             ]
             lines += data.warnings.map { ("note", $0) }
-            lines += data.trainingStatistics.droppedByReason.map { ("left out", "\(grouped($0.count)) rows: \($0.reason.rawValue)") }
+            lines += data.trainingStatistics.droppedByReason.map {
+                ("left out", "\(grouped($0.count)) rows: \($0.reason.rawValue)")
+            }
             if data.trainingStatistics.duplicates > 0 {
                 lines.append(("left out", "\(grouped(data.trainingStatistics.duplicates)) exact duplicates"))
             }
             if data.trainingStatistics.rowsTruncated > 0 {
-                lines.append(("cut", "\(grouped(data.trainingStatistics.rowsTruncated)) rows to \(grouped(config.data.maxLength)) tokens"))
+                lines.append(
+                    (
+                        "cut",
+                        "\(grouped(data.trainingStatistics.rowsTruncated)) rows to \(grouped(config.data.maxLength)) tokens"
+                    ))
             }
             lines += [
                 ("steps", "\(grouped(outline.steps)) of \(grouped(config.training.batchRows)) rows"),
                 ("tokens", "\(grouped(outline.tokens)) computed, \(grouped(outline.trainedTokens)) trained"),
-                ("learning rate", "\(config.schedule.name.rawValue), peak \(significant(config.optimizer.learningRate ?? 0, 3))"),
+                (
+                    "learning rate",
+                    "\(config.schedule.name.rawValue), peak \(significant(config.optimizer.learningRate ?? 0, 3))"
+                ),
                 ("largest micro-batch", "\(grouped(outline.largestMicroBatch)) tokens"),
             ]
             return lines + memory(config, outline) + [("output", config.output)]
@@ -74,12 +86,15 @@ extension RecipesCommand {
             let count = outline.memory(bytesPerNumber: 4).trainedWeights
             let share = decimals(100 * Double(count) / Double(outline.model.weights), 2)
             return config.adapter.method == .full
-                ? "all of them" : "\(grouped(count)) (\(share) %): \(config.adapter.method.rawValue) of rank \(config.adapter.rank)"
+                ? "all of them"
+                : "\(grouped(count)) (\(share) %): \(config.adapter.method.rawValue) of rank \(config.adapter.rank)"
         }
 
         /// One line for each number format that the run may take.
         private static func memory(_ config: SFTConfig, _ outline: SFTOutline) -> [(String, String)] {
-            let formats = [("fp32", 4), ("bf16", 2)].filter { config.model.dtype == .auto || config.model.dtype.rawValue == $0.0 }
+            let formats = [("fp32", 4), ("bf16", 2)].filter {
+                config.model.dtype == .auto || config.model.dtype.rawValue == $0.0
+            }
             return formats.map { name, bytes in
                 let memory = outline.memory(bytesPerNumber: bytes)
                 return (

@@ -36,7 +36,8 @@ public struct MergeCommand: ParsableCommand {
         @OptionGroup var inputs: MergeInputs
 
         @Argument(
-            help: ArgumentHelp("The folder to write (a file for bare safetensors inputs); must not exist.", valueName: "out"),
+            help: ArgumentHelp(
+                "The folder to write (a file for bare safetensors inputs); must not exist.", valueName: "out"),
             completion: .directory)
         var output: String
 
@@ -66,7 +67,8 @@ public struct MergeCommand: ParsableCommand {
                 opened: MergeModels { ProgressLine.print($0) }, options
             ) { ProgressLine.print($0) }
             let seconds = began.duration(to: .now) / .seconds(1)
-            ProgressLine.print("wrote \(output) in \(duration(seconds: seconds)), peak memory \(byteSize(peakMemoryBytes()))")
+            ProgressLine.print(
+                "wrote \(output) in \(duration(seconds: seconds)), peak memory \(byteSize(peakMemoryBytes()))")
         }
     }
 
@@ -106,7 +108,8 @@ public struct MergeCommand: ParsableCommand {
             for config in configs.ordered.dropLast() {
                 guard let folder = intermediates.map({ joinPath($0, config.name!) }), folderExists(folder) else {
                     throw UserError(
-                        "\(config.name!): not made yet; run the merge, then name its folder with --intermediates to plan")
+                        "\(config.name!): not made yet; run the merge, then name its folder with --intermediates to plan"
+                    )
                 }
                 opened.substitutes[config.name!] = folder
             }
@@ -124,7 +127,8 @@ struct MergeInputs: ParsableArguments {
     @Argument(help: ArgumentHelp("A merge configuration (YAML).", valueName: "config"), completion: .file())
     var config: String
 
-    @Option(help: ArgumentHelp("Names the random draws of DARE and DELLA; replaces the file's seed.", valueName: "number"))
+    @Option(
+        help: ArgumentHelp("Names the random draws of DARE and DELLA; replaces the file's seed.", valueName: "number"))
     var seed: Int?
 
     @Flag(help: "Accept a base_model whose weights have nothing to do with a model's.")

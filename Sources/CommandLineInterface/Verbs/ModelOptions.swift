@@ -23,7 +23,9 @@ public struct ModelOptions: ParsableArguments {
 
 /// Device and number format.
 public struct ComputeOptions: ParsableArguments {
-    @Option(help: ArgumentHelp("Where to compute: cpu, cuda, cuda:N; auto is cuda where there is one.", valueName: "device"))
+    @Option(
+        help: ArgumentHelp("Where to compute: cpu, cuda, cuda:N; auto is cuda where there is one.", valueName: "device")
+    )
     public var device: String = "auto"
 
     @Option(help: "Number format of weights and activations; auto is bf16 where the device is fast with it, else fp32.")
