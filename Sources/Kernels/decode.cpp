@@ -416,6 +416,11 @@ int64_t nt_argmax_f32(const float *x, int64_t count) {
     return 0;  // nothing but NaN and -infinity
 }
 
+double nt_softmax_weights_f32(const float *x, int64_t count, float factor, float *out) {
+    if (count == 0) return 0;
+    return kernels().weights(x, count, x[nt_argmax_f32(x, count)], factor, out);
+}
+
 uint64_t nt_read_memory(const void *data, int64_t bytes, nt_parallel parallel) {
     constexpr int64_t chunk = 1 << 20;
     const uint64_t *words = static_cast<const uint64_t *>(data);

@@ -914,4 +914,25 @@ inline void swiglu(const float *gate, const float *up, int64_t count, float *out
     }
 }
 
-constexpr DecodeKernels kernels{packing, packed_bytes, pack, rows, attend, rms_norm, swiglu};
+inline double weights(const float *x, int64_t count, float top, float factor, float *out) {
+    double total = 0;
+    constexpr int64_t piece = 32 * L;  // summed in fp32
+    for (int64_t i = 0; i < count;) {
+        const int64_t end = count - i < piece ? count : i + piece;
+        Vec part = zero();
+        for (; i + L <= end; i += L) {
+            const Vec e = exponential(mul(sub(load(x + i), set1(top)), set1(factor)));
+            store(out + i, e);
+            part = add(part, e);
+        }
+        total += double(sum(part));
+        if (i < end) {
+            float rest[L];
+            store(rest, exponential(mul(sub(load_part(x + i, end - i), set1(top)), set1(factor))));
+            for (int64_t j = 0; i < end; ++i, ++j) total += double(out[i] = rest[j]);
+        }
+    }
+    return total;
+}
+
+constexpr DecodeKernels kernels{packing, packed_bytes, pack, rows, attend, rms_norm, swiglu, weights};

@@ -71,8 +71,14 @@ void swiglu(const float *gate, const float *up, int64_t count, float *out) {
     for (int64_t i = 0; i < count; ++i) out[i] = float(gate[i] / (1 + exp(-double(gate[i]))) * up[i]);
 }
 
+double weights(const float *x, int64_t count, float top, float factor, float *out) {
+    double total = 0;
+    for (int64_t i = 0; i < count; ++i) total += out[i] = float(exp(double(factor) * (double(x[i]) - top)));
+    return total;
+}
+
 }  // namespace
 
-const DecodeKernels decode_scalar{packing, packed_bytes, pack, rows, attend, rms_norm, swiglu};
+const DecodeKernels decode_scalar{packing, packed_bytes, pack, rows, attend, rms_norm, swiglu, weights};
 
 }  // namespace nt

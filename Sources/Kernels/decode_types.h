@@ -213,6 +213,8 @@ struct DecodeKernels {
     void (*rms_norm)(const float *x, const float *weight, int64_t count, float epsilon, float *out);
     /// out = silu(gate) up
     void (*swiglu)(const float *gate, const float *up, int64_t count, float *out);
+    /// out = exp(factor (x - top)); the sum.
+    double (*weights)(const float *x, int64_t count, float top, float factor, float *out);
 };
 
 extern const DecodeKernels decode_scalar;

@@ -60,6 +60,14 @@ public final class RotaryEmbedding {
         }
     }
 
+    /// Cosines and sines `[at least bound, E]`, fp32.
+    public func tables(below bound: Int) -> Rotation {
+        withoutGradients {
+            if bound > positions { grow(to: bound) }
+            return Rotation(cos: cosTable, sin: sinTable)
+        }
+    }
+
     private func grow(to bound: Int) {
         let rows = max(bound, 2 * positions), half = frequencies.count
         var cosines = [Float](repeating: 0, count: rows * 2 * half), sines = cosines

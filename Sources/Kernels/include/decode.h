@@ -102,6 +102,9 @@ void nt_decoder_step(const struct nt_decoder *decoder, const struct nt_decoder_b
                      nt_parallel parallel);
 size_t nt_decoder_scratch_bytes(const struct nt_decoder *decoder, const struct nt_decoder_batch *batch);
 
+/* out[i] = exp(factor (x[i] - max x)), below 2^-149 zero or the least number; returns their sum. factor >= 0, finite. */
+double nt_softmax_weights_f32(const float *x, int64_t count, float factor, float *out);
+
 /* Index of the first largest element. */
 int64_t nt_argmax_f32(const float *x, int64_t count);
 
