@@ -585,6 +585,7 @@ inline void chunk_scales(const uint8_t *at, float row_scale, int64_t groups, Vec
             v = _mm512_mask_mov_epi32(v, 0x1F80, w);
             v = _mm512_mask_permutexvar_epi32(v, 0xE000, i, part(64));
         }
+        v = _mm512_maskz_mov_epi32(live, v);  // the others have bits of codes, perhaps a NaN's
         d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v));
         m = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(v, 16)));
     } else if constexpr (type == NT_W_Q4_K) {

@@ -13,6 +13,9 @@ public protocol SequenceScorer: AnyObject {
     var wantsDenseRows: Bool { get }
     /// Steps that a fused decoder has computed.
     var fusedSteps: Int { get }
+    var vocabSize: Int { get }
+    /// Bytes of weights that a fused step of one token reads; nil where operations follow each other.
+    var bytesPerStep: Int? { get }
 }
 
 /// A family that can hand its weights to a fused decoder.
@@ -29,8 +32,11 @@ extension CausalLanguageModel {
         if let model = self as? any FusedDecoding, let decoder = model.fusedDecoder() {
             return FusedScorer(model, decoder, rope: model.rope)
         }
-        return PlainScorer(self)
+        return makePlainScorer()
     }
+
+    /// Layer by layer, whatever the model offers: what the fast path is compared with.
+    public func makePlainScorer() -> any SequenceScorer { PlainScorer(self) }
 }
 
 /// Layer by layer, in LibTorch's operations.
@@ -38,10 +44,12 @@ final class PlainScorer: SequenceScorer {
     private let model: any CausalLanguageModel
     let fusedSteps = 0
     let wantsDenseRows = true
+    let bytesPerStep: Int? = nil
 
     init(_ model: any CausalLanguageModel) { self.model = model }
 
     var contextLength: Int { model.contextLength }
+    var vocabSize: Int { model.vocabSize }
     func makeCache(sequences: Int, capacity: Int) -> KVCache {
         model.makeCache(sequences: sequences, capacity: capacity)
     }
@@ -73,8 +81,10 @@ final class FusedScorer: SequenceScorer {
     }
 
     var contextLength: Int { model.contextLength }
+    var vocabSize: Int { model.vocabSize }
     var fusedSteps: Int { decoder.steps }
     let wantsDenseRows = false
+    var bytesPerStep: Int? { decoder.bytesPerStep }
     func makeCache(sequences: Int, capacity: Int) -> KVCache {
         model.makeCache(sequences: sequences, capacity: capacity)
     }

@@ -35,8 +35,8 @@ public final class StoredModel: SequenceScorer {
     public var contextLength: Int { config.contextLength }
     public var fusedSteps: Int { decoder.steps }
     public var wantsDenseRows: Bool { false }
-    /// Bytes of weights that a step of one token reads.
-    public var bytesPerStep: Int { decoder.bytesPerStep }
+    public var vocabSize: Int { config.vocabSize }
+    public var bytesPerStep: Int? { decoder.bytesPerStep }
 
     public func makeCache(sequences: Int, capacity: Int) -> KVCache {
         KVCache(

@@ -26,11 +26,18 @@ private struct Numbers {
         return UInt32(state >> 33)
     }
     /// About normal.
-    mutating func float() -> Float { (0..<4).reduce(0) { sum, _ in sum + Float(bits()) / 0x1p31 - 0.5 } * 1.7 }
+    mutating func float() -> Float {
+        var sum: Float = 0
+        for _ in 0..<4 { sum += Float(bits()) / 0x1p31 - 0.5 }
+        return 1.7 * sum
+    }
     mutating func floats(_ count: Int) -> [Float] { (0..<count).map { _ in float() } }
 }
 
-private func bf16(_ value: Float) -> UInt16 { UInt16((value.bitPattern + 0x7FFF + (value.bitPattern >> 16 & 1)) >> 16) }
+private func bf16(_ value: Float) -> UInt16 {
+    let bits = value.bitPattern
+    return UInt16((bits + 0x7FFF + (bits >> 16 & 1)) >> 16)
+}
 private func float(_ bits: UInt16) -> Float { Float(bitPattern: UInt32(bits) << 16) }
 
 /// A matrix of one of the stored types, with its scales and biases.
@@ -154,7 +161,8 @@ private func relativeError(_ a: [Float], _ b: [Float]) -> Double {
                 var row = [Float](repeating: 0, count: I)
                 nt_weight_row(handle, Int64(o), &row)
                 for t in 0..<n {
-                    let sum = (0..<I).reduce(0.0) { $0 + Double(row[$1]) * Double(x[t * I + $1]) }
+                    var sum = 0.0
+                    for i in 0..<I { sum += Double(row[i]) * Double(x[t * I + i]) }
                     #expect(abs(Double(plain[t * 5 + o]) - sum) <= 1e-6 * abs(sum) + 1e-6)
                     #expect(abs(y[t * 5 + o] - plain[t * 5 + o] - handle.pointee.bias[o]) < 1e-5)
                 }
@@ -174,23 +182,29 @@ private func relativeError(_ a: [Float], _ b: [Float]) -> Double {
             }
         }
         let two: [UInt8] = [0x00, 0x40], minusHalf: [UInt8] = [0x00, 0xB8]  // halves: 2, -0.5
-        let ramp = (0..<16).map { UInt8($0 | (15 - $0) << 4) }
-        #expect(
-            row(NT_W_Q4_0, 32, two + ramp) == (0..<32).map { Float($0 < 16 ? 2 * ($0 - 8) : 2 * (31 - $0 - 8)) })
-        #expect(
-            row(NT_W_Q4_1, 32, two + minusHalf + ramp) == (0..<32).map { Float($0 < 16 ? 2 * $0 : 2 * (31 - $0)) - 0.5 })
-        #expect(
-            row(NT_W_Q8_0, 32, minusHalf + (0..<32).map { UInt8(bitPattern: Int8($0 - 16)) })
-                == (0..<32).map { -0.5 * Float($0 - 16) })
+        let ramp = (0..<16).map { (i: Int) -> UInt8 in UInt8(i | (15 - i) << 4) }
+        let codes = (0..<32).map { (i: Int) -> Float in Float(i < 16 ? i : 31 - i) }
+        #expect(row(NT_W_Q4_0, 32, two + ramp) == codes.map { 2 * ($0 - 8) })
+        #expect(row(NT_W_Q4_1, 32, two + minusHalf + ramp) == codes.map { 2 * $0 - 0.5 })
+        let signed = (0..<32).map { (i: Int) -> Int8 in Int8(i - 16) }
+        let q8 = row(NT_W_Q8_0, 32, minusHalf + signed.map { UInt8(bitPattern: $0) })
+        #expect(q8 == signed.map { -0.5 * Float($0) })
         // Group j: scale j + 1, minimum 2 j, all below 16, so that the upper bits of the last four are zero.
-        let packed = (0..<4).map { UInt8($0 + 1) } + (0..<4).map { UInt8(2 * $0) } + (4..<8).map { UInt8($0 + 1 | 2 * $0 << 4) }
-        let q4 = row(NT_W_Q4_K, 256, two + minusHalf + packed + [UInt8](repeating: 0x73, count: 128))
-        #expect(q4 == (0..<256).map { i in Float(2 * (i / 32 + 1) * (i / 32 % 2 == 0 ? 3 : 7)) + Float(i / 32) })
+        let scales = (0..<8).map { (j: Int) -> UInt8 in j < 4 ? UInt8(j + 1) : UInt8(2 * (j - 4)) }
+        let upper = (4..<8).map { (j: Int) -> UInt8 in UInt8(j + 1 | 2 * j << 4) }
+        let q4 = row(NT_W_Q4_K, 256, two + minusHalf + scales + upper + [UInt8](repeating: 0x73, count: 128))
+        let expectedQ4 = (0..<256).map { (i: Int) -> Float in
+            let j = i / 32, code = j % 2 == 0 ? 3 : 7
+            return Float(2 * (j + 1) * code + j)
+        }
+        #expect(q4 == expectedQ4)
         // Low halves 5 and 9, upper bits 0, 1, 2, 3 by the quarter of each half: codes 5, 21, 41, 57.
-        let scales = (0..<16).map { UInt8(bitPattern: Int8($0 - 8)) }
-        let q6 = row(
-            NT_W_Q6_K, 256, [UInt8](repeating: 0x95, count: 128) + [UInt8](repeating: 0xE4, count: 64) + scales + two)
-        #expect(q6 == (0..<256).map { i in Float(2 * (i / 16 - 8) * ([5, 21, 41, 57][i % 128 / 32] - 32)) })
+        let signedScales = (0..<16).map { (i: Int) -> UInt8 in UInt8(bitPattern: Int8(i - 8)) }
+        let low = [UInt8](repeating: 0x95, count: 128), high = [UInt8](repeating: 0xE4, count: 64)
+        let q6 = row(NT_W_Q6_K, 256, low + high + signedScales + two)
+        let quarters = [5, 21, 41, 57]
+        let expectedQ6 = (0..<256).map { (i: Int) -> Float in Float(2 * (i / 16 - 8) * (quarters[i % 128 / 32] - 32)) }
+        #expect(q6 == expectedQ6)
     }
 
     @Test func stridesNarrowTypesAndThreads() {
@@ -221,10 +235,9 @@ private func relativeError(_ a: [Float], _ b: [Float]) -> Double {
     // MARK: Attention
 
     struct Shape: Sendable { var H: Int, K: Int, E: Int, window: Int, type: Int }
-    static let shapes = [NT_F32, NT_BF16].flatMap { type in
-        [(9, 3, 64, 0), (4, 4, 20, 0), (10, 2, 80, 7), (8, 1, 64, 200), (2, 2, 5, 1)].map {
-            Shape(H: $0.0, K: $0.1, E: $0.2, window: $0.3, type: type)
-        }
+    static let shapes = [NT_F32, NT_BF16].flatMap { (type: Int) -> [Shape] in
+        let sizes: [(Int, Int, Int, Int)] = [(9, 3, 64, 0), (4, 4, 20, 0), (10, 2, 80, 7), (8, 1, 64, 200), (2, 2, 5, 1)]
+        return sizes.map { Shape(H: $0.0, K: $0.1, E: $0.2, window: $0.3, type: type) }
     }
 
     /// Ragged sequences, some of them twice, against softmax written here in fp64.
@@ -238,14 +251,20 @@ private func relativeError(_ a: [Float], _ b: [Float]) -> Double {
         var expected: [Float] = []
         for t in 0..<n {
             for h in 0..<H {
-                let first = shape.window > 0 ? max(0, Int(lengths[t]) - shape.window) : 0
-                let slots = (first..<Int(lengths[t])).map { ((Int(sequences[t]) * S + $0) * K + h / (H / K)) * E }
-                let scores = slots.map { slot in
-                    0.2 * (0..<E).reduce(0.0) { $0 + Double(q[t * (H * E + 3) + h * E + $1]) * Double(keys[slot + $1]) }
+                let length = Int(lengths[t]), first = shape.window > 0 ? max(0, length - shape.window) : 0
+                let base = Int(sequences[t]) * S, head = h / (H / K), query = t * (H * E + 3) + h * E
+                let slots = (first..<length).map { (s: Int) -> Int in ((base + s) * K + head) * E }
+                var scores: [Double] = []
+                for slot in slots {
+                    var sum = 0.0
+                    for e in 0..<E { sum += Double(q[query + e]) * Double(keys[slot + e]) }
+                    scores.append(0.2 * sum)
                 }
-                let weights = scores.map { power($0 - scores.max()!) }, total = weights.reduce(0, +)
+                let top = scores.max()!, weights = scores.map { power($0 - top) }, total = weights.reduce(0, +)
                 for e in 0..<E {
-                    expected.append(Float(zip(slots, weights).reduce(0.0) { $0 + $1.1 * Double(values[$1.0 + e]) } / total))
+                    var sum = 0.0
+                    for (slot, weight) in zip(slots, weights) { sum += weight * Double(values[slot + e]) }
+                    expected.append(Float(sum / total))
                 }
             }
         }
