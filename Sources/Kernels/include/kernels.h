@@ -3,10 +3,12 @@
 #define NEEDLETAIL_KERNELS_H
 #include <stddef.h>
 #include <stdint.h>
+#include "gated.h"
 #include "isa.h"
 #include "merge.h"
 #include "norm.h"
 #include "parallel.h"
+#include "rotary.h"
 #ifdef __cplusplus
 extern "C" {
 #endif
