@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include "gated.h"
 #include "isa.h"
+#include "loss.h"
 #include "merge.h"
 #include "norm.h"
 #include "parallel.h"
