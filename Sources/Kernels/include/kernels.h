@@ -3,7 +3,10 @@
 #define NEEDLETAIL_KERNELS_H
 #include <stddef.h>
 #include <stdint.h>
+#include "attention.h"
+#include "isa.h"
 #include "merge.h"
+#include "parallel.h"
 #ifdef __cplusplus
 extern "C" {
 #endif
