@@ -138,6 +138,7 @@ let targets: [Target] = [
     tests("ModelFilesTests", ["ModelFiles", "RunLog", "Formats", "Diagnostics"], fixtures: false),
     tests("CommandLineTests", ["CommandLineInterface", "Formats", "Diagnostics", argumentParser], fixtures: false),
     tests("TensorsTests", ["Tensors", "RandomStreams", "Kernels", "TestSupport"], fixtures: false),
+    tests("KernelsTests", ["Kernels"], fixtures: false),
     tests("LayersTests", ["Layers", "Tensors", "RandomStreams", "TestSupport"], fixtures: false),
     tests("OptimizersTests", ["Optimizers", "Layers", "Tensors", "Formats", "TestSupport"], fixtures: false),
     tests(
