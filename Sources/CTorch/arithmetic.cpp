@@ -42,9 +42,6 @@ ct_status ct_log(ct_tensor t, ct_tensor *out) {
 ct_status ct_sqrt(ct_tensor t, ct_tensor *out) {
     return giving(out, [&] { return at::sqrt(get(t)); });
 }
-ct_status ct_silu(ct_tensor t, ct_tensor *out) {
-    return giving(out, [&] { return at::silu(get(t)); });
-}
 ct_status ct_isfinite(ct_tensor t, ct_tensor *out) {
     return giving(out, [&] { return at::isfinite(get(t)); });
 }

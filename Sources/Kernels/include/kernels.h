@@ -10,7 +10,6 @@
 #include "loss.h"
 #include "merge.h"
 #include "norm.h"
-#include "optimizer.h"
 #include "parallel.h"
 #include "rotary.h"
 
