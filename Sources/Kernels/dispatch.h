@@ -61,12 +61,13 @@ template <class T> using Wide = std::conditional_t<std::is_same_v<T, double>, do
 
 inline double get(double x) { return x; }
 inline double get(float x) { return double(x); }
-inline double get(bf16 x) {
+inline float widened(bf16 x) {
     const uint32_t bits = uint32_t(x) << 16;
     float value;
     memcpy(&value, &bits, 4);
-    return double(value);
+    return value;
 }
+inline double get(bf16 x) { return double(widened(x)); }
 inline bf16 rounded(float value) {
     uint32_t bits;
     memcpy(&bits, &value, 4);

@@ -92,6 +92,61 @@ NT_INLINE float largest(F x) {
 }
 constexpr float least_exponent = -87.3365f;  // e^x is 0 below: subnormals are not made
 
+// Whole numbers in the lanes.
+NT_INLINE I bits(F x) { return _mm256_castps_si256(x); }
+NT_INLINE F floats(I x) { return _mm256_castsi256_ps(x); }
+NT_INLINE I set_whole(int32_t x) { return _mm256_set1_epi32(x); }
+NT_INLINE I add(I a, I b) { return _mm256_add_epi32(a, b); }
+NT_INLINE I both(I a, I b) { return _mm256_and_si256(a, b); }
+NT_INLINE I either(I a, I b) { return _mm256_or_si256(a, b); }
+template <int n> NT_INLINE I up(I x) { return _mm256_slli_epi32(x, n); }
+template <int n> NT_INLINE I down(I x) { return _mm256_srli_epi32(x, n); }
+template <int n> NT_INLINE I down_signed(I x) { return _mm256_srai_epi32(x, n); }
+NT_INLINE I select(Mask m, I yes, I no) { return _mm256_blendv_epi8(no, yes, _mm256_castps_si256(m)); }
+NT_INLINE Mask is_nan(F x) { return _mm256_cmp_ps(x, x, _CMP_UNORD_Q); }
+NT_INLINE F to_float(I x) { return _mm256_cvtepi32_ps(x); }
+NT_INLINE I truncated(F x) { return _mm256_cvttps_epi32(x); }
+NT_INLINE I load_whole(const uint8_t *p, Full) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)); }
+NT_INLINE I load_whole(const uint16_t *p, Full) { return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)); }
+NT_INLINE void store_whole(uint16_t *p, I x, Full) {  // the lower 16 bits
+    const I low = both(x, set_whole(0xFFFF));
+    _mm_storeu_si128((__m128i *)p, _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1)));
+}
+NT_INLINE void store_whole(uint8_t *p, I x, Full) {  // 0 ... 255
+    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(words, words));
+}
+template <class T> NT_INLINE I load_whole(const T *p, Tail part) {
+    T block[8] = {};
+    memcpy(block, p, size_t(part.count) * sizeof(T));
+    return load_whole(block, Full{});
+}
+template <class T> NT_INLINE void store_whole(T *p, I x, Tail part) {
+    T block[8];
+    store_whole(block, x, Full{});
+    memcpy(p, block, size_t(part.count) * sizeof(T));
+}
+// table[i] for i in 0 ..< 16
+NT_INLINE F lookup(const float *table, I i) { return _mm256_i32gather_ps(table, i, 4); }
+NT_INLINE I plus_one_where(Mask m, I x) { return _mm256_sub_epi32(x, _mm256_castps_si256(m)); }
+
+NT_INLINE int64_t nonfinite(F x) {
+    const int finite = _mm256_movemask_ps(less(abs(x), set(INFINITY)));
+    return __builtin_popcount(~unsigned(finite) & 0xFF);
+}
+struct Doubles {
+    __m256d at[2];
+};
+NT_INLINE void add_squares(Doubles &sum, F x) {
+    const __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(x)), high = _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1));
+    sum.at[0] = _mm256_fmadd_pd(low, low, sum.at[0]);
+    sum.at[1] = _mm256_fmadd_pd(high, high, sum.at[1]);
+}
+NT_INLINE double sum(const Doubles &x) {
+    const __m256d s = x.at[0] + x.at[1];
+    return (s[0] + s[2]) + (s[1] + s[3]);
+}
+
 #include "simd_math.h"
 #pragma clang attribute pop
 }  // namespace nt_avx2
@@ -143,6 +198,41 @@ NT_INLINE F scale(F x, F n) { return _mm512_scalef_ps(x, n); }
 NT_INLINE float sum(F x) { return _mm512_reduce_add_ps(x); }
 NT_INLINE float largest(F x) { return _mm512_reduce_max_ps(x); }
 constexpr float least_exponent = -87.3365f;
+
+NT_INLINE I bits(F x) { return _mm512_castps_si512(x); }
+NT_INLINE F floats(I x) { return _mm512_castsi512_ps(x); }
+NT_INLINE I set_whole(int32_t x) { return _mm512_set1_epi32(x); }
+NT_INLINE I add(I a, I b) { return _mm512_add_epi32(a, b); }
+NT_INLINE I both(I a, I b) { return _mm512_and_si512(a, b); }
+NT_INLINE I either(I a, I b) { return _mm512_or_si512(a, b); }
+template <int n> NT_INLINE I up(I x) { return _mm512_slli_epi32(x, n); }
+template <int n> NT_INLINE I down(I x) { return _mm512_srli_epi32(x, n); }
+template <int n> NT_INLINE I down_signed(I x) { return _mm512_srai_epi32(x, n); }
+NT_INLINE I select(Mask m, I yes, I no) { return _mm512_mask_mov_epi32(no, m, yes); }
+NT_INLINE Mask is_nan(F x) { return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q); }
+NT_INLINE F to_float(I x) { return _mm512_cvtepi32_ps(x); }
+NT_INLINE I truncated(F x) { return _mm512_cvttps_epi32(x); }
+NT_INLINE I load_whole(const uint8_t *p, Full) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
+NT_INLINE I load_whole(const uint16_t *p, Full) { return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
+NT_INLINE I load_whole(const uint8_t *p, Tail part) { return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(part.mask, p)); }
+NT_INLINE I load_whole(const uint16_t *p, Tail part) { return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(part.mask, p)); }
+NT_INLINE void store_whole(uint8_t *p, I x, Full) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(x)); }
+NT_INLINE void store_whole(uint16_t *p, I x, Full) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(x)); }
+NT_INLINE void store_whole(uint8_t *p, I x, Tail part) { _mm_mask_storeu_epi8(p, part.mask, _mm512_cvtepi32_epi8(x)); }
+NT_INLINE void store_whole(uint16_t *p, I x, Tail part) { _mm256_mask_storeu_epi16(p, part.mask, _mm512_cvtepi32_epi16(x)); }
+NT_INLINE F lookup(const float *table, I i) { return _mm512_permutexvar_ps(i, _mm512_loadu_ps(table)); }
+NT_INLINE I plus_one_where(Mask m, I x) { return _mm512_mask_add_epi32(x, m, x, _mm512_set1_epi32(1)); }
+
+NT_INLINE int64_t nonfinite(F x) { return __builtin_popcount(unsigned(__mmask16(~less(abs(x), set(INFINITY))))); }
+struct Doubles {
+    __m512d at[2];
+};
+NT_INLINE void add_squares(Doubles &sum, F x) {
+    const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(x)), high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1));
+    sum.at[0] = _mm512_fmadd_pd(low, low, sum.at[0]);
+    sum.at[1] = _mm512_fmadd_pd(high, high, sum.at[1]);
+}
+NT_INLINE double sum(const Doubles &x) { return _mm512_reduce_add_pd(x.at[0] + x.at[1]); }
 
 #include "simd_math.h"
 #pragma clang attribute pop

@@ -100,12 +100,11 @@ func numericGradient(_ x: [Double], step: Double = 1e-5, _ function: ([Double]) 
 
 func dot(_ x: [Double], _ y: [Double]) -> Double { zip(x, y).reduce(0) { $0 + $1.0 * $1.1 } }
 
-/// A parallel loop on two threads, in parts as uneven as the grain permits.
-let twoThreads: nt_parallel = { count, grain, body, context in
-    let cut = min(count, (count / 3 + grain - 1) / grain * grain)
+/// A parallel loop on two threads, in uneven parts that do not heed the grain: no result may depend on it.
+let twoThreads: nt_parallel = { count, _, body, context in
     nonisolated(unsafe) let context = context
     DispatchQueue.concurrentPerform(iterations: 2) { part in
-        let range = part == 0 ? 0..<cut : cut..<count
+        let range = part == 0 ? 0..<count / 3 : count / 3..<count
         if !range.isEmpty { body!(context, range.lowerBound, range.upperBound) }
     }
 }

@@ -5,11 +5,13 @@
 #include <stdint.h>
 
 #include "attention.h"
+#include "embedding.h"
 #include "gated.h"
 #include "isa.h"
 #include "loss.h"
 #include "merge.h"
 #include "norm.h"
+#include "optimizer.h"
 #include "parallel.h"
 #include "rotary.h"
 
