@@ -60,6 +60,27 @@ NT_INLINE F exp2(F x) {
     return p * _mm256_castsi256_ps(power);
 }
 
+// out [8, 8] = in transposed.
+NT_INLINE void transpose(const float *in, int64_t in_row, float *out, int64_t out_row) {
+    F x[8], y[8];
+#pragma clang loop unroll(full)
+    for (int i = 0; i < 8; ++i) x[i] = load(in + i * in_row);
+#pragma clang loop unroll(full)
+    for (int i = 0; i < 8; i += 4) {  // 4 x 4 squares in each half of a vector
+        const F low = _mm256_unpacklo_ps(x[i], x[i + 1]), high = _mm256_unpackhi_ps(x[i], x[i + 1]);
+        const F low2 = _mm256_unpacklo_ps(x[i + 2], x[i + 3]), high2 = _mm256_unpackhi_ps(x[i + 2], x[i + 3]);
+        y[i] = _mm256_shuffle_ps(low, low2, 0x44);
+        y[i + 1] = _mm256_shuffle_ps(low, low2, 0xEE);
+        y[i + 2] = _mm256_shuffle_ps(high, high2, 0x44);
+        y[i + 3] = _mm256_shuffle_ps(high, high2, 0xEE);
+    }
+#pragma clang loop unroll(full)
+    for (int j = 0; j < 4; ++j) {
+        store(out + j * out_row, _mm256_permute2f128_ps(y[j], y[j + 4], 0x20));
+        store(out + (j + 4) * out_row, _mm256_permute2f128_ps(y[j], y[j + 4], 0x31));
+    }
+}
+
 #define NT_BF16_PAIRS 0
 #include "attention_body.h"
 NT_INSTANTIATE(float)

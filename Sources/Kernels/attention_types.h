@@ -41,7 +41,8 @@ inline Document document(const nt_attention &a, int64_t d) {
 // a *word* is the 32 bits it needs: a float or two bf16.
 struct Layout {
     int64_t group, dim, pair, panel_tokens, panel_rows, blocks, longest_blocks;
-    int64_t operand() const { return dim * block_keys / pair; }  // words of one packed block of keys or values
+    // Words of one packed block of keys or values; whole 16 x 16 squares of words can be written.
+    int64_t operand() const { return rounded_up(dim / pair, 16) * block_keys; }
     int64_t sums() const { return 2 * dim * block_keys; }        // floats of one block's dk and dv
 };
 
