@@ -14,7 +14,8 @@ NT_INLINE F load(const bf16 *p) {
 NT_INLINE void store(float *p, F x) { _mm512_storeu_ps(p, x); }
 // Round to nearest even; NaN stays quiet.
 NT_INLINE void store(bf16 *p, F x) {
-    const __m512i bits = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i bits = _mm512_castps_si512(x);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
     const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
     const __m512i quiet = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
@@ -54,7 +55,8 @@ NT_INLINE void transpose(const float *in, int64_t in_row, float *out, int64_t ou
 #pragma clang loop unroll(full)
     for (int j = 0; j < 4; ++j) {  // quarters to their places
         const F even = _mm512_shuffle_f32x4(y[j], y[j + 4], 0x88), odd = _mm512_shuffle_f32x4(y[j], y[j + 4], 0xDD);
-        const F even2 = _mm512_shuffle_f32x4(y[j + 8], y[j + 12], 0x88), odd2 = _mm512_shuffle_f32x4(y[j + 8], y[j + 12], 0xDD);
+        const F even2 = _mm512_shuffle_f32x4(y[j + 8], y[j + 12], 0x88);
+        const F odd2 = _mm512_shuffle_f32x4(y[j + 8], y[j + 12], 0xDD);
         store(out + j * out_row, _mm512_shuffle_f32x4(even, even2, 0x88));
         store(out + (j + 8) * out_row, _mm512_shuffle_f32x4(even, even2, 0xDD));
         store(out + (j + 4) * out_row, _mm512_shuffle_f32x4(odd, odd2, 0x88));

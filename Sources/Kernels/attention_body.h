@@ -6,10 +6,11 @@
 //   load, store, set, first, fma, max, largest, total, exp2, at_most, select, transpose: see the includers
 //
 // Matrices in scratch are row-major. A *word* is a float, or with bf16 pairs two bf16 that one instruction multiplies
-// with two others and adds: "[n, E] words" of pairs along E are [n, E / 2] words. Names: `_across` means pairs along rows.
+// with two others and adds: n rows of pairs along E are [n, E / 2] words. `_across` means pairs along rows: [n / 2, E].
 
 #if !NT_BF16_PAIRS  // names for what is never called
-F multiply_pairs(F, F, F), narrow_pair(F, F), interleaved(F), beside(const bf16 *, const bf16 *), load_words(const bf16 *);
+F multiply_pairs(F, F, F), narrow_pair(F, F), interleaved(F);
+F beside(const bf16 *, const bf16 *), load_words(const bf16 *);
 void store_whole(float *, F), store_low(float *, F), store_high(float *, F);
 #endif
 constexpr bool bf16_pairs = NT_BF16_PAIRS;
@@ -330,15 +331,17 @@ static void forward_panel(const nt_attention &a, const Inputs<T> &in, const Outp
 template <class T>
 void forward(const nt_attention &a, const Inputs<T> &in, const Outputs<T> &out, const Scratch &s, int64_t part) {
     const Workspace w = workspace(s.layout, false, s.parts + size_t(part) * s.part_bytes);
-    each_panel(a, s.layout, part, [&](const Panel &panel) { forward_panel(a, in, out, s, w, panel); });
+    each_panel(a, s.layout, [&](int64_t owner, const Panel &panel) {
+        if (owner == part) forward_panel(a, in, out, s, w, panel);
+    });
 }
 
 // ---- backward ----------------------------------------------------------------------------------------------------
 
 // Of `pair` rows: p = 2^(s factor - lse), ds = p (dp - D), as words along keys (ds) and across rows (p, ds_across).
 template <class T>
-NT_INLINE void soften_backward(const Sight &sight, const Workspace &w, int64_t row, int64_t line, int64_t s0, int64_t s1,
-                               bool whole, float factor) {
+NT_INLINE void soften_backward(const Sight &sight, const Workspace &w, int64_t row, int64_t line, int64_t s0,
+                               int64_t s1, bool whole, float factor) {
     constexpr int pair = pair_of<T>;
     F low[pair], high[pair], lse[pair], D[pair];
     for (int i = 0; i < pair; ++i) {
@@ -370,7 +373,8 @@ NT_INLINE void soften_backward(const Sight &sight, const Workspace &w, int64_t r
 // The subpanel's part of p and ds against one block; dq += ds k.
 template <class T>
 static void backward_subpanel(const Sight &sight, const Workspace &w, int64_t dim, const float *keys,
-                              const float *values, const float *keys_across, int64_t first, int64_t last, float factor) {
+                              const float *values, const float *keys_across, int64_t first, int64_t last,
+                              float factor) {
     constexpr int pair = pair_of<T>;
     const int64_t s0 = sight.first_strip(first), s1 = sight.last_strip(last), words = dim / pair;
     if (s0 >= s1) return;
@@ -446,11 +450,12 @@ static void backward_panel(const nt_attention &a, const Inputs<T> &in, const Gra
     const int64_t last_block = (position + panel.tokens - 1) / block_keys;
     for (int64_t block = oldest_key(a, position) / block_keys; block <= last_block; ++block) {
         const Sight sight{a, position - block * block_keys, panel.tokens, l.group};
-        const int64_t packed = panel.first_block + block;
+        const auto packed = [&](int which) NT_LAMBDA {
+            return s.packed(which, panel.kv_head, panel.first_block + block);
+        };
         for (int64_t first = 0; first < padded; first += subpanel_rows)
-            backward_subpanel<T>(sight, w, l.dim, s.packed(0, panel.kv_head, packed), s.packed(1, panel.kv_head, packed),
-                                 s.packed(2, panel.kv_head, packed), first, std::min(padded, first + subpanel_rows),
-                                 float(a.scale) * log2_e);
+            backward_subpanel<T>(sight, w, l.dim, packed(0), packed(1), packed(2), first,
+                                 std::min(padded, first + subpanel_rows), float(a.scale) * log2_e);
         backward_block<T>(sight, w, l.dim, padded, sums + block * l.sums());
     }
     for (int64_t row = 0; row < count; ++row)
@@ -479,7 +484,8 @@ template <class T>
 void backward(const nt_attention &a, const Inputs<T> &in, const Gradients<T> &g, const Scratch &s, int64_t part) {
     const Workspace w = workspace(s.layout, true, s.parts + size_t(part) * s.part_bytes);
     float *sums = nullptr;  // of the unit in work
-    each_panel(a, s.layout, part, [&](const Panel &panel) {
+    each_panel(a, s.layout, [&](int64_t owner, const Panel &panel) {
+        if (owner != part) return;
         // A unit that another part began is `carried`, for join; one that this part began and did not close stays in
         // `current`, since it is the part's last.
         if (panel.opens || !sums) {
@@ -491,28 +497,23 @@ void backward(const nt_attention &a, const Inputs<T> &in, const Gradients<T> &g,
     });
 }
 
-// Finishes the unit that this part began and another closes: its sums plus what the parts behind it carried, in order.
+// Finishes the unit that this part began and another closes: its sums plus what later parts carried, in their order.
 template <class T> void join(const nt_attention &a, const Gradients<T> &g, const Scratch &s, int64_t part) {
-    Panel open{};
-    each_panel(a, s.layout, part, [&](const Panel &panel) { open = panel; });
-    const int64_t size = open.document.blocks() * s.layout.sums();
-    bool began = false;
-    each_panel(a, s.layout, part, [&](const Panel &panel) { began = began || (panel.opens && same_unit(panel, open)); });
-    if (!began || open.closes) return;
-    const Workspace w = workspace(s.layout, true, s.parts + size_t(part) * s.part_bytes);
-    for (int64_t next = part + 1, more = 1; more && next < a.parts; ++next) {
-        bool holds = false, closed = false;
-        each_panel(a, s.layout, next, [&](const Panel &panel) {
-            if (!same_unit(panel, open)) return;
-            holds = true;
-            closed = closed || panel.closes;
-        });
-        if (!holds) continue;  // a part without work
-        const float *carried = workspace(s.layout, true, s.parts + size_t(next) * s.part_bytes).carried;
-        for (int64_t i = 0; i < size; i += lanes) store(w.current + i, load(w.current + i) + load(carried + i));
-        more = !closed;
-    }
-    write_keys(a, g, s.layout, open.document, open.kv_head, w.current);
+    const auto of_part = [&](int64_t i) { return workspace(s.layout, true, s.parts + size_t(i) * s.part_bytes); };
+    float *sums = of_part(part).current;
+    bool begun_here = false;
+    int64_t added = part;
+    each_panel(a, s.layout, [&](int64_t owner, const Panel &panel) {
+        if (panel.opens) begun_here = owner == part;
+        if (!begun_here || owner == part) return;
+        if (owner != added) {
+            const float *carried = of_part(owner).carried;
+            const int64_t size = panel.document.blocks() * s.layout.sums();
+            for (int64_t i = 0; i < size; i += lanes) store(sums + i, load(sums + i) + load(carried + i));
+            added = owner;
+        }
+        if (panel.closes) write_keys(a, g, s.layout, panel.document, panel.kv_head, sums);
+    });
 }
 
 #define NT_INSTANTIATE(T)                                                                                             \
