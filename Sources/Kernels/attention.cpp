@@ -134,7 +134,7 @@ template <class T, class L> struct Backward {
 
 template <class T, class L, class Visit>
 void each_unit(const nt_attention &a, const Inputs<T> &in, nt_parallel parallel, Visit &&visit) {
-    run(parallel, a.documents * a.kv_heads, 1, [&](int64_t unit) {
+    run_each(parallel, a.documents * a.kv_heads, [&](int64_t unit) {
         visit(Unit<T, L>{a, document(a, unit / a.kv_heads), unit % a.kv_heads, a.heads / a.kv_heads, in.q, in.q_stride,
                          in.k, in.k_stride, in.v, in.v_stride});
     });
@@ -185,14 +185,23 @@ static void join_at(int level, const nt_attention &a, const Gradients<T> &g, con
     NT_AT_LEVEL(level, T, join(a, g, s, part))
 }
 
+// Packs blocks begin ..< end, counted through all documents.
+template <class T>
+static void pack_blocks(int level, const nt_attention &a, const Inputs<T> &in, const Scratch &s, int64_t begin,
+                        int64_t end) {
+    int64_t first = 0;
+    for (int64_t d = 0; d < a.documents && first < end; ++d) {
+        const int64_t blocks = document(a, d).blocks();
+        for (int64_t packed = std::max(begin, first); packed < std::min(end, first + blocks); ++packed)
+            for (int64_t head = 0; head < a.kv_heads; ++head) pack_at(level, a, in, s, head, d, packed - first, packed);
+        first += blocks;
+    }
+}
+
 template <class T>
 static void pack_all(int level, const nt_attention &a, const Inputs<T> &in, const Scratch &s, nt_parallel parallel) {
-    run(parallel, a.kv_heads * s.layout.blocks, 8, [&](int64_t item) {
-        const int64_t packed_block = item % s.layout.blocks;
-        int64_t block = packed_block, d = 0;
-        for (; block >= document(a, d).blocks(); ++d) block -= document(a, d).blocks();
-        pack_at(level, a, in, s, item / s.layout.blocks, d, block, packed_block);
-    });
+    run(parallel, s.layout.blocks, 1,
+        [&](int64_t begin, int64_t end) { pack_blocks(level, a, in, s, begin, end); });
 }
 
 template <class T, class L>
@@ -204,7 +213,7 @@ static void forward_entry(const nt_attention &a, const Inputs<T> &in, T *o, int6
             const Scratch s = scratch(a, pair_at(level, sizeof(T)), false, base);
             const Outputs<T> out{o, o_stride, lse};
             pack_all(level, a, in, s, parallel);
-            run(parallel, a.parts, 1, [&](int64_t part) { forward_at(level, a, in, out, s, part); });
+            run_each(parallel, a.parts, [&](int64_t part) { forward_at(level, a, in, out, s, part); });
             return;
         }
     twin::each_unit<T, L>(a, in, parallel, [&](const twin::Unit<T, L> &u) {
@@ -223,14 +232,14 @@ static void backward_entry(const nt_attention &a, const Inputs<T> &in, const twi
             const Gradients<T> g{b.o,  b.o_stride,  b.lse, b.d_o,       b.do_stride, b.dq,
                                  b.dq_stride, b.dk, b.dk_stride, b.dv, b.dv_stride};
             pack_all(level, a, in, s, parallel);
-            run(parallel, a.parts, 1, [&](int64_t part) { backward_at(level, a, in, g, s, part); });
-            run(parallel, a.parts, 1, [&](int64_t part) { join_at(level, a, g, s, part); });
+            run_each(parallel, a.parts, [&](int64_t part) { backward_at(level, a, in, g, s, part); });
+            run_each(parallel, a.parts, [&](int64_t part) { join_at(level, a, g, s, part); });
             return;
         }
     twin::each_unit<T, L>(a, in, parallel, [&](const twin::Unit<T, L> &u) {
         for (int64_t head = 0; head < u.group; ++head)
             for (int64_t i = 0; i < u.document.queries; ++i) b.query(u, head, i);
-        for (int64_t j = 0; j < u.document.keys; ++j) b.key(u, j);
+        for (int64_t j = 0; u.document.queries > 0 && j < u.document.keys; ++j) b.key(u, j);
     });
 }
 

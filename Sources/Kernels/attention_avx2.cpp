@@ -24,7 +24,8 @@ NT_INLINE F load(const bf16 *p) {
 NT_INLINE void store(float *p, F x) { _mm256_storeu_ps(p, x); }
 // Round to nearest even; NaN stays quiet.
 NT_INLINE void store(bf16 *p, F x) {
-    const __m256i bits = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
     const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
     const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
     const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
@@ -58,6 +59,27 @@ NT_INLINE F exp2(F x) {
     p = fma(p, r, set(1.0f));
     const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
     return p * _mm256_castsi256_ps(power);
+}
+
+// out [8, 8] = in transposed.
+NT_INLINE void transpose(const float *in, int64_t in_row, float *out, int64_t out_row) {
+    F x[8], y[8];
+#pragma clang loop unroll(full)
+    for (int i = 0; i < 8; ++i) x[i] = load(in + i * in_row);
+#pragma clang loop unroll(full)
+    for (int i = 0; i < 8; i += 4) {  // 4 x 4 squares in each half of a vector
+        const F low = _mm256_unpacklo_ps(x[i], x[i + 1]), high = _mm256_unpackhi_ps(x[i], x[i + 1]);
+        const F low2 = _mm256_unpacklo_ps(x[i + 2], x[i + 3]), high2 = _mm256_unpackhi_ps(x[i + 2], x[i + 3]);
+        y[i] = _mm256_shuffle_ps(low, low2, 0x44);
+        y[i + 1] = _mm256_shuffle_ps(low, low2, 0xEE);
+        y[i + 2] = _mm256_shuffle_ps(high, high2, 0x44);
+        y[i + 3] = _mm256_shuffle_ps(high, high2, 0xEE);
+    }
+#pragma clang loop unroll(full)
+    for (int j = 0; j < 4; ++j) {
+        store(out + j * out_row, _mm256_permute2f128_ps(y[j], y[j + 4], 0x20));
+        store(out + (j + 4) * out_row, _mm256_permute2f128_ps(y[j], y[j + 4], 0x31));
+    }
 }
 
 #define NT_BF16_PAIRS 0

@@ -7,7 +7,8 @@
 #define NT_INLINE static inline __attribute__((always_inline))
 #define NT_LAMBDA __attribute__((always_inline))
 
-#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq"))), \
+                             apply_to = function)
 namespace nt_attention_kernels::avx512 {
 
 #include "attention_avx512.h"

@@ -30,6 +30,8 @@ alignas(64) constexpr uint16_t zipped[32] = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 
 NT_INLINE F interleaved(__m512i x) {
     return _mm512_castsi512_ps(_mm512_permutexvar_epi16(_mm512_load_si512(zipped), x));
 }
+// 16 words: 32 bf16 of a row.
+NT_INLINE F load_words(const bf16 *row) { return _mm512_loadu_ps(row); }
 // Words row[i], next[i] (null: 0).
 NT_INLINE F beside(const bf16 *row, const bf16 *next) {
     const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(row)));

@@ -3,18 +3,20 @@
 //   F, lanes            a vector of floats
 //   tile_rows           rows of a register tile (x 2 vectors): the most whose sums stay in registers
 //   NT_BF16_PAIRS       1: multiply_pairs, narrow_pair and their like exist
-//   load, store, set, first, fma, max, largest, total, exp2, at_most, select: see the includers
+//   load, store, set, first, fma, max, largest, total, exp2, at_most, select, transpose: see the includers
 //
 // Matrices in scratch are row-major. A *word* is a float, or with bf16 pairs two bf16 that one instruction multiplies
-// with two others and adds: "[n, E] words" of pairs along E are [n, E / 2] words. Names: `_across` means pairs along rows.
+// with two others and adds: n rows of pairs along E are [n, E / 2] words. `_across` means pairs along rows: [n / 2, E].
 
 #if !NT_BF16_PAIRS  // names for what is never called
-F multiply_pairs(F, F, F), narrow_pair(F, F), interleaved(F), beside(const bf16 *, const bf16 *);
+F multiply_pairs(F, F, F), narrow_pair(F, F), interleaved(F);
+F beside(const bf16 *, const bf16 *), load_words(const bf16 *);
 void store_whole(float *, F), store_low(float *, F), store_high(float *, F);
 #endif
 constexpr bool bf16_pairs = NT_BF16_PAIRS;
 
 template <class T> constexpr int pair_of = bf16_pairs && std::is_same_v<T, bf16> ? 2 : 1;
+template <class T> constexpr int64_t line_words = block_keys / pair_of<T>;  // of one row of p or ds
 constexpr int64_t strip = 2 * lanes, strips = block_keys / strip;
 constexpr float log2_e = 1.44269504f, ln_2 = 0.693147181f;
 
@@ -91,8 +93,12 @@ NT_INLINE float word_of(bf16 low, bf16 high) {
 // out [dim] words of pairs along E, from a row of E elements; zeros behind them.
 template <class T> NT_INLINE void copy_row(const T *row, int64_t E, int64_t dim, float *out) {
     if constexpr (pair_of<T> == 2) {
-        memcpy(out, row, size_t(E) * sizeof(bf16));
-        memset(reinterpret_cast<bf16 *>(out) + E, 0, size_t(dim - E) * sizeof(bf16));
+        int64_t e = 0;
+        for (; e + strip <= E; e += strip) store(out + e / 2, load_words(row + e));
+        if (e == dim) return;
+        bf16 rest[strip] = {};
+        memcpy(rest, row + e, size_t(E - e) * sizeof(bf16));
+        memcpy(out + e / 2, rest, size_t(dim - e) * sizeof(bf16));
     } else {
         int64_t e = 0;
         for (; e + lanes <= E; e += lanes) store(out + e, load(row + e));
@@ -150,15 +156,15 @@ static void load_panel_across(const Rows &rows, const T *matrix, int64_t stride,
 // out [dim, block_keys] words of pairs along E: a block of keys transposed, so that a vector holds one e of many keys.
 template <class T>
 static void pack_transposed(const T *rows, int64_t stride, int64_t keys, int64_t E, int64_t dim, float *out) {
-    constexpr int pair = pair_of<T>;
-    const int64_t words = dim / pair;
-    float row[NT_ATTENTION_LARGEST_HEAD];
-    for (int64_t key = 0; key < block_keys; ++key) {
-        if (key < keys)
-            copy_row(rows + key * stride, E, dim, row);
-        else
-            memset(row, 0, size_t(words) * sizeof(float));
-        for (int64_t w = 0; w < words; ++w) out[w * block_keys + key] = row[w];
+    const int64_t words = dim / pair_of<T>, width = rounded_up(words, lanes);
+    float few[lanes * NT_ATTENTION_LARGEST_HEAD] = {};  // [lanes, width]
+    for (int64_t key = 0; key < block_keys; key += lanes) {
+        for (int64_t i = 0; i < lanes; ++i)
+            if (key + i < keys)
+                copy_row(rows + (key + i) * stride, E, dim, few + i * width);
+            else
+                memset(few + i * width, 0, size_t(words) * sizeof(float));
+        for (int64_t w = 0; w < words; w += lanes) transpose(few + w, width, out + w * block_keys + key, block_keys);
     }
 }
 
@@ -224,28 +230,44 @@ NT_INLINE F edge(int64_t key) { return set(float(std::clamp<int64_t>(key, -1, bl
 
 // ---- forward -----------------------------------------------------------------------------------------------------
 
-// One row of scores [strips] to probabilities in words (columns before first_strip are not touched), with running
-// maximum and sum per lane; returns the factor for what was summed before.
+// A row's maximum follows only when it is left behind by this much (in powers of 2): p may reach 2^8, which costs no
+// precision, and what was summed is seldom scaled again.
+constexpr float slack = 8;
+
+// Gives a row a new maximum: what was summed before is scaled to it.
+NT_INLINE void raise(float *largest_so_far, float *sums, float *o, int64_t dim, float now) {
+    const float before = *largest_so_far;
+    *largest_so_far = now;
+    if (before == -__builtin_inff()) return;  // nothing was summed
+    const F kept = set(__builtin_exp2f(before - now));
+    store(sums, load(sums) * kept);
+    for (int64_t e = 0; e < dim; e += lanes) store(o + e, load(o + e) * kept);
+}
+
+// One row of scores to probabilities in words, from strip s0 to s1.
 template <class T>
-NT_INLINE float soften(float *scores, float *p, int64_t first_strip, int64_t last_strip, bool whole, int64_t oldest,
-                       int64_t newest, float factor, float *largest_so_far, float *sums) {
-    const float minus_infinity = -__builtin_inff();
+NT_INLINE void soften(const Sight &sight, const Workspace &w, int64_t row, int64_t line, int64_t dim, int64_t s0,
+                      int64_t s1, bool whole, float factor) {
+    float *scores = w.scores + line * block_keys, *p = w.p + line * line_words<T>;
+    const F none = set(-__builtin_inff());
     if (!whole) {
-        const F low = edge(oldest), high = edge(newest);
-        for (int64_t i = first_strip * strip; i < last_strip * strip; i += lanes)
-            store(scores + i, seen(load(scores + i), counting(i), low, high, set(minus_infinity)));
+        const F oldest = edge(sight.oldest(row)), newest = edge(sight.newest(row));
+        for (int64_t i = s0 * strip; i < s1 * strip; i += lanes)
+            store(scores + i, seen(load(scores + i), counting(i), oldest, newest, none));
     }
-    F most[2] = {set(minus_infinity), set(minus_infinity)};
-    for (int64_t i = first_strip * strip; i < last_strip * strip; i += strip) {
+    F most[2] = {none, none};
+    for (int64_t i = s0 * strip; i < s1 * strip; i += strip) {
         most[0] = max(load(scores + i), most[0]);
         most[1] = max(load(scores + i + lanes), most[1]);
     }
-    const float before = *largest_so_far, now = std::max(before, largest(max(most[0], most[1])) * factor);
+    const float now = largest(max(most[0], most[1])) * factor;
+    if (now > w.largest[row] + slack) raise(w.largest + row, w.sums + row * 16, w.o + row * dim, dim, now);
     // A row that has seen nothing yet: all its scores are -infinity, its probabilities 0.
-    const F scale = set(factor), shift = set(now == minus_infinity ? 0 : -now);
-    F sum[2] = {set(0), set(0)};
-    for (int64_t i = first_strip * strip; i < last_strip * strip; i += strip) {
-        const F x = exp2(fma(load(scores + i), scale, shift)), y = exp2(fma(load(scores + i + lanes), scale, shift));
+    const float shift = w.largest[row] == -__builtin_inff() ? 0 : -w.largest[row];
+    F sum[2] = {load(w.sums + row * 16), set(0)};
+    for (int64_t i = s0 * strip; i < s1 * strip; i += strip) {
+        const F x = exp2(fma(load(scores + i), set(factor), set(shift)));
+        const F y = exp2(fma(load(scores + i + lanes), set(factor), set(shift)));
         sum[0] = sum[0] + x;
         sum[1] = sum[1] + y;
         if constexpr (pair_of<T> == 2) {
@@ -255,32 +277,23 @@ NT_INLINE float soften(float *scores, float *p, int64_t first_strip, int64_t las
             store(p + i + lanes, y);
         }
     }
-    const float kept = now == before ? 1.0f : __builtin_exp2f(before - now);
-    store(sums, fma(load(sums), set(kept), sum[0] + sum[1]));
-    *largest_so_far = now;
-    return kept;
+    store(w.sums + row * 16, sum[0] + sum[1]);
 }
 
-// Softmax of a subpanel's rows against one block, and o (+)= p v. Scores are of the first rows of scratch.
+// Softmax of a subpanel's rows against one block, and o += p v. Scores and p are of the first rows of their scratch.
 template <class T>
 static void forward_subpanel(const Sight &sight, const Workspace &w, int64_t dim, const float *keys,
                              const float *values, int64_t first, int64_t last, float factor) {
     constexpr int pair = pair_of<T>;
     const int64_t s0 = sight.first_strip(first), s1 = sight.last_strip(last), words = dim / pair;
     if (s0 >= s1) return;
-    product<pair, false>(w.q + first * words, words, 1, keys + s0 * strip, block_keys, w.scores + s0 * strip, block_keys,
-                         last - first, (s1 - s0) * strip, words);
+    const int64_t columns = (s1 - s0) * strip, at = s0 * strip;
+    product<pair, false>(w.q + first * words, words, 1, keys + at, block_keys, w.scores + at, block_keys, last - first,
+                         columns, words);
     const bool whole = sight.whole(first, last, s1);
-    for (int64_t row = first; row < last; ++row) {
-        const int64_t line = row - first;
-        float *o = w.o + row * dim;
-        const float kept = soften<T>(w.scores + line * block_keys, w.p + line * (block_keys / pair), s0, s1, whole,
-                                     sight.oldest(row), sight.newest(row), factor, w.largest + row, w.sums + row * 16);
-        if (kept != 1.0f)
-            for (int64_t e = 0; e < dim; e += lanes) store(o + e, load(o + e) * set(kept));
-    }
-    product<pair, true>(w.p + s0 * strip / pair, block_keys / pair, 1, values + s0 * strip / pair * dim, dim,
-                        w.o + first * dim, dim, last - first, dim, (s1 - s0) * strip / pair);
+    for (int64_t row = first; row < last; ++row) soften<T>(sight, w, row, row - first, dim, s0, s1, whole, factor);
+    product<pair, true>(w.p + at / pair, line_words<T>, 1, values + at / pair * dim, dim, w.o + first * dim, dim,
+                        last - first, dim, columns / pair);
 }
 
 template <class T>
@@ -318,18 +331,17 @@ static void forward_panel(const nt_attention &a, const Inputs<T> &in, const Outp
 template <class T>
 void forward(const nt_attention &a, const Inputs<T> &in, const Outputs<T> &out, const Scratch &s, int64_t part) {
     const Workspace w = workspace(s.layout, false, s.parts + size_t(part) * s.part_bytes);
-    each_panel(a, s.layout, part, [&](const Panel &panel) { forward_panel(a, in, out, s, w, panel); });
+    each_panel(a, s.layout, [&](int64_t owner, const Panel &panel) {
+        if (owner == part) forward_panel(a, in, out, s, w, panel);
+    });
 }
 
 // ---- backward ----------------------------------------------------------------------------------------------------
 
-// Where a row of words, or of pairs across rows `row` and `row + 1`, begins in p, ds and ds_across.
-template <class T> constexpr int64_t line_words = block_keys / pair_of<T>;
-
 // Of `pair` rows: p = 2^(s factor - lse), ds = p (dp - D), as words along keys (ds) and across rows (p, ds_across).
 template <class T>
-NT_INLINE void soften_backward(const Sight &sight, const Workspace &w, int64_t row, int64_t line, int64_t s0, int64_t s1,
-                               bool whole, float factor) {
+NT_INLINE void soften_backward(const Sight &sight, const Workspace &w, int64_t row, int64_t line, int64_t s0,
+                               int64_t s1, bool whole, float factor) {
     constexpr int pair = pair_of<T>;
     F low[pair], high[pair], lse[pair], D[pair];
     for (int i = 0; i < pair; ++i) {
@@ -361,7 +373,8 @@ NT_INLINE void soften_backward(const Sight &sight, const Workspace &w, int64_t r
 // The subpanel's part of p and ds against one block; dq += ds k.
 template <class T>
 static void backward_subpanel(const Sight &sight, const Workspace &w, int64_t dim, const float *keys,
-                              const float *values, const float *keys_across, int64_t first, int64_t last, float factor) {
+                              const float *values, const float *keys_across, int64_t first, int64_t last,
+                              float factor) {
     constexpr int pair = pair_of<T>;
     const int64_t s0 = sight.first_strip(first), s1 = sight.last_strip(last), words = dim / pair;
     if (s0 >= s1) return;
@@ -437,11 +450,12 @@ static void backward_panel(const nt_attention &a, const Inputs<T> &in, const Gra
     const int64_t last_block = (position + panel.tokens - 1) / block_keys;
     for (int64_t block = oldest_key(a, position) / block_keys; block <= last_block; ++block) {
         const Sight sight{a, position - block * block_keys, panel.tokens, l.group};
-        const int64_t packed = panel.first_block + block;
+        const auto packed = [&](int which) NT_LAMBDA {
+            return s.packed(which, panel.kv_head, panel.first_block + block);
+        };
         for (int64_t first = 0; first < padded; first += subpanel_rows)
-            backward_subpanel<T>(sight, w, l.dim, s.packed(0, panel.kv_head, packed), s.packed(1, panel.kv_head, packed),
-                                 s.packed(2, panel.kv_head, packed), first, std::min(padded, first + subpanel_rows),
-                                 float(a.scale) * log2_e);
+            backward_subpanel<T>(sight, w, l.dim, packed(0), packed(1), packed(2), first,
+                                 std::min(padded, first + subpanel_rows), float(a.scale) * log2_e);
         backward_block<T>(sight, w, l.dim, padded, sums + block * l.sums());
     }
     for (int64_t row = 0; row < count; ++row)
@@ -452,15 +466,17 @@ static void backward_panel(const nt_attention &a, const Inputs<T> &in, const Gra
 template <class T>
 static void write_keys(const nt_attention &a, const Gradients<T> &g, const Layout &l, const Document &document,
                        int64_t kv_head, const float *sums) {
-    float row[NT_ATTENTION_LARGEST_HEAD];
-    for (int64_t key = 0; key < document.keys; ++key) {
+    float few[lanes * NT_ATTENTION_LARGEST_HEAD];  // [lanes, dim]
+    const auto write = [&](int64_t key, const float *columns, F factor, T *out, int64_t stride) NT_LAMBDA {
+        for (int64_t e = 0; e < l.dim; e += lanes) transpose(columns + e * block_keys, block_keys, few + e, l.dim);
+        for (int64_t i = 0; i < std::min(lanes, document.keys - key); ++i)
+            write_row(few + i * l.dim, factor, a.head_dim,
+                      out + (document.first_key + key + i) * stride + kv_head * a.head_dim);
+    };
+    for (int64_t key = 0; key < document.keys; key += lanes) {
         const float *block = sums + key / block_keys * l.sums() + key % block_keys;
-        T *dv = g.dv + (document.first_key + key) * g.dv_stride + kv_head * a.head_dim;
-        T *dk = g.dk + (document.first_key + key) * g.dk_stride + kv_head * a.head_dim;
-        for (int64_t e = 0; e < a.head_dim; ++e) row[e] = block[e * block_keys];
-        write_row(row, set(1), a.head_dim, dv);
-        for (int64_t e = 0; e < a.head_dim; ++e) row[e] = block[(l.dim + e) * block_keys];
-        write_row(row, set(float(a.scale)), a.head_dim, dk);
+        write(key, block, set(1), g.dv, g.dv_stride);
+        write(key, block + l.dim * block_keys, set(float(a.scale)), g.dk, g.dk_stride);
     }
 }
 
@@ -468,7 +484,8 @@ template <class T>
 void backward(const nt_attention &a, const Inputs<T> &in, const Gradients<T> &g, const Scratch &s, int64_t part) {
     const Workspace w = workspace(s.layout, true, s.parts + size_t(part) * s.part_bytes);
     float *sums = nullptr;  // of the unit in work
-    each_panel(a, s.layout, part, [&](const Panel &panel) {
+    each_panel(a, s.layout, [&](int64_t owner, const Panel &panel) {
+        if (owner != part) return;
         // A unit that another part began is `carried`, for join; one that this part began and did not close stays in
         // `current`, since it is the part's last.
         if (panel.opens || !sums) {
@@ -480,28 +497,23 @@ void backward(const nt_attention &a, const Inputs<T> &in, const Gradients<T> &g,
     });
 }
 
-// Finishes the unit that this part began and another closes: its sums plus what the parts behind it carried, in order.
+// Finishes the unit that this part began and another closes: its sums plus what later parts carried, in their order.
 template <class T> void join(const nt_attention &a, const Gradients<T> &g, const Scratch &s, int64_t part) {
-    Panel open{};
-    each_panel(a, s.layout, part, [&](const Panel &panel) { open = panel; });
-    const int64_t size = open.document.blocks() * s.layout.sums();
-    bool began = false;
-    each_panel(a, s.layout, part, [&](const Panel &panel) { began = began || (panel.opens && same_unit(panel, open)); });
-    if (!began || open.closes) return;
-    const Workspace w = workspace(s.layout, true, s.parts + size_t(part) * s.part_bytes);
-    for (int64_t next = part + 1, more = 1; more && next < a.parts; ++next) {
-        bool holds = false, closed = false;
-        each_panel(a, s.layout, next, [&](const Panel &panel) {
-            if (!same_unit(panel, open)) return;
-            holds = true;
-            closed = closed || panel.closes;
-        });
-        if (!holds) continue;  // a part without work
-        const float *carried = workspace(s.layout, true, s.parts + size_t(next) * s.part_bytes).carried;
-        for (int64_t i = 0; i < size; i += lanes) store(w.current + i, load(w.current + i) + load(carried + i));
-        more = !closed;
-    }
-    write_keys(a, g, s.layout, open.document, open.kv_head, w.current);
+    const auto of_part = [&](int64_t i) { return workspace(s.layout, true, s.parts + size_t(i) * s.part_bytes); };
+    float *sums = of_part(part).current;
+    bool begun_here = false;
+    int64_t added = part;
+    each_panel(a, s.layout, [&](int64_t owner, const Panel &panel) {
+        if (panel.opens) begun_here = owner == part;
+        if (!begun_here || owner == part) return;
+        if (owner != added) {
+            const float *carried = of_part(owner).carried;
+            const int64_t size = panel.document.blocks() * s.layout.sums();
+            for (int64_t i = 0; i < size; i += lanes) store(sums + i, load(sums + i) + load(carried + i));
+            added = owner;
+        }
+        if (panel.closes) write_keys(a, g, s.layout, panel.document, panel.kv_head, sums);
+    });
 }
 
 #define NT_INSTANTIATE(T)                                                                                             \

@@ -2,8 +2,8 @@
 //
 // Work: a *unit* is one document's one key/value head; its G = H / K query heads are done together, so that keys and
 // values are read once. A unit's queries are cut into *panels* of some tokens; row r of a panel is token r / G, head
-// r mod G of the group, so that causality is a staircase over rows. Keys are cut into *blocks* of 64. Panels, unit after
-// unit, are dealt out to `parts` as contiguous runs of equal work.
+// r mod G of the group, so that causality is a staircase over rows. Keys are cut into *blocks* of 64. Panels, unit
+// after unit, are dealt out to `parts` as contiguous runs of equal work.
 //
 // Scratch holds keys and values repacked once per call (their operands must be in vector order), and for the backward
 // fp32 sums of dk and dv: two units a part, one that a part before it began and the one in work.
@@ -41,7 +41,8 @@ inline Document document(const nt_attention &a, int64_t d) {
 // a *word* is the 32 bits it needs: a float or two bf16.
 struct Layout {
     int64_t group, dim, pair, panel_tokens, panel_rows, blocks, longest_blocks;
-    int64_t operand() const { return dim * block_keys / pair; }  // words of one packed block of keys or values
+    // Words of one packed block of keys or values; whole 16 x 16 squares of words can be written.
+    int64_t operand() const { return rounded_up(dim / pair, 16) * block_keys; }
     int64_t sums() const { return 2 * dim * block_keys; }        // floats of one block's dk and dv
 };
 
@@ -65,14 +66,11 @@ inline Layout layout(const nt_attention &a, int64_t pair) {
 // A run of tokens of one unit.
 struct Panel {
     Document document;
-    int64_t document_index, kv_head, first_block;  // first_block: of the document in the packed keys
-    int64_t first_token, tokens;                   // in the document's queries
-    bool opens, closes;                            // first, last of its unit
+    int64_t kv_head;
+    int64_t first_block;          // of the document, among the packed keys
+    int64_t first_token, tokens;  // of the document's queries
+    bool opens, closes;           // first, last of its unit
 };
-
-inline bool same_unit(const Panel &a, const Panel &b) {
-    return a.document_index == b.document_index && a.kv_head == b.kv_head;
-}
 
 // Position (among the document's keys) of the oldest key that a query at `position` sees.
 inline int64_t oldest_key(const nt_attention &a, int64_t position) {
@@ -85,8 +83,8 @@ inline int64_t cost(const nt_attention &a, const Document &document, int64_t fir
     return tokens * (middle - oldest_key(a, middle) + 48);
 }
 
-// Calls visit(panel) for the panels of one part, in order.
-template <class Visit> void each_panel(const nt_attention &a, const Layout &l, int64_t part, Visit &&visit) {
+// Calls visit(part, panel) for all panels in order, with the part that does it.
+template <class Visit> void each_panel(const nt_attention &a, const Layout &l, Visit &&visit) {
     int64_t total = 0, before = 0, first_block = 0;
     for (int64_t d = 0; d < a.documents; ++d) {
         const Document document = nt_attention_kernels::document(a, d);
@@ -99,10 +97,10 @@ template <class Visit> void each_panel(const nt_attention &a, const Layout &l, i
             for (int64_t t = 0; t < document.queries; t += l.panel_tokens) {
                 const int64_t tokens = std::min(l.panel_tokens, document.queries - t);
                 const int64_t work = cost(a, document, t, tokens);
-                const auto owner = int64_t((double(before) + double(work) / 2) / double(total) * double(a.parts));
+                const auto part = int64_t((double(before) + double(work) / 2) / double(total) * double(a.parts));
                 before += work;
-                if (std::min(owner, a.parts - 1) != part) continue;
-                visit(Panel{document, d, head, first_block, t, tokens, t == 0, t + tokens == document.queries});
+                visit(std::min(part, a.parts - 1),
+                      Panel{document, head, first_block, t, tokens, t == 0, t + tokens == document.queries});
             }
         first_block += document.blocks();
     }
@@ -137,18 +135,23 @@ template <class T> struct Gradients {
     int64_t dv_stride;
 };
 
-// Runs call(part) for 0 ..< count.
+// Runs call(begin, end) on ranges that cover 0 ..< count.
 template <class Call> void run(nt_parallel parallel, int64_t count, int64_t grain, Call &&call) {
-    if (!parallel) {
-        for (int64_t i = 0; i < count; ++i) call(i);
-        return;
-    }
+    if (count <= 0) return;
+    if (!parallel) return call(int64_t(0), count);
     parallel(
         count, grain,
         [](void *context, int64_t begin, int64_t end) {
-            for (int64_t i = begin; i < end; ++i) (*static_cast<std::remove_reference_t<Call> *>(context))(i);
+            (*static_cast<std::remove_reference_t<Call> *>(context))(begin, end);
         },
         &call);
+}
+
+// Runs call(i) for 0 ..< count.
+template <class Call> void run_each(nt_parallel parallel, int64_t count, Call &&call) {
+    run(parallel, count, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) call(i);
+    });
 }
 
 // Aligned pieces of the caller's scratch, one after another; with a null base it only counts.
@@ -167,9 +170,10 @@ struct Arena {
 
 // Scratch of one part.
 struct Workspace {
-    float *q, *scores, *p, *o, *largest, *sums;                    // forward
-    float *q_across, *d_o, *d_o_across, *dp, *ds, *ds_across, *D;  // backward, with q, scores, p, o (as dq), largest (as lse)
-    float *carried, *current;                                      // dk, dv of a unit begun before, of the unit in work
+    float *q, *scores, *p, *o, *largest, *sums;  // forward
+    // Backward, with q, scores, p, o (as dq) and largest (as lse).
+    float *q_across, *d_o, *d_o_across, *dp, *ds, *ds_across, *D;
+    float *carried, *current;  // dk, dv of a unit begun by another part, of the unit in work
 };
 
 struct Scratch {
@@ -224,15 +228,15 @@ inline Scratch scratch(const nt_attention &a, int64_t pair, bool backward, void 
 
 // What each instruction set offers: all of it works on scratch laid out above. Level 3 has bf16 pairs only: for floats
 // it is level 2.
-#define NT_ATTENTION_LEVEL(level)                                                                                       \
-    namespace level {                                                                                                  \
-    template <class T> void pack(const nt_attention &, const Inputs<T> &, const Scratch &, int64_t kv_head,            \
-                                 int64_t document, int64_t block, int64_t packed_block);                               \
-    template <class T> void forward(const nt_attention &, const Inputs<T> &, const Outputs<T> &, const Scratch &,      \
-                                    int64_t part);                                                                     \
-    template <class T> void backward(const nt_attention &, const Inputs<T> &, const Gradients<T> &, const Scratch &,   \
-                                     int64_t part);                                                                    \
-    template <class T> void join(const nt_attention &, const Gradients<T> &, const Scratch &, int64_t part);           \
+#define NT_ATTENTION_LEVEL(level)                                                                                    \
+    namespace level {                                                                                                \
+    template <class T> void pack(const nt_attention &, const Inputs<T> &, const Scratch &, int64_t kv_head,          \
+                                 int64_t document, int64_t block, int64_t packed_block);                             \
+    template <class T> void forward(const nt_attention &, const Inputs<T> &, const Outputs<T> &, const Scratch &,    \
+                                    int64_t part);                                                                   \
+    template <class T> void backward(const nt_attention &, const Inputs<T> &, const Gradients<T> &, const Scratch &, \
+                                     int64_t part);                                                                  \
+    template <class T> void join(const nt_attention &, const Gradients<T> &, const Scratch &, int64_t part);         \
     }
 NT_ATTENTION_LEVEL(avx2)
 NT_ATTENTION_LEVEL(avx512)

@@ -181,7 +181,8 @@ extension KernelSuite {
             let x = Inputs(c).rounded(T.self), expected = f64(c, x)
             atEachLevel { level in
                 for (name, pair) in zip(entries(c, x, twoThreads).named, expected.named).map({ ($0.0, ($0.1, $1.1)) }) {
-                    let error = distance(pair.0, pair.1)
+                    // Relative to 0.1 at least: a query that sees one key has no gradient, only rounding.
+                    let error = distance(pair.0 + [0.1], pair.1 + [0.1])
                     #expect(error <= T.tolerance, "\(name) at level \(level), \(T.self)")
                 }
             }
