@@ -118,8 +118,8 @@ let targets: [Target] = [
         name: "needletail-engine",
         dependencies: [
             "CommandLineInterface", "Recipes", "Assembly", "GradientAnalysis", "Evolution", "Merging", "Evaluation",
-            "Generation", "Models", "ModelFiles", "RunConfig", "RunLog",
-            "Datasets", "Tokenizers", "Checkpoints", "Tensors", "Formats", "Diagnostics",
+            "Generation", "Models", "ModelFiles", "RunConfig", "RunLog", "Datasets", "Tokenizers", "Checkpoints",
+            "Optimizers", "Layers", "Tensors", "RandomStreams", "Formats", "Diagnostics",
         ],
         swiftSettings: swiftSettings, linkerSettings: [.unsafeFlags(staticSwift, .when(platforms: [.linux]))]),
 

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "attention.h"
+#include "embedding.h"
 #include "gated.h"
 #include "loss.h"
 #include "norm.h"
@@ -30,6 +31,7 @@ struct Fused;
         static constexpr auto attention_backward = nt_attention_backward_##S;     \
         static constexpr auto cross_entropy = nt_cross_entropy_##S;               \
         static constexpr auto log_probabilities = nt_log_probabilities_##S;       \
+        static constexpr auto embedding_backward = nt_embedding_backward_##S;     \
     };
 SHIM_FUSED(uint16_t, float, bf16)
 SHIM_FUSED(float, float, f32)

@@ -15,8 +15,10 @@ namespace {
 /// x W^T + b
 struct Linear : public Function<Linear> {
     static at::Tensor forward(
-        AutogradContext *ctx, const at::Tensor &x, const at::Tensor &weight, const at::Tensor &copy, const at::Tensor &bias) {
+        AutogradContext *ctx, const at::Tensor &x, const at::Tensor &weight, const at::Tensor &copy,
+        const std::optional<at::Tensor> &given_bias) {
         const bool trains = weight.requires_grad();
+        const auto bias = given_bias.value_or(at::Tensor());
         ctx->save_for_backward({trains ? x : at::Tensor(), weight, copy, bias});
         const auto b = bias.defined() ? std::optional<at::Tensor>(bias.to(x.scalar_type())) : std::nullopt;
         return at::linear(x, copy, b);
@@ -44,15 +46,16 @@ struct Linear : public Function<Linear> {
 /// Neither dW nor B A is ever formed.
 struct AdaptedLinear : public Function<AdaptedLinear> {
     static at::Tensor forward(
-        AutogradContext *ctx, const at::Tensor &x, const at::Tensor &dropped, const at::Tensor &weight, const at::Tensor &a,
+        AutogradContext *ctx, const at::Tensor &x, const std::optional<at::Tensor> &dropped, const at::Tensor &weight,
+        const at::Tensor &a,
         const at::Tensor &a_copy, const at::Tensor &b, const at::Tensor &b_copy, double scaling) {
-        const auto input = dropped.defined() ? dropped : x;
+        const auto input = dropped.value_or(x);
         const auto u = at::mm(input, a_copy.t());  // [N, r]
         auto y = at::mm(x, weight.t());
         y.addmm_(u, b_copy.t(), 1, scaling);
         ctx->save_for_backward({input, weight, a, a_copy, b, b_copy, u});
         ctx->saved_data["scaling"] = scaling;
-        ctx->saved_data["drops"] = dropped.defined();
+        ctx->saved_data["drops"] = dropped.has_value();
         return y;
     }
 
@@ -89,8 +92,25 @@ struct Embedding : public Function<Embedding> {
             auto dw = at::zeros(weight.sizes(), weight.options());
             return {dw.index_add_(0, ids, dy.to(weight.scalar_type())), {}, {}};
         }
-        gradient_to_add_into(weight).index_add_(0, ids, dy.to(weight.scalar_type()));
+        add_rows(gradient_to_add_into(weight), ids, dy);
         return {{}, {}, {}};
+    }
+
+    /// table[ids[n]] += dy[n], in that order for each id: the same bits on any number of threads.
+    static void add_rows(at::Tensor table, const at::Tensor &ids, const at::Tensor &dy) {
+        const bool fits = table.is_cpu() && table.is_contiguous() && table.scalar_type() == wide(dy);
+        if (!takes_kernel(dy, fits)) {
+            table.index_add_(0, ids, dy.to(table.scalar_type()));
+            return;
+        }
+        const int64_t N = dy.size(0), D = dy.size(1);
+        const auto memory = scratch(nt_embedding_scratch_bytes(N));
+        by_type(dy, [&](auto f) {
+            using F = decltype(f);
+            using W = typename F::W;
+            F::embedding_backward(
+                N, D, data<int64_t>(ids), data<typename F::T>(dy), D, W(1), data<W>(table), D, memory.data_ptr(), parallel);
+        });
     }
 };
 
@@ -165,6 +185,9 @@ struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
     }
 };
 
+/// An autograd function takes what may be missing as an optional.
+std::optional<at::Tensor> if_defined(const at::Tensor &x) { return x.defined() ? std::optional(x) : std::nullopt; }
+
 at::Tensor or_weight(const at::Tensor &copy, const at::Tensor &weight) { return copy.defined() ? copy : weight.detach(); }
 
 }  // namespace
@@ -175,7 +198,7 @@ ct_status ct_matmul(ct_tensor a, ct_tensor b, ct_tensor *out) {
 ct_status ct_linear(ct_tensor x, ct_tensor weight, ct_tensor copy, ct_tensor bias, ct_tensor *out) {
     return giving(out, [&] {
         const auto w = get(weight);
-        return Linear::apply(get(x), w, or_weight(get(copy), w), get(bias));
+        return Linear::apply(get(x), w, or_weight(get(copy), w), if_defined(get(bias)));
     });
 }
 ct_status ct_adapted_linear(
@@ -184,7 +207,7 @@ ct_status ct_adapted_linear(
     return giving(out, [&] {
         const auto A = get(a), B = get(b);
         return AdaptedLinear::apply(
-            get(x), get(dropped), get(weight), A, or_weight(get(a_copy), A), B, or_weight(get(b_copy), B), scaling);
+            get(x), if_defined(get(dropped)), get(weight), A, or_weight(get(a_copy), A), B, or_weight(get(b_copy), B), scaling);
     });
 }
 ct_status ct_embedding(ct_tensor weight, ct_tensor copy, ct_tensor ids, ct_tensor *out) {

@@ -142,12 +142,12 @@ ct_status ct_custom_function(
     const ct_tensor *inputs, size_t input_count, const ct_tensor *outputs, size_t output_count, const ct_tensor *saved,
     size_t saved_count, void *context, ct_backward_function backward, void (*release)(void *), ct_tensor *results);
 
-/* Optimizer arithmetic, in place, no gradient */
+/* Optimizer arithmetic, in place, no gradient. The gradient counts gradient_scale times; `copy`, unless null, is given
+   the parameter's new value in its own dtype. */
 ct_status ct_adamw_inplace(
-    const ct_tensor *parameters, const ct_tensor *gradients, const ct_tensor *exp_avg, const ct_tensor *exp_avg_sq, size_t count,
-    int64_t step, double learning_rate, double beta1, double beta2, double epsilon, double weight_decay);
+    ct_tensor parameter, ct_tensor gradient, ct_tensor exp_avg, ct_tensor exp_avg_sq, ct_tensor copy, int64_t step,
+    double learning_rate, double beta1, double beta2, double epsilon, double weight_decay, double gradient_scale);
 ct_status ct_global_norm(const ct_tensor *tensors, size_t count, double *norm);
-ct_status ct_scale_inplace(const ct_tensor *tensors, size_t count, double factor);
 
 #ifdef __cplusplus
 }
