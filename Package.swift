@@ -118,8 +118,8 @@ let targets: [Target] = [
         name: "needletail-engine",
         dependencies: [
             "CommandLineInterface", "Recipes", "Assembly", "GradientAnalysis", "Evolution", "Merging", "Evaluation",
-            "Generation", "Models", "ModelFiles", "RunConfig", "RunLog",
-            "Datasets", "Tokenizers", "Checkpoints", "Tensors", "Formats", "Diagnostics",
+            "Generation", "Models", "ModelFiles", "RunConfig", "RunLog", "Datasets", "Tokenizers", "Checkpoints",
+            "Optimizers", "Layers", "Tensors", "RandomStreams", "Formats", "Diagnostics",
         ],
         swiftSettings: swiftSettings, linkerSettings: [.unsafeFlags(staticSwift, .when(platforms: [.linux]))]),
 
@@ -137,8 +137,8 @@ let targets: [Target] = [
     tests("RunLogTests", ["RunLog", "Formats", "Diagnostics"]),
     tests("ModelFilesTests", ["ModelFiles", "RunLog", "Formats", "Diagnostics"], fixtures: false),
     tests("CommandLineTests", ["CommandLineInterface", "Formats", "Diagnostics", argumentParser], fixtures: false),
-    tests("KernelsTests", ["Kernels"], fixtures: false),
     tests("TensorsTests", ["Tensors", "RandomStreams", "Kernels", "TestSupport"], fixtures: false),
+    tests("KernelsTests", ["Kernels"], fixtures: false),
     tests("LayersTests", ["Layers", "Tensors", "RandomStreams", "TestSupport"], fixtures: false),
     tests("OptimizersTests", ["Optimizers", "Layers", "Tensors", "Formats", "TestSupport"], fixtures: false),
     tests(

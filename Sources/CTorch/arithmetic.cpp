@@ -42,9 +42,6 @@ ct_status ct_log(ct_tensor t, ct_tensor *out) {
 ct_status ct_sqrt(ct_tensor t, ct_tensor *out) {
     return giving(out, [&] { return at::sqrt(get(t)); });
 }
-ct_status ct_silu(ct_tensor t, ct_tensor *out) {
-    return giving(out, [&] { return at::silu(get(t)); });
-}
 ct_status ct_isfinite(ct_tensor t, ct_tensor *out) {
     return giving(out, [&] { return at::isfinite(get(t)); });
 }
@@ -65,35 +62,4 @@ ct_status ct_softmax(ct_tensor t, int64_t dim, ct_tensor *out) {
 }
 ct_status ct_log_softmax(ct_tensor t, int64_t dim, ct_tensor *out) {
     return giving(out, [&] { return at::log_softmax(get(t), dim); });
-}
-
-ct_status ct_adamw_inplace(
-    const ct_tensor *parameters, const ct_tensor *gradients, const ct_tensor *exp_avg, const ct_tensor *exp_avg_sq, size_t count,
-    int64_t step, double learning_rate, double beta1, double beta2, double epsilon, double weight_decay) {
-    return guarded([&] {
-        if (count == 0) return;
-        c10::NoGradGuard no_grad;
-        // The engine's kernel counts one step before it; its step lives in a float tensor per parameter.
-        const std::vector<at::Tensor> steps(count, at::full({}, double(step), at::kFloat));
-        at::_fused_adamw_(
-            get(parameters, count), get(gradients, count), get(exp_avg, count), get(exp_avg_sq, count), {}, steps, learning_rate,
-            beta1, beta2, weight_decay, epsilon, /*amsgrad=*/false, /*maximize=*/false);
-    });
-}
-ct_status ct_global_norm(const ct_tensor *tensors, size_t count, double *norm) {
-    return guarded([&] {
-        c10::NoGradGuard no_grad;
-        double squares = 0;
-        for (const auto &tensor : get(tensors, count)) {
-            const double part = at::linalg_vector_norm(tensor).item().toDouble();
-            squares += part * part;
-        }
-        *norm = std::sqrt(squares);
-    });
-}
-ct_status ct_scale_inplace(const ct_tensor *tensors, size_t count, double factor) {
-    return guarded([&] {
-        c10::NoGradGuard no_grad;
-        for (auto &tensor : get(tensors, count)) tensor.mul_(factor);
-    });
 }

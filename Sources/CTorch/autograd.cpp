@@ -16,6 +16,7 @@ bool ct_set_gradients_enabled(bool enabled) {
     c10::GradMode::set_enabled(enabled);
     return before;
 }
+int64_t ct_changes(ct_tensor t) { return int64_t(get(t)._version()); }
 bool ct_requires_gradient(ct_tensor t) { return get(t).requires_grad(); }
 ct_status ct_set_requires_gradient(ct_tensor t, bool required) {
     return guarded([&] { get(t).set_requires_grad(required); });

@@ -1,160 +1,257 @@
-// What a transformer is made of: products, norms, rotary positions, attention, the loss head.
-// N tokens, H query heads, K key/value heads, E head dimension, M rows with a label, V vocabulary, D hidden size
-#include <torch/csrc/autograd/custom_function.h>
-
-#include "shim.h"
+// Products with trained weights, the token table and the loss head, as autograd nodes.
+// N tokens, I input features, O output features, r rank, M rows with a label, V vocabulary, D hidden size
+//
+// A trained weight has a master (a leaf, fp32) and a copy in the dtype of the products, converted once per update. The
+// nodes multiply by the copy and add the gradient into the master's own: `give_gradient`.
+#include "fused.h"
 
 using namespace shim;
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+
+namespace {
+
+/// x W^T + b
+struct Linear : public Function<Linear> {
+    static at::Tensor forward(
+        AutogradContext *ctx, const at::Tensor &x, const at::Tensor &weight, const at::Tensor &copy,
+        const std::optional<at::Tensor> &given_bias) {
+        const bool trains = weight.requires_grad();
+        const auto bias = given_bias.value_or(at::Tensor());
+        ctx->save_for_backward({trains ? x : at::Tensor(), weight, copy, bias});
+        const auto b = bias.defined() ? std::optional<at::Tensor>(bias.to(x.scalar_type())) : std::nullopt;
+        return at::linear(x, copy, b);
+    }
+
+    static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
+        const auto saved = ctx->get_saved_variables();
+        const auto x = saved[0], weight = saved[1], copy = saved[2], bias = saved[3];
+        const auto dy = rows(gradients[0]);
+        at::Tensor dx, dw, db;
+        if (ctx->needs_input_grad(0)) {
+            auto shape = gradients[0].sizes().vec();
+            shape.back() = copy.size(1);
+            dx = at::mm(dy, copy).view(shape);
+        }
+        if (weight.requires_grad()) dw = give_gradient(weight, at::mm(dy.t(), rows(x)));
+        if (bias.defined() && bias.requires_grad()) db = give_gradient(bias, at::sum(dy, 0, false, wide(dy)));
+        return {dx, dw, {}, db};
+    }
+
+    static at::Tensor rows(const at::Tensor &x) { return x.reshape({-1, x.size(-1)}); }
+};
+
+/// x W^T + s (x' A^T) B^T with W frozen; x' is x, or x after dropout (Hu et al. 2021, arXiv:2106.09685, eq. 3).
+/// Neither dW nor B A is ever formed.
+struct AdaptedLinear : public Function<AdaptedLinear> {
+    static at::Tensor forward(
+        AutogradContext *ctx, const at::Tensor &x, const std::optional<at::Tensor> &dropped, const at::Tensor &weight,
+        const at::Tensor &a,
+        const at::Tensor &a_copy, const at::Tensor &b, const at::Tensor &b_copy, double scaling) {
+        const auto input = dropped.value_or(x);
+        const auto u = at::mm(input, a_copy.t());  // [N, r]
+        auto y = at::mm(x, weight.t());
+        y.addmm_(u, b_copy.t(), 1, scaling);
+        ctx->save_for_backward({input, weight, a, a_copy, b, b_copy, u});
+        ctx->saved_data["scaling"] = scaling;
+        ctx->saved_data["drops"] = dropped.has_value();
+        return y;
+    }
+
+    static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
+        const auto saved = ctx->get_saved_variables();
+        const auto input = saved[0], weight = saved[1], a = saved[2], a_copy = saved[3], b = saved[4], b_copy = saved[5],
+                   u = saved[6], dy = gradients[0];
+        const double s = ctx->saved_data["scaling"].toDouble();
+        const auto q = at::mm(dy, b_copy);  // [N, r]
+        variable_list result(8);
+        if (a.requires_grad()) result[3] = give_gradient(a, at::mm(q.t(), input).mul_(s));
+        if (b.requires_grad()) result[5] = give_gradient(b, at::mm(dy.t(), u).mul_(s));
+        const bool drops = ctx->saved_data["drops"].toBool();
+        if (ctx->needs_input_grad(0)) {
+            result[0] = at::mm(dy, weight);
+            if (!drops) result[0].addmm_(q, a_copy, 1, s);
+        }
+        if (drops && ctx->needs_input_grad(1)) result[1] = at::mm(q, a_copy).mul_(s);
+        return result;
+    }
+};
+
+/// Rows of the master's copy.
+struct Embedding : public Function<Embedding> {
+    static at::Tensor forward(AutogradContext *ctx, const at::Tensor &weight, const at::Tensor &copy, const at::Tensor &ids) {
+        ctx->save_for_backward({weight, ids});
+        return copy.index_select(0, ids);
+    }
+
+    static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
+        const auto saved = ctx->get_saved_variables();
+        const auto weight = saved[0], ids = saved[1], dy = gradients[0].contiguous();
+        if (!weight.is_leaf()) {
+            auto dw = at::zeros(weight.sizes(), weight.options());
+            return {dw.index_add_(0, ids, dy.to(weight.scalar_type())), {}, {}};
+        }
+        add_rows(gradient_to_add_into(weight), ids, dy);
+        return {{}, {}, {}};
+    }
+
+    /// table[ids[n]] += dy[n], in that order for each id: the same bits on any number of threads.
+    static void add_rows(at::Tensor table, const at::Tensor &ids, const at::Tensor &dy) {
+        const bool fits = table.is_cpu() && table.is_contiguous() && table.scalar_type() == wide(dy);
+        if (!takes_kernel(dy, fits)) {
+            table.index_add_(0, ids, dy.to(table.scalar_type()));
+            return;
+        }
+        const int64_t N = dy.size(0), D = dy.size(1);
+        const auto memory = scratch(nt_embedding_scratch_bytes(N));
+        by_type(dy, [&](auto f) {
+            using F = decltype(f);
+            using W = typename F::W;
+            F::embedding_backward(
+                N, D, data<int64_t>(ids), data<typename F::T>(dy), D, W(1), data<W>(table), D, memory.data_ptr(), parallel);
+        });
+    }
+};
+
+/// The gradients are linear in the incoming scalar, so forward computes them for 1 while it has the logits.
+struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
+    static at::Tensor forward(
+        AutogradContext *ctx, const at::Tensor &hidden, const at::Tensor &weight, const at::Tensor &copy,
+        const at::Tensor &labels, const at::Tensor &factors, int64_t chunk) {
+        const bool needs_hidden = hidden.requires_grad(), needs_weight = weight.requires_grad();
+        const int64_t M = hidden.size(0), V = copy.size(0);
+        chunk = std::min(chunk, M);
+        auto loss = at::zeros({}, hidden.options().dtype(at::kDouble));
+        at::Tensor d_hidden, d_weight;
+        if (needs_hidden) d_hidden = at::empty_like(hidden);
+        auto logits = at::empty({chunk, V}, hidden.options());
+        for (int64_t start = 0; start < M; start += chunk) {
+            const int64_t count = std::min(chunk, M - start);
+            const auto h = hidden.narrow(0, start, count), y = labels.narrow(0, start, count),
+                       f = factors.narrow(0, start, count);
+            auto u = logits.narrow(0, 0, count);
+            at::mm_out(u, h, copy.t());
+            loss += rows_loss(u, y, f);  // u becomes its gradient
+            if (needs_hidden) {
+                auto part = d_hidden.narrow(0, start, count);
+                at::mm_out(part, u, copy);
+            }
+            if (!needs_weight) continue;
+            if (d_weight.defined())
+                d_weight.add_(at::mm(u.t(), h));
+            else
+                d_weight = at::mm(u.t(), h).to(wide(hidden));
+        }
+        ctx->save_for_backward({d_hidden, d_weight, weight});
+        return loss.to(wide(hidden));
+    }
+
+    /// The rows' summed loss, fp64; their logits become the gradients.
+    static at::Tensor rows_loss(at::Tensor &logits, const at::Tensor &labels, const at::Tensor &factors) {
+        const int64_t rows = logits.size(0), V = logits.size(1);
+        if (takes_kernel(logits)) {
+            auto losses = at::empty({rows}, at::kDouble);
+            const nt_cross_entropy_options options{};
+            const double sum = by_type(logits, [&](auto f) {
+                using F = decltype(f);
+                using T = typename F::T;
+                return F::cross_entropy(
+                    rows, V, data<T>(logits), V, data<int64_t>(labels), data<typename F::W>(factors), &options,
+                    data<double>(losses), parallel);
+            });
+            return at::scalar_tensor(sum, at::kDouble);
+        }
+        const auto y = labels.unsqueeze(1), f = factors.unsqueeze(1);
+        auto wide_logits = logits.to(wide(logits));
+        const auto lse = at::logsumexp(wide_logits, 1, /*keepdim=*/true);
+        const auto loss = ((lse - wide_logits.gather(1, y)) * f).sum(at::kDouble);
+        wide_logits.sub_(lse).exp_();
+        wide_logits.scatter_add_(1, y, at::full_like(y, -1, wide_logits.options()));
+        logits.copy_(wide_logits.mul_(f));
+        return loss;
+    }
+
+    static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
+        const auto saved = ctx->get_saved_variables();
+        auto d_hidden = saved[0], d_weight = saved[1];
+        const auto factor = gradients[0];
+        if (!factor.is_cpu() || factor.item().toDouble() != 1) {  // on other devices, asking would wait for them
+            if (d_hidden.defined()) d_hidden = d_hidden * factor.to(d_hidden.scalar_type());
+            if (d_weight.defined()) d_weight = d_weight * factor;
+        }
+        if (d_weight.defined()) d_weight = give_gradient(saved[2], d_weight);
+        return {d_hidden, d_weight, {}, {}, {}, {}};
+    }
+};
+
+/// An autograd function takes what may be missing as an optional.
+std::optional<at::Tensor> if_defined(const at::Tensor &x) { return x.defined() ? std::optional(x) : std::nullopt; }
+
+at::Tensor or_weight(const at::Tensor &copy, const at::Tensor &weight) { return copy.defined() ? copy : weight.detach(); }
+
+}  // namespace
 
 ct_status ct_matmul(ct_tensor a, ct_tensor b, ct_tensor *out) {
     return giving(out, [&] { return at::matmul(get(a), get(b)); });
 }
-ct_status ct_linear(ct_tensor x, ct_tensor weight, ct_tensor bias, ct_tensor *out) {
+ct_status ct_linear(ct_tensor x, ct_tensor weight, ct_tensor copy, ct_tensor bias, ct_tensor *out) {
     return giving(out, [&] {
-        const auto b = get(bias);
-        return at::linear(get(x), get(weight), b.defined() ? std::optional<at::Tensor>(b) : std::nullopt);
+        const auto w = get(weight);
+        return Linear::apply(get(x), w, or_weight(get(copy), w), if_defined(get(bias)));
     });
 }
-ct_status ct_embedding(ct_tensor weight, ct_tensor ids, ct_tensor *out) {
-    return giving(out, [&] { return at::embedding(get(weight), get(ids)); });
-}
-ct_status ct_rms_norm(ct_tensor x, ct_tensor weight, double epsilon, ct_tensor *out) {
+ct_status ct_adapted_linear(
+    ct_tensor x, ct_tensor dropped, ct_tensor weight, ct_tensor a, ct_tensor a_copy, ct_tensor b, ct_tensor b_copy,
+    double scaling, ct_tensor *out) {
     return giving(out, [&] {
-        const auto input = get(x);
-        const auto wide = input.scalar_type() == at::kDouble ? input : input.to(at::kFloat);
-        const auto scale = at::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + epsilon);
-        return (wide * scale * get(weight)).to(input.scalar_type());
+        const auto A = get(a), B = get(b);
+        return AdaptedLinear::apply(
+            get(x), if_defined(get(dropped)), get(weight), A, or_weight(get(a_copy), A), B, or_weight(get(b_copy), B), scaling);
     });
 }
-ct_status ct_rotate_half(ct_tensor x, ct_tensor cos, ct_tensor sin, ct_tensor *out) {
+ct_status ct_embedding(ct_tensor weight, ct_tensor copy, ct_tensor ids, ct_tensor *out) {
     return giving(out, [&] {
-        const auto input = get(x);
-        const auto c = get(cos).unsqueeze(1), s = get(sin).unsqueeze(1);  // [N, 1, E]
-        const auto halves = input.chunk(2, -1);
-        return input * c + at::cat({-halves[1], halves[0]}, -1) * s;
+        const auto w = get(weight);
+        return Embedding::apply(w, or_weight(get(copy), w), get(ids));
     });
 }
-
-namespace {
-
-/// True where query t (at position offset + t) sees key s.
-at::Tensor causal_window_mask(int64_t queries, int64_t keys, int64_t window) {
-    const auto t = at::arange(keys - queries, keys).unsqueeze(1), s = at::arange(keys).unsqueeze(0);
-    auto mask = s <= t;
-    if (window > 0) mask = mask & (s > t - window);
-    return mask;
-}
-
-/// [n, K, E] -> [1, H, n, E]: each key/value head serves H / K neighbouring query heads.
-at::Tensor as_heads(const at::Tensor &x, int64_t heads) {
-    const int64_t n = x.size(0), K = x.size(1), E = x.size(2), group = heads / K;
-    auto y = x.transpose(0, 1);  // [K, n, E]
-    if (group > 1) y = y.unsqueeze(1).expand({K, group, n, E}).reshape({heads, n, E});
-    return y.unsqueeze(0);
-}
-
-at::Tensor attend(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, int64_t window, double scale) {
-    const int64_t H = q.size(1), n = q.size(0);
-    const auto query = as_heads(q, H), key = as_heads(k, H), value = as_heads(v, H);
-    const bool windowed = window > 0 && n > window;
-    std::optional<at::Tensor> mask;
-    if (windowed) mask = causal_window_mask(n, n, window);
-    const auto y = at::scaled_dot_product_attention(query, key, value, mask, 0.0, /*is_causal=*/!windowed, scale);
-    return y.squeeze(0).transpose(0, 1);  // [n, H, E]
-}
-
-}  // namespace
-
-ct_status ct_document_attention(
-    ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, size_t documents, int64_t window, double scale, ct_tensor *out) {
-    return giving(out, [&] {
-        if (documents == 1) return attend(get(q), get(k), get(v), window, scale);
-        std::vector<int64_t> lengths(documents);
-        for (size_t i = 0; i < documents; ++i) lengths[i] = starts[i + 1] - starts[i];
-        // One split, so that its backward is one concatenation (a narrow per document would fill N rows each).
-        const auto qs = get(q).split_with_sizes(lengths), ks = get(k).split_with_sizes(lengths),
-                   vs = get(v).split_with_sizes(lengths);
-        std::vector<at::Tensor> parts(documents);
-        for (size_t i = 0; i < documents; ++i) parts[i] = attend(qs[i], ks[i], vs[i], window, scale);
-        return at::cat(parts, 0);
-    });
-}
-
-ct_status ct_masked_attention(ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask, double scale, ct_tensor *out) {
-    return giving(out, [&] {
-        return at::scaled_dot_product_attention(
-            get(q), get(k), get(v), get(mask), 0.0, /*is_causal=*/false, scale, /*enable_gqa=*/true);
-    });
-}
-
-namespace {
-
-at::ScalarType wide(const at::Tensor &x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
-
-/// The gradients are linear in the incoming scalar, so forward computes them for 1 while it has the logits.
-struct LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> {
-    static at::Tensor forward(
-        torch::autograd::AutogradContext *ctx, const at::Tensor &hidden, const at::Tensor &weight, const at::Tensor &labels,
-        const at::Tensor &factors, int64_t chunk) {
-        const bool needs_hidden = hidden.requires_grad(), needs_weight = weight.requires_grad();
-        auto loss = at::zeros({}, hidden.options().dtype(at::kDouble).requires_grad(false));
-        at::Tensor d_hidden, d_weight;
-        if (needs_hidden) d_hidden = at::empty_like(hidden);
-        if (needs_weight) d_weight = at::zeros(weight.sizes(), weight.options().dtype(wide(weight)));
-        for (int64_t start = 0; start < hidden.size(0); start += chunk) {
-            const int64_t rows = std::min(chunk, hidden.size(0) - start);
-            const auto h = hidden.narrow(0, start, rows), y = labels.narrow(0, start, rows).unsqueeze(1);
-            auto logits = at::linear(h, weight).to(wide(hidden));  // [rows, V]
-            const auto lse = at::logsumexp(logits, 1, /*keepdim=*/true);
-            const auto f = factors.narrow(0, start, rows).unsqueeze(1);
-            loss += ((lse - logits.gather(1, y)) * f).sum(at::kDouble);
-            if (!needs_hidden && !needs_weight) continue;
-            logits.sub_(lse).exp_();
-            logits.scatter_add_(1, y, at::full_like(y, -1, logits.options()));
-            const auto d_logits = logits.mul_(f).to(weight.scalar_type());
-            if (needs_hidden) d_hidden.narrow(0, start, rows).copy_(at::matmul(d_logits, weight));
-            if (needs_weight) d_weight.add_(at::matmul(d_logits.t(), h));
-        }
-        ctx->save_for_backward({d_hidden, d_weight});
-        ctx->saved_data["weight_dtype"] = int64_t(weight.scalar_type());
-        return loss.to(wide(hidden));
-    }
-
-    static torch::autograd::variable_list backward(
-        torch::autograd::AutogradContext *ctx, const torch::autograd::variable_list &grads) {
-        const auto saved = ctx->get_saved_variables();
-        const auto dtype = at::ScalarType(ctx->saved_data["weight_dtype"].toInt());
-        at::Tensor d_hidden, d_weight;
-        if (saved[0].defined()) d_hidden = saved[0] * grads[0].to(saved[0].scalar_type());
-        if (saved[1].defined()) d_weight = (saved[1] * grads[0]).to(dtype);
-        return {d_hidden, d_weight, {}, {}, {}};
-    }
-};
-
-}  // namespace
 
 ct_status ct_linear_cross_entropy(
-    ct_tensor hidden, ct_tensor weight, ct_tensor labels, ct_tensor factors, int64_t chunk, ct_tensor *out) {
+    ct_tensor hidden, ct_tensor weight, ct_tensor copy, ct_tensor labels, ct_tensor factors, int64_t chunk, ct_tensor *out) {
     return giving(out, [&] {
-        const auto h = get(hidden);
+        const auto h = get(hidden).contiguous();
         auto w = get(weight), f = get(factors);
+        const auto c = or_weight(get(copy), w);
         // A trained table says so outside of recording too; judging must not pay for its gradient.
         if (!c10::GradMode::is_enabled()) w = w.detach();
         if (!f.defined()) f = at::ones({h.size(0)}, h.options().dtype(wide(h)).requires_grad(false));
-        return LinearCrossEntropy::apply(h, w, get(labels), f, chunk);
+        return LinearCrossEntropy::apply(h, w, c, get(labels).contiguous(), f.contiguous(), chunk);
     });
 }
 
 ct_status ct_linear_log_probabilities(ct_tensor hidden, ct_tensor weight, ct_tensor labels, int64_t chunk, ct_tensor *out) {
     return giving(out, [&] {
         c10::NoGradGuard no_grad;
-        const auto h = get(hidden), w = get(weight), y = get(labels).unsqueeze(1);
+        const auto h = get(hidden), w = get(weight), y = get(labels).contiguous();
         auto result = at::empty({h.size(0)}, h.options().dtype(wide(h)));
         for (int64_t start = 0; start < h.size(0); start += chunk) {
             const int64_t rows = std::min(chunk, h.size(0) - start);
-            const auto logits = at::linear(h.narrow(0, start, rows), w).to(wide(h));
-            const auto picked = logits.gather(1, y.narrow(0, start, rows)).squeeze(1);
-            result.narrow(0, start, rows).copy_(picked - at::logsumexp(logits, 1));
+            const auto logits = at::mm(h.narrow(0, start, rows), w.t()), labels = y.narrow(0, start, rows);
+            auto part = result.narrow(0, start, rows);
+            if (takes_kernel(logits)) {
+                by_type(logits, [&](auto f) {
+                    using F = decltype(f);
+                    using T = typename F::T;
+                    using W = typename F::W;
+                    F::log_probabilities(
+                        rows, w.size(0), data<T>(logits), w.size(0), data<int64_t>(labels), 0, data<W>(part), nullptr, nullptr,
+                        parallel);
+                });
+            } else {
+                const auto wide_logits = logits.to(wide(h));
+                part.copy_(wide_logits.gather(1, labels.unsqueeze(1)).squeeze(1) - at::logsumexp(wide_logits, 1));
+            }
         }
         return result;
     });

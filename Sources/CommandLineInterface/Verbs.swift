@@ -31,7 +31,8 @@ public struct Needletail: ParsableCommand {
                     AnalyzeCommand.self,
                 ]),
             CommandGroup(name: "Prepare", subcommands: [DataCommand.self, TokenizerCommand.self, RecipesCommand.self]),
-            CommandGroup(name: "Machine", subcommands: [DoctorCommand.self, CompletionCommand.self]),
+            CommandGroup(
+                name: "Machine", subcommands: [DoctorCommand.self, BenchCommand.self, CompletionCommand.self]),
         ]
     )
 

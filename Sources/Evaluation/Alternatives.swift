@@ -55,7 +55,7 @@ private func scored(_ model: any CausalLanguageModel, _ groups: [[TokenizedExamp
             let endings = rows.map { Array(groups[$0][k].ids[(shared[$0] - 1)...]) }
             let hidden = forward(model, endings.map { Array($0.dropLast()) }, cache)
             let targets = Tensor(endings.flatMap { $0.dropFirst().map(Int64.init) }, on: model.device)
-            var values = linearLogProbabilities(hidden, model.headWeight.converted(to: hidden.dtype), labels: targets)
+            var values = linearLogProbabilities(hidden, model.headWeight.read(in: hidden.dtype), labels: targets)
                 .values(Float.self)[...]
             for row in rows {
                 let marks = groups[row][k].trained[shared[row]...]

@@ -1,6 +1,9 @@
 // What the processor can do, asked at run time.
 #include "kernels.h"
 
+#include <algorithm>
+#include <atomic>
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 
@@ -12,6 +15,23 @@ extern "C" int nt_cpu_has_bf16(void) {
     const bool amx_bf16 = d >> 22 & 1;
     return avx512_bf16 || amx_bf16;
 }
+
+static int level_of_processor() {
+    __builtin_cpu_init();  // may run before the runtime's own constructor
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    if (!avx512) return 1;
+    return __builtin_cpu_supports("avx512bf16") ? 3 : 2;
+}
 #else
 extern "C" int nt_cpu_has_bf16(void) { return 0; }
+
+static int level_of_processor() { return 0; }
 #endif
+
+static const int processor_level = level_of_processor();
+static std::atomic<int> level{processor_level};
+
+extern "C" int nt_isa_level(void) { return level.load(std::memory_order_relaxed); }
+extern "C" void nt_set_isa_limit(int limit) { level = std::clamp(limit, 0, processor_level); }

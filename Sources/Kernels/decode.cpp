@@ -329,7 +329,7 @@ class Step {
         void *keys = batch_.keys[layer], *values = batch_.values[layer];
         for (int64_t t = 0; t < n_; ++t) {
             const int64_t position = batch_.positions[first_ + t];
-            const float *cosines = d_.cosines + position * E, *sines = d_.sines + position * E;
+            const float *cosines = d_.cosines + position * (E / 2), *sines = d_.sines + position * (E / 2);
             rotate(s_.q + t * Q, d_.heads, E, cosines, sines);
             rotate(s_.k + t * KV, d_.kv_heads, E, cosines, sines);
             const int64_t at = (batch_.sequences[first_ + t] * batch_.slots + position) * KV;

@@ -13,10 +13,9 @@ extension FusedDecoder {
             step.append(ids, sequence: row, from: cache.lengths[row])
             bound = max(bound, cache.lengths[row] + ids.count)
         }
-        let rotation = rope.tables(below: bound)
+        let (cosines, sines) = rope.tables(below: bound)
         let scores = self(
-            step, keys: cache.keys, values: cache.values, slots: cache.capacity, cosines: rotation.cos,
-            sines: rotation.sin)
+            step, keys: cache.keys, values: cache.values, slots: cache.capacity, cosines: cosines, sines: sines)
         for (row, ids) in zip(rows, tokens) { cache.advance(row: row, by: ids.count) }
         return scores
     }

@@ -28,10 +28,9 @@ public final class Linear: Module {
     }
 
     private func output(_ x: Tensor) -> Tensor {
-        let bias = bias?.converted(to: x.dtype)
-        guard let adapter else { return linear(x, weight.converted(to: x.dtype), bias) }
-        let y = adapter(x, base: linear(x, weight.converted(to: x.dtype)), weight: weight)
-        return bias.map { y + $0 } ?? y
+        guard let adapter else { return linear(x, weight.value, bias?.value, copy: weight.copy(in: x.dtype)) }
+        let y = adapter(x, on: weight)
+        return bias.map { y + $0.read(in: x.dtype) } ?? y
     }
 }
 
@@ -45,8 +44,10 @@ public final class Embedding: Module {
 
     public var parameters: KeyValuePairs<String, Parameter> { ["weight": weight] }
 
-    /// ids int64 `[N]` -> `[N, D]` in the table's dtype.
-    public func callAsFunction(_ ids: Tensor) -> Tensor { embedding(weight.value, ids) }
+    /// ids int64 `[N]` -> `[N, D]` in `dtype`.
+    public func callAsFunction(_ ids: Tensor, _ dtype: DType) -> Tensor {
+        embedding(weight.value, ids, copy: weight.copy(in: dtype))
+    }
 }
 
 /// Root mean square normalization (Zhang and Sennrich 2019, arXiv:1910.07467).

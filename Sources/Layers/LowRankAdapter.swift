@@ -44,16 +44,18 @@ public final class LowRankAdapter: Module {
 
     /// - Parameters:
     ///   - x: `[N, I]`
-    ///   - base: `W x` without bias, `[N, O]`
+    ///   - weight: W, frozen, `[O, I]`
     /// - Returns: the adapted output without bias, `[N, O]`.
-    func callAsFunction(_ x: Tensor, base: Tensor, weight: Parameter) -> Tensor {
-        var dropped = x
+    func callAsFunction(_ x: Tensor, on weight: Parameter) -> Tensor {
+        var dropped: Tensor?
         if let dropoutStream, dropout > 0 {
             dropped = x * dropoutStream.dropoutMask(x.shape, probability: dropout, x.dtype).to(x.device)
         }
-        let update = linear(linear(dropped, a.converted(to: x.dtype)), b.converted(to: x.dtype)) * scaling
-        guard let magnitude else { return base + update }
-        return (base + update) * (magnitude.value / rowNorms(weight)).to(x.dtype)
+        let sum = adaptedLinear(
+            x, dropped: dropped, weight.read(in: x.dtype), a: a.value, aCopy: a.copy(in: x.dtype), b: b.value,
+            bCopy: b.copy(in: x.dtype), scaling: scaling)
+        guard let magnitude else { return sum }
+        return sum * (magnitude.value / rowNorms(weight)).to(x.dtype)
     }
 
     /// ‖W_i + s (B A)_i‖ `[O]` without forming B A: ‖W_i‖² + 2 s B_i·(W Aᵀ)_i + s² B_i (A Aᵀ) B_iᵀ.

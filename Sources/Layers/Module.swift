@@ -32,9 +32,11 @@ extension Module {
 
 /// A tensor of a model that is loaded, saved and perhaps trained.
 public final class Parameter {
-    /// A trained parameter holds fp32 masters; layers convert to their input's dtype as they compute.
+    /// A trained parameter holds fp32 masters; layers compute with a copy in their input's dtype.
     public private(set) var value: Tensor
     public private(set) var shape: [Int]
+    /// The last copy asked for, and the version of the value it was made from.
+    private var lastCopy: (tensor: Tensor, version: Int)?
 
     public init(_ value: Tensor) {
         self.value = value
@@ -58,11 +60,29 @@ public final class Parameter {
         let wasTrained = isTrained
         value = tensor.detached()
         shape = tensor.shape
+        lastCopy = nil
         isTrained = wasTrained
     }
 
-    /// The value in the dtype of the computation; the conversion is recorded, so the master receives the gradient.
-    public func converted(to dtype: DType) -> Tensor { value.to(dtype) }
+    /// The value in the dtype of a product, converted once after each change; nil when it is kept in that dtype.
+    public func copy(in dtype: DType) -> Tensor? {
+        if value.dtype == dtype { return nil }
+        let version = value.version
+        if let lastCopy, lastCopy.tensor.dtype == dtype, lastCopy.version == version { return lastCopy.tensor }
+        let tensor = withoutGradients { value.detached().to(dtype) }
+        lastCopy = (tensor, version)
+        return tensor
+    }
+
+    /// The value in `dtype`, outside of any graph.
+    public func read(in dtype: DType) -> Tensor { copy(in: dtype) ?? value.detached() }
+
+    /// What an optimizer updates: the value, with its bf16 copy where one is in use, to be written in the same pass.
+    public func update(_ body: (_ value: Tensor, _ copy: Tensor?) -> Void) {
+        let copy = lastCopy.flatMap { $0.tensor.dtype == .bfloat16 && $0.version == value.version ? $0.tensor : nil }
+        body(value, copy)
+        if let copy { lastCopy = (copy, value.version) }
+    }
 }
 
 /// Several modules under their numbers.

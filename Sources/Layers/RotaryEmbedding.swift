@@ -12,19 +12,22 @@ public enum RotaryScaling: Sendable, Equatable {
     case llama3(factor: Double, lowFrequencyFactor: Double, highFrequencyFactor: Double, originalContext: Int)
 }
 
-/// The cosines and sines of one step's positions.
+/// The rotation to one step's positions.
 public struct Rotation {
-    public let cos: Tensor, sin: Tensor  // [N, E]
+    public let cos: Tensor, sin: Tensor  // [*, E / 2]
+    public let positions: Tensor  // [N], rows of the tables
 
-    /// Rotates x `[N, H, E]`.
-    public func callAsFunction(_ x: Tensor) -> Tensor { rotateHalf(x, cos: cos, sin: sin) }
+    /// Rotates q `[N, H, E]` and k `[N, K, E]`.
+    public func callAsFunction(_ q: Tensor, _ k: Tensor) -> (q: Tensor, k: Tensor) {
+        rotary(q, k, cos: cos, sin: sin, at: positions)
+    }
 }
 
 /// Tables of cos(p·f_i) and sin(p·f_i), f_i = θ^(-2i/E) changed by the scaling; both halves of E share them.
 /// Frequencies and angles are fp32, as the reference implementations compute them.
 public final class RotaryEmbedding {
     private let frequencies: [Float]  // [E / 2]
-    private var cosTable: Tensor, sinTable: Tensor  // [positions so far, E]
+    private var cosTable: Tensor, sinTable: Tensor  // [positions so far, E / 2]
     private var positions = 0
     private let device: Device
 
@@ -32,7 +35,7 @@ public final class RotaryEmbedding {
         let base = stride(from: 0, to: headDim, by: 2).map { 1 / powf(Float(theta), Float($0) / Float(headDim)) }
         frequencies = base.map { Self.scaled($0, scaling) }
         self.device = device
-        cosTable = .zeros([0, headDim], on: device)
+        cosTable = .zeros([0, headDim / 2], on: device)
         sinTable = cosTable
     }
 
@@ -52,36 +55,29 @@ public final class RotaryEmbedding {
     /// - Parameters:
     ///   - positions: int64 `[N]`
     ///   - bound: one more than the largest of them
-    public func rotation(at positions: Tensor, below bound: Int, _ dtype: DType) -> Rotation {
-        withoutGradients {
-            if bound > self.positions { grow(to: bound) }
-            return Rotation(
-                cos: cosTable.indexSelect(0, positions).to(dtype), sin: sinTable.indexSelect(0, positions).to(dtype))
-        }
+    public func rotation(at positions: Tensor, below bound: Int) -> Rotation {
+        if bound > self.positions { grow(to: bound) }
+        return Rotation(cos: cosTable, sin: sinTable, positions: positions)
     }
 
-    /// Cosines and sines `[at least bound, E]`, fp32.
-    public func tables(below bound: Int) -> Rotation {
-        withoutGradients {
-            if bound > positions { grow(to: bound) }
-            return Rotation(cos: cosTable, sin: sinTable)
-        }
+    /// Cosines and sines `[at least bound, E / 2]`, fp32.
+    public func tables(below bound: Int) -> (cos: Tensor, sin: Tensor) {
+        if bound > positions { grow(to: bound) }
+        return (cosTable, sinTable)
     }
 
     private func grow(to bound: Int) {
         let rows = max(bound, 2 * positions), half = frequencies.count
-        var cosines = [Float](repeating: 0, count: rows * 2 * half), sines = cosines
+        var cosines = [Float](repeating: 0, count: rows * half), sines = cosines
         for position in 0..<rows {
             for (i, frequency) in frequencies.enumerated() {
-                let angle = Double(Float(position) * frequency), at = position * 2 * half + i
+                let angle = Double(Float(position) * frequency), at = position * half + i
                 cosines[at] = Float(cos(angle))
                 sines[at] = Float(sin(angle))
-                cosines[at + half] = cosines[at]
-                sines[at + half] = sines[at]
             }
         }
-        cosTable = Tensor(cosines, [rows, 2 * half], on: device)
-        sinTable = Tensor(sines, [rows, 2 * half], on: device)
+        cosTable = Tensor(cosines, [rows, half], on: device)
+        sinTable = Tensor(sines, [rows, half], on: device)
         positions = rows
     }
 }

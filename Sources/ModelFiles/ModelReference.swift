@@ -46,6 +46,11 @@ public struct ModelReference: Sendable, Equatable {
         }
     }
 
+    /// A config.json alone, without weights or tokenizer; its folder may hold anything.
+    package init(configuration file: String) {
+        (baseFolder, adapterFolder) = (parentFolder(of: file), nil)
+    }
+
     /// Whether a MODEL argument leads to an adapter, which needs a base.
     public static func isAdapter(_ path: String) throws -> Bool {
         fileExists(joinPath(try weightsPath(path), AdapterFiles.configName))

@@ -27,7 +27,7 @@ public protocol CausalLanguageModel: Module {
 extension CausalLanguageModel {
     /// Scores of every token of the vocabulary: hidden `[M, D]` -> fp32 `[M, V]` (fp64 in an fp64 model).
     public func logits(_ hidden: Tensor) -> Tensor {
-        let scores = linear(hidden, headWeight.converted(to: hidden.dtype))
+        let scores = linear(hidden, headWeight.read(in: hidden.dtype))
         return scores.dtype == .float64 ? scores : scores.to(.float32)
     }
 
@@ -43,14 +43,15 @@ extension CausalLanguageModel {
             Tensor(labels.indices.filter { labels[$0] >= 0 }.map { factors[$0] }, on: device)
                 .to(hidden.dtype == .float64 ? .float64 : .float32)
         }
-        return linearCrossEntropySum(hidden, headWeight.converted(to: hidden.dtype), labels: targets, factors: kept)
+        return linearCrossEntropySum(
+            hidden, headWeight.value, copy: headWeight.copy(in: hidden.dtype), labels: targets, factors: kept)
     }
 
     /// `log p(label)` in nats for every row that has a label, in order, fp32 at least, without gradients.
     public func logProbabilities(_ ids: [Int32], labels: [Int32], documentStarts: [Int]) -> Tensor {
         withoutGradients {
             let (hidden, targets) = trainedRows(ids, labels, documentStarts)
-            return linearLogProbabilities(hidden, headWeight.converted(to: hidden.dtype), labels: targets)
+            return linearLogProbabilities(hidden, headWeight.read(in: hidden.dtype), labels: targets)
         }
     }
 

@@ -48,8 +48,7 @@ final class LlamaAttention: Module {
 
     func callAsFunction(_ x: Tensor, _ rotation: Rotation, _ plan: AttentionPlan, _ cache: KVCache?) -> Tensor {
         let (N, _) = x.shape2  // x [N, D]
-        let q = rotation(qProj(x).reshape(N, -1, headDim))  // [N, H, E]
-        let k = rotation(kProj(x).reshape(N, -1, headDim))  // [N, K, E]
+        let (q, k) = rotation(qProj(x).reshape(N, -1, headDim), kProj(x).reshape(N, -1, headDim))  // [N, H, E], [N, K, E]
         let v = vProj(x).reshape(N, -1, headDim)  // [N, K, E]
         let y = attention(q, k, v, plan, cache: cache, layer: layer, window: window)
         return oProj(y.reshape(N, -1))  // [N, D]
@@ -70,7 +69,7 @@ final class LlamaMLP: Module {
         downProj = Linear(F, D, bias: config.mlpBias, dtype, on: device)
     }
 
-    func callAsFunction(_ x: Tensor) -> Tensor { downProj(gateProj(x).silu() * upProj(x)) }
+    func callAsFunction(_ x: Tensor) -> Tensor { downProj(swiGLU(gateProj(x), upProj(x))) }
 }
 
 final class LlamaBlock: Module {
@@ -117,8 +116,8 @@ final class LlamaDecoder: Module {
     }
 
     func callAsFunction(_ ids: Tensor, _ plan: AttentionPlan, _ cache: KVCache?, _ dtype: DType) -> Tensor {
-        let rotation = rope.rotation(at: plan.positions, below: plan.positionBound, dtype)
-        var x = embedTokens(ids).to(dtype)  // [N, D]
+        let rotation = rope.rotation(at: plan.positions, below: plan.positionBound)
+        var x = embedTokens(ids, dtype)  // [N, D]
         for (i, block) in layers.items.enumerated() {
             layerObserver?(i, x)
             x = block(x, rotation, plan, cache)
@@ -178,8 +177,8 @@ extension Llama: FusedDecoding {
             blockLinears.allSatisfy({ $0.linear.probe == nil })
         else { return nil }
         func stored(_ linear: Linear) -> StoredWeight? {
-            let weight = linear.adapter.map { $0.merged(linear.weight) } ?? linear.weight.value
-            return StoredWeight(weight.detached().to(computeDType), bias: linear.bias?.value)
+            let weight = linear.adapter.map { $0.merged(linear.weight).to(computeDType) }
+            return StoredWeight(weight ?? linear.weight.read(in: computeDType), bias: linear.bias?.value)
         }
         return withoutGradients {
             var layers: [FusedDecoder.Layer] = []
@@ -195,8 +194,9 @@ extension Llama: FusedDecoding {
                         inputNorm: block.inputNorm.weight.value, postNorm: block.postAttentionNorm.weight.value,
                         window: config.windows[i]))
             }
-            guard let table = StoredWeight(tokenTable.weight.value.detached().to(computeDType)) else { return nil }
-            let head = headWeight === tokenTable.weight ? table : StoredWeight(headWeight.value.detached().to(computeDType))
+            guard let table = StoredWeight(tokenTable.weight.read(in: computeDType)) else { return nil }
+            let isTied = headWeight === tokenTable.weight
+            let head = isTied ? table : StoredWeight(headWeight.read(in: computeDType))
             return head.map {
                 FusedDecoder(config, layers: layers, finalNorm: model.norm.weight.value, table: table, head: $0)
             }

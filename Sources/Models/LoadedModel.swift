@@ -21,17 +21,31 @@ public final class LoadedModel {
     ///   - trainsAll: keeps fp32 masters and trains every weight.
     ///   - randomSeed: draws the weights, in a folder that holds none; nil reads them.
     /// - Throws: `UserError` for files that do not fit the configuration, every missing or unexpected tensor included.
-    public init(
+    public convenience init(
         _ reference: ModelReference, dtype: DType, device: Device = .cpu, trainsAll: Bool = false,
         randomSeed: UInt64? = nil
     ) throws {
+        if randomSeed != nil { try refuseWeights(in: reference.baseFolder) }
+        try self.init(
+            reference, file: joinPath(reference.baseFolder, "config.json"), dtype, device, trainsAll, randomSeed)
+    }
+
+    /// A model of random weights from a config.json alone: for measurements.
+    public convenience init(
+        configuration file: String, dtype: DType, device: Device = .cpu, trainsAll: Bool, randomSeed: UInt64
+    ) throws {
+        try self.init(ModelReference(configuration: file), file: file, dtype, device, trainsAll, randomSeed)
+    }
+
+    private init(
+        _ reference: ModelReference, file: String, _ dtype: DType, _ device: Device, _ trainsAll: Bool,
+        _ randomSeed: UInt64?
+    ) throws {
         self.reference = reference
-        let file = joinPath(reference.baseFolder, "config.json")
         config = try readJSONFile(file)
         let storage: DType = trainsAll && dtype != .float64 ? .float32 : dtype
         let shape = try LlamaConfig(config, file: file)
         let weights = try randomSeed == nil ? Self.weights(of: reference.baseFolder, shape) : nil
-        if randomSeed != nil { try refuseWeights(in: reference.baseFolder) }
         let model = Llama(shape, storage, on: device)
         model.computeDType = dtype
         self.model = model

@@ -39,18 +39,17 @@ public final class AdamW {
         }
     }
 
-    /// One update with the gradients that backward left; they stay.
-    public func step(learningRate: Double) {
+    /// One update with the gradients that backward left, times `gradientScale`; they stay.
+    public func step(learningRate: Double, gradientScale: Double = 1) {
         steps += 1
-        let all = withGradients
-        for (decay, group) in [
-            (settings.weightDecay, all.filter { $0.value.rank > 1 }), (0, all.filter { $0.value.rank <= 1 }),
-        ] where !group.isEmpty {
-            adamWInPlace(
-                group.map(\.value), gradients: group.map(\.gradient),
-                firstMoments: group.map { firstMoments[$0.index] },
-                secondMoments: group.map { secondMoments[$0.index] }, step: steps, learningRate: learningRate,
-                beta1: settings.beta1, beta2: settings.beta2, epsilon: settings.epsilon, weightDecay: decay)
+        for (i, _, gradient) in withGradients {
+            parameters[i].parameter.update { value, copy in
+                adamWInPlace(
+                    value, gradient: gradient, firstMoment: firstMoments[i], secondMoment: secondMoments[i], copy: copy,
+                    step: steps, learningRate: learningRate, beta1: settings.beta1,
+                    beta2: settings.beta2, epsilon: settings.epsilon,
+                    weightDecay: value.rank > 1 ? settings.weightDecay : 0, gradientScale: gradientScale)
+            }
         }
     }
 
@@ -59,10 +58,9 @@ public final class AdamW {
     /// ‖g‖ over all gradients; not finite when one of them is not.
     public func gradientNorm() -> Double { globalNorm(withGradients.map(\.gradient)) }
 
-    /// Scales all gradients by `max / norm` when the norm is above `max` (Pascanu et al. 2013, arXiv:1211.5063).
-    public func clipGradients(norm: Double, max: Double) {
-        if norm > max { scaleInPlace(withGradients.map(\.gradient), by: max / (norm + 1e-6)) }
-    }
+    /// What gradients of that norm are multiplied by so that it is at most `max`: `max / norm` above it, else 1
+    /// (Pascanu et al. 2013, arXiv:1211.5063). `step` takes it, so that clipping costs no pass of its own.
+    public static func clipScale(norm: Double, max: Double) -> Double { norm > max ? max / (norm + 1e-6) : 1 }
 
     /// Names of parameters whose gradients hold NaN or infinity, for the message that stops a run.
     public func nonFiniteGradients() -> [String] {

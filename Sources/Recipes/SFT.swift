@@ -58,8 +58,8 @@ public enum SFT {
             let loss = try session.accumulateGradients(plan)
             let norm = optimizer.gradientNorm()
             if try session.allowsUpdate(loss: loss, norm: norm) {
-                if let limit = config.training.maxGradNorm { optimizer.clipGradients(norm: norm, max: limit) }
-                optimizer.step(learningRate: schedule(session.step))
+                let clip = config.training.maxGradNorm.map { AdamW.clipScale(norm: norm, max: $0) } ?? 1
+                optimizer.step(learningRate: schedule(session.step), gradientScale: clip)
             }
             optimizer.zeroGradients()
             session.advance(plan)

@@ -22,6 +22,9 @@ extension Tensor {
         set { performInPlace("requiresGradient", [self]) { ct_set_requires_gradient(handle, newValue) } }
     }
 
+    /// Counts the changes of the memory in place, by whatever name it is known.
+    public var version: Int { isPoison ? 0 : withExtendedLifetime(self) { Int(ct_changes(handle)) } }
+
     /// The same memory outside the graph.
     public func detached() -> Tensor { perform("detached", self) { ct_detach(handle, &$0) } }
 

@@ -21,6 +21,8 @@ public enum Engine {
     public static var processGroups: [String] {
         [("gloo", ct_has_gloo()), ("nccl", ct_has_nccl()), ("mpi", ct_has_mpi())].filter(\.1).map(\.0)
     }
+    /// Calls of operations with a fused kernel that took it, and that took LibTorch's operations instead: for tests.
+    public static var fusedCalls: (fused: Int, fallback: Int) { (Int(ct_fused_calls()), Int(ct_fallback_calls())) }
     /// Tensor handles alive in the process: for leak tests.
     public static var liveHandles: Int { Int(ct_live_handles()) }
 }

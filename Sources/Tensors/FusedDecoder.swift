@@ -183,7 +183,7 @@ public final class FusedDecoder {
     ///
     /// - Parameters:
     ///   - keys, values: per layer `[sequences, slots, K, E]`, contiguous, fp32 or bf16.
-    ///   - cosines, sines: fp32 `[positions, E]`, a row for every position of the step.
+    ///   - cosines, sines: fp32 `[positions, E / 2]`, a row for every position of the step.
     public func callAsFunction(
         _ step: Step, keys: [Tensor], values: [Tensor], slots: Int, cosines: Tensor, sines: Tensor
     ) -> Scores {
@@ -271,7 +271,8 @@ public func measuredReadBandwidth(bytes: Int = 256 << 20, repeats: Int = 8) -> D
     defer { memory.deallocate() }
     memory.initializeMemory(as: UInt8.self, repeating: 1, count: bytes)
     let clock = ContinuousClock()
-    let best = (0..<repeats).map { _ in clock.measure { _ = nt_read_memory(memory, Int64(bytes), ct_parallel_for) } }.min()!
+    let best = (0..<repeats).map { _ in clock.measure { _ = nt_read_memory(memory, Int64(bytes), ct_parallel_for) } }
+        .min()!
     let seconds = Double(best.components.seconds) + Double(best.components.attoseconds) * 1e-18
     return Double(bytes) / seconds
 }

@@ -17,30 +17,28 @@ extension Tensor {
     }
 }
 
-/// One AdamW update of every parameter (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2):
+/// One AdamW update of a parameter (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2):
 ///
-///     p -= lr·λ·p;  m = β₁m + (1-β₁)g;  v = β₂v + (1-β₂)g²
-///     p -= lr · (m / (1-β₁ᵗ)) / (√(v / (1-β₂ᵗ)) + ε)
+///     g' = scale·g;  m = β₁m + (1-β₁)g';  v = β₂v + (1-β₂)g'²
+///     p -= lr · ((m / (1-β₁ᵗ)) / (√(v / (1-β₂ᵗ)) + ε) + λp)
 ///
-/// - Parameter step: t, from 1.
+/// - Parameters:
+///   - copy: given the parameter's new value in the same pass.
+///   - step: t, from 1.
 public func adamWInPlace(
-    _ parameters: [Tensor], gradients: [Tensor], firstMoments: [Tensor], secondMoments: [Tensor], step: Int,
-    learningRate: Double, beta1: Double, beta2: Double, epsilon: Double, weightDecay: Double
+    _ parameter: Tensor, gradient: Tensor, firstMoment: Tensor, secondMoment: Tensor, copy: Tensor?, step: Int,
+    learningRate: Double, beta1: Double, beta2: Double, epsilon: Double, weightDecay: Double, gradientScale: Double
 ) {
-    performInPlace("adamW", parameters + gradients + firstMoments + secondMoments) {
+    performInPlace("adamW", [parameter, gradient, firstMoment, secondMoment] + (copy.map { [$0] } ?? [])) {
         ct_adamw_inplace(
-            parameters.handles, gradients.handles, firstMoments.handles, secondMoments.handles, parameters.count,
-            Int64(step), learningRate, beta1, beta2, epsilon, weightDecay)
+            parameter.handle, gradient.handle, firstMoment.handle, secondMoment.handle, copy.handle, Int64(step),
+            learningRate, beta1, beta2, epsilon, weightDecay, gradientScale)
     }
 }
 
-/// `√(Σ ‖tensor‖²)`, each norm in its tensor's dtype, their sum in fp64.
+/// `√(Σ ‖tensor‖²)`, sums in fp64.
 public func globalNorm(_ tensors: [Tensor]) -> Double {
     var norm = 0.0
     performInPlace("globalNorm", tensors) { ct_global_norm(tensors.handles, tensors.count, &norm) }
     return norm
-}
-
-public func scaleInPlace(_ tensors: [Tensor], by factor: Double) {
-    performInPlace("scale", tensors) { ct_scale_inplace(tensors.handles, tensors.count, factor) }
 }

@@ -54,7 +54,6 @@ extension Tensor {
     public func exp() -> Tensor { perform("exp", self) { ct_exp(handle, &$0) } }
     public func log() -> Tensor { perform("log", self) { ct_log(handle, &$0) } }
     public func sqrt() -> Tensor { perform("sqrt", self) { ct_sqrt(handle, &$0) } }
-    public func silu() -> Tensor { perform("silu", self) { ct_silu(handle, &$0) } }
 
     // MARK: Comparison and reduction
 
@@ -89,15 +88,32 @@ extension Tensor {
 }
 
 /// `x weightᵀ + bias`; x `[..., I]`, weight `[O, I]`, bias `[O]`.
-public func linear(_ x: Tensor, _ weight: Tensor, _ bias: Tensor? = nil) -> Tensor {
-    perform("linear", x, weight, bias) {
-        ct_linear(x.handle, weight.handle, bias?.handle ?? ct_tensor(impl: nil), &$0)
+///
+/// The gradient of a weight that is a leaf is added into the leaf's own as backward comes to it, in the leaf's dtype.
+/// - Parameter copy: the weight in x's dtype, when it is kept in another.
+public func linear(_ x: Tensor, _ weight: Tensor, _ bias: Tensor? = nil, copy: Tensor? = nil) -> Tensor {
+    perform("linear", x, weight, bias, copy) {
+        ct_linear(x.handle, weight.handle, copy.handle, bias.handle, &$0)
     }
 }
 
-/// Rows of weight `[V, D]` picked by int64 ids `[...]`: `[..., D]`.
-public func embedding(_ weight: Tensor, _ ids: Tensor) -> Tensor {
-    perform("embedding", weight, ids) { ct_embedding(weight.handle, ids.handle, &$0) }
+/// `x weightᵀ + scaling · (x' aᵀ) bᵀ` with a frozen weight: x `[N, I]`, weight `[O, I]`, a `[r, I]`, b `[O, r]`.
+///
+/// - Parameters:
+///   - dropped: x', x after dropout; x itself when nil.
+///   - aCopy, bCopy: a and b in x's dtype, when they are kept in another.
+public func adaptedLinear(
+    _ x: Tensor, dropped: Tensor?, _ weight: Tensor, a: Tensor, aCopy: Tensor?, b: Tensor, bCopy: Tensor?, scaling: Double
+) -> Tensor {
+    perform("adaptedLinear", x, dropped, weight, a, aCopy, b, bCopy) {
+        ct_adapted_linear(
+            x.handle, dropped.handle, weight.handle, a.handle, aCopy.handle, b.handle, bCopy.handle, scaling, &$0)
+    }
+}
+
+/// Rows of weight `[V, D]` picked by int64 ids `[N]`: `[N, D]` in the dtype of `copy`, or of the weight when nil.
+public func embedding(_ weight: Tensor, _ ids: Tensor, copy: Tensor? = nil) -> Tensor {
+    perform("embedding", weight, ids, copy) { ct_embedding(weight.handle, copy.handle, ids.handle, &$0) }
 }
 
 /// `x / √(mean(x²) + ε) · weight` over the last dimension (Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4).
@@ -106,9 +122,22 @@ public func rmsNorm(_ x: Tensor, _ weight: Tensor, epsilon: Double) -> Tensor {
     perform("rmsNorm", x, weight) { ct_rms_norm(x.handle, weight.handle, epsilon, &$0) }
 }
 
-/// Rotary positions, the half-split form: x `[N, H, E]`, cos and sin `[N, E]` (Su et al. 2021, arXiv:2104.09864, eq. 34).
-public func rotateHalf(_ x: Tensor, cos: Tensor, sin: Tensor) -> Tensor {
-    perform("rotateHalf", x, cos, sin) { ct_rotate_half(x.handle, cos.handle, sin.handle, &$0) }
+/// Rotary positions, the half-split form (Su et al. 2021, arXiv:2104.09864, eq. 34): q `[N, H, E]`, k `[N, K, E]`.
+///
+/// - Parameters:
+///   - cos, sin: tables `[*, E / 2]`.
+///   - positions: rows of them, int64 `[N]`.
+public func rotary(_ q: Tensor, _ k: Tensor, cos: Tensor, sin: Tensor, at positions: Tensor) -> (q: Tensor, k: Tensor) {
+    var turnedK = ct_tensor(impl: nil)
+    let turnedQ = perform("rotary", q, k, cos, sin, positions) {
+        ct_rotary(q.handle, k.handle, cos.handle, sin.handle, positions.handle, &$0, &turnedK)
+    }
+    return (turnedQ, Tensor(owning: turnedK))
+}
+
+/// `silu(gate) · up`, elementwise (Shazeer 2020, arXiv:2002.05202, eq. 6 inside); backward keeps gate and up only.
+public func swiGLU(_ gate: Tensor, _ up: Tensor) -> Tensor {
+    perform("swiGLU", gate, up) { ct_swiglu(gate.handle, up.handle, &$0) }
 }
 
 /// Causal softmax attention inside each document of one flat row of tokens.
@@ -137,14 +166,15 @@ public func maskedAttention(_ q: Tensor, _ k: Tensor, _ v: Tensor, mask: Tensor,
 /// `Σ -log softmax(hidden weightᵀ)[label] · factor` over rows: hidden `[M, D]`, weight `[V, D]`, labels int64 `[M]`,
 /// factors `[M]` in the dtype of the result, ones when nil.
 ///
-/// Exact; `chunk` rows of fp32 logits exist at a time, and none are kept for backward (Liger, arXiv:2410.10989, 3.2).
+/// Exact; `chunk` rows of logits exist at a time, and none are kept for backward (Liger, arXiv:2410.10989, 3.2).
+/// - Parameter copy: the weight in hidden's dtype, when it is kept in another.
 /// - Returns: a scalar, fp32 (fp64 for fp64 input).
 public func linearCrossEntropySum(
-    _ hidden: Tensor, _ weight: Tensor, labels: Tensor, factors: Tensor? = nil, chunk: Int = 256
+    _ hidden: Tensor, _ weight: Tensor, copy: Tensor? = nil, labels: Tensor, factors: Tensor? = nil, chunk: Int = 512
 ) -> Tensor {
-    perform("linearCrossEntropySum", hidden, weight, labels, factors) {
+    perform("linearCrossEntropySum", hidden, weight, copy, labels, factors) {
         ct_linear_cross_entropy(
-            hidden.handle, weight.handle, labels.handle, factors?.handle ?? ct_tensor(impl: nil), Int64(chunk), &$0)
+            hidden.handle, weight.handle, copy.handle, labels.handle, factors.handle, Int64(chunk), &$0)
     }
 }
 

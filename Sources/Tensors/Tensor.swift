@@ -91,6 +91,11 @@ func performInPlace(_ operation: String, _ operands: [Tensor], call: () -> ct_st
     }
 }
 
+extension Tensor? {
+    /// The handle, or the null handle; valid while `self` is.
+    var handle: ct_tensor { self?.handle ?? ct_tensor(impl: nil) }
+}
+
 extension [Tensor] {
     /// The handles, valid while `self` is.
     var handles: [ct_tensor] { map(\.handle) }

@@ -9,20 +9,22 @@ import RunLog
 import Tensors
 
 func benchGenerate(_ command: BenchGenerateCommand) throws {
-    if let threads = command.threads { Engine.threads = threads }
+    if let threads = command.options.threads { Engine.threads = threads }
     let scorer = try benchScorer(command)
     guard command.promptTokens + command.tokens <= scorer.contextLength else {
-        throw UserError("--tokens: prompt and answer are longer than the model's context of \(scorer.contextLength)", .usage)
+        throw UserError(
+            "--tokens: prompt and answer are longer than the model's context of \(scorer.contextLength)", .usage)
     }
     let before = measuredReadBandwidth()
-    _ = GenerationSpeed(scorer, batch: command.batch, promptTokens: command.promptTokens, tokens: min(8, command.tokens))
+    _ = GenerationSpeed(
+        scorer, batch: command.batch, promptTokens: command.promptTokens, tokens: min(8, command.tokens))
     let speed = GenerationSpeed(
         scorer, batch: command.batch, promptTokens: command.promptTokens, tokens: command.tokens)
     let bandwidth = max(before, measuredReadBandwidth())
     let median = speed.stepSeconds.sorted()[speed.stepSeconds.count / 2]
     let bytes = scorer.bytesPerStep ?? 0, share = Double(bytes) / median / bandwidth
     let tokensPerSecond = Double(command.batch) / median
-    if command.json {
+    if command.options.json {
         let report: JSONValue = [
             "tokens_per_second": .init(tokensPerSecond), "step_seconds": .array(speed.stepSeconds.map { .init($0) }),
             "prompt_seconds": .init(speed.promptSeconds), "bytes_per_step": .init(bytes),
@@ -42,8 +44,12 @@ func benchGenerate(_ command: BenchGenerateCommand) throws {
 }
 
 private func benchScorer(_ command: BenchGenerateCommand) throws -> any SequenceScorer {
-    let dtype = command.dtype.dtype(on: .cpu)
+    let dtype = command.options.dtype.dtype(on: .cpu)
     if command.weights == .asIs { return try StoredModel(GGUFModel(path: command.model), dtype: dtype) }
+    if command.model.hasSuffix(".json") {
+        return try LoadedModel(configuration: command.model, dtype: dtype, trainsAll: false, randomSeed: 1).model
+            .makeScorer()
+    }
     let reference = try ModelReference(command.model) { ProgressLine.print($0) }
     return try LoadedModel(reference, dtype: dtype).model.makeScorer()
 }

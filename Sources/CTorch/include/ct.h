@@ -75,7 +75,6 @@ ct_status ct_masked_fill(ct_tensor t, ct_tensor mask, double value, ct_tensor *o
 ct_status ct_exp(ct_tensor t, ct_tensor *out);
 ct_status ct_log(ct_tensor t, ct_tensor *out);
 ct_status ct_sqrt(ct_tensor t, ct_tensor *out);
-ct_status ct_silu(ct_tensor t, ct_tensor *out);
 ct_status ct_isfinite(ct_tensor t, ct_tensor *out);
 ct_status ct_sum(ct_tensor t, ct_tensor *out);
 ct_status ct_sum_dim(ct_tensor t, int64_t dim, bool keep, ct_tensor *out);
@@ -86,24 +85,35 @@ ct_status ct_log_softmax(ct_tensor t, int64_t dim, ct_tensor *out);
 
 /* Layers */
 ct_status ct_matmul(ct_tensor a, ct_tensor b, ct_tensor *out);
-/* x [..., I], weight [O, I], bias [O] or null: x weight^T + bias */
-ct_status ct_linear(ct_tensor x, ct_tensor weight, ct_tensor bias, ct_tensor *out);
-ct_status ct_embedding(ct_tensor weight, ct_tensor ids, ct_tensor *out);
+/* A trained weight is a leaf; its `copy` is its value in x's dtype, null when it is that itself. Backward adds the
+   weight's gradient into the leaf's own, in the leaf's dtype. */
+/* x [..., I], weight and copy [O, I], bias [O] of any float dtype or null: x weight^T + bias */
+ct_status ct_linear(ct_tensor x, ct_tensor weight, ct_tensor copy, ct_tensor bias, ct_tensor *out);
+/* x weight^T + scaling (x' a^T) b^T: x [N, I], weight [O, I] frozen, a [r, I], b [O, r]; x' = dropped, or x when null. */
+ct_status ct_adapted_linear(
+    ct_tensor x, ct_tensor dropped, ct_tensor weight, ct_tensor a, ct_tensor a_copy, ct_tensor b, ct_tensor b_copy,
+    double scaling, ct_tensor *out);
+/* Rows of copy [V, D] picked by ids [N] int64, in the copy's dtype. */
+ct_status ct_embedding(ct_tensor weight, ct_tensor copy, ct_tensor ids, ct_tensor *out);
 /* x [..., D], weight [D]; statistics in fp32 (fp64 for fp64 input), result in x's dtype */
 ct_status ct_rms_norm(ct_tensor x, ct_tensor weight, double epsilon, ct_tensor *out);
-/* x [N, H, E]; cos, sin [N, E]; rotates the halves (x1, x2) of E to (x1 cos - x2 sin, x2 cos + x1 sin) */
-ct_status ct_rotate_half(ct_tensor x, ct_tensor cos, ct_tensor sin, ct_tensor *out);
+/* q [N, H, E], k [N, K, E]; cos, sin [*, E / 2], positions [N] int64 rows of them: the halves (x1, x2) of E become
+   (x1 cos - x2 sin, x2 cos + x1 sin). */
+ct_status ct_rotary(
+    ct_tensor q, ct_tensor k, ct_tensor cos, ct_tensor sin, ct_tensor positions, ct_tensor *turned_q, ct_tensor *turned_k);
+/* silu(gate) up, elementwise */
+ct_status ct_swiglu(ct_tensor gate, ct_tensor up, ct_tensor *out);
 /* Causal attention inside each document of a flat row of tokens. q [N, H, E]; k, v [N, K, E]; H a multiple of K.
    starts: documents + 1 offsets, from 0 to N. window: keys a query sees (itself included), 0 for all. -> [N, H, E] */
 ct_status ct_document_attention(
     ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, size_t documents, int64_t window, double scale, ct_tensor *out);
 /* q [B, H, T, E]; k, v [B, K, S, E]; mask [B or 1, 1, T, S] bool, true where a key is seen. -> [B, H, T, E] */
 ct_status ct_masked_attention(ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask, double scale, ct_tensor *out);
-/* Sum over rows of -log softmax(hidden weight^T)[label] * factor; hidden [M, D], weight [V, D], labels [M] int64,
+/* Sum over rows of -log softmax(hidden weight^T)[label] * factor; hidden [M, D], weight, copy [V, D], labels [M] int64,
    factors [M] in fp32 (fp64 for fp64 input) or null for ones.
    `chunk` rows of logits exist at a time; the gradients are computed with them, so no logits are kept. */
 ct_status ct_linear_cross_entropy(
-    ct_tensor hidden, ct_tensor weight, ct_tensor labels, ct_tensor factors, int64_t chunk, ct_tensor *out);
+    ct_tensor hidden, ct_tensor weight, ct_tensor copy, ct_tensor labels, ct_tensor factors, int64_t chunk, ct_tensor *out);
 /* log softmax(hidden weight^T)[label] per row, fp32 (fp64 for fp64), no gradient. -> [M] */
 ct_status ct_linear_log_probabilities(ct_tensor hidden, ct_tensor weight, ct_tensor labels, int64_t chunk, ct_tensor *out);
 
@@ -112,8 +122,13 @@ ct_status ct_singular_values(ct_tensor t, ct_tensor *out); /* [K], descending */
 ct_status ct_svd(ct_tensor t, ct_tensor *u, ct_tensor *s, ct_tensor *vh); /* t = u diag(s) vh: [M, K], [K], [K, N] */
 ct_status ct_qr_r(ct_tensor t, ct_tensor *out); /* R [K, N] of t = Q R, Q not formed */
 
+/* Operations above that took a fused kernel, and that took ATen's instead although the operation has one. */
+int64_t ct_fused_calls(void);
+int64_t ct_fallback_calls(void);
+
 /* Autograd */
 bool ct_set_gradients_enabled(bool enabled); /* this thread's; returns what it was */
+int64_t ct_changes(ct_tensor t); /* changes in place so far */
 bool ct_requires_gradient(ct_tensor t);
 ct_status ct_set_requires_gradient(ct_tensor t, bool required);
 ct_status ct_detach(ct_tensor t, ct_tensor *out);
@@ -129,12 +144,12 @@ ct_status ct_custom_function(
     const ct_tensor *inputs, size_t input_count, const ct_tensor *outputs, size_t output_count, const ct_tensor *saved,
     size_t saved_count, void *context, ct_backward_function backward, void (*release)(void *), ct_tensor *results);
 
-/* Optimizer arithmetic, in place, no gradient */
+/* Optimizer arithmetic, in place, no gradient. The gradient counts gradient_scale times; `copy`, unless null, is given
+   the parameter's new value in its own dtype. */
 ct_status ct_adamw_inplace(
-    const ct_tensor *parameters, const ct_tensor *gradients, const ct_tensor *exp_avg, const ct_tensor *exp_avg_sq, size_t count,
-    int64_t step, double learning_rate, double beta1, double beta2, double epsilon, double weight_decay);
+    ct_tensor parameter, ct_tensor gradient, ct_tensor exp_avg, ct_tensor exp_avg_sq, ct_tensor copy, int64_t step,
+    double learning_rate, double beta1, double beta2, double epsilon, double weight_decay, double gradient_scale);
 ct_status ct_global_norm(const ct_tensor *tensors, size_t count, double *norm);
-ct_status ct_scale_inplace(const ct_tensor *tensors, size_t count, double factor);
 
 #ifdef __cplusplus
 }

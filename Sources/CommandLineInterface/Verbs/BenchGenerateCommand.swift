@@ -5,7 +5,8 @@ public import ArgumentParser
 public struct BenchGenerateCommand: EngineCommand {
     public static let configuration = CommandConfiguration(
         commandName: "generate",
-        abstract: "Measure generation: tokens a second, and the share of the memory bandwidth that reading weights takes.",
+        abstract:
+            "Measure generation: tokens a second, and the share of the memory bandwidth that reading weights takes.",
         discussion: """
             The likeliest token is taken, and no answer ends early. --json prints one object with tokens_per_second \
             (median step, all sequences), step_seconds (a list), prompt_seconds, bytes_per_step (weights read), \
@@ -15,7 +16,9 @@ public struct BenchGenerateCommand: EngineCommand {
               needletail bench generate --model ./SmolLM2-135M-Instruct --batch 16 --dtype bf16
             """)
 
-    @Option(help: ArgumentHelp("What `generate` takes.", valueName: "model"), completion: .file())
+    @Option(
+        help: ArgumentHelp("What generate takes, or a config.json alone: random weights.", valueName: "model"),
+        completion: .file())
     public var model: String
 
     @Option(help: "Weights of a GGUF file: converted to --dtype, or as-is, read in the file's blocks.")
@@ -30,14 +33,7 @@ public struct BenchGenerateCommand: EngineCommand {
     @Option(help: ArgumentHelp("Tokens of a prompt.", valueName: "count"))
     public var promptTokens: Int = 16
 
-    @Option(help: "Number format of weights and activations; auto is bf16 where the processor is fast with it, else fp32.")
-    public var dtype: ComputeType = .auto
-
-    @Option(help: ArgumentHelp("Threads to use; all of them when left out.", valueName: "count"))
-    public var threads: Int?
-
-    @Flag(help: "Print one JSON object.")
-    public var json = false
+    @OptionGroup public var options: BenchOptions
 
     public init() {}
 
@@ -45,6 +41,5 @@ public struct BenchGenerateCommand: EngineCommand {
         try require(batch > 0, "--batch is 1 or more, not \(batch)")
         try require(tokens > 0, "--tokens is 1 or more, not \(tokens)")
         try require(promptTokens > 0, "--prompt-tokens is 1 or more, not \(promptTokens)")
-        try require(threads ?? 1 > 0, "--threads is 1 or more, not \(threads ?? 0)")
     }
 }

@@ -79,7 +79,7 @@ struct nt_decoder {
     const struct nt_decoder_layer *layers;
     const float *final_norm; /* [D] */
     struct nt_weight table, head; /* [V, D] */
-    /* Rotation of position p: rows p of cosines and sines [positions, E], both halves of a row alike. */
+    /* Rotation of position p: rows p of cosines and sines [positions, E / 2], as in rotary.h. */
     const float *cosines, *sines;
 };
 

@@ -1,13 +1,14 @@
-/* Which instruction set kernels use: 0 scalar, 1 AVX2 + FMA, 2 AVX-512 (F, BW, VL, DQ), 3 AVX512-BF16. */
+/* Which instruction sets the kernels use. Every kernel exists as a scalar twin (level 0: sums in fp64, loops straight
+ * from the formula) and as vector code for the levels above; the level is asked at every call. */
 #ifndef NEEDLETAIL_ISA_H
 #define NEEDLETAIL_ISA_H
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* The least of what the processor has and the limit. */
+/* min(what the processor has, the limit): 0 scalar twin, 1 AVX2 + FMA, 2 AVX-512 (F, BW, VL, DQ), 3 AVX512-BF16. */
 int nt_isa_level(void);
-/* For tests, and for users who want the oracle: 0 is the scalar twin. */
+/* For tests, and for users who want the twin: no kernel goes above `level` from now on, in all threads. */
 void nt_set_isa_limit(int level);
 
 #ifdef __cplusplus

@@ -3,10 +3,19 @@
 #define NEEDLETAIL_KERNELS_H
 #include <stddef.h>
 #include <stdint.h>
+
+#include "attention.h"
 #include "decode.h"
+#include "embedding.h"
+#include "gated.h"
 #include "isa.h"
+#include "loss.h"
 #include "merge.h"
+#include "norm.h"
+#include "optimizer.h"
 #include "parallel.h"
+#include "rotary.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif

@@ -1,0 +1,160 @@
+"""Training speed and memory beside PyTorch, transformers and peft (issue: train faster than PyTorch on the same CPU).
+
+    .deps/oracle/bin/python Benchmarks/training.py [--cases full-135m lora-135m gpt2-124m] [--rounds 2] [--seconds 20]
+
+Random weights of a shape, random tokens, every label trained: speed does not depend on content. Each mode of each
+program runs in its own process, so that peak memory (VmHWM, libraries included) is its own; modes are interleaved
+round by round (A B C A B C) and the median step of all rounds counts. Modes of the peer: fp32, bf16 autocast, pure
+bf16 (weights, gradients and moments in bf16), and each of them under torch.compile.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+PROGRAM = HERE.parent / ".build/release/needletail"
+
+LLAMA_135M = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536,
+    "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152,
+    "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 100000.0, "tie_word_embeddings": True,
+    "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu"}
+
+# name: (config, method, sequences, tokens each)
+CASES = {
+    "full-135m": (LLAMA_135M, "full", 2, 512),
+    "lora-135m": (LLAMA_135M, "lora", 2, 512),
+}
+PEERS = {
+    "full": ["fp32", "autocast", "bf16", "fp32-compile", "autocast-compile", "bf16-compile"],
+    "lora": ["fp32", "autocast", "bf16", "bf16-compile"],
+}
+OURS = {"full": ["fp32", "bf16"], "lora": ["fp32", "bf16"]}
+
+
+# -- the peer, in a process of its own --------------------------------------------------------------------------------
+
+def peak_memory():
+    for line in open("/proc/self/status"):
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+
+
+def peer(config, method, mode, batch, sequence, seconds):
+    """Forward, backward, clip and AdamW on random tokens; prints a JSON line."""
+    import torch
+    import transformers
+    numerics, _, compiled = mode.partition("-")
+    dtype = torch.bfloat16 if numerics == "bf16" else torch.float32
+    torch.manual_seed(0)
+    settings = transformers.AutoConfig.for_model(**config)
+    model = transformers.AutoModelForCausalLM.from_config(settings, dtype=dtype, attn_implementation="sdpa").train()
+    if method == "lora":
+        import peft
+        model = peft.get_peft_model(model, peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+    run = torch.compile(model) if compiled else model
+    tokens = torch.randint(0, config["vocab_size"], (batch, sequence))
+
+    def step():
+        with torch.autocast("cpu", torch.bfloat16, enabled=numerics == "autocast"):
+            loss = run(input_ids=tokens, labels=tokens, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    times = []
+    for _ in range(2):
+        step()
+    end = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        began = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - began)
+    print(json.dumps({"step_seconds": times, "peak_memory_bytes": peak_memory()}))
+
+
+# -- both programs ----------------------------------------------------------------------------------------------------
+
+def run_peer(case, mode, seconds, threads):
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    result = subprocess.run(
+        [sys.executable, __file__, "--peer", case, mode, "--seconds", str(seconds)], env=environment,
+        capture_output=True, text=True)
+    if result.returncode:
+        return {"error": result.stderr.strip().splitlines()[-1:]}
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def run_ours(case, mode, seconds, threads, work):
+    config, method, batch, sequence = CASES[case]
+    path = work / f"{case}.json"
+    path.write_text(json.dumps(config))
+    result = subprocess.run(
+        [PROGRAM, "bench", "train", "--model", path, "--batch", str(batch), "--sequence", str(sequence), "--method",
+         method, "--dtype", mode, "--seconds", str(seconds), "--threads", str(threads), "--json"],
+        capture_output=True, text=True)
+    if result.returncode:
+        return {"error": result.stderr.strip().splitlines()[-1:]}
+    return json.loads(result.stdout)
+
+
+def measure(case, rounds, seconds, threads, work):
+    config, method, batch, sequence = CASES[case]
+    modes = [("needletail", m) for m in OURS[method]] + [("torch", m) for m in PEERS[method]]
+    found = {mode: {"step_seconds": [], "peak_memory_bytes": 0} for mode in modes}
+    for _ in range(rounds):
+        for who, mode in modes:
+            runner = run_peer if who == "torch" else lambda *a: run_ours(*a, work)
+            figures = runner(case, mode, seconds, threads)
+            if "error" in figures:
+                found[who, mode]["error"] = figures["error"]
+                continue
+            found[who, mode]["step_seconds"] += figures["step_seconds"]
+            found[who, mode]["peak_memory_bytes"] = max(
+                found[who, mode]["peak_memory_bytes"], figures["peak_memory_bytes"])
+    rows = []
+    for (who, mode), figures in found.items():
+        if not figures["step_seconds"]:
+            rows.append(f"| {who} {mode} | failed: {figures.get('error')} | | | |")
+            continue
+        steps = figures["step_seconds"]
+        speed = [batch * sequence / s for s in steps]
+        rows.append(
+            f"| {who} {mode} | {batch * sequence / statistics.median(steps):.0f} | {min(speed):.0f} to {max(speed):.0f} "
+            f"| {len(steps)} | {figures['peak_memory_bytes'] / 2**20:.0f} |")
+    print(f"\n### {case}: {method}, {batch} x {sequence} tokens a step, {threads} threads\n")
+    print("| mode | tokens/s (median step) | slowest to fastest | steps | peak memory, MiB |")
+    print("|---|---|---|---|---|")
+    print("\n".join(rows), flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=15, help="measured time per mode and round")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--peer", nargs=2, help="(internal) measure one mode and print JSON")
+    arguments = parser.parse_args()
+    if arguments.peer:
+        case, mode = arguments.peer
+        config, method, batch, sequence = CASES[case]
+        return peer(config, method, mode, batch, sequence, arguments.seconds)
+    import tempfile
+    with tempfile.TemporaryDirectory() as work:
+        for case in arguments.cases:
+            measure(case, arguments.rounds, arguments.seconds, arguments.threads, pathlib.Path(work))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+// Norm, rotary positions, gate and attention on the fused kernels, as autograd nodes; ATen's operations elsewhere.
+// Gradients of trained weights go straight into the leaf's gradient in its own dtype: nothing passes through bf16 twice,
+// and no second copy of a gradient exists.
+// N tokens, D row width, H query heads, K key/value heads, E head dimension
+#include "fused.h"
+
+using namespace shim;
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+
+namespace shim {
+
+std::atomic<int64_t> fused_calls{0}, fallback_calls{0};
+
+at::Tensor gradient_to_add_into(const at::Tensor &leaf) {
+    auto &gradient = leaf.mutable_grad();
+    if (!gradient.defined()) gradient = at::zeros(leaf.sizes(), leaf.options().requires_grad(false));
+    return gradient;
+}
+
+at::Tensor give_gradient(const at::Tensor &weight, at::Tensor gradient) {
+    if (!weight.is_leaf()) return gradient.to(weight.scalar_type());
+    auto &own = weight.mutable_grad();
+    if (own.defined())
+        own.add_(gradient);
+    else
+        own = gradient.to(weight.scalar_type());
+    return {};
+}
+
+}  // namespace shim
+
+int64_t ct_fused_calls(void) { return fused_calls.load(); }
+int64_t ct_fallback_calls(void) { return fallback_calls.load(); }
+
+namespace {
+
+/// Rows of width D.
+int64_t rows_of(const at::Tensor &x) { return x.numel() / std::max<int64_t>(1, x.size(-1)); }
+
+struct RMSNorm : public Function<RMSNorm> {
+    static at::Tensor forward(AutogradContext *ctx, const at::Tensor &given, const at::Tensor &weight, double epsilon) {
+        const auto x = given.contiguous(), w = weight.detach().to(wide(x)).contiguous();
+        const int64_t D = x.size(-1), N = rows_of(x);
+        auto y = at::empty_like(x), r = at::empty({N}, w.options());
+        by_type(x, [&](auto f) {
+            using F = decltype(f);
+            using T = typename F::T;
+            using W = typename F::W;
+            F::rms_norm(
+                N, D, data<T>(x), D, nullptr, 0, data<W>(w), W(0), W(epsilon), nullptr, 0, data<T>(y), D, data<W>(r), parallel);
+        });
+        ctx->save_for_backward({x, weight, r});
+        return y;
+    }
+
+    static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
+        const auto saved = ctx->get_saved_variables();
+        const auto x = saved[0], weight = saved[1], dy = gradients[0].contiguous();
+        const auto w = weight.detach().to(wide(x)).contiguous();
+        const int64_t D = x.size(-1), N = rows_of(x);
+        auto dx = at::empty_like(x), dw = weight.requires_grad() ? at::zeros_like(w) : at::Tensor();
+        const auto memory = scratch(nt_norm_scratch_bytes(N, D));
+        by_type(x, [&](auto f) {
+            using F = decltype(f);
+            using T = typename F::T;
+            using W = typename F::W;
+            F::rms_norm_backward(
+                N, D, data<T>(dy), D, data<T>(x), D, data<W>(saved[2]), data<W>(w), W(0), nullptr, 0, data<T>(dx), D, data<W>(dw),
+                memory.data_ptr(), parallel);
+        });
+        return {dx, dw.defined() ? give_gradient(weight, dw) : dw, {}};
+    }
+};
+
+at::Tensor plain_rms_norm(const at::Tensor &x, const at::Tensor &weight, double epsilon) {
+    const auto input = x.to(wide(x));
+    const auto scale = at::rsqrt(input.square().mean(-1, /*keepdim=*/true) + epsilon);
+    return (input * scale * weight).to(x.scalar_type());
+}
+
+/// Queries and keys turned to their positions: tables [positions, E / 2].
+struct Rotary : public Function<Rotary> {
+    static variable_list forward(
+        AutogradContext *ctx, const at::Tensor &q, const at::Tensor &k, const at::Tensor &cos, const at::Tensor &sin,
+        const at::Tensor &positions) {
+        ctx->save_for_backward({cos, sin, positions});
+        return turned(q, k, cos, sin, positions, 1);
+    }
+
+    static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
+        const auto saved = ctx->get_saved_variables();
+        auto turned_back = turned(gradients[0], gradients[1], saved[0], saved[1], saved[2], -1);
+        turned_back.resize(5);
+        return turned_back;
+    }
+
+    static variable_list turned(
+        const at::Tensor &q, const at::Tensor &k, const at::Tensor &cos, const at::Tensor &sin, const at::Tensor &positions,
+        int sign) {
+        const auto contiguous = at::MemoryFormat::Contiguous;
+        auto a = q.clone(contiguous), b = k.clone(contiguous);
+        const auto c = cos.to(wide(q)), s = sin.to(wide(q));
+        const int64_t N = a.size(0), H = a.size(1), K = b.size(1), E = a.size(2);
+        by_type(a, [&](auto f) {
+            using F = decltype(f);
+            using T = typename F::T;
+            using W = typename F::W;
+            F::rotary(
+                N, E, 2 * c.size(1), data<T>(a), H * E, H, data<T>(b), K * E, K, data<W>(c), data<W>(s), data<int64_t>(positions),
+                sign, parallel);
+        });
+        return {a, b};
+    }
+};
+
+at::Tensor plain_rotary(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin, const at::Tensor &positions) {
+    const auto rows = [&](const at::Tensor &table) {
+        const auto half = table.index_select(0, positions).to(x.scalar_type());
+        return at::cat({half, half}, -1).unsqueeze(1);  // [N, 1, E]
+    };
+    const auto halves = x.chunk(2, -1);
+    return x * rows(cos) + at::cat({-halves[1], halves[0]}, -1) * rows(sin);
+}
+
+/// silu(gate) up; keeps gate and up only.
+struct SwiGLU : public Function<SwiGLU> {
+    static at::Tensor forward(AutogradContext *ctx, const at::Tensor &gate, const at::Tensor &up) {
+        const auto a = gate.contiguous(), b = up.contiguous();
+        auto h = at::empty_like(a);
+        const int64_t D = a.size(-1);
+        by_type(a, [&](auto f) {
+            using F = decltype(f);
+            using T = typename F::T;
+            F::gated(NT_SWIGLU, rows_of(a), D, data<T>(a), D, data<T>(b), D, data<T>(h), D, parallel);
+        });
+        ctx->save_for_backward({a, b});
+        return h;
+    }
+
+    static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
+        const auto saved = ctx->get_saved_variables();
+        auto a = saved[0].clone(), b = saved[1].clone();
+        const auto dh = gradients[0].contiguous();
+        const int64_t D = a.size(-1);
+        by_type(a, [&](auto f) {
+            using F = decltype(f);
+            using T = typename F::T;
+            F::gated_backward(NT_SWIGLU, rows_of(a), D, data<T>(dh), D, data<T>(a), D, data<T>(b), D, /*make_h=*/0, parallel);
+        });
+        return {a, b};
+    }
+};
+
+/// Causal attention inside each document of a flat row.
+struct DocumentAttention : public Function<DocumentAttention> {
+    static at::Tensor forward(
+        AutogradContext *ctx, const at::Tensor &given_q, const at::Tensor &given_k, const at::Tensor &given_v,
+        std::vector<int64_t> starts, int64_t window, double scale) {
+        const auto q = given_q.contiguous(), k = given_k.contiguous(), v = given_v.contiguous();
+        auto o = at::empty_like(q), lse = at::empty({q.size(1), q.size(0)}, q.options().dtype(wide(q)));
+        const auto shape = shape_of(q, k, starts, window, scale);
+        const auto memory = scratch(nt_attention_scratch_bytes(&shape, int(q.element_size()), 0));
+        const int64_t HE = q.size(1) * q.size(2), KE = k.size(1) * k.size(2);
+        by_type(q, [&](auto f) {
+            using F = decltype(f);
+            using T = typename F::T;
+            F::attention(
+                &shape, data<T>(q), HE, data<T>(k), KE, data<T>(v), KE, data<T>(o), HE, data<typename F::W>(lse),
+                memory.data_ptr(), parallel);
+        });
+        ctx->save_for_backward({q, k, v, o, lse});
+        ctx->saved_data["starts"] = starts;
+        ctx->saved_data["window"] = window;
+        ctx->saved_data["scale"] = scale;
+        return o;
+    }
+
+    static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
+        const auto saved = ctx->get_saved_variables();
+        const auto q = saved[0], k = saved[1], v = saved[2], o = saved[3], lse = saved[4], d_o = gradients[0].contiguous();
+        const auto starts = ctx->saved_data["starts"].toIntVector();
+        const auto shape = shape_of(q, k, starts, ctx->saved_data["window"].toInt(), ctx->saved_data["scale"].toDouble());
+        auto dq = at::empty_like(q), dk = at::empty_like(k), dv = at::empty_like(v);
+        const auto memory = scratch(nt_attention_scratch_bytes(&shape, int(q.element_size()), 1));
+        const int64_t HE = q.size(1) * q.size(2), KE = k.size(1) * k.size(2);
+        by_type(q, [&](auto f) {
+            using F = decltype(f);
+            using T = typename F::T;
+            F::attention_backward(
+                &shape, data<T>(q), HE, data<T>(k), KE, data<T>(v), KE, data<T>(o), HE, data<typename F::W>(lse), data<T>(d_o), HE,
+                data<T>(dq), HE, data<T>(dk), KE, data<T>(dv), KE, memory.data_ptr(), parallel);
+        });
+        return {dq, dk, dv, {}, {}, {}};
+    }
+
+    static nt_attention shape_of(
+        const at::Tensor &q, const at::Tensor &k, const std::vector<int64_t> &starts, int64_t window, double scale) {
+        nt_attention shape{};
+        shape.documents = int64_t(starts.size()) - 1;
+        shape.starts = starts.data();
+        shape.heads = q.size(1);
+        shape.kv_heads = k.size(1);
+        shape.head_dim = q.size(2);
+        shape.window = window;
+        shape.scale = scale;
+        shape.parts = at::get_num_threads();
+        return shape;
+    }
+};
+
+/// True where query t sees key s, of n tokens.
+at::Tensor causal_window_mask(int64_t n, int64_t window) {
+    const auto t = at::arange(n).unsqueeze(1), s = at::arange(n).unsqueeze(0);
+    return (s <= t) & (s > t - window);
+}
+
+/// [n, K, E] -> [1, K, n, E]
+at::Tensor as_heads(const at::Tensor &x) { return x.transpose(0, 1).unsqueeze(0); }
+
+at::Tensor plain_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, int64_t window, double scale) {
+    const bool windowed = window > 0 && q.size(0) > window;
+    std::optional<at::Tensor> mask;
+    if (windowed) mask = causal_window_mask(q.size(0), window).to(q.device());
+    const auto y = at::scaled_dot_product_attention(
+        as_heads(q), as_heads(k), as_heads(v), mask, 0.0, /*is_causal=*/!windowed, scale, /*enable_gqa=*/true);
+    return y.squeeze(0).transpose(0, 1);  // [n, H, E]
+}
+
+at::Tensor plain_document_attention(
+    const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const std::vector<int64_t> &starts, int64_t window,
+    double scale) {
+    std::vector<int64_t> lengths;
+    for (size_t i = 0; i + 1 < starts.size(); ++i) lengths.push_back(starts[i + 1] - starts[i]);
+    // One split, so that its backward is one concatenation (a narrow per document would fill N rows each).
+    const auto qs = q.split_with_sizes(lengths), ks = k.split_with_sizes(lengths), vs = v.split_with_sizes(lengths);
+    std::vector<at::Tensor> parts;
+    for (size_t i = 0; i < lengths.size(); ++i) parts.push_back(plain_attention(qs[i], ks[i], vs[i], window, scale));
+    return at::cat(parts, 0);
+}
+
+}  // namespace
+
+ct_status ct_rms_norm(ct_tensor x, ct_tensor weight, double epsilon, ct_tensor *out) {
+    return giving(out, [&] {
+        const auto input = get(x), w = get(weight);
+        return takes_kernel(input) ? RMSNorm::apply(input, w, epsilon) : plain_rms_norm(input, w, epsilon);
+    });
+}
+
+ct_status ct_rotary(
+    ct_tensor q, ct_tensor k, ct_tensor cos, ct_tensor sin, ct_tensor positions, ct_tensor *turned_q, ct_tensor *turned_k) {
+    return guarded([&] {
+        const auto a = get(q), b = get(k), c = get(cos), s = get(sin), p = get(positions);
+        const bool fused = takes_kernel(a);
+        const auto turned = fused ? Rotary::apply(a, b, c, s, p) : variable_list{plain_rotary(a, c, s, p), plain_rotary(b, c, s, p)};
+        *turned_q = own(turned[0]);
+        *turned_k = own(turned[1]);
+    });
+}
+
+ct_status ct_swiglu(ct_tensor gate, ct_tensor up, ct_tensor *out) {
+    return giving(out, [&] {
+        const auto a = get(gate), b = get(up);
+        return takes_kernel(a) ? SwiGLU::apply(a, b) : at::silu(a) * b;
+    });
+}
+
+ct_status ct_document_attention(
+    ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, size_t documents, int64_t window, double scale, ct_tensor *out) {
+    return giving(out, [&] {
+        const auto a = get(q), b = get(k), c = get(v);
+        const std::vector<int64_t> offsets(starts, starts + documents + 1);
+        TORCH_CHECK(
+            a.size(1) % b.size(1) == 0, a.size(1), " query heads are no multiple of ", b.size(1), " key/value heads");
+        return takes_kernel(a, a.size(2) <= NT_ATTENTION_LARGEST_HEAD)
+            ? DocumentAttention::apply(a, b, c, offsets, window, scale)
+            : plain_document_attention(a, b, c, offsets, window, scale);
+    });
+}
+
+ct_status ct_masked_attention(ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask, double scale, ct_tensor *out) {
+    return giving(out, [&] {
+        return at::scaled_dot_product_attention(
+            get(q), get(k), get(v), get(mask), 0.0, /*is_causal=*/false, scale, /*enable_gqa=*/true);
+    });
+}

@@ -1,0 +1,84 @@
+// The fused kernels by element type, and what the autograd nodes around them share.
+#pragma once
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "attention.h"
+#include "embedding.h"
+#include "gated.h"
+#include "loss.h"
+#include "norm.h"
+#include "rotary.h"
+#include "shim.h"
+
+namespace shim {
+
+/// T: activations, W: weights and statistics beside them.
+template <typename T>
+struct Fused;
+
+#define SHIM_FUSED(Element, Wide, S)                                              \
+    template <>                                                                   \
+    struct Fused<Element> {                                                       \
+        using T = Element;                                                        \
+        using W = Wide;                                                           \
+        static constexpr auto rms_norm = nt_rms_norm_##S;                         \
+        static constexpr auto rms_norm_backward = nt_rms_norm_backward_##S;       \
+        static constexpr auto rotary = nt_rotary_##S;                             \
+        static constexpr auto gated = nt_gated_##S;                               \
+        static constexpr auto gated_backward = nt_gated_backward_##S;             \
+        static constexpr auto attention = nt_attention_forward_##S;               \
+        static constexpr auto attention_backward = nt_attention_backward_##S;     \
+        static constexpr auto cross_entropy = nt_cross_entropy_##S;               \
+        static constexpr auto log_probabilities = nt_log_probabilities_##S;       \
+        static constexpr auto embedding_backward = nt_embedding_backward_##S;     \
+    };
+SHIM_FUSED(uint16_t, float, bf16)
+SHIM_FUSED(float, float, f32)
+SHIM_FUSED(double, double, f64)
+#undef SHIM_FUSED
+
+/// Calls of operations that took a kernel, and that a kernel exists for but took ATen instead.
+extern std::atomic<int64_t> fused_calls, fallback_calls;
+
+/// Whether the kernels take this tensor; counts the answer.
+inline bool takes_kernel(const at::Tensor &x, bool fits = true) {
+    const auto type = x.scalar_type();
+    const bool yes = fits && x.is_cpu() && (type == at::kBFloat16 || type == at::kFloat || type == at::kDouble);
+    (yes ? fused_calls : fallback_calls).fetch_add(1, std::memory_order_relaxed);
+    return yes;
+}
+
+/// body(Fused<T>) of the tensor's element type.
+template <typename Body>
+auto by_type(const at::Tensor &x, Body &&body) {
+    switch (x.scalar_type()) {
+        case at::kBFloat16: return body(Fused<uint16_t>{});
+        case at::kFloat: return body(Fused<float>{});
+        default: TORCH_INTERNAL_ASSERT(x.scalar_type() == at::kDouble); return body(Fused<double>{});
+    }
+}
+
+template <typename T>
+T *data(const at::Tensor &x) {
+    return x.defined() ? static_cast<T *>(x.data_ptr()) : nullptr;
+}
+
+/// The dtype of weights and statistics beside activations of x.
+inline at::ScalarType wide(const at::Tensor &x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+
+inline at::Tensor scratch(size_t bytes) { return at::empty({int64_t(bytes)}, at::kByte); }
+
+/// LibTorch's threads, for the kernels.
+inline void parallel(int64_t count, int64_t grain, nt_body body, void *context) {
+    at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) { body(context, begin, end); });
+}
+
+/// The gradient of a leaf as memory to add into, zero where nothing was added yet.
+at::Tensor gradient_to_add_into(const at::Tensor &leaf);
+
+/// Adds a gradient into a trained leaf's own, in the leaf's dtype. A weight that is not a leaf gets its gradient the
+/// usual way: the result is then what the node's backward returns, else undefined.
+at::Tensor give_gradient(const at::Tensor &weight, at::Tensor gradient);
+
+}  // namespace shim

@@ -1,0 +1,66 @@
+// Optimizer arithmetic, in place, outside of any graph: fused kernels on the CPU, ATen elsewhere.
+#include "fused.h"
+#include "optimizer.h"
+
+using namespace shim;
+
+namespace {
+
+/// Whether a flat kernel takes the tensor as it lies in memory.
+bool is_flat(const at::Tensor &x, at::ScalarType type) {
+    return x.is_cpu() && x.scalar_type() == type && x.is_contiguous();
+}
+
+void adamw(
+    const at::Tensor &p, const at::Tensor &given, const at::Tensor &m, const at::Tensor &v, const at::Tensor &copy,
+    const nt_adamw_options &o, int64_t step) {
+    const auto g = given.contiguous();
+    if (is_flat(p, at::kFloat) && is_flat(g, at::kFloat)) {
+        nt_adamw_f32(
+            p.numel(), data<float>(p), data<float>(g), data<float>(m), data<float>(v), data<uint16_t>(copy), &o, parallel);
+    } else if (is_flat(p, at::kDouble) && is_flat(g, at::kDouble)) {
+        nt_adamw_f64(p.numel(), data<double>(p), data<double>(g), data<double>(m), data<double>(v), &o, parallel);
+        if (copy.defined()) copy.copy_(p);
+    } else {
+        // The engine's kernel counts one step before it; its step lives in a float tensor per parameter.
+        at::_fused_adamw_(
+            {p}, {g * o.gradient_scale}, {m}, {v}, {}, {at::full({}, double(step), at::kFloat)}, o.learning_rate, o.beta1, o.beta2,
+            o.weight_decay, o.epsilon, /*amsgrad=*/false, /*maximize=*/false);
+        if (copy.defined()) copy.copy_(p);
+    }
+    p.unsafeGetTensorImpl()->bump_version();
+}
+
+double square_sum(const at::Tensor &given) {
+    const auto x = given.contiguous();
+    if (!is_flat(x, at::kFloat)) {
+        const double norm = at::linalg_vector_norm(x).item().toDouble();
+        return norm * norm;
+    }
+    int64_t nonfinite = 0;
+    const auto memory = scratch(nt_square_sum_scratch_bytes(x.numel()));
+    return nt_square_sum_f32(x.numel(), data<float>(x), &nonfinite, memory.data_ptr(), parallel);
+}
+
+}  // namespace
+
+ct_status ct_adamw_inplace(
+    ct_tensor parameter, ct_tensor gradient, ct_tensor exp_avg, ct_tensor exp_avg_sq, ct_tensor copy, int64_t step,
+    double learning_rate, double beta1, double beta2, double epsilon, double weight_decay, double gradient_scale) {
+    return guarded([&] {
+        c10::NoGradGuard no_grad;
+        const nt_adamw_options options{
+            learning_rate, beta1, beta2, epsilon, weight_decay, 1 - std::pow(beta1, double(step)),
+            1 - std::pow(beta2, double(step)), gradient_scale};
+        adamw(get(parameter), get(gradient), get(exp_avg), get(exp_avg_sq), get(copy), options, step);
+    });
+}
+
+ct_status ct_global_norm(const ct_tensor *tensors, size_t count, double *norm) {
+    return guarded([&] {
+        c10::NoGradGuard no_grad;
+        double squares = 0;
+        for (size_t i = 0; i < count; ++i) squares += square_sum(get(tensors[i]));
+        *norm = std::sqrt(squares);
+    });
+}

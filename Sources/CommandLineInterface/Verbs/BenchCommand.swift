@@ -1,0 +1,101 @@
+// needletail bench
+public import ArgumentParser
+
+/// Measures this machine and what training and generation reach of it.
+public struct BenchCommand: ParsableCommand {
+    public static let configuration = CommandConfiguration(
+        commandName: "bench",
+        abstract: "Measure speed and memory on this machine.",
+        subcommands: [BenchGemmCommand.self, BenchTrainCommand.self, BenchGenerateCommand.self]
+    )
+
+    public init() {}
+}
+
+/// What every measurement asks for.
+public struct BenchOptions: ParsableArguments {
+    @Option(help: "Number format of the products; auto is bf16 where the processor is fast with it, else fp32.")
+    public var dtype: ComputeType = .auto
+
+    @Option(help: ArgumentHelp("Threads to use; all of them when left out.", valueName: "count"))
+    public var threads: Int?
+
+    @Flag(help: "Print one JSON object.")
+    public var json = false
+
+    public init() {}
+
+    public func validate() throws { try require(threads ?? 1 > 0, "--threads is 1 or more, not \(threads ?? 0)") }
+}
+
+/// The machine's matrix product.
+public struct BenchGemmCommand: EngineCommand {
+    public static let configuration = CommandConfiguration(
+        commandName: "gemm",
+        abstract: "Measure the matrix product: what the machine can do at most.",
+        discussion: """
+            --json prints {"dtype":"bf16","size":2048,"gflops":928.4}: the fastest of several products of square \
+            matrices, in 10⁹ operations a second.
+
+            Example:
+              needletail bench gemm --dtype fp32
+            """)
+
+    @Option(help: "Rows and columns of the matrices.")
+    public var size: Int = 2048
+
+    @OptionGroup public var options: BenchOptions
+
+    public init() {}
+
+    public func validate() throws { try require(size > 0, "--size is 1 or more, not \(size)") }
+}
+
+/// Steps of training on random tokens.
+public struct BenchTrainCommand: EngineCommand {
+    public static let configuration = CommandConfiguration(
+        commandName: "train",
+        abstract: "Measure training: tokens a second, memory, and the share of the machine's matrix product.",
+        discussion: """
+            Random tokens, every one of them a label: speed does not depend on content. --json prints one object with \
+            tokens_per_second (median step), gflops, share_of_gemm_peak, peak_memory_bytes, step_seconds (a list) and \
+            parts (seconds of forward, backward and update in the median step).
+
+            Example:
+              needletail bench train --model config.json --batch 2 --sequence 512 --method full --dtype bf16
+            """)
+
+    @Option(
+        help: ArgumentHelp("A model folder, or a config.json alone: random weights.", valueName: "model"),
+        completion: .file())
+    public var model: String
+
+    @Option(help: "Sequences of a step.")
+    public var batch: Int = 2
+
+    @Option(help: "Tokens of a sequence.")
+    public var sequence: Int = 512
+
+    @Option(help: ArgumentHelp("Steps to measure, after two that are not counted.", valueName: "count"))
+    public var steps: Int?
+
+    @Option(
+        help: ArgumentHelp("Measure as many steps as fit, at least three; ignored with --steps.", valueName: "time"))
+    public var seconds: Double = 10
+
+    @Option(help: "What is trained: full (all weights) or lora (rank 16 on every linear map of the blocks).")
+    public var method: Method = .full
+
+    @OptionGroup public var options: BenchOptions
+
+    public enum Method: String, CaseIterable, ExpressibleByArgument, Sendable { case full, lora }
+
+    public init() {}
+
+    public func validate() throws {
+        try require(batch > 0, "--batch is 1 or more, not \(batch)")
+        try require(sequence > 1, "--sequence is 2 or more, not \(sequence)")
+        try require(steps ?? 1 > 0, "--steps is 1 or more, not \(steps ?? 0)")
+        try require(seconds > 0 && seconds.isFinite, "--seconds is above 0, not \(seconds)")
+    }
+}

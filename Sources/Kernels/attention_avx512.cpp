@@ -1,0 +1,22 @@
+// Flash attention with AVX-512: bf16 is widened as it is loaded.
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "attention_types.h"
+
+#define NT_INLINE static inline __attribute__((always_inline))
+#define NT_LAMBDA __attribute__((always_inline))
+
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq"))), \
+                             apply_to = function)
+namespace nt_attention_kernels::avx512 {
+
+#include "attention_avx512.h"
+#define NT_BF16_PAIRS 0
+#include "attention_body.h"
+NT_INSTANTIATE(float)
+NT_INSTANTIATE(bf16)
+
+}  // namespace nt_attention_kernels::avx512
+#pragma clang attribute pop
+#endif

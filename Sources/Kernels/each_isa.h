@@ -1,0 +1,15 @@
+// Compiles the kernel body NT_BODY (a file name) once for each instruction set. Included by the topic's .cpp, after the
+// structs of arguments, with all headers the body needs included before.
+#if defined(__x86_64__)
+namespace nt_avx2 {
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#include NT_BODY
+#pragma clang attribute pop
+}  // namespace nt_avx2
+namespace nt_avx512 {
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq"))), apply_to = function)
+#include NT_BODY
+#pragma clang attribute pop
+}  // namespace nt_avx512
+#endif
+#undef NT_BODY

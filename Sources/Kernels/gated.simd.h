@@ -1,0 +1,43 @@
+// SwiGLU and GeGLU on vectors. Compiled per instruction set by gated.cpp.
+
+// act(x), and act'(x) in *slope
+template <nt_gate kind> NT_INLINE F activation(F x, F *slope) {
+    const F one = set(1.0f);
+    if constexpr (kind == NT_SWIGLU) {
+        const F s = sigmoid(x), f = x * s;
+        *slope = fma(f, one - s, s);
+        return f;
+    } else {
+        // (1 + tanh z) / 2 = sigmoid(2 z)
+        const F square = x * x;
+        const F s = sigmoid(x * fma(square, set(float(2 * geglu_k * geglu_cubic)), set(float(2 * geglu_k))));
+        const F f = x * s;
+        *slope = fma(f * (one - s), fma(square, set(float(6 * geglu_k * geglu_cubic)), set(float(2 * geglu_k))), s);
+        return f;
+    }
+}
+
+template <class T, nt_gate kind> void gated(const Gated<T> &a, int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+        const T *gate = a.gate + row * a.gate_stride, *up = a.up + row * a.up_stride;
+        T *h = a.h + row * a.h_stride;
+        each(a.width, [&](int64_t i, auto part, auto) NT_LAMBDA {
+            F slope;
+            store(h + i, activation<kind>(load(gate + i, part), &slope) * load(up + i, part), part);
+        });
+    }
+}
+
+template <class T, nt_gate kind> void gated_backward(const GatedBackward<T> &a, int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+        T *dh = a.dh + row * a.dh_stride, *gate = a.gate + row * a.gate_stride, *up = a.up + row * a.up_stride;
+        each(a.width, [&](int64_t i, auto part, auto) NT_LAMBDA {
+            const F d = load(dh + i, part), u = load(up + i, part);
+            F slope;
+            const F f = activation<kind>(load(gate + i, part), &slope);
+            if (a.make_h) store(dh + i, f * u, part);
+            store(gate + i, d * u * slope, part);
+            store(up + i, d * f, part);
+        });
+    }
+}

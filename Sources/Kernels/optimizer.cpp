@@ -1,0 +1,344 @@
+// AdamW, its 8-bit state, the gradient norm and conversions: arguments, the scalar twins, the C entries.
+// Formulas: include/optimizer.h.
+#include "optimizer.h"
+
+#include <cmath>
+
+#include "dispatch.h"
+
+namespace {
+
+// How a master weight is stored: fp32, with or without a bf16 copy beside it, or split into two halves.
+enum Master { whole, copied, split };
+
+template <class T> struct AdamW {
+    int64_t count;
+    T *p;
+    bf16 *high;  // or the copy
+    uint16_t *low;
+    const T *g;
+    T *m, *v;
+    uint8_t *m_codes, *v_codes;
+    float *m_scales, *v_scales;
+    nt_adamw_options options;
+};
+
+template <class T> struct Flat {
+    int64_t count;
+    const T *x;
+    float *f32;
+    bf16 *half;
+    uint16_t *low;
+    float factor;
+};
+
+struct Codes {
+    int64_t count;
+    float *x;
+    uint8_t *codes;
+    float *scales;
+    bool is_signed;
+};
+
+template <class T> struct SquareSum {
+    int64_t count;
+    const T *x;
+    double *sums;
+    int64_t *nonfinite;
+};
+
+// Threads take whole blocks: a block's result does not depend on where the threads were cut.
+constexpr int64_t flat_block = NT_ADAM8_BLOCK, flat_grain = 128, sum_block = 65536;
+int64_t blocks(int64_t count, int64_t block) { return (count + block - 1) / block; }
+
+// The dynamic map: 7 decades, decade i of 2^i codes (2^(i + 1) without a sign): the middles of equal parts of
+// 10^(i - 7) ... 10^(i - 6); with 0 and 1.
+struct Map {
+    float numbers[256];
+    // By number of thresholds below |x|: 0 for code 0, i + 1 in decade i, 8 for code 1. A code's place counted from 0 up
+    // (plus 1 without a sign) is clamp(whole part of |x| rise + start, least, most).
+    float thresholds[8], rise[16], start[16], least[16], most[16];
+    // The way back, by the exponent of 2 place + 1: number = (mantissa - 1) slope + base
+    float slope[16], base[16];
+};
+
+Map make_map(bool is_signed) {
+    Map map{};
+    const int extra = is_signed ? 0 : 1;  // without a sign there is one bit more
+    double positive[256] = {};
+    int count = 1;
+    for (int i = 0; i < 7; ++i) {
+        const int parts = 1 << (i + extra), d = i + 1;
+        const double scale = std::pow(10.0, i - 6);
+        map.thresholds[i] = float(0.5 * (positive[count - 1] + scale * (0.1 + 0.45 / parts)));
+        for (int k = 0; k < parts; ++k) positive[count++] = scale * (0.1 + 0.9 * (k + 0.5) / parts);
+        map.rise[d] = float(parts / 0.9 / scale);
+        map.start[d] = float(parts - parts / 9.0);
+        map.least[d] = float(parts);
+        map.most[d] = float(2 * parts - 1);
+        map.slope[d + extra] = float(0.9 * scale);
+        map.base[d + extra] = float(0.1 * scale);
+    }
+    positive[count++] = 1;
+    map.thresholds[7] = float(0.5 * (positive[count - 2] + 1));
+    map.least[0] = map.most[0] = float(extra);
+    map.least[8] = map.most[8] = float(128 << extra);
+    map.base[8 + extra] = 1;
+    for (int i = 0; i < count; ++i) map.numbers[256 - count + i] = float(positive[i]);
+    if (is_signed)
+        for (int i = 1; i < 128; ++i) map.numbers[NT_ADAM8_ZERO_M - i] = -float(positive[i]);
+    return map;
+}
+
+const Map maps[2] = {make_map(false), make_map(true)};
+
+}  // namespace
+
+namespace nt_twin {
+
+inline uint32_t bits_of(float x) { uint32_t b; memcpy(&b, &x, 4); return b; }
+inline float float_of(uint32_t b) { float x; memcpy(&x, &b, 4); return x; }
+
+inline float join(bf16 high, uint16_t low) { return float_of((uint32_t(high) << 16) + uint32_t(int32_t(int16_t(low)))); }
+inline void cut(float x, bf16 &high, uint16_t &low) {
+    // A NaN near the top of its range would carry into the sign: it becomes a plain one.
+    const uint32_t b = x == x ? bits_of(x) : (bits_of(x) | 0x400000) & 0xFFFF0000;
+    high = bf16((b + 0x8000) >> 16);
+    low = uint16_t(b);
+}
+
+template <class T, Master master> double master_at(const AdamW<T> &a, int64_t i) {
+    if constexpr (master == split) return join(a.high[i], a.low[i]);
+    else return a.p[i];
+}
+
+template <class T, Master master> void set_master(const AdamW<T> &a, int64_t i, double x) {
+    if constexpr (master == split) {
+        cut(float(x), a.high[i], a.low[i]);
+    } else {
+        a.p[i] = T(x);
+        if constexpr (master == copied) a.high[i] = rounded(float(a.p[i]));
+    }
+}
+
+template <class T, Master master> void step_at(const AdamW<T> &a, int64_t i, double &m, double &v) {
+    const nt_adamw_options &o = a.options;
+    const double g = o.gradient_scale * double(a.g[i]), p = master_at<T, master>(a, i);
+    m = o.beta1 * m + (1 - o.beta1) * g;
+    v = o.beta2 * v + (1 - o.beta2) * g * g;
+    const double update = m / o.correction1 / (std::sqrt(v / o.correction2) + o.epsilon);
+    set_master<T, master>(a, i, p - o.learning_rate * (update + o.weight_decay * p));
+}
+
+template <class T, Master master> void adamw(const AdamW<T> &a, int64_t begin, int64_t end) {
+    for (int64_t i = begin * flat_block; i < std::min(a.count, end * flat_block); ++i) {
+        double m = a.m[i], v = a.v[i];
+        step_at<T, master>(a, i, m, v);
+        a.m[i] = T(m);
+        a.v[i] = T(v);
+    }
+}
+
+inline uint8_t nearest_code(const float *numbers, double x) {
+    int best = 0;
+    for (int code = 1; code < 256; ++code)
+        if (std::abs(numbers[code] - x) < std::abs(numbers[best] - x)) best = code;
+    return uint8_t(best);
+}
+
+inline float encode_block(const Map &map, const double *x, int64_t count, uint8_t *codes) {
+    double most = 0;
+    for (int64_t i = 0; i < count; ++i) most = std::max(most, std::abs(x[i]));
+    for (int64_t i = 0; i < count; ++i) codes[i] = nearest_code(map.numbers, most > 0 ? x[i] / most : 0);
+    return float(most);
+}
+
+template <class T, Master master> void adamw8(const AdamW<T> &a, int64_t begin, int64_t end) {
+    double m[flat_block], v[flat_block];
+    for (int64_t block = begin; block < end; ++block) {
+        const int64_t start = block * flat_block, count = std::min(flat_block, a.count - start);
+        for (int64_t i = 0; i < count; ++i) {
+            m[i] = double(maps[1].numbers[a.m_codes[start + i]]) * double(a.m_scales[block]);
+            v[i] = double(maps[0].numbers[a.v_codes[start + i]]) * double(a.v_scales[block]);
+            step_at<T, master>(a, start + i, m[i], v[i]);
+        }
+        a.m_scales[block] = encode_block(maps[1], m, count, a.m_codes + start);
+        a.v_scales[block] = encode_block(maps[0], v, count, a.v_codes + start);
+    }
+}
+
+template <class T> void encode(const Codes &a, int64_t begin, int64_t end) {
+    double x[flat_block];
+    for (int64_t block = begin; block < end; ++block) {
+        const int64_t start = block * flat_block, count = std::min(flat_block, a.count - start);
+        for (int64_t i = 0; i < count; ++i) x[i] = double(a.x[start + i]);
+        a.scales[block] = encode_block(maps[a.is_signed], x, count, a.codes + start);
+    }
+}
+
+template <class T> void decode(const Codes &a, int64_t begin, int64_t end) {
+    for (int64_t i = begin * flat_block; i < std::min(a.count, end * flat_block); ++i)
+        a.x[i] = float(double(maps[a.is_signed].numbers[a.codes[i]]) * double(a.scales[i / flat_block]));
+}
+
+template <class T> void square_sum(const SquareSum<T> &a, int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+        double sum = 0;
+        int64_t bad = 0;
+        for (int64_t i = block * sum_block; i < std::min(a.count, (block + 1) * sum_block); ++i) {
+            sum += get(a.x[i]) * get(a.x[i]);
+            bad += !std::isfinite(get(a.x[i]));
+        }
+        a.sums[block] = sum;
+        a.nonfinite[block] = bad;
+    }
+}
+
+template <class T> void convert(const Flat<T> &a, int64_t begin, int64_t end) {
+    for (int64_t i = begin * flat_block; i < std::min(a.count, end * flat_block); ++i) {
+        // Not by way of fp64, which would change a signalling NaN.
+        if constexpr (std::is_same_v<T, bf16>) a.f32[i] = widened(a.x[i]);
+        else a.half[i] = rounded(a.x[i]);
+    }
+}
+
+template <class T> void cut_masters(const Flat<T> &a, int64_t begin, int64_t end) {
+    for (int64_t i = begin * flat_block; i < std::min(a.count, end * flat_block); ++i) cut(float(a.x[i]), a.half[i], a.low[i]);
+}
+
+template <class T> void join_masters(const Flat<T> &a, int64_t begin, int64_t end) {
+    for (int64_t i = begin * flat_block; i < std::min(a.count, end * flat_block); ++i) a.f32[i] = join(a.half[i], a.low[i]);
+}
+
+template <class T> void accumulate(const Flat<T> &a, int64_t begin, int64_t end) {
+    for (int64_t i = begin * flat_block; i < std::min(a.count, end * flat_block); ++i) a.f32[i] += float(get(a.x[i]));
+}
+
+template <class T> void multiply(const Flat<T> &a, int64_t begin, int64_t end) {
+    T *x = const_cast<T *>(a.x);
+    for (int64_t i = begin * flat_block; i < std::min(a.count, end * flat_block); ++i) put(x[i], get(x[i]) * double(a.factor));
+}
+
+}  // namespace nt_twin
+
+#define NT_BODY "optimizer.simd.h"
+#include "each_isa.h"
+
+NT_DISPATCH(adamw)
+NT_DISPATCH(adamw8)
+NT_DISPATCH(encode)
+NT_DISPATCH(decode)
+NT_DISPATCH(square_sum)
+NT_DISPATCH(convert)
+NT_DISPATCH(cut_masters)
+NT_DISPATCH(join_masters)
+NT_DISPATCH(accumulate)
+NT_DISPATCH(multiply)
+
+namespace {
+
+template <class A> void run_flat(nt_parallel parallel, void (*range)(const A &, int64_t, int64_t), const A &a) {
+    nt::run(parallel, blocks(a.count, flat_block), flat_grain, range, a);
+}
+
+template <class T>
+double square_sum(int64_t count, const T *x, int64_t *nonfinite, void *scratch, nt_parallel parallel) {
+    const int64_t parts = blocks(count, sum_block);
+    const SquareSum<T> a{count, x, static_cast<double *>(scratch), reinterpret_cast<int64_t *>(static_cast<double *>(scratch) + parts)};
+    nt::run(parallel, parts, 1, picked_square_sum<T>(), a);
+    double sum = 0;
+    int64_t bad = 0;
+    for (int64_t i = 0; i < parts; ++i) sum += a.sums[i], bad += a.nonfinite[i];
+    if (nonfinite) *nonfinite = bad;
+    return sum;
+}
+
+}  // namespace
+
+extern "C" {
+
+void nt_adamw_f32(int64_t count, float *p, const float *g, float *m, float *v, uint16_t *copy,
+                  const nt_adamw_options *options, nt_parallel parallel) {
+    const AdamW<float> a{count, p, copy, nullptr, g, m, v, nullptr, nullptr, nullptr, nullptr, *options};
+    run_flat(parallel, copy ? picked_adamw<float, copied>() : picked_adamw<float, whole>(), a);
+}
+
+void nt_adamw_f64(int64_t count, double *p, const double *g, double *m, double *v, const nt_adamw_options *options,
+                  nt_parallel parallel) {
+    const AdamW<double> a{count, p, nullptr, nullptr, g, m, v, nullptr, nullptr, nullptr, nullptr, *options};
+    run_flat(parallel, picked_adamw<double, whole>(), a);
+}
+
+void nt_adamw_split(int64_t count, uint16_t *high, uint16_t *low, const float *g, float *m, float *v,
+                    const nt_adamw_options *options, nt_parallel parallel) {
+    const AdamW<float> a{count, nullptr, high, low, g, m, v, nullptr, nullptr, nullptr, nullptr, *options};
+    run_flat(parallel, picked_adamw<float, split>(), a);
+}
+
+void nt_adamw8_f32(int64_t count, float *p, const float *g, uint8_t *m_codes, float *m_scales, uint8_t *v_codes,
+                   float *v_scales, uint16_t *copy, const nt_adamw_options *options, nt_parallel parallel) {
+    const AdamW<float> a{count, p, copy, nullptr, g, nullptr, nullptr, m_codes, v_codes, m_scales, v_scales, *options};
+    run_flat(parallel, copy ? picked_adamw8<float, copied>() : picked_adamw8<float, whole>(), a);
+}
+
+void nt_adamw8_split(int64_t count, uint16_t *high, uint16_t *low, const float *g, uint8_t *m_codes, float *m_scales,
+                     uint8_t *v_codes, float *v_scales, const nt_adamw_options *options, nt_parallel parallel) {
+    const AdamW<float> a{count, nullptr, high, low, g, nullptr, nullptr, m_codes, v_codes, m_scales, v_scales, *options};
+    run_flat(parallel, picked_adamw8<float, split>(), a);
+}
+
+void nt_adam8_map(int is_signed, float numbers[256]) { memcpy(numbers, maps[is_signed != 0].numbers, sizeof(Map::numbers)); }
+
+void nt_adam8_encode(int is_signed, int64_t count, const float *x, uint8_t *codes, float *scales, nt_parallel parallel) {
+    run_flat(parallel, picked_encode<float>(), Codes{count, const_cast<float *>(x), codes, scales, is_signed != 0});
+}
+
+void nt_adam8_decode(int is_signed, int64_t count, const uint8_t *codes, const float *scales, float *x, nt_parallel parallel) {
+    const Codes a{count, x, const_cast<uint8_t *>(codes), const_cast<float *>(scales), is_signed != 0};
+    run_flat(parallel, picked_decode<float>(), a);
+}
+
+size_t nt_square_sum_scratch_bytes(int64_t count) { return size_t(blocks(count, sum_block)) * 16; }
+
+double nt_square_sum_f32(int64_t count, const float *x, int64_t *nonfinite, void *scratch, nt_parallel parallel) {
+    return square_sum(count, x, nonfinite, scratch, parallel);
+}
+
+double nt_square_sum_bf16(int64_t count, const uint16_t *x, int64_t *nonfinite, void *scratch, nt_parallel parallel) {
+    return square_sum(count, x, nonfinite, scratch, parallel);
+}
+
+void nt_split_masters(int64_t count, const float *p, uint16_t *high, uint16_t *low, nt_parallel parallel) {
+    run_flat(parallel, picked_cut_masters<float>(), Flat<float>{count, p, nullptr, high, low, 0});
+}
+
+void nt_join_masters(int64_t count, const uint16_t *high, const uint16_t *low, float *p, nt_parallel parallel) {
+    const Flat<float> a{count, nullptr, p, const_cast<uint16_t *>(high), const_cast<uint16_t *>(low), 0};
+    run_flat(parallel, picked_join_masters<float>(), a);
+}
+
+void nt_narrow_f32_to_bf16(int64_t count, const float *x, uint16_t *out, nt_parallel parallel) {
+    run_flat(parallel, picked_convert<float>(), Flat<float>{count, x, nullptr, out, nullptr, 0});
+}
+
+void nt_widen_bf16_to_f32(int64_t count, const uint16_t *x, float *out, nt_parallel parallel) {
+    run_flat(parallel, picked_convert<bf16>(), Flat<bf16>{count, x, out, nullptr, nullptr, 0});
+}
+
+void nt_accumulate_f32(int64_t count, float *sum, const float *x, nt_parallel parallel) {
+    run_flat(parallel, picked_accumulate<float>(), Flat<float>{count, x, sum, nullptr, nullptr, 0});
+}
+
+void nt_accumulate_bf16(int64_t count, float *sum, const uint16_t *x, nt_parallel parallel) {
+    run_flat(parallel, picked_accumulate<bf16>(), Flat<bf16>{count, x, sum, nullptr, nullptr, 0});
+}
+
+void nt_multiply_f32(int64_t count, float *x, float factor, nt_parallel parallel) {
+    run_flat(parallel, picked_multiply<float>(), Flat<float>{count, x, nullptr, nullptr, nullptr, factor});
+}
+
+void nt_multiply_bf16(int64_t count, uint16_t *x, float factor, nt_parallel parallel) {
+    run_flat(parallel, picked_multiply<bf16>(), Flat<bf16>{count, x, nullptr, nullptr, nullptr, factor});
+}
+
+}  // extern "C"

@@ -1,0 +1,161 @@
+// bench: the machine's matrix product, and training beside it.
+import CommandLineInterface
+import Diagnostics
+import Formats
+import Layers
+import ModelFiles
+import Models
+import Optimizers
+import RandomStreams
+import RunLog
+import Tensors
+
+func benchGemm(_ command: BenchGemmCommand) throws {
+    let dtype = try prepare(command.options)
+    let gflops = measuredGFLOPS(size: command.size, dtype)
+    if command.options.json {
+        let report: JSONValue = [
+            "dtype": .string(name(dtype)), "size": .init(command.size), "gflops": .init(gflops),
+        ]
+        return try StandardOutput.write(report.serialized() + "\n")
+    }
+    try StandardOutput.write(
+        "\(name(dtype)) product of \(command.size) x \(command.size) matrices: \(significant(gflops, 3)) GFLOP/s on "
+            + "\(Engine.threads) threads\n")
+}
+
+func benchTrain(_ command: BenchTrainCommand) throws {
+    let dtype = try prepare(command.options)
+    let peak = measuredGFLOPS(size: 2048, dtype)
+    let bench = try TrainingBench(command, dtype)
+    for _ in 0..<2 { _ = bench.step() }
+    var steps: [TrainingBench.Step] = []
+    let clock = Stopwatch()
+    while command.steps.map({ steps.count < $0 }) ?? (steps.count < 3 || clock.seconds < command.seconds) {
+        steps.append(bench.step())
+    }
+    let median = steps.sorted { $0.seconds < $1.seconds }[steps.count / 2]
+    let tokens = command.batch * command.sequence
+    let gflops = bench.flopsPerToken * Double(tokens) / median.seconds / 1e9
+    if command.options.json {
+        let report: JSONValue = [
+            "tokens_per_second": .init(Double(tokens) / median.seconds), "gflops": .init(gflops),
+            "share_of_gemm_peak": .init(gflops / peak), "gemm_peak_gflops": .init(peak),
+            "peak_memory_bytes": .init(peakMemoryBytes()),
+            "step_seconds": .array(steps.map { .init($0.seconds) }),
+            "parts": [
+                "forward": .init(median.forward), "backward": .init(median.backward), "update": .init(median.update),
+            ],
+        ]
+        return try StandardOutput.write(report.serialized() + "\n")
+    }
+    func share(_ part: Double) -> String { "\(decimals(part * 1000, 0)) ms" }
+    try StandardOutput.write(
+        """
+        \(decimals(Double(tokens) / median.seconds, 0)) tokens/s (median of \(steps.count) steps of \(tokens) tokens)
+        \(decimals(gflops, 0)) GFLOP/s, \(decimals(100 * gflops / peak, 0)) % of this machine's \(name(dtype)) product \
+        (\(decimals(peak, 0)) GFLOP/s)
+        forward \(share(median.forward)), backward \(share(median.backward)), update \(share(median.update))
+        peak memory \(byteSize(peakMemoryBytes()))
+
+        """)
+}
+
+private func prepare(_ options: BenchOptions) throws -> DType {
+    if let threads = options.threads { Engine.threads = threads }
+    return options.dtype.dtype(on: .cpu)
+}
+
+private func name(_ dtype: DType) -> String { dtype == .bfloat16 ? "bf16" : "fp32" }
+
+/// 10⁹ operations a second of the fastest of several square products.
+private func measuredGFLOPS(size: Int, _ dtype: DType) -> Double {
+    withoutGradients {
+        let a = RandomStream(seed: 1, 0).normal([size, size]).to(dtype), b = a.clone()
+        var best = Double.infinity
+        for _ in 0..<8 {
+            let clock = Stopwatch()
+            _ = a.matmul(b)
+            best = min(best, clock.seconds)
+        }
+        return 2 * Double(size) * Double(size) * Double(size) / best / 1e9
+    }
+}
+
+/// Wall time on a clock that never jumps.
+private struct Stopwatch {
+    private let start = ContinuousClock.now
+    var seconds: Double { start.duration(to: .now) / .seconds(1) }
+}
+
+/// A model with an optimizer, and steps on one batch of random tokens.
+private final class TrainingBench {
+    /// Seconds of a step's parts.
+    struct Step {
+        var forward = 0.0, backward = 0.0, update = 0.0
+        var seconds: Double { forward + backward + update }
+    }
+
+    private let loaded: LoadedModel
+    private let optimizer: AdamW
+    private let ids: [Int32], labels: [Int32], starts: [Int]
+    /// 6 for each weight of a product and 12·L·C·T/2 for causal attention, the frozen weights' own gradients left out.
+    let flopsPerToken: Double
+
+    init(_ command: BenchTrainCommand, _ dtype: DType) throws {
+        let isFull = command.method == .full
+        loaded = try Self.load(command.model, dtype, trainsAll: isFull)
+        let model = loaded.model
+        if isFull {
+            optimizer = AdamW(model.namedParameters(), .init())
+        } else {
+            let all = Set(model.blockLinears.compactMap { $0.name.split(separator: ".").last.map(String.init) })
+                .sorted()
+            let adapter = AdapterConfig(
+                rank: 16, alpha: 32, dropout: 0, scaling: .standard, hasMagnitude: false, targets: all,
+                savedModules: [],
+                baseModel: command.model)
+            try Adapter.attachNew(adapter, to: loaded, seed: 1)
+            let parameters = Adapter.parts(of: loaded, adapter)
+            for (_, parameter) in parameters { parameter.isTrained = true }
+            optimizer = AdamW(parameters, .init())
+        }
+        let tokens = command.batch * command.sequence
+        guard command.sequence <= model.contextLength else {
+            throw UserError("--sequence \(command.sequence): the model's context is \(model.contextLength)", .usage)
+        }
+        ids = RandomStream(seed: 2, 0).words(tokens, offset: 0).map { Int32($0 % UInt32(model.vocabSize)) }
+        labels = ids.dropFirst() + [ids[0]]
+        starts = (0...command.batch).map { $0 * command.sequence }
+        let products = model.blockLinears.reduce(0) { $0 + $1.linear.inFeatures * $1.linear.outFeatures }
+        let head = model.headWeight.shape.reduce(1, *)
+        let queries = model.blockLinears.filter { $0.name.hasSuffix("q_proj") }.reduce(0) { $0 + $1.linear.outFeatures }
+        let passes = isFull ? 6.0 : 4.0
+        flopsPerToken = passes * Double(products + head) + 6 * Double(queries * command.sequence)
+    }
+
+    /// Weights of a folder; random ones for a config.json alone.
+    private static func load(_ path: String, _ dtype: DType, trainsAll: Bool) throws -> LoadedModel {
+        guard path.hasSuffix(".json") else {
+            return try LoadedModel(try ModelReference(path), dtype: dtype, trainsAll: trainsAll)
+        }
+        return try LoadedModel(configuration: path, dtype: dtype, trainsAll: trainsAll, randomSeed: 1)
+    }
+
+    func step() -> Step {
+        var step = Step(), clock = Stopwatch()
+        let factor = 1 / Double(ids.count)
+        let loss = loaded.model.lossSum(
+            ids, labels: labels, documentStarts: starts, factors: Array(repeating: factor, count: ids.count))
+        step.forward = clock.seconds
+        clock = Stopwatch()
+        loss.backward()
+        step.backward = clock.seconds
+        clock = Stopwatch()
+        let clip = AdamW.clipScale(norm: optimizer.gradientNorm(), max: 1)
+        optimizer.step(learningRate: 1e-4, gradientScale: clip)
+        optimizer.zeroGradients()
+        step.update = clock.seconds
+        return step
+    }
+}

@@ -1,0 +1,86 @@
+// Embedding rows and their gradient, which is summed in the order of positions whatever the threads.
+internal import Kernels
+internal import Testing
+
+extension KernelSuite {
+    @Suite struct EmbeddingTests {
+        /// Positions, width, number of ids they are drawn from, largest id: few ids (long sums), many, more than a digit.
+        static let cases = [
+            (1, 1, 1, 0), (50, 7, 3, 9), (700, 19, 400, 5000), (300, 57, 300, 49_151), (9, 5, 9, 4_500_000),
+        ]
+
+        private func ids(_ c: (Int, Int, Int, Int)) -> [Int64] {
+            noise(c.0, 9).map { x in
+                let choice = Int((x + 1) / 2 * Double(c.2))
+                return Int64(choice == c.2 - 1 ? c.3 : choice * 7919 % (c.3 + 1))
+            }
+        }
+
+        @Test(arguments: cases) func forward(_ c: (Int, Int, Int, Int)) {
+            let (count, width, _, largest) = c
+            guard largest < 100_000 else { return }
+            let ids = ids(c), values = noise((largest + 1) * width, 1), stride = width + 1
+            let single: [Float] = strided(values, width: width, stride: stride)
+            let half: [UInt16] = strided(values, width: width, stride: stride)
+            let N = Int64(count), D = Int64(width), S = Int64(stride)
+            let expected = ids.flatMap { id in (0..<width).map { single[Int(id) * stride + $0] } }
+            atEachLevel { level in
+                var f32: [Float] = strided(expected.map { _ in 0 }, width: width, stride: stride)
+                var bf16: [UInt16] = strided(expected.map { _ in 0 }, width: width, stride: stride)
+                nt_embedding_f32(N, D, ids, single, S, &f32, S, twoThreads)
+                #expect(rows(f32, width: width, stride: stride) == expected.map(\.double), "level \(level)")
+                nt_embedding_f32_to_bf16(N, D, ids, single, S, &bf16, S, twoThreads)
+                let narrow = rounded(expected.map(\.double), to: UInt16.self)
+                #expect(rows(bf16, width: width, stride: stride) == narrow, "level \(level)")
+                nt_embedding_bf16(N, D, ids, half, S, &bf16, S, twoThreads)
+                #expect(rows(bf16, width: width, stride: stride) == narrow, "level \(level)")
+                nt_embedding_bf16_to_f32(N, D, ids, half, S, &f32, S, twoThreads)
+                #expect(rows(f32, width: width, stride: stride) == narrow, "level \(level)")
+            }
+        }
+
+        @Test(arguments: cases) func backward(_ c: (Int, Int, Int, Int)) {
+            let (count, width, _, largest) = c
+            let ids = ids(c), used = Set(ids).sorted(), stride = width + 3, N = Int64(count), D = Int64(width)
+            let x = noise(count * width, 2)
+            let single: [Float] = strided(x, width: width, stride: stride)
+            let half: [UInt16] = strided(x, width: width, stride: stride)
+            // The sum in f64, onto a table of ones; only the rows in use are compared, the others must stay.
+            func expected(_ x: [Double]) -> [Double] {
+                var rows = [Int64: [Double]](
+                    uniqueKeysWithValues: used.map { ($0, [Double](repeating: 1, count: width)) })
+                for n in 0..<count { for i in 0..<width { rows[ids[n]]![i] += 0.5 * x[n * width + i] } }
+                return used.flatMap { rows[$0]! }
+            }
+            let twin = expected(rounded(x, to: Float.self)), halfTwin = expected(rounded(x, to: UInt16.self))
+            var scratch = [UInt64](repeating: .max, count: nt_embedding_scratch_bytes(N) / 8 + 1)
+            func inUse<T: Element>(_ table: [T]) -> [Double] {
+                used.flatMap { id in table[Int(id) * width..<(Int(id) + 1) * width].map(\.double) }
+            }
+            atEachLevel { level in
+                var one = [Float](repeating: 1, count: (largest + 1) * width), two = one, narrow = one
+                nt_embedding_backward_f32(N, D, ids, single, Int64(stride), 0.5, &one, D, &scratch, nil)
+                nt_embedding_backward_f32(N, D, ids, single, Int64(stride), 0.5, &two, D, &scratch, twoThreads)
+                nt_embedding_backward_bf16(N, D, ids, half, Int64(stride), 0.5, &narrow, D, &scratch, twoThreads)
+                let same = one == two
+                #expect(same, "one thread and two, level \(level)")
+                #expect(distance(inUse(one), twin) < 1e-5 && distance(inUse(narrow), halfTwin) < 1e-5, "level \(level)")
+                if largest < 100_000 {
+                    let touched = changedRows(one, width).count
+                    #expect(touched <= used.count, "rows of unused ids were written, level \(level)")
+                }
+            }
+            if largest < 100_000 {
+                var wide = [Double](repeating: 1, count: (largest + 1) * width)
+                let x = strided(rounded(x, to: Float.self), width: width, stride: stride) as [Double]
+                nt_embedding_backward_f64(N, D, ids, x, Int64(stride), 0.5, &wide, D, &scratch, nil)
+                #expect(distance(inUse(wide), twin) < 1e-12)
+            }
+        }
+
+        /// Indices of the rows that are no longer all ones.
+        private func changedRows(_ table: [Float], _ width: Int) -> [Int] {
+            (0..<table.count / width).filter { row in table[row * width..<(row + 1) * width].contains { $0 != 1 } }
+        }
+    }
+}
