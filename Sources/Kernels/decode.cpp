@@ -221,7 +221,14 @@ void nt_decode_attention(const float *q, int64_t q_stride, const nt_cache *cache
     Arena arena(scratch);
     int64_t *before = (int64_t *)arena.take(size_t(8 * (n + 1)));  // tasks of the tokens before, per key/value head
     before[0] = 0;
-    for (int64_t t = 0; t < n; ++t) before[t + 1] = before[t] + Span(lengths[t], window).tasks();
+    int64_t seen = 0;
+    for (int64_t t = 0; t < n; ++t) {
+        const Span span(lengths[t], window);
+        before[t + 1] = before[t] + span.tasks();
+        seen += span.count;
+    }
+    // A few microseconds of work: waking threads would take as long.
+    if (seen * heads < 1024) parallel = nullptr;
     float *parts = arena.floats(before[n] * heads * (E + 2));  // [task of token][K][group][E + 2]
     run(parallel, before[n] * K, 1, [&](int64_t begin, int64_t end) {
         int64_t t = std::upper_bound(before, before + n + 1, begin / K) - before - 1;
