@@ -1,5 +1,6 @@
 // The fused kernels by element type, and what the autograd nodes around them share.
 #pragma once
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "attention.h"
