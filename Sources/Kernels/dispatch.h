@@ -1,5 +1,6 @@
 // From a C entry to the code of the instruction set in use, on the caller's threads. A kernel's code is a function
-// `name<T>(const Arguments &, begin, end)` in nt_twin and in the namespace of each instruction set that does the rows (or blocks) of a range.
+// `name<T>(const Arguments &, begin, end)` for a range of rows or blocks, in nt_twin and in the namespace of each
+// instruction set.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -35,7 +36,8 @@ template <class A> struct Call {
 };
 
 template <class A>
-void run(nt_parallel parallel, int64_t count, int64_t grain, void (*range)(const A &, int64_t, int64_t), const A &arguments) {
+void run(nt_parallel parallel, int64_t count, int64_t grain, void (*range)(const A &, int64_t, int64_t),
+         const A &arguments) {
     if (count <= 0) return;
     if (!parallel) return range(arguments, 0, count);
     Call<A> call{range, &arguments};

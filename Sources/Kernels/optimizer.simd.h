@@ -186,5 +186,7 @@ template <class T> void accumulate(const Flat<T> &a, int64_t begin, int64_t end)
 template <class T> void multiply(const Flat<T> &a, int64_t begin, int64_t end) {
     T *x = const_cast<T *>(a.x);
     const F factor = set(a.factor);
-    each_of(a, begin, end, [&](int64_t i, auto part, auto) NT_LAMBDA { store(x + i, load(x + i, part) * factor, part); });
+    each_of(a, begin, end, [&](int64_t i, auto part, auto) NT_LAMBDA {
+        store(x + i, load(x + i, part) * factor, part);
+    });
 }

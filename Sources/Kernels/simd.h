@@ -3,7 +3,7 @@
 //
 //   F            a vector of `lanes` floats; + - * / as usual, fma(a, b, c) = a b + c
 //   load, store  from and to float or bf16, whole (`Full`) or the first few (`Tail`; the rest read as 0)
-//   each(n, f)   f(i, part, u) for vectors at i = 0, lanes ...; u = 0 ... 3 in turn, a constant: which accumulator to use
+//   each(n, f)   f(i, part, u) for vectors at i = 0, lanes ...; u = 0 ... 3 in turn, a constant: the accumulator to use
 //
 //   store_exactly  as store, for bf16 numbers whose bits matter: AVX512-BF16's own rounding makes 0 of subnormals
 //
@@ -33,13 +33,13 @@ namespace nt_avx2 {
 #pragma clang attribute pop
 }  // namespace nt_avx2
 namespace nt_avx512 {
-#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512bw,avx512vl,avx512dq"))), apply_to = function)
 #include "simd_avx512.h"
 #include "simd_math.h"
 #pragma clang attribute pop
 }  // namespace nt_avx512
 namespace nt_avx512_bf16 {
-#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512bw,avx512vl,avx512dq,avx512bf16"))), apply_to = function)
 #define NT_BF16_INSTRUCTIONS
 #include "simd_avx512.h"
 #include "simd_math.h"

@@ -57,7 +57,8 @@ NT_INLINE F round(F x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _
 NT_INLINE F reciprocal(F x) { return set(1.0f) / x; }
 // x 2^n for whole n in -126 ... 127
 NT_INLINE F scale(F x, F n) {
-    return x * _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+    const I exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return x * _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
 }
 NT_INLINE float sum(F x) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));

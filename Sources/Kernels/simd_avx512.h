@@ -19,7 +19,8 @@ NT_INLINE __m256i narrow_exactly(F x) {
     const I b = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(b, 16), _mm512_set1_epi32(1));
     const I rounded = _mm512_add_epi32(b, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
     const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_or_epi32(rounded, nan, b, _mm512_set1_epi32(0x400000)), 16));
+    const I half = _mm512_mask_or_epi32(rounded, nan, b, _mm512_set1_epi32(0x400000));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(half, 16));
 }
 #ifdef NT_BF16_INSTRUCTIONS
 NT_INLINE __m256i narrow(F x) { return (__m256i)_mm512_cvtneps_pbh(x); }  // the same, but subnormals become 0
@@ -74,13 +75,19 @@ NT_INLINE Mask is_nan(F x) { return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q); }
 NT_INLINE F to_float(I x) { return _mm512_cvtepi32_ps(x); }
 NT_INLINE I truncated(F x) { return _mm512_cvttps_epi32(x); }
 NT_INLINE I load_whole(const uint8_t *p, Full) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
-NT_INLINE I load_whole(const uint16_t *p, Full) { return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
+NT_INLINE I load_whole(const uint16_t *p, Full) {
+    return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+}
 NT_INLINE I load_whole(const uint8_t *p, Tail part) { return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(part.mask, p)); }
-NT_INLINE I load_whole(const uint16_t *p, Tail part) { return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(part.mask, p)); }
+NT_INLINE I load_whole(const uint16_t *p, Tail part) {
+    return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(part.mask, p));
+}
 NT_INLINE void store_whole(uint8_t *p, I x, Full) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(x)); }
 NT_INLINE void store_whole(uint16_t *p, I x, Full) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(x)); }
 NT_INLINE void store_whole(uint8_t *p, I x, Tail part) { _mm_mask_storeu_epi8(p, part.mask, _mm512_cvtepi32_epi8(x)); }
-NT_INLINE void store_whole(uint16_t *p, I x, Tail part) { _mm256_mask_storeu_epi16(p, part.mask, _mm512_cvtepi32_epi16(x)); }
+NT_INLINE void store_whole(uint16_t *p, I x, Tail part) {
+    _mm256_mask_storeu_epi16(p, part.mask, _mm512_cvtepi32_epi16(x));
+}
 NT_INLINE F lookup(const float *table, I i) { return _mm512_permutexvar_ps(i, _mm512_loadu_ps(table)); }
 NT_INLINE I plus_one_where(Mask m, I x) { return _mm512_mask_add_epi32(x, m, x, _mm512_set1_epi32(1)); }
 
@@ -89,7 +96,8 @@ struct Doubles {
     __m512d at[2];
 };
 NT_INLINE void add_squares(Doubles &sum, F x) {
-    const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(x)), high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1));
+    const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(x));
+    const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1));
     sum.at[0] = _mm512_fmadd_pd(low, low, sum.at[0]);
     sum.at[1] = _mm512_fmadd_pd(high, high, sum.at[1]);
 }

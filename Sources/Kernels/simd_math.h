@@ -17,8 +17,7 @@ template <class Body> NT_INLINE void each(int64_t count, Body &&body) {
 
 template <class Part> NT_INLINE void store_exactly(float *p, F x, Part part) { store(p, x, part); }
 
-// Four accumulators, so that a sum does not wait for its own last addition. Four s{}; starts at 0. (No initializer here:
-// a constructor made by the compiler would not get the instruction set.)
+// Four accumulators, so that a sum does not wait for its own last addition; `Four s{};` starts at 0.
 struct Four {
     F at[4];
 };
