@@ -1,6 +1,5 @@
 // The fused kernels by element type, and what the autograd nodes around them share.
 #pragma once
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "attention.h"
@@ -71,7 +70,7 @@ inline at::Tensor scratch(size_t bytes) { return at::empty({int64_t(bytes)}, at:
 
 /// LibTorch's threads, for the kernels.
 inline void parallel(int64_t count, int64_t grain, nt_body body, void *context) {
-    at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) { body(context, begin, end); });
+    ct_parallel_for(count, grain, body, context);
 }
 
 /// The gradient of a leaf as memory to add into, zero where nothing was added yet.

@@ -37,14 +37,23 @@ public struct GenerationSettings: Sendable {
 
 /// Generates with one model and tokenizer.
 public final class Generator {
-    private let model: any CausalLanguageModel
+    private let makeScorer: () -> any SequenceScorer
     private let tokenizer: Tokenizer
     private let endTokens: Set<Int32>
+    /// Steps that were one call of a fused decoder: tests ask whether that path was taken.
+    public private(set) var fusedSteps = 0
 
     public init(_ loaded: LoadedModel, _ tokenizer: Tokenizer) throws {
-        model = loaded.model
+        // Each time anew: weights may have been trained or replaced since.
+        makeScorer = { loaded.model.makeScorer() }
         self.tokenizer = tokenizer
         endTokens = try loaded.endTokens(tokenizer)
+    }
+
+    public init(_ stored: StoredModel, _ tokenizer: Tokenizer) {
+        makeScorer = { stored }
+        self.tokenizer = tokenizer
+        endTokens = stored.endTokens(tokenizer)
     }
 
     /// Answers for token sequences, in their order.
@@ -57,52 +66,88 @@ public final class Generator {
         to prompts: [[Int32]], _ settings: GenerationSettings, firstIndex: Int = 0,
         onText: (Int, String) -> Void = { _, _ in }
     ) -> [Answer] {
-        stride(from: 0, to: prompts.count, by: settings.batch).flatMap { start in
-            let end = min(prompts.count, start + settings.batch)
-            return batch(Array(prompts[start..<end]), firstIndex + start, settings, onText)
+        withScorer { scorer in
+            stride(from: 0, to: prompts.count, by: settings.batch).flatMap { start in
+                let end = min(prompts.count, start + settings.batch)
+                return batch(scorer, Array(prompts[start..<end]), firstIndex + start, settings, onText)
+            }
         }
+    }
+
+    private func withScorer<R>(_ body: (any SequenceScorer) -> R) -> R {
+        let scorer = makeScorer(), before = scorer.fusedSteps
+        defer { fusedSteps += scorer.fusedSteps - before }
+        return withoutGradients { body(scorer) }
     }
 
     private func batch(
-        _ prompts: [[Int32]], _ first: Int, _ settings: GenerationSettings, _ onText: (Int, String) -> Void
+        _ scorer: any SequenceScorer, _ prompts: [[Int32]], _ first: Int, _ settings: GenerationSettings,
+        _ onText: (Int, String) -> Void
     ) -> [Answer] {
-        withoutGradients {
-            let longest = prompts.map(\.count).max()!
-            let capacity = min(model.contextLength, longest + settings.maxNewTokens)
-            let cache = model.makeCache(sequences: prompts.count, capacity: capacity)
-            let writings = prompts.indices.map {
-                Writing(
-                    index: first + $0, prompts[$0], tokenizer, settings, endTokens,
-                    limit: min(settings.maxNewTokens, capacity - prompts[$0].count))
+        let longest = prompts.map(\.count).max()!
+        let capacity = min(scorer.contextLength, longest + settings.maxNewTokens)
+        let cache = scorer.makeCache(sequences: prompts.count, capacity: capacity)
+        let writings = prompts.indices.map {
+            Writing(
+                index: first + $0, prompts[$0], tokenizer, settings, endTokens,
+                limit: min(settings.maxNewTokens, capacity - prompts[$0].count))
+        }
+        func take(_ scores: FusedDecoder.Scores, _ rows: [Int]) {
+            for (i, row) in rows.enumerated() {
+                scores.withRow(i) { writings[row].take($0, settings.sampling, onText) }
             }
-            var logits = [[Float]]()
-            for (row, prompt) in prompts.enumerated() { logits.append(contentsOf: advance(cache, [row], [prompt])) }
-            var active = Array(writings.indices)
-            while true {
-                for (row, writing) in zip(active.indices, active.map { writings[$0] }) {
-                    writing.take(logits[row], settings.sampling, onText)
+        }
+        let shared = shareBeginning(of: prompts, scorer, cache)
+        for rows in groups(of: prompts.map { $0.count - shared }) {
+            take(scorer.scores(after: rows.map { Array(prompts[$0][shared...]) }, rows: rows, cache), rows)
+        }
+        // Where the cache has row i of the batch.
+        var places = Array(writings.indices), active = places
+        while true {
+            let going = active.indices.filter { !writings[active[$0]].isDone }
+            if going.isEmpty { return writings.map(\.answer) }
+            if going.count < active.count {
+                (places, active) = (going.map { places[$0] }, going.map { active[$0] })
+                if scorer.wantsDenseRows {
+                    cache.keep(places)
+                    places = Array(places.indices)
                 }
-                let going = active.indices.filter { !writings[active[$0]].isDone }
-                if going.isEmpty { break }
-                if going.count < active.count {
-                    cache.keep(going)
-                    active = going.map { active[$0] }
-                }
-                logits = advance(cache, Array(active.indices), active.map { [writings[$0].ids.last!] })
             }
-            return writings.map(\.answer)
+            take(scorer.scores(after: active.map { [writings[$0].ids.last!] }, rows: places, cache), active)
         }
     }
 
-    /// Feeds the rows' next tokens; scores after the last token of each row.
-    private func advance(_ cache: KVCache, _ rows: [Int], _ tokens: [[Int32]]) -> [[Float]] {
-        let plan = AttentionPlan(continuing: cache, rows: rows, lengths: tokens.map(\.count), on: model.device)
-        let ids = Tensor(tokens.joined().map(Int64.init), on: model.device)
-        let hidden = model.hiddenStates(ids, plan, cache: cache)
-        let last = Tensor(plan.starts.dropFirst().map { Int64($0 - 1) }, on: model.device)
-        let scores = model.logits(hidden.indexSelect(0, last))
-        let values = scores.values(Float.self), width = scores.shape[1]
-        return rows.indices.map { Array(values[$0 * width..<($0 + 1) * width]) }
+    /// Computes the beginning that all prompts have in common once, for all rows.
+    ///
+    /// - Returns: its length, 0 when it is too short to matter.
+    private func shareBeginning(of prompts: [[Int32]], _ scorer: any SequenceScorer, _ cache: KVCache) -> Int {
+        guard prompts.count > 1 else { return 0 }
+        // Each prompt keeps a token of its own, whose scores are wanted.
+        let bound = prompts.map(\.count).min()! - 1
+        let shared = (0..<bound).first { i in prompts.contains { $0[i] != prompts[0][i] } } ?? bound
+        guard shared >= Self.shortestShared else { return 0 }
+        _ = scorer.scores(after: [Array(prompts[0][..<shared])], rows: [0], cache)
+        cache.share(shared, with: Array(prompts.indices))
+        return shared
+    }
+
+    /// Shorter beginnings are as fast computed together.
+    private static let shortestShared = 8
+    /// Tokens of prompts that are computed at a time, which bounds the memory of activations.
+    private static let promptTokens = 2048
+
+    /// Neighbouring prompts whose tokens fit together.
+    private func groups(of lengths: [Int]) -> [[Int]] {
+        var groups: [[Int]] = [], tokens = 0
+        for (row, length) in lengths.enumerated() {
+            if groups.isEmpty || tokens + length > Self.promptTokens {
+                groups.append([])
+                tokens = 0
+            }
+            groups[groups.count - 1].append(row)
+            tokens += length
+        }
+        return groups
     }
 
     /// Continues a conversation: what the cache of the last turn holds of the prompt is not computed again.
@@ -110,8 +155,8 @@ public final class Generator {
         to prompt: [Int32], in session: ChatSession, _ settings: GenerationSettings, onText: (String) -> Void,
         shouldStop: () -> Bool = { false }
     ) -> Answer {
-        withoutGradients {
-            let cache = session.cache ?? model.makeCache(sequences: 1, capacity: model.contextLength)
+        withScorer { scorer in
+            let cache = session.cache ?? scorer.makeCache(sequences: 1, capacity: scorer.contextLength)
             session.cache = cache
             let shared = min(zip(session.held, prompt).prefix { $0 == $1 }.count, prompt.count - 1)
             cache.truncate(row: 0, to: shared)
@@ -119,14 +164,15 @@ public final class Generator {
             let writing = Writing(index: session.turns, prompt, tokenizer, settings, endTokens, limit: limit)
             session.turns += 1
             session.held = prompt
-            var logits = advance(cache, [0], [Array(prompt[shared...])])[0]
+            var next = Array(prompt[shared...])
             while true {
-                writing.take(logits, settings.sampling) { onText($1) }
-                if writing.isDone || shouldStop() { break }
-                session.held.append(writing.ids.last!)
-                logits = advance(cache, [0], [[writing.ids.last!]])[0]
+                scorer.scores(after: [next], rows: [0], cache).withRow(0) {
+                    writing.take($0, settings.sampling) { onText($1) }
+                }
+                if writing.isDone || shouldStop() { return writing.answer }
+                next = [writing.ids.last!]
+                session.held.append(next[0])
             }
-            return writing.answer
         }
     }
 }
@@ -169,7 +215,7 @@ private final class Writing {
 
     var answer: Answer { Answer(text: text, ids: ids, reason: reason) }
 
-    func take(_ logits: [Float], _ sampling: SamplingSettings, _ onText: (Int, String) -> Void) {
+    func take(_ logits: UnsafeBufferPointer<Float>, _ sampling: SamplingSettings, _ onText: (Int, String) -> Void) {
         if isDone { return }
         let id = sampling.pick(logits, seen: seen, sequence: index, step: ids.count)
         ids.append(id)

@@ -77,6 +77,19 @@ public final class KVCache {
         for (i, row) in plan.rows.enumerated() { lengths[row] += plan.starts[i + 1] - plan.starts[i] }
     }
 
+    /// Counts tokens as held that a fused decoder has written.
+    func advance(row: Int, by count: Int) { lengths[row] += count }
+
+    /// Gives the rows the first `count` tokens that row 0 holds: a beginning that prompts share is computed once.
+    public func share(_ count: Int, with rows: [Int]) {
+        precondition(lengths[0] >= count, "row 0 holds fewer tokens")
+        for store in keys + values {
+            let shared = store.narrow(0, 0, 1).narrow(1, 0, count)
+            for row in rows where row != 0 { store.narrow(0, row, 1).narrow(1, 0, count).copyInPlace(shared) }
+        }
+        for row in rows { lengths[row] = count }
+    }
+
     /// Forgets all but the given sequences, which take the rows 0, 1, ... in this order.
     public func keep(_ rows: [Int]) {
         let index = Tensor(rows.int64, on: keys.first?.device ?? .cpu)

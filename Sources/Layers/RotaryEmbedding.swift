@@ -60,6 +60,12 @@ public final class RotaryEmbedding {
         return Rotation(cos: cosTable, sin: sinTable, positions: positions)
     }
 
+    /// Cosines and sines `[at least bound, E / 2]`, fp32.
+    public func tables(below bound: Int) -> (cos: Tensor, sin: Tensor) {
+        if bound > positions { grow(to: bound) }
+        return (cosTable, sinTable)
+    }
+
     private func grow(to bound: Int) {
         let rows = max(bound, 2 * positions), half = frequencies.count
         var cosines = [Float](repeating: 0, count: rows * half), sines = cosines

@@ -109,9 +109,11 @@ private final class TrainingBench {
         if isFull {
             optimizer = AdamW(model.namedParameters(), .init())
         } else {
-            let all = Set(model.blockLinears.compactMap { $0.name.split(separator: ".").last.map(String.init) }).sorted()
+            let all = Set(model.blockLinears.compactMap { $0.name.split(separator: ".").last.map(String.init) })
+                .sorted()
             let adapter = AdapterConfig(
-                rank: 16, alpha: 32, dropout: 0, scaling: .standard, hasMagnitude: false, targets: all, savedModules: [],
+                rank: 16, alpha: 32, dropout: 0, scaling: .standard, hasMagnitude: false, targets: all,
+                savedModules: [],
                 baseModel: command.model)
             try Adapter.attachNew(adapter, to: loaded, seed: 1)
             let parameters = Adapter.parts(of: loaded, adapter)

@@ -23,9 +23,9 @@ extension SamplingOptions {
 func generate(_ command: GenerateCommand) throws {
     let rows = try command.input.map { try JSONLinesInput($0) }
     let output = try LinesOutput(command.output)
-    let model = try OpenModel(command.model)
+    let model = try OpenGenerator(command.model, weights: command.weights)
     let prompts = try Prompts(command, model)
-    let generator = try Generator(model.loaded, model.tokenizer)
+    let generator = model.generator
     let settings = command.sampling.settings(batch: command.batch)
     guard let rows else {
         let text = try command.prompt == "-" ? String(decoding: readAll(STDIN_FILENO), as: UTF8.self) : command.prompt!
@@ -83,11 +83,11 @@ private struct Prompts {
     private let system: String?
     private let contextLength: Int
 
-    init(_ command: GenerateCommand, _ model: OpenModel) throws {
+    init(_ command: GenerateCommand, _ model: OpenGenerator) throws {
         tokenizer = model.tokenizer
         chats = command.raw || model.tokenizer.chatTemplate == nil ? nil : try ChatPrompts(model.tokenizer)
         system = command.system
-        contextLength = model.loaded.contextLength
+        contextLength = model.contextLength
         if system != nil, chats == nil { throw UserError("--system: the model has no chat template", .usage) }
     }
 
@@ -129,9 +129,9 @@ private func readAll(_ descriptor: Int32) throws -> [UInt8] {
 
 /// A conversation over one cache: only what is new of each turn is computed.
 func chat(_ command: ChatCommand) throws {
-    let model = try OpenModel(command.model)
+    let model = try OpenGenerator(command.model, weights: command.weights)
     let chats = try ChatPrompts(model.tokenizer)
-    let generator = try Generator(model.loaded, model.tokenizer)
+    let generator = model.generator
     let opening: [JSONValue] = command.system.map { [["role": "system", "content": .string($0)]] } ?? []
     var messages = opening, session = ChatSession()
     SignalFlags.installInterrupt()
@@ -144,9 +144,9 @@ func chat(_ command: ChatCommand) throws {
         }
         messages.append(["role": "user", "content": .string(line)])
         let ids = try chats.ids(messages)
-        guard ids.count < model.loaded.contextLength else {
+        guard ids.count < model.contextLength else {
             throw UserError(
-                "the talk has \(ids.count) tokens and the model's context is \(model.loaded.contextLength); /reset forgets it"
+                "the talk has \(ids.count) tokens and the model's context is \(model.contextLength); /reset forgets it"
             )
         }
         _ = SignalFlags.takeInterrupt()

@@ -1,6 +1,7 @@
 // What a MODEL argument and --device, --dtype and --base lead to.
 import CommandLineInterface
 import Diagnostics
+import Generation
 import ModelFiles
 import Models
 import RunLog
@@ -19,6 +20,31 @@ struct OpenModel {
         let reference = try ModelReference(path, base: base) { ProgressLine.print($0) }
         tokenizer = try Tokenizer(modelPath: reference.tokenizerFolder)
         loaded = try LoadedModel(reference, dtype: compute.dtype.dtype(on: device), device: device)
+    }
+}
+
+/// A model that writes, with its tokenizer.
+struct OpenGenerator {
+    let generator: Generator
+    let tokenizer: Tokenizer
+    let contextLength: Int
+
+    init(_ options: ModelOptions, weights: WeightForm) throws {
+        guard weights == .asIs else {
+            let model = try OpenModel(options)
+            generator = try Generator(model.loaded, model.tokenizer)
+            (tokenizer, contextLength) = (model.tokenizer, model.loaded.contextLength)
+            return
+        }
+        if options.base != nil { throw UserError("--base: a GGUF file is a whole model; leave it out", .usage) }
+        let device = options.compute.device == "auto" ? .cpu : try engineDevice(options.compute.device)
+        guard device == .cpu else {
+            throw UserError("--weights as-is: blocks are multiplied on the cpu only; use --weights converted", .usage)
+        }
+        let source = try GGUFModel(path: options.model)
+        let stored = try StoredModel(source, dtype: options.compute.dtype.dtype(on: device))
+        generator = Generator(stored, source.tokenizer)
+        (tokenizer, contextLength) = (source.tokenizer, stored.contextLength)
     }
 }
 

@@ -19,6 +19,7 @@ Program.main { command in
     case let command as GradientsCommand: try analyzeGradients(command)
     case let command as BenchGemmCommand: try benchGemm(command)
     case let command as BenchTrainCommand: try benchTrain(command)
+    case let command as BenchGenerateCommand: try benchGenerate(command)
     case is DoctorCommand: try doctor()
     default: throw UserError("needletail-engine and needletail are of different versions; build both again", .internal)
     }

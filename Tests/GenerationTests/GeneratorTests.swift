@@ -66,6 +66,28 @@ import Tokenizers
         #expect(later[0] == alone[5])
     }
 
+    /// One call a step: a silent fall-back to operations one by one would be fifty times slower and go unnoticed.
+    @Test(arguments: [DType.float32, .bfloat16]) func everyStepIsFused(_ dtype: DType) throws {
+        let config = textConfig(), folder = folder["fused"]
+        try writeTextFolder(folder, config, tinyModel(config))
+        let generator = try Generator(load(folder, dtype), tokenizer)
+        let answers = generator.answers(to: Array(prompts[0..<2]), .init(maxNewTokens: 6))
+        #expect(generator.fusedSteps == answers.map(\.ids.count).max()!)
+    }
+
+    /// A beginning that a batch has in common is computed once, and changes nothing.
+    @Test(arguments: TinyFamily.allCases, [7, 9, 30]) func aSharedBeginning(_ family: TinyFamily, _ length: Int) throws
+    {
+        let generator = try Generator(random(family), tokenizer)
+        let start = someIDs(length, seed: 9, vocabulary: 268)
+        // One prompt is the beginning itself: its last token is computed apart.
+        let prompts = [start + [5, 6], start, start + [7]]
+        func answers(_ batch: Int) -> [Answer] {
+            generator.answers(to: prompts, .init(maxNewTokens: 8, batch: batch))
+        }
+        #expect(answers(3) == answers(1))
+    }
+
     @Test func theTextIsWrittenToItsEnd() throws {
         let answers = try scripted("Hey, world").answers(to: [ids("H"), ids("w"), ids("Q")], .init())
         #expect(answers.map(\.text) == ["ey, world", "orld", ""].map { $0 })

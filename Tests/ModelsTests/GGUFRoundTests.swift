@@ -20,9 +20,10 @@ import Tokenizers
         return weight.indexSelect(0, Tensor(order))
     }
 
-    private func write(_ model: Llama, to path: String, changing spoil: (inout [(String, Tensor)]) -> Void = { _ in })
-        throws
-    {
+    private func write(
+        _ model: Llama, to path: String, type: GGMLType = .f32,
+        changing spoil: (inout [(String, Tensor)]) -> Void = { _ in }
+    ) throws {
         let names = [
             "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
             "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
@@ -46,7 +47,8 @@ import Tokenizers
         var file = GGUFBytes()
         file.add("general.architecture", "llama")
         for (key, value) in [
-            ("block_count", 2), ("embedding_length", 32), ("feed_forward_length", 48), ("attention.head_count", 4),
+            ("block_count", 2), ("embedding_length", model.config.hiddenSize),
+            ("feed_forward_length", model.config.intermediateSize), ("attention.head_count", 4),
             ("attention.head_count_kv", 2), ("context_length", 128),
         ] { file.add("llama.\(key)", value) }
         file.add("llama.attention.layer_norm_rms_epsilon", Float(1e-5))
@@ -54,7 +56,7 @@ import Tokenizers
         file.add("tokenizer.ggml.tokens", vocabulary)
         file.add("tokenizer.ggml.merges", tinyTokenizerJSON["model"]!["merges"]!.array!.map { $0.string! })
         file.add("tokenizer.ggml.eos_token_id", 1)
-        for (name, value) in tensors { file.add(name, value) }
+        for (name, value) in tensors { file.add(name, value, value.rank == 2 ? type : .f32) }
         try writeFileAtomically(file.bytes, to: path)
     }
 
@@ -82,6 +84,34 @@ import Tokenizers
         for (a, b) in zip(model.namedParameters(), try load(folder["hf"]).model.namedParameters()) {
             #expect(a.parameter.value.to(narrow).values(Float.self) == b.parameter.value.values(Float.self))
         }
+    }
+
+    /// Blocks multiplied as they are against the conversion to fp32: the order of rows, every type's bits, the head.
+    /// Activations are rounded to 8 bits a block (bf16 for bf16 weights) where the processor multiplies those.
+    @Test(arguments: [GGMLType.f32, .bf16, .f16, .q8_0, .q4_0, .q4_1, .q5_0, .q4_K, .q6_K])
+    func storedBlocksGiveTheScoresOfTheConversion(_ type: GGMLType) throws {
+        let folder = try TemporaryFolder()
+        let config = Self.config.changing([
+            "hidden_size": 256, "intermediate_size": 256, "num_attention_heads": 4, "tie_word_embeddings": true,
+        ])
+        try write(tinyModel(config, scale: 0.2), to: folder["tiny.gguf"], type: type)
+        try GGUFConversion.convert(folder["tiny.gguf"], to: folder["hf"], .f32)
+        let converted = try load(folder["hf"]).model
+        let source = try GGUFModel(path: folder["tiny.gguf"]), stored = try StoredModel(source, dtype: .float32)
+        #expect(stored.contextLength == 128 && stored.endTokens(source.tokenizer) == [1])
+        let cache = stored.makeCache(sequences: 1, capacity: 40)
+        let ids = someIDs(21, seed: 2, vocabulary: 268), expected = converted.allLogits(ids)
+        // One by one, by rows as lanes, and both in one sequence.
+        var steps = ids[..<3].map { [$0] } + [Array(ids[3..<18])]
+        steps += ids[18...].map { [$0] }
+        var at = 0
+        for step in steps {
+            at += step.count
+            let scores = stored.scores(after: [step], rows: [0], cache).withRow(0) { Tensor(Array($0)) }
+            let error = relativeDifference(scores, expected.narrow(0, at - 1, 1).reshape(-1))
+            #expect(error < (type == .f32 || type == .f16 ? 1e-5 : 0.05), "after \(at) tokens")
+        }
+        #expect(stored.fusedSteps == steps.count)
     }
 
     @Test func tensorsWithoutAPlaceAreRefused() throws {
@@ -130,12 +160,42 @@ private struct GGUFBytes {
         pair(key, 9, little(UInt32(8)) + little(UInt64(value.count)) + value.flatMap(string))
     }
 
-    mutating func add(_ name: String, _ tensor: Tensor) {
+    mutating func add(_ name: String, _ tensor: Tensor, _ type: GGMLType) {
         infos += string(name) + little(UInt32(tensor.rank)) + tensor.shape.reversed().flatMap { little(UInt64($0)) }
-        infos += little(UInt32(0)) + little(UInt64(data.count))
-        data += tensor.values(Float.self).flatMap { little($0.bitPattern) }
+        infos += little(type.rawValue) + little(UInt64(data.count))
+        data += Self.blocks(tensor.values(Float.self), type)
         data += Array(repeating: 0, count: (32 - data.count % 32) % 32)
         tensorCount += 1
+    }
+
+    /// Values rounded to a type that has them, roughly; of blocks of 256 only their bytes are made up, since the test
+    /// asks for equal scores, not for good ones.
+    private static func blocks(_ values: [Float], _ type: GGMLType) -> [UInt8] {
+        func bytes(_ value: some FixedWidthInteger) -> [UInt8] { withUnsafeBytes(of: value.littleEndian) { Array($0) } }
+        func half(_ value: Float) -> [UInt8] { bytes(Float16(value).bitPattern) }
+        let size = type.block.elements
+        return stride(from: 0, to: values.count, by: size).flatMap { start -> [UInt8] in
+            let block = values[start..<start + size], top = max(block.map(abs).max()!, 1e-6)
+            func codes(_ d: Float, _ m: Float, _ limit: Float) -> [UInt8] {
+                block.map { UInt8(max(0, min(limit, (($0 - m) / d).rounded()))) }
+            }
+            func pairs(_ q: [UInt8]) -> [UInt8] { (0..<16).map { q[$0] | q[$0 + 16] << 4 } }
+            switch type {
+            case .f32: return bytes(block.first!.bitPattern)
+            case .bf16: return bytes(UInt16(block.first!.bitPattern >> 16))
+            case .f16: return half(block.first!)
+            case .q8_0: return half(top / 127) + block.map { UInt8(bitPattern: Int8(($0 / top * 126).rounded())) }
+            case .q4_0: return half(top / 7) + pairs(codes(top / 7, -8 * top / 7, 15))
+            case .q4_1: return half(top / 7.5) + half(-top) + pairs(codes(top / 7.5, -top, 15))
+            case .q5_0: return half(top / 15) + bytes(UInt32(0xA5C3_0F96)) + pairs(codes(top / 7, -8 * top / 7, 15))
+            case .q4_K:
+                return half(top / 480) + half(top / 40) + (0..<12).map { UInt8(0x1F &+ 29 &* $0) }
+                    + codes(top / 127, -top, 255).prefix(128)
+            default:  // q6_K
+                return codes(top / 127, -top, 255).prefix(192)
+                    + (0..<16).map { UInt8(bitPattern: Int8(8 - $0)) } + half(top / 200)
+            }
+        }
     }
 
     var bytes: [UInt8] {

@@ -32,6 +32,8 @@ bool ct_has_mpi(void);
 void ct_set_threads(int32_t count);
 int32_t ct_threads(void);
 int64_t ct_live_handles(void);
+/* Runs body over 0 ..< count in one piece a thread of LibTorch's pool, each of at least `grain` items. */
+void ct_parallel_for(int64_t count, int64_t grain, void (*body)(void *context, int64_t begin, int64_t end), void *context);
 
 /* Handles and storage */
 void ct_tensor_free(ct_tensor t); /* null is fine; never fails */

@@ -1,7 +1,7 @@
 // needletail bench
 public import ArgumentParser
 
-/// Measures this machine and what training reaches of it.
+/// Measures this machine and what training and generation reach of it.
 public struct BenchCommand: ParsableCommand {
     public static let configuration = CommandConfiguration(
         commandName: "bench",
@@ -10,7 +10,7 @@ public struct BenchCommand: ParsableCommand {
             Example:
               needletail bench gemm
             """,
-        subcommands: [BenchGemmCommand.self, BenchTrainCommand.self]
+        subcommands: [BenchGemmCommand.self, BenchTrainCommand.self, BenchGenerateCommand.self]
     )
 
     public init() {}
@@ -83,7 +83,8 @@ public struct BenchTrainCommand: EngineCommand {
     @Option(help: ArgumentHelp("Steps to measure, after two that are not counted.", valueName: "count"))
     public var steps: Int?
 
-    @Option(help: ArgumentHelp("Measure as many steps as fit, at least three; ignored with --steps.", valueName: "time"))
+    @Option(
+        help: ArgumentHelp("Measure as many steps as fit, at least three; ignored with --steps.", valueName: "time"))
     public var seconds: Double = 10
 
     @Option(help: "What is trained: full (all weights) or lora (rank 16 on every linear map of the blocks).")

@@ -16,6 +16,10 @@ public struct ChatCommand: EngineCommand {
 
     @OptionGroup public var model: ModelOptions
 
+    @Option(
+        help: "Weights of a GGUF file: converted to --dtype, or as-is, read in the file's blocks (cpu only, no copy).")
+    public var weights: WeightForm = .converted
+
     @Option(help: ArgumentHelp("A system message that opens the talk.", valueName: "text"))
     public var system: String?
 

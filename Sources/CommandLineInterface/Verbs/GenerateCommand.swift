@@ -24,6 +24,10 @@ public struct GenerateCommand: EngineCommand {
 
     @OptionGroup public var model: ModelOptions
 
+    @Option(
+        help: "Weights of a GGUF file: converted to --dtype, or as-is, read in the file's blocks (cpu only, no copy).")
+    public var weights: WeightForm = .converted
+
     @Argument(help: "The prompt; '-' reads it from standard input.")
     public var prompt: String?
 

@@ -42,6 +42,12 @@ public struct ComputeOptions: ParsableArguments {
     }
 }
 
+/// What becomes of the weights of a GGUF file.
+public enum WeightForm: String, CaseIterable, ExpressibleByArgument, Sendable {
+    case converted
+    case asIs = "as-is"
+}
+
 /// Number format of a computation.
 public enum ComputeType: String, CaseIterable, ExpressibleByArgument, Sendable { case auto, fp32, bf16 }
 

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "attention.h"
+#include "decode.h"
 #include "embedding.h"
 #include "gated.h"
 #include "isa.h"

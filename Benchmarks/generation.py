@@ -1,0 +1,192 @@
+"""Generation beside transformers and llama.cpp, on the real 135M model (issue: train faster than PyTorch, item 4).
+
+    scripts/fetch-assets smollm2
+    .deps/oracle/bin/python Benchmarks/generation.py [--rounds 3] [--tokens 128] [--llama PYTHON] [--write FILE]
+
+Each round starts every program once, in turn (A B C A B C); of all steps of all rounds the median counts, and the
+ratio is taken per round first, since a shared machine's speed drifts. Every program continues prompts of 16 tokens greedily, without stopping
+early. transformers: bf16 and fp32, sdpa attention, its own cache, `generate` as users call it; the faster one counts.
+llama.cpp: its Python package on the same GGUF file, called token by token (`--llama` names a Python that has
+llama-cpp-python, which compiles for minutes; without it that row is missing and says so). The bandwidth is what one pass
+over 256 MiB reaches in our process on all threads, best of 16.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent
+PROGRAM = ROOT / ".build/release/needletail"
+GGUF = ROOT / ".deps/demo/SmolLM2-135M-Instruct.Q4_1.gguf"
+PROMPT = 16
+
+
+def prompts(batch, vocabulary):
+    return [[(7919 * (row * PROMPT + i) + 17) % vocabulary for i in range(PROMPT)] for row in range(batch)]
+
+
+# -- peers, each in a process of its own; print seconds of each step ------------------------------------------------------
+
+def transformers_peer(folder, dtype, batch, tokens):
+    import torch
+    import transformers
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, dtype), attn_implementation="sdpa").eval()
+    ids = torch.tensor(prompts(batch, model.config.vocab_size))
+    options = {"do_sample": False, "eos_token_id": -1, "pad_token_id": 0, "attention_mask": torch.ones_like(ids)}
+
+    class Clock(transformers.generation.streamers.BaseStreamer):
+        """Notes when tokens arrive; only for one sequence, which is all that streamers take."""
+        def __init__(self):
+            self.times = []
+
+        def put(self, value):
+            self.times.append(time.perf_counter())
+
+        def end(self):
+            pass
+
+    with torch.inference_mode():
+        model.generate(ids, max_new_tokens=8, min_new_tokens=8, **options)
+        if batch == 1:
+            clock = Clock()
+            model.generate(ids, max_new_tokens=tokens, min_new_tokens=tokens, streamer=clock, **options)
+            return [b - a for a, b in zip(clock.times[1:], clock.times[2:])]
+        # The prompt's share is taken off by a generation of one token.
+        start = time.perf_counter()
+        model.generate(ids, max_new_tokens=1, min_new_tokens=1, **options)
+        middle = time.perf_counter()
+        model.generate(ids, max_new_tokens=tokens, min_new_tokens=tokens, **options)
+        whole = time.perf_counter() - middle
+        return [(whole - (middle - start)) / (tokens - 1)]
+
+
+def llama_peer(batch, tokens, threads):
+    import llama_cpp
+    model = llama_cpp.Llama(
+        str(GGUF), n_ctx=PROMPT + tokens + 1, n_threads=threads, n_threads_batch=threads, verbose=False, logits_all=False)
+    steps = []
+    for tokens_wanted in (8, tokens):
+        model.reset()
+        model.eval(prompts(1, model.n_vocab())[0])
+        steps = []
+        for _ in range(tokens_wanted):
+            start = time.perf_counter()
+            model.eval([model.sample(temp=0)])
+            steps.append(time.perf_counter() - start)
+    return steps
+
+
+# -- all programs -------------------------------------------------------------------------------------------------------
+
+def run_python(python, threads, *words):
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    result = subprocess.run(
+        [python, __file__, "--peer", *map(str, words), "--threads", str(threads)], env=environment, capture_output=True,
+        text=True)
+    if result.returncode:
+        raise SystemExit(f"{' '.join(map(str, words))}: {result.stderr.strip().splitlines()[-1:]}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def run_ours(words, batch, tokens, threads):
+    result = subprocess.run(
+        [PROGRAM, "bench", "generate", "--model", GGUF, "--batch", str(batch), "--tokens", str(tokens), "--prompt-tokens",
+         str(PROMPT), "--threads", str(threads), "--json", *words], capture_output=True, text=True, check=True)
+    return json.loads(result.stdout)
+
+
+def model_folder():
+    """The Hugging Face folder that the program makes of the GGUF file: the same weights for all."""
+    words = [PROGRAM, "convert", GGUF, ROOT / ".deps/demo/SmolLM2-135M-Instruct"]
+    if not words[-1].is_dir():
+        subprocess.run(words, check=True, capture_output=True)
+    return words[-1]
+
+
+def table(title, runs):
+    """runs: name -> {"rounds": [seconds of a step, median of a round], "batch", and ours also "share"}."""
+    lines = [f"### {title}", "", "| program | tokens/s | slowest to fastest round | share of read bandwidth |", "|---|---|---|---|"]
+    for name, run in runs.items():
+        speeds = [run["batch"] / s for s in run["rounds"]]
+        share = f"{100 * statistics.median(run['share']):.0f} % of {statistics.median(run['bandwidth']) / 1e9:.1f} GB/s" if run.get("share") else ""
+        lines.append(f"| {name} | {run['batch'] / statistics.median(run['rounds']):.0f} | {min(speeds):.0f} to {max(speeds):.0f} | {share} |")
+    return lines
+
+
+def ratios(runs, ours, peers, target):
+    best = min((p for p in peers if p in runs), key=lambda p: statistics.median(runs[p]["rounds"]), default=None)
+    if best is None:
+        return [f"{ours}: no peer was measured (target {target} x)"]
+    found = [b / a for a, b in zip(runs[ours]["rounds"], runs[best]["rounds"])]
+    return [f"{ours}: {statistics.median(found):.2f} x {best} (rounds {min(found):.2f} to {max(found):.2f}; target {target} x)"]
+
+
+def measure(arguments):
+    folder, threads, tokens = model_folder(), arguments.threads, arguments.tokens
+    lines = []
+    for batch in (1, 16):
+        programs = {
+            "needletail bf16": lambda: run_ours(["--dtype", "bf16"], batch, tokens, threads),
+            "transformers bf16": lambda: run_python(sys.executable, threads, "transformers", folder, "bfloat16", batch, tokens),
+            "needletail fp32": lambda: run_ours(["--dtype", "fp32"], batch, tokens, threads),
+            "transformers fp32": lambda: run_python(sys.executable, threads, "transformers", folder, "float32", batch, tokens),
+            "needletail Q4_1": lambda: run_ours(["--weights", "as-is"], batch, tokens, threads),
+        }
+        if arguments.llama and batch == 1:
+            programs["llama.cpp Q4_1"] = lambda: run_python(arguments.llama, threads, "llama", GGUF, "-", batch, tokens)
+        runs = {name: {"rounds": [], "batch": batch, "share": [], "bandwidth": []} for name in programs}
+        for _ in range(arguments.rounds):
+            for name, program in programs.items():
+                figures = program()
+                if isinstance(figures, dict):
+                    runs[name]["share"].append(figures["share_of_read_bandwidth"])
+                    runs[name]["bandwidth"].append(figures["read_bandwidth"])
+                    figures = figures["step_seconds"]
+                runs[name]["rounds"].append(statistics.median(figures))
+        lines += table(f"{batch} sequence{'s' if batch > 1 else ''}, {tokens} tokens each, {threads} threads", runs) + [""]
+        lines += ratios(runs, "needletail bf16", ["transformers bf16", "transformers fp32"], 3.5 if batch == 1 else 4) + [""]
+        if batch == 1:
+            lines += ratios(runs, "needletail Q4_1", ["llama.cpp Q4_1"], 0.8) + [""]
+    return lines
+
+
+def machine():
+    model = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "unknown")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    import torch
+    import transformers
+    return (f"{model}, {os.cpu_count()} processors; commit {commit}; torch {torch.__version__}, transformers "
+            f"{transformers.__version__}; {time.strftime('%Y-%m-%d')}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--llama", help="a Python with llama-cpp-python")
+    parser.add_argument("--write", help="also write the tables to this file")
+    parser.add_argument("--peer", nargs=5, help="(internal) measure one peer and print seconds of its steps")
+    arguments = parser.parse_args()
+    if arguments.peer:
+        who, folder, dtype, batch, tokens = arguments.peer
+        if who == "llama":
+            print(json.dumps(llama_peer(int(batch), int(tokens), arguments.threads)))
+        else:
+            print(json.dumps(transformers_peer(folder, dtype, int(batch), int(tokens))))
+        return
+    text = "\n".join([f"Generation, SmolLM2-135M-Instruct. {machine()}", ""] + measure(arguments))
+    print(text)
+    if arguments.write:
+        pathlib.Path(arguments.write).write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,452 @@
+// Generation: which kernels run, how work is cut for threads, and a decoder's whole step.
+// n rows (tokens), I inputs, O outputs, D hidden size, H query heads, K key/value heads, E head dimension, F MLP width
+#include "decode.h"
+
+#include <math.h>
+
+#include <algorithm>
+
+#include "decode_types.h"
+#include "isa.h"
+
+using namespace nt;
+
+namespace {
+
+const DecodeKernels &kernels() {
+    switch (nt_isa_level()) {
+#if defined(__x86_64__)
+        case 1: return decode_avx2;
+        case 2: return decode_avx512;
+        case 3: {
+            // Every processor with one has had the other; without it, level 2 is right.
+            static const bool has_bytes = __builtin_cpu_supports("avx512vnni");
+            return has_bytes ? decode_avx512bf16 : decode_avx512;
+        }
+#endif
+        default: return decode_scalar;
+    }
+}
+
+template <class Body>
+void run(nt_parallel parallel, int64_t count, int64_t grain, Body &&body) {
+    const auto call = [](void *context, int64_t begin, int64_t end) { (*static_cast<Body *>(context))(begin, end); };
+    if (parallel && count > grain)
+        parallel(count, grain, call, &body);
+    else if (count > 0)
+        body(0, count);
+}
+
+/// Memory handed out piece by piece, each on a cache line of its own; with a null base only counted.
+class Arena {
+  public:
+    explicit Arena(void *base) : base_(static_cast<char *>(base)) {
+        if (base_) used_ = size_t(-reinterpret_cast<uintptr_t>(base_)) & 63;
+    }
+    void *take(size_t bytes) {
+        char *at = base_ ? base_ + used_ : nullptr;
+        used_ += (bytes + 63) & ~size_t(63);
+        return at;
+    }
+    float *floats(int64_t count) { return static_cast<float *>(take(size_t(4 * count))); }
+    /// With room for aligning any base.
+    size_t used() const { return used_ + 64; }
+
+  private:
+    char *base_;
+    size_t used_ = 0;
+};
+
+/// Rows of weights that threads take at a time: a multiple of every kernel's tile.
+constexpr int64_t kTileRows = 16;
+
+int64_t tiles(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
+
+/// Products that share x and a loop over threads.
+struct Product {
+    const nt_weight *w;
+    float *y;
+    int64_t stride;
+    bool adds = false;
+};
+
+/// x in every packing that the products' weights want.
+class Packed {
+  public:
+    /// Takes memory for n rows of the weights' input.
+    Packed(Arena &arena, const DecodeKernels &k, std::initializer_list<const nt_weight *> weights, int64_t n) : k_(k), n_(n) {
+        for (const nt_weight *w : weights) {
+            const Packing packing = k.packing(w->type);
+            void *&slot = slots_[int(packing)];
+            columns_ = w->columns;
+            if (!wanted_[int(packing)]) slot = arena.take(k.packed_bytes(packing, columns_, n));
+            wanted_[int(packing)] = true;
+        }
+    }
+    void fill(const float *x, int64_t stride) const {
+        for (int i = 0; i < 3; ++i)
+            if (wanted_[i]) k_.pack(Packing(i), x, stride, columns_, n_, slots_[i]);
+    }
+    const void *of(const nt_weight &w) const { return slots_[int(k_.packing(w.type))]; }
+
+  private:
+    const DecodeKernels &k_;
+    int64_t n_, columns_ = 0;
+    void *slots_[3] = {};
+    bool wanted_[3] = {};
+};
+
+void multiply(const DecodeKernels &k, const Packed &x, int64_t n, std::initializer_list<Product> products, nt_parallel parallel) {
+    int64_t total = 0;
+    for (const Product &p : products) total += tiles(p.w->rows);
+    run(parallel, total, 1, [&](int64_t begin, int64_t end) {
+        int64_t before = 0;
+        for (const Product &p : products) {
+            const int64_t count = tiles(p.w->rows);
+            const int64_t from = std::max(begin - before, int64_t(0)) * kTileRows;
+            const int64_t to = std::min((std::min(end - before, count)) * kTileRows, p.w->rows);
+            if (from < to) k.rows(*p.w, x.of(*p.w), n, from, to, p.y + from, p.stride, p.adds);
+            before += count;
+        }
+    });
+}
+
+}  // namespace
+
+int64_t nt_weight_row_bytes(int32_t type, int64_t columns) {
+    const Block block = block_of(type);
+    if (block.elements == 0 || columns % block.elements) return 0;
+    return columns / block.elements * block.bytes;
+}
+
+void nt_weight_row(const nt_weight *w, int64_t o, float *out) {
+    with_type(w->type, [&](auto type) {
+        for (int64_t i = 0; i < w->columns; i += kPanel)
+            decode_floats<type>(
+                row_of(*w, o), w->scales ? w->scales[o] : 1, i, std::min(kPanel, w->columns - i), out + i);
+    });
+}
+
+// MARK: One product
+
+namespace {
+
+/// Where a product with other element types than fp32 keeps its rows.
+struct LinearSpace {
+    Packed packed;
+    float *x, *y;
+    LinearSpace(Arena &arena, const DecodeKernels &k, const nt_weight *w, int64_t n)
+        : packed(arena, k, {w}, n), x(arena.floats(n * w->columns)), y(arena.floats(n * w->rows)) {}
+};
+
+}  // namespace
+
+size_t nt_decode_linear_scratch_bytes(const nt_weight *w, int64_t n) {
+    Arena arena(nullptr);
+    LinearSpace space(arena, kernels(), w, std::min(n, kPassRows));
+    return arena.used();
+}
+
+void nt_decode_linear(const nt_weight *w, const void *x, int32_t x_type, int64_t x_stride, int64_t n, void *y, int32_t y_type,
+                      int64_t y_stride, void *scratch, nt_parallel parallel) {
+    const DecodeKernels &k = kernels();
+    for (int64_t first = 0; first < n; first += kPassRows) {
+        const int64_t count = std::min(n - first, kPassRows);
+        Arena arena(scratch);
+        LinearSpace space(arena, k, w, count);
+        if (x_type == NT_BF16) {
+            const uint16_t *from = (const uint16_t *)x + first * x_stride;
+            for (int64_t t = 0; t < count; ++t)
+                for (int64_t i = 0; i < w->columns; ++i) space.x[t * w->columns + i] = from_bf16(from[t * x_stride + i]);
+            space.packed.fill(space.x, w->columns);
+        } else {
+            space.packed.fill((const float *)x + first * x_stride, x_stride);
+        }
+        if (y_type == NT_F32) {
+            multiply(k, space.packed, count, {{w, (float *)y + first * y_stride, y_stride}}, parallel);
+            continue;
+        }
+        multiply(k, space.packed, count, {{w, space.y, w->rows}}, parallel);
+        uint16_t *to = (uint16_t *)y + first * y_stride;
+        for (int64_t t = 0; t < count; ++t)
+            for (int64_t o = 0; o < w->rows; ++o) to[t * y_stride + o] = to_bf16(space.y[t * w->rows + o]);
+    }
+}
+
+// MARK: Attention
+// A task is up to kKeys keys of one token and key/value head; its sums are joined in order afterwards, so that results
+// do not depend on threads.
+
+namespace {
+
+struct Span {
+    int64_t first, count;  // slots that a token sees
+    Span(int64_t length, int64_t window) : first(window > 0 ? std::max(length - window, int64_t(0)) : 0), count(length - first) {}
+    int64_t tasks() const { return (count + kKeys - 1) / kKeys; }
+};
+
+/// Joins the parts [parts][E + 2] of one query head, `stride` apart.
+void join(const float *parts, int64_t count, int64_t stride, int64_t E, float *out) {
+    float top = parts[E];
+    for (int64_t c = 1; c < count; ++c) top = std::max(top, parts[c * stride + E]);
+    float total = 0;
+    for (int64_t e = 0; e < E; ++e) out[e] = 0;
+    for (int64_t c = 0; c < count; ++c) {
+        const float *part = parts + c * stride;
+        const float factor = count == 1 ? 1 : expf(part[E] - top);
+        total += factor * part[E + 1];
+        for (int64_t e = 0; e < E; ++e) out[e] += factor * part[e];
+    }
+    const float inverse = 1 / total;
+    for (int64_t e = 0; e < E; ++e) out[e] *= inverse;
+}
+
+}  // namespace
+
+size_t nt_decode_attention_scratch_bytes(const int64_t *lengths, int64_t n, int64_t heads, int64_t head_dim) {
+    Arena arena(nullptr);
+    int64_t tasks = 0;
+    for (int64_t t = 0; t < n; ++t) tasks += Span(lengths[t], 0).tasks();
+    arena.take(size_t(8 * (n + 1)));
+    arena.floats(tasks * heads * (head_dim + 2));
+    return arena.used();
+}
+
+void nt_decode_attention(const float *q, int64_t q_stride, const nt_cache *cache, const int64_t *sequences, const int64_t *lengths,
+                         int64_t n, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t window, float scale, float *out,
+                         int64_t out_stride, void *scratch, nt_parallel parallel) {
+    const DecodeKernels &k = kernels();
+    const int64_t E = head_dim, K = kv_heads, group = heads / K, width = group * (E + 2);
+    const int64_t element = cache->type == NT_BF16 ? 2 : 4;
+    Arena arena(scratch);
+    int64_t *before = (int64_t *)arena.take(size_t(8 * (n + 1)));  // tasks of the tokens before, per key/value head
+    before[0] = 0;
+    int64_t seen = 0;
+    for (int64_t t = 0; t < n; ++t) {
+        const Span span(lengths[t], window);
+        before[t + 1] = before[t] + span.tasks();
+        seen += span.count;
+    }
+    // A few microseconds of work: waking threads would take as long.
+    if (seen * heads < 1024) parallel = nullptr;
+    float *parts = arena.floats(before[n] * heads * (E + 2));  // [task of token][K][group][E + 2]
+    run(parallel, before[n] * K, 1, [&](int64_t begin, int64_t end) {
+        int64_t t = std::upper_bound(before, before + n + 1, begin / K) - before - 1;
+        for (int64_t i = begin; i < end; ++i) {
+            while (before[t + 1] <= i / K) ++t;
+            const Span span(lengths[t], window);
+            const int64_t head = i % K, from = span.first + (i / K - before[t]) * kKeys;
+            const int64_t offset = (sequences[t] * cache->slots + from) * K * E + head * E;
+            k.attend({q + t * q_stride + head * group * E, (const char *)cache->keys + offset * element,
+                      (const char *)cache->values + offset * element, K * E,
+                      std::min(kKeys, span.first + span.count - from), group, E, cache->type, scale, parts + i * width});
+        }
+    });
+    for (int64_t t = 0; t < n; ++t)
+        for (int64_t h = 0; h < heads; ++h)
+            join(parts + (before[t] * K + h / group) * width + h % group * (E + 2), before[t + 1] - before[t], K * width, E,
+                 out + t * out_stride + h * E);
+}
+
+// MARK: A step
+
+namespace {
+
+/// The memory of a step of n tokens.
+struct StepSpace {
+    float *x, *norm, *q, *k, *v, *mixed, *gate, *up;
+    int64_t *lengths;
+    void *packed, *attention;
+    StepSpace(Arena &arena, const DecodeKernels &kernels, const nt_decoder &d, int64_t n, int64_t longest)
+        : x(arena.floats(n * d.hidden)), norm(arena.floats(n * d.hidden)), q(arena.floats(n * d.heads * d.head_dim)),
+          k(arena.floats(n * d.kv_heads * d.head_dim)), v(arena.floats(n * d.kv_heads * d.head_dim)),
+          mixed(arena.floats(n * d.heads * d.head_dim)), gate(arena.floats(n * d.mlp)), up(arena.floats(n * d.mlp)),
+          lengths((int64_t *)arena.take(size_t(8 * n))) {
+        // Any packing of any of the layers' inputs, one at a time.
+        const int64_t widest = std::max({d.hidden, d.heads * d.head_dim, d.mlp});
+        size_t bytes = 64;
+        for (Packing packing : {Packing::floats, Packing::pairs, Packing::bytes})
+            bytes += kernels.packed_bytes(packing, widest, n) + 64;
+        packed = arena.take(bytes);
+        const int64_t tasks = n * ((longest + kKeys - 1) / kKeys);
+        attention = arena.take(size_t(8 * (n + 1) + 256 + 4 * tasks * d.heads * (d.head_dim + 2)));
+    }
+};
+
+int64_t longest_of(const nt_decoder_batch &batch) {
+    int64_t longest = 1;
+    for (int64_t t = 0; t < batch.count; ++t) longest = std::max(longest, batch.positions[t] + 1);
+    return longest;
+}
+
+/// Rotates the heads [count, E] of one token: halves (a, b) to (a cos - b sin, b cos + a sin).
+void rotate(float *heads, int64_t count, int64_t E, const float *cosines, const float *sines) {
+    for (int64_t h = 0; h < count; ++h, heads += E)
+        for (int64_t e = 0; e < E / 2; ++e) {
+            const float a = heads[e], b = heads[e + E / 2];
+            heads[e] = a * cosines[e] - b * sines[e];
+            heads[e + E / 2] = b * cosines[e] + a * sines[e];
+        }
+}
+
+void write_slot(const float *values, int64_t count, int32_t type, void *cache, int64_t at) {
+    if (type == NT_BF16)
+        for (int64_t i = 0; i < count; ++i) ((uint16_t *)cache)[at + i] = to_bf16(values[i]);
+    else
+        memcpy((float *)cache + at, values, size_t(4 * count));
+}
+
+/// Tokens first ..< first + n of a batch through all layers.
+class Step {
+  public:
+    Step(const nt_decoder &d, const nt_decoder_batch &batch, int64_t first, int64_t n, void *scratch, nt_parallel parallel)
+        : d_(d), batch_(batch), first_(first), n_(n), kernels_(kernels()), arena_(scratch),
+          s_(arena_, kernels_, d, n, longest_of(batch)), parallel_(parallel) {}
+
+    void run() {
+        for (int64_t t = 0; t < n_; ++t) {
+            nt_weight_row(&d_.table, batch_.ids[first_ + t], s_.x + t * d_.hidden);
+            s_.lengths[t] = batch_.positions[first_ + t] + 1;
+        }
+        for (int64_t i = 0; i < d_.layer_count; ++i) {
+            attention(d_.layers[i], i);
+            mlp(d_.layers[i]);
+        }
+        scores();
+    }
+
+  private:
+    Packed normed(std::initializer_list<const nt_weight *> weights, const float *norm) {
+        for (int64_t t = 0; t < n_; ++t)
+            kernels_.rms_norm(s_.x + t * d_.hidden, norm, d_.hidden, d_.epsilon, s_.norm + t * d_.hidden);
+        return packed(weights, s_.norm, d_.hidden, n_);
+    }
+
+    Packed packed(std::initializer_list<const nt_weight *> weights, const float *x, int64_t stride, int64_t n) {
+        Arena arena(s_.packed);
+        Packed packed(arena, kernels_, weights, n);
+        packed.fill(x, stride);
+        return packed;
+    }
+
+    void attention(const nt_decoder_layer &l, int64_t layer) {
+        const int64_t E = d_.head_dim, Q = d_.heads * E, KV = d_.kv_heads * E;
+        const Packed x = normed({&l.q, &l.k, &l.v}, l.input_norm);
+        multiply(kernels_, x, n_, {{&l.q, s_.q, Q}, {&l.k, s_.k, KV}, {&l.v, s_.v, KV}}, parallel_);
+        void *keys = batch_.keys[layer], *values = batch_.values[layer];
+        for (int64_t t = 0; t < n_; ++t) {
+            const int64_t position = batch_.positions[first_ + t];
+            const float *cosines = d_.cosines + position * (E / 2), *sines = d_.sines + position * (E / 2);
+            rotate(s_.q + t * Q, d_.heads, E, cosines, sines);
+            rotate(s_.k + t * KV, d_.kv_heads, E, cosines, sines);
+            const int64_t at = (batch_.sequences[first_ + t] * batch_.slots + position) * KV;
+            write_slot(s_.k + t * KV, KV, batch_.cache_type, keys, at);
+            write_slot(s_.v + t * KV, KV, batch_.cache_type, values, at);
+        }
+        const nt_cache cache{keys, values, batch_.cache_type, batch_.slots};
+        nt_decode_attention(s_.q, Q, &cache, batch_.sequences + first_, s_.lengths, n_, d_.heads, d_.kv_heads, E, l.window,
+                            d_.scale, s_.mixed, Q, s_.attention, parallel_);
+        const Packed mixed = packed({&l.o}, s_.mixed, Q, n_);
+        multiply(kernels_, mixed, n_, {{&l.o, s_.x, d_.hidden, true}}, parallel_);
+    }
+
+    void mlp(const nt_decoder_layer &l) {
+        const Packed x = normed({&l.gate, &l.up}, l.post_norm);
+        // Gate and up rows of the same outputs in the same thread, so that their product is taken right there.
+        ::run(parallel_, tiles(d_.mlp), 1, [&](int64_t begin, int64_t end) {
+            const int64_t from = begin * kTileRows, to = std::min(end * kTileRows, d_.mlp);
+            kernels_.rows(l.gate, x.of(l.gate), n_, from, to, s_.gate + from, d_.mlp, false);
+            kernels_.rows(l.up, x.of(l.up), n_, from, to, s_.up + from, d_.mlp, false);
+            for (int64_t t = 0; t < n_; ++t) {
+                float *gate = s_.gate + t * d_.mlp + from;
+                kernels_.swiglu(gate, s_.up + t * d_.mlp + from, to - from, gate);
+            }
+        });
+        const Packed h = packed({&l.down}, s_.gate, d_.mlp, n_);
+        multiply(kernels_, h, n_, {{&l.down, s_.x, d_.hidden, true}}, parallel_);
+    }
+
+    void scores() {
+        const int64_t *begin = std::lower_bound(batch_.outputs, batch_.outputs + batch_.output_count, first_);
+        const int64_t *end = std::lower_bound(begin, batch_.outputs + batch_.output_count, first_ + n_);
+        const int64_t count = end - begin;
+        if (count == 0) return;
+        for (int64_t j = 0; j < count; ++j)
+            kernels_.rms_norm(s_.x + (begin[j] - first_) * d_.hidden, d_.final_norm, d_.hidden, d_.epsilon, s_.norm + j * d_.hidden);
+        const Packed x = packed({&d_.head}, s_.norm, d_.hidden, count);
+        multiply(kernels_, x, count, {{&d_.head, batch_.logits + (begin - batch_.outputs) * d_.vocabulary, d_.vocabulary}}, parallel_);
+    }
+
+    const nt_decoder &d_;
+    const nt_decoder_batch &batch_;
+    int64_t first_, n_;
+    const DecodeKernels &kernels_;
+    Arena arena_;
+    StepSpace s_;
+    nt_parallel parallel_;
+};
+
+}  // namespace
+
+size_t nt_decoder_scratch_bytes(const nt_decoder *d, const nt_decoder_batch *batch) {
+    Arena arena(nullptr);
+    StepSpace space(arena, kernels(), *d, std::min(batch->count, kPassRows), longest_of(*batch));
+    return arena.used();
+}
+
+void nt_decoder_step(const nt_decoder *d, const nt_decoder_batch *batch, void *scratch, nt_parallel parallel) {
+    for (int64_t first = 0; first < batch->count; first += kPassRows)
+        Step(*d, *batch, first, std::min(kPassRows, batch->count - first), scratch, parallel).run();
+}
+
+// MARK: Beside a step
+
+int64_t nt_argmax_f32(const float *x, int64_t count) {
+    // Largest of each block first, so that the compiler can vectorise; then its first place.
+    constexpr int64_t block = 256;
+    float best = -INFINITY;
+    int64_t at = 0;
+    for (int64_t i = 0; i < count; i += block) {
+        float lanes[16];
+        const int64_t end = std::min(i + block, count);
+        for (float &lane : lanes) lane = -INFINITY;
+        int64_t j = i;
+        for (; j + 16 <= end; j += 16)
+            for (int l = 0; l < 16; ++l) lanes[l] = x[j + l] > lanes[l] ? x[j + l] : lanes[l];
+        for (; j < end; ++j) lanes[0] = x[j] > lanes[0] ? x[j] : lanes[0];
+        float top = lanes[0];
+        for (float lane : lanes) top = lane > top ? lane : top;
+        if (top > best) best = top, at = i;
+    }
+    for (int64_t i = at; i < count; ++i)
+        if (x[i] == best) return i;
+    return 0;  // nothing but NaN and -infinity
+}
+
+double nt_softmax_weights_f32(const float *x, int64_t count, float factor, float *out) {
+    if (count == 0) return 0;
+    return kernels().weights(x, count, x[nt_argmax_f32(x, count)], factor, out);
+}
+
+uint64_t nt_read_memory(const void *data, int64_t bytes, nt_parallel parallel) {
+    constexpr int64_t chunk = 1 << 20;
+    const uint64_t *words = static_cast<const uint64_t *>(data);
+    uint64_t total = 0;
+    run(parallel, (bytes + chunk - 1) / chunk, 1, [&](int64_t begin, int64_t end) {
+        uint64_t sums[32] = {};
+        const int64_t last = std::min(end * chunk, bytes) / 8;
+        int64_t i = begin * (chunk / 8);
+        for (; i + 32 <= last; i += 32) {
+            __builtin_prefetch(words + i + 512);
+            __builtin_prefetch(words + i + 520);
+            __builtin_prefetch(words + i + 528);
+            __builtin_prefetch(words + i + 536);
+            for (int l = 0; l < 32; ++l) sums[l] += words[i + l];
+        }
+        for (; i < last; ++i) sums[0] += words[i];
+        uint64_t sum = 0;
+        for (uint64_t s : sums) sum += s;
+        __atomic_fetch_add(&total, sum, __ATOMIC_RELAXED);  // whole numbers: any order gives the same
+    });
+    return total;
+}

@@ -1,0 +1,22 @@
+// A fused decoder over the cache that layers use too: one may compute the prompt, the other what follows.
+public import Tensors
+
+extension FusedDecoder {
+    /// Feeds tokens to cached sequences; scores after the last token of each.
+    ///
+    /// - Parameters:
+    ///   - tokens: for each of `rows`, what follows what the cache holds of it; none empty.
+    ///   - rows: different rows of the cache.
+    public func callAsFunction(_ tokens: [[Int32]], rows: [Int], cache: KVCache, rope: RotaryEmbedding) -> Scores {
+        var step = Step(), bound = 0
+        for (row, ids) in zip(rows, tokens) {
+            step.append(ids, sequence: row, from: cache.lengths[row])
+            bound = max(bound, cache.lengths[row] + ids.count)
+        }
+        let (cosines, sines) = rope.tables(below: bound)
+        let scores = self(
+            step, keys: cache.keys, values: cache.values, slots: cache.capacity, cosines: cosines, sines: sines)
+        for (row, ids) in zip(rows, tokens) { cache.advance(row: row, by: ids.count) }
+        return scores
+    }
+}

@@ -1,0 +1,347 @@
+// Kernels of generation against their fp64 twin, on every instruction set of this machine.
+// n rows, I inputs, O outputs, H query heads, K key/value heads, E head dimension, S slots of a sequence
+import Kernels
+import Testing
+
+/// Splits a loop in three, as threads would.
+private let inThree: nt_parallel = { count, _, body, context in
+    for part in 0..<Int64(3) where count * part / 3 < count * (part + 1) / 3 {
+        body?(context, count * part / 3, count * (part + 1) / 3)
+    }
+}
+
+/// Runs `body` at an instruction set level; nil when the processor lacks it.
+private func atLevel<R>(_ level: Int32, _ body: () -> R) -> R? {
+    nt_set_isa_limit(level)
+    defer { nt_set_isa_limit(3) }
+    return nt_isa_level() == level ? body() : nil
+}
+
+/// Numbers of a fixed sequence.
+private struct Numbers {
+    private var state: UInt64
+    init(_ seed: UInt64) { state = seed &* 0x9E37_79B9_7F4A_7C15 | 1 }
+    mutating func bits() -> UInt32 {
+        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        return UInt32(state >> 33)
+    }
+    /// About normal.
+    mutating func float() -> Float {
+        var sum: Float = 0
+        for _ in 0..<4 { sum += Float(bits()) / 0x1p31 - 0.5 }
+        return 1.7 * sum
+    }
+    mutating func floats(_ count: Int) -> [Float] { (0..<count).map { _ in float() } }
+}
+
+private func bf16(_ value: Float) -> UInt16 {
+    let bits = value.bitPattern
+    return UInt16((bits + 0x7FFF + (bits >> 16 & 1)) >> 16)
+}
+private func float(_ bits: UInt16) -> Float { Float(bitPattern: UInt32(bits) << 16) }
+
+/// A matrix of one of the stored types, with its scales and biases.
+private final class Matrix {
+    let type: Int32, rows: Int, columns: Int
+    private var bytes: [UInt8]
+    private var scales: [Float], bias: [Float]
+
+    init(_ type: Int32, _ rows: Int, _ columns: Int, seed: UInt64 = 1) {
+        var numbers = Numbers(seed)
+        (self.type, self.rows, self.columns) = (type, rows, columns)
+        let rowBytes = Int(nt_weight_row_bytes(type, Int64(columns)))
+        bytes = (0..<rows * rowBytes).map { _ in UInt8(truncatingIfNeeded: numbers.bits()) }
+        scales = (0..<rows).map { _ in 0.001 + abs(numbers.float()) / 1000 }
+        bias = numbers.floats(rows)
+        func half(_ at: Int, _ value: Float) {
+            let bits = Float16(value).bitPattern
+            (bytes[at], bytes[at + 1]) = (UInt8(bits & 255), UInt8(bits >> 8))
+        }
+        func eachBlock(_ size: Int, _ body: (Int) -> Void) { stride(from: 0, to: bytes.count, by: size).forEach(body) }
+        func d() -> Float { 0.01 + 0.01 * abs(numbers.float()) }
+        switch Int(type) {
+        case NT_W_F32:
+            bytes = numbers.floats(rows * columns).flatMap { value in withUnsafeBytes(of: value) { Array($0) } }
+        case NT_W_BF16:
+            bytes = numbers.floats(rows * columns).flatMap { value in withUnsafeBytes(of: bf16(value)) { Array($0) } }
+        case NT_W_Q8_0: eachBlock(34) { half($0, d() / 16) }
+        case NT_W_Q4_0: eachBlock(18) { half($0, d()) }
+        case NT_W_Q4_1:
+            eachBlock(20) {
+                half($0, d())
+                half($0 + 2, -8 * d())
+            }
+        case NT_W_Q4_K:
+            eachBlock(144) {
+                half($0, d() / 32)
+                half($0 + 2, d() / 4)
+            }
+        case NT_W_Q6_K: eachBlock(210) { half($0 + 208, d() / 64) }
+        default: break
+        }
+    }
+
+    func withHandle<R>(hasBias: Bool = true, _ body: (UnsafePointer<nt_weight>) -> R) -> R {
+        bytes.withUnsafeBytes { bytes in
+            scales.withUnsafeBufferPointer { scales in
+                bias.withUnsafeBufferPointer { bias in
+                    var handle = nt_weight(
+                        data: bytes.baseAddress, type: type, rows: Int64(rows), columns: Int64(columns),
+                        scales: type == Int32(NT_W_I8) ? scales.baseAddress : nil,
+                        bias: hasBias ? bias.baseAddress : nil)
+                    return withUnsafePointer(to: &handle, body)
+                }
+            }
+        }
+    }
+
+    /// x `[n, stride]` -> `[n, O]`; checks that nothing beyond the scratch is written.
+    func product(_ x: [Float], _ n: Int, stride: Int? = nil, hasBias: Bool = true, parallel: nt_parallel? = nil)
+        -> [Float]
+    {
+        withHandle(hasBias: hasBias) { handle in
+            let room = nt_decode_linear_scratch_bytes(handle, Int64(n))
+            var scratch = [UInt8](repeating: 0x5A, count: room + 64), y = [Float](repeating: .nan, count: n * rows)
+            nt_decode_linear(
+                handle, x, Int32(NT_F32), Int64(stride ?? columns), Int64(n), &y, Int32(NT_F32), Int64(rows), &scratch,
+                parallel)
+            #expect(scratch[room...].allSatisfy { $0 == 0x5A }, "wrote beyond its scratch")
+            return y
+        }
+    }
+}
+
+/// ‖a - b‖ / ‖b‖
+private func relativeError(_ a: [Float], _ b: [Float]) -> Double {
+    var difference = 0.0, size = 0.0
+    for (x, y) in zip(a, b) {
+        difference += (Double(x) - Double(y)) * (Double(x) - Double(y))
+        size += Double(y) * Double(y)
+    }
+    return (difference / size).squareRoot()
+}
+
+extension KernelSuite {
+    @Suite struct DecodeTests {
+        static let types = [NT_W_F32, NT_W_BF16, NT_W_I8, NT_W_Q8_0, NT_W_Q4_0, NT_W_Q4_1, NT_W_Q4_K, NT_W_Q6_K]
+
+        /// fp32 where products are; inputs of 8 bits elsewhere: bf16 has 2⁻⁹ a rounding, blocks of bytes up to 2⁻⁸ of the
+        /// block's largest, which is about twice the typical element.
+        static func tolerance(_ type: Int, _ level: Int32) -> Double {
+            if level < 3 || type == NT_W_F32 { return 1e-5 }
+            return type == NT_W_BF16 ? 0x1p-7 : 0x1p-6
+        }
+
+        @Test(arguments: types) func productsEqualTheTwin(_ type: Int) {
+            for I in [33, 64, 96, 576, 768, 1536, 2560] where nt_weight_row_bytes(Int32(type), Int64(I)) > 0 {
+                let matrix = Matrix(Int32(type), 37, I, seed: UInt64(I))
+                for n in [1, 2, 3, 4, 5, 8, 16, 17, 33, 70] {
+                    var numbers = Numbers(UInt64(n))
+                    let x = numbers.floats(n * I), twin = atLevel(0) { matrix.product(x, n) }!
+                    for level in Int32(1)...3 {
+                        guard let y = atLevel(level, { matrix.product(x, n) }) else { continue }
+                        let error = relativeError(y, twin)
+                        #expect(error <= Self.tolerance(type, level), "I \(I), n \(n), level \(level)")
+                        if level < 3 { continue }
+                        // The control: the instruction set is in use, since it rounds.
+                        #expect(type == NT_W_F32 || error > 1e-6, "I \(I), n \(n), level \(level)")
+                    }
+                }
+            }
+        }
+
+        /// The twin itself, against sums written here.
+        @Test(arguments: types) func theTwinIsTheFormula(_ type: Int) {
+            let I = 256, matrix = Matrix(Int32(type), 5, I), n = 2
+            var numbers = Numbers(7)
+            let x = numbers.floats(n * I)
+            let y = atLevel(0) { matrix.product(x, n) }!
+            let plain = atLevel(0) { matrix.product(x, n, hasBias: false) }!
+            matrix.withHandle { handle in
+                for o in 0..<5 {
+                    var row = [Float](repeating: 0, count: I)
+                    nt_weight_row(handle, Int64(o), &row)
+                    for t in 0..<n {
+                        var sum = 0.0
+                        for i in 0..<I { sum += Double(row[i]) * Double(x[t * I + i]) }
+                        #expect(abs(Double(plain[t * 5 + o]) - sum) <= 1e-6 * abs(sum) + 1e-6)
+                        #expect(abs(y[t * 5 + o] - plain[t * 5 + o] - handle.pointee.bias[o]) < 1e-5)
+                    }
+                }
+            }
+        }
+
+        /// Blocks with values worked out by hand.
+        @Test func blocksAreReadAsTheFormatsSay() {
+            func row(_ type: Int, _ columns: Int, _ bytes: [UInt8]) -> [Float] {
+                bytes.withUnsafeBytes {
+                    var handle = nt_weight(
+                        data: $0.baseAddress, type: Int32(type), rows: 1, columns: Int64(columns), scales: nil,
+                        bias: nil)
+                    var out = [Float](repeating: .nan, count: columns)
+                    nt_weight_row(&handle, 0, &out)
+                    return out
+                }
+            }
+            let two: [UInt8] = [0x00, 0x40], minusHalf: [UInt8] = [0x00, 0xB8]  // halves: 2, -0.5
+            let ramp = (0..<16).map { (i: Int) -> UInt8 in UInt8(i | (15 - i) << 4) }
+            let codes = (0..<32).map { (i: Int) -> Float in Float(i < 16 ? i : 31 - i) }
+            #expect(row(NT_W_Q4_0, 32, two + ramp) == codes.map { 2 * ($0 - 8) })
+            #expect(row(NT_W_Q4_1, 32, two + minusHalf + ramp) == codes.map { 2 * $0 - 0.5 })
+            let signed = (0..<32).map { (i: Int) -> Int8 in Int8(i - 16) }
+            let q8 = row(NT_W_Q8_0, 32, minusHalf + signed.map { UInt8(bitPattern: $0) })
+            #expect(q8 == signed.map { -0.5 * Float($0) })
+            // Group j: scale j + 1, minimum 2 j, all below 16, so that the upper bits of the last four are zero.
+            let scales = (0..<8).map { (j: Int) -> UInt8 in j < 4 ? UInt8(j + 1) : UInt8(2 * (j - 4)) }
+            let upper = (4..<8).map { (j: Int) -> UInt8 in UInt8(j + 1 | 2 * j << 4) }
+            let q4 = row(NT_W_Q4_K, 256, two + minusHalf + scales + upper + [UInt8](repeating: 0x73, count: 128))
+            let expectedQ4 = (0..<256).map { (i: Int) -> Float in
+                let j = i / 32, code = j % 2 == 0 ? 3 : 7
+                return Float(2 * (j + 1) * code + j)
+            }
+            #expect(q4 == expectedQ4)
+            // Low halves 5 and 9, upper bits 0, 1, 2, 3 by the quarter of each half: codes 5, 21, 41, 57.
+            let signedScales = (0..<16).map { (i: Int) -> UInt8 in UInt8(bitPattern: Int8(i - 8)) }
+            let low = [UInt8](repeating: 0x95, count: 128), high = [UInt8](repeating: 0xE4, count: 64)
+            let q6 = row(NT_W_Q6_K, 256, low + high + signedScales + two)
+            let quarters = [5, 21, 41, 57]
+            let expectedQ6 = (0..<256).map { (i: Int) -> Float in
+                Float(2 * (i / 16 - 8) * (quarters[i % 128 / 32] - 32))
+            }
+            #expect(q6 == expectedQ6)
+        }
+
+        @Test func stridesNarrowTypesAndThreads() {
+            let I = 96, n = 6, stride = 101, matrix = Matrix(Int32(NT_W_Q4_1), 53, I)
+            var numbers = Numbers(3)
+            let wide = numbers.floats(n * stride).map { float(bf16($0)) }
+            let packed = (0..<n).flatMap { wide[$0 * stride..<$0 * stride + I] }
+            for level in Int32(0)...3 {
+                _ = atLevel(level) {
+                    let y = matrix.product(packed, n)
+                    #expect(matrix.product(wide, n, stride: stride) == y)
+                    #expect(matrix.product(packed, n, parallel: inThree) == y, "level \(level)")
+                    let narrow = wide.map(bf16)
+                    matrix.withHandle { handle in
+                        var scratch = [UInt8](repeating: 0, count: nt_decode_linear_scratch_bytes(handle, Int64(n)))
+                        var z = [UInt16](repeating: 0xFFFF, count: n * 60)
+                        nt_decode_linear(
+                            handle, narrow, Int32(NT_BF16), Int64(stride), Int64(n), &z, Int32(NT_BF16), 60, &scratch,
+                            nil)
+                        for t in 0..<n {
+                            #expect(Array(z[t * 60..<t * 60 + 53]) == y[t * 53..<t * 53 + 53].map(bf16))
+                            #expect(z[t * 60 + 53..<t * 60 + 60].allSatisfy { $0 == 0xFFFF })
+                        }
+                    }
+                }
+            }
+        }
+
+        // MARK: Attention
+
+        struct Shape: Sendable { var H: Int, K: Int, E: Int, window: Int, type: Int }
+        static let shapes = [NT_F32, NT_BF16].flatMap { (type: Int) -> [Shape] in
+            let sizes: [(Int, Int, Int, Int)] = [
+                (9, 3, 64, 0), (4, 4, 20, 0), (10, 2, 80, 7), (8, 1, 64, 200), (2, 2, 5, 1),
+            ]
+            return sizes.map { Shape(H: $0.0, K: $0.1, E: $0.2, window: $0.3, type: type) }
+        }
+
+        /// Ragged sequences, some of them twice, against softmax written here in fp64.
+        @Test(arguments: shapes) func attentionOverACache(_ shape: Shape) {
+            let (H, K, E, S) = (shape.H, shape.K, shape.E, 300)
+            let sequences: [Int64] = [2, 0, 1, 1], lengths: [Int64] = [300, 1, 128, 257], n = 4
+            var numbers = Numbers(5)
+            let q = numbers.floats(n * (H * E + 3))
+            let keys = numbers.floats(3 * S * K * E).map { shape.type == NT_BF16 ? float(bf16($0)) : $0 }
+            let values = numbers.floats(3 * S * K * E).map { shape.type == NT_BF16 ? float(bf16($0)) : $0 }
+            var expected: [Float] = []
+            for t in 0..<n {
+                for h in 0..<H {
+                    let length = Int(lengths[t]), first = shape.window > 0 ? max(0, length - shape.window) : 0
+                    let base = Int(sequences[t]) * S, head = h / (H / K), query = t * (H * E + 3) + h * E
+                    let slots = (first..<length).map { (s: Int) -> Int in ((base + s) * K + head) * E }
+                    var scores: [Double] = []
+                    for slot in slots {
+                        var sum = 0.0
+                        for e in 0..<E { sum += Double(q[query + e]) * Double(keys[slot + e]) }
+                        scores.append(0.2 * sum)
+                    }
+                    let top = scores.max()!, weights = scores.map { power($0 - top) }, total = weights.reduce(0, +)
+                    for e in 0..<E {
+                        var sum = 0.0
+                        for (slot, weight) in zip(slots, weights) { sum += weight * Double(values[slot + e]) }
+                        expected.append(Float(sum / total))
+                    }
+                }
+            }
+            let narrow = [keys, values].map { $0.map(bf16) }
+            for level in Int32(0)...3 {
+                let result = atLevel(level) { () -> [Float] in
+                    func run(_ keys: UnsafeRawPointer, _ values: UnsafeRawPointer) -> [Float] {
+                        var cache = nt_cache(keys: keys, values: values, type: Int32(shape.type), slots: Int64(S))
+                        let room = nt_decode_attention_scratch_bytes(lengths, Int64(n), Int64(H), Int64(E))
+                        var scratch = [UInt8](repeating: 0x5A, count: room + 64),
+                            out = [Float](repeating: .nan, count: n * H * E)
+                        nt_decode_attention(
+                            q, Int64(H * E + 3), &cache, sequences, lengths, Int64(n), Int64(H), Int64(K), Int64(E),
+                            Int64(shape.window), 0.2, &out, Int64(H * E), &scratch, inThree)
+                        #expect(scratch[room...].allSatisfy { $0 == 0x5A }, "wrote beyond its scratch")
+                        return out
+                    }
+                    return shape.type == NT_BF16 ? run(narrow[0], narrow[1]) : run(keys, values)
+                }
+                guard let result else { continue }
+                #expect(relativeError(result, expected) < 1e-5, "level \(level)")
+            }
+        }
+
+        /// eˣ without a library, by halving the argument.
+        private func power(_ x: Double) -> Double {
+            if x < -1e-3 { return power(x / 2) * power(x / 2) }
+            return 1 + x + x * x / 2 + x * x * x / 6 + x * x * x * x / 24
+        }
+
+        // MARK: Beside products
+
+        @Test func weightsOfASoftmax() {
+            var numbers = Numbers(9)
+            for count in [1, 7, 16, 1000, 4099] {
+                let scores = numbers.floats(count).map { 20 * $0 }
+                let twin = atLevel(0) { weights(scores, 0.7) }!
+                #expect(
+                    twin.weights.max() == 1 && abs(twin.weights.reduce(0) { $0 + Double($1) } / twin.total - 1) < 1e-6)
+                for level in Int32(1)...3 {
+                    guard let result = atLevel(level, { weights(scores, 0.7) }) else { continue }
+                    #expect(abs(result.total / twin.total - 1) < 1e-6)
+                    for (a, b) in zip(result.weights, twin.weights) where b > 1e-30 { #expect(abs(a / b - 1) < 2e-6) }
+                }
+            }
+            let far = weights([-.infinity, 88, -1e30, 88], 100)
+            #expect(far.total == 2 && far.weights[1] == 1 && far.weights[0] < 1e-37)
+        }
+
+        private func weights(_ scores: [Float], _ factor: Float) -> (weights: [Float], total: Double) {
+            var out = scores
+            let total = nt_softmax_weights_f32(scores, Int64(scores.count), factor, &out)
+            return (out, total)
+        }
+
+        @Test func theFirstLargest() {
+            for count in [1, 15, 16, 255, 256, 257, 1000] {
+                for at in Set([0, count / 2, count - 1]) {
+                    var scores = [Float](repeating: -3, count: count)
+                    scores[at] = -1
+                    if at + 1 < count { scores[count - 1] = -1 }
+                    #expect(nt_argmax_f32(scores, Int64(count)) == at)
+                }
+            }
+            #expect(nt_argmax_f32([-.infinity, -.infinity], 2) == 0)
+        }
+
+        @Test func memoryIsReadOnce() {
+            let words = (0..<40_000).map { UInt64($0) &* 0x9E37_79B9 }
+            #expect(nt_read_memory(words, Int64(8 * words.count), inThree) == words.reduce(0, &+))
+        }
+    }
+}

@@ -1,0 +1,108 @@
+// The fused decoder against the plain layers: the same scores, taken where it can be and only there.
+// V vocabulary size
+import Formats
+import Layers
+import ModelFiles
+import Models
+import RandomStreams
+import Tensors
+import TestSupport
+import Testing
+
+extension FusedDecoder.Scores {
+    /// A copy `[rows, V]`.
+    fileprivate var tensor: Tensor { .cat((0..<rows).map { withRow($0) { Tensor(Array($0)).reshape(1, -1) } }, dim: 0) }
+}
+
+/// Scores after every step of ragged prompts and what follows them, rows in and out of order.
+private func walk(_ scorer: any SequenceScorer) -> [Tensor] {
+    let prompts = [7, 1, 12].enumerated().map { someIDs($1, seed: UInt64(20 + $0)) }
+    let cache = scorer.makeCache(sequences: 3, capacity: 24)
+    var results = [scorer.scores(after: prompts, rows: [0, 1, 2], cache).tensor]
+    for step in 0..<5 {
+        results.append(scorer.scores(after: (0..<3).map { [Int32(3 * step + $0)] }, rows: [0, 1, 2], cache).tensor)
+    }
+    results.append(scorer.scores(after: [[5, 6, 7], [8]], rows: [2, 0], cache).tensor)
+    #expect(cache.lengths == [13, 6, 20])
+    return results
+}
+
+private func difference(_ a: [Tensor], _ b: [Tensor]) -> Double { normDifference(a, b) }
+
+@Suite struct FusedDecoderTests {
+    @Test(arguments: TinyFamily.allCases) func equalsThePlainPath(_ family: TinyFamily) throws {
+        let model = try tinyModel(family.config)
+        let fused = model.makeScorer()
+        #expect(difference(walk(fused), walk(model.makePlainScorer())) < 1e-5)
+        #expect(fused.fusedSteps == 7)
+    }
+
+    /// Both round to bf16; the fused path less often, so it is nearer to fp32.
+    @Test(arguments: TinyFamily.allCases) func equalsThePlainPathInBF16(_ family: TinyFamily) throws {
+        let exact = walk(try tinyModel(family.config).makePlainScorer())
+        let model = try tinyModel(family.config, .bfloat16), fused = model.makeScorer()
+        let error = difference(walk(fused), exact), plain = difference(walk(model.makePlainScorer()), exact)
+        #expect(error < 1.2 * plain && plain < 0.05, "fused \(error), plain \(plain)")
+        #expect(fused.fusedSteps == 7)
+    }
+
+    /// fp32 masters computed in bf16, as while training: the scores are those of the rounded weights.
+    @Test func mastersAreRounded() throws {
+        let config = TinyFamily.llama.config, masters = try tinyModel(config).trainAll()
+        masters.computeDType = .bfloat16
+        let rounded = try tinyModel(config, .bfloat16)
+        // Norms differ in the last bit of bf16.
+        #expect(difference(walk(masters.makeScorer()), walk(rounded.makeScorer())) < 0.01)
+    }
+
+    @Test(arguments: [false, true]) func adaptersAreMerged(_ isDora: Bool) throws {
+        let model = try tinyModel(TinyFamily.qwen2.config)
+        let before = walk(model.makeScorer())
+        for (i, (_, linear)) in model.blockLinears.enumerated() {
+            let adapter = LowRankAdapter(
+                on: linear, rank: 3, scaling: 0.7, dropout: 0, hasMagnitude: isDora,
+                initialization: RandomStream(seed: 1, UInt64(i)))
+            adapter.b.value.copyInPlace(filled(adapter.b.shape, i, scale: 0.5))
+            linear.adapter = adapter
+        }
+        let fused = model.makeScorer(), after = walk(fused)
+        #expect(difference(after, walk(model.makePlainScorer())) < 1e-5)
+        #expect(difference(after, before) > 0.01 && fused.fusedSteps == 7)
+    }
+
+    /// A prompt through the layers, then steps: both write one cache.
+    @Test func longPromptsGoThroughTheLayers() throws {
+        let model = try tinyModel(TinyFamily.mistral.config), ids = someIDs(90, seed: 4), fused = model.makeScorer()
+        func scores(_ scorer: any SequenceScorer) -> [Tensor] {
+            let cache = scorer.makeCache(sequences: 1, capacity: 100)
+            return [ids, [3], [4], Array(ids.prefix(5))].map { scorer.scores(after: [$0], rows: [0], cache).tensor }
+        }
+        #expect(difference(scores(fused), scores(model.makePlainScorer())) < 1e-5)
+        #expect(fused.fusedSteps == 3)
+    }
+
+    @Test func whatLooksIntoLayersUsesThem() throws {
+        let config = TinyFamily.llama.config
+        #expect(try tinyModel(config).makeScorer().fusedSteps == 0 && tinyModel(config).fusedDecoder() != nil)
+        #expect(try tinyModel(config, .float64).fusedDecoder() == nil)
+        let observed = try tinyModel(config)
+        observed.layerObserver = { _, _ in }
+        #expect(observed.fusedDecoder() == nil)
+        let probed = try tinyModel(config)
+        probed.blockLinears[3].linear.probe = GradientProbe()
+        #expect(probed.fusedDecoder() == nil)
+    }
+
+    @Test(arguments: [DType.float32, .bfloat16]) func sharedBeginnings(_ dtype: DType) throws {
+        let model = try tinyModel(TinyFamily.llama.config, dtype), start = someIDs(9, seed: 1)
+        let scorer = model.makeScorer()
+        let apart = scorer.makeCache(sequences: 3, capacity: 20), shared = scorer.makeCache(sequences: 3, capacity: 20)
+        let ends: [[Int32]] = [[1, 2], [3], [4, 5, 6]]
+        let expected = scorer.scores(after: ends.map { start + $0 }, rows: [0, 1, 2], apart).tensor
+        _ = scorer.scores(after: [start], rows: [0], shared)
+        shared.share(9, with: [0, 1, 2])
+        #expect(shared.lengths == [9, 9, 9])
+        let result = scorer.scores(after: ends, rows: [0, 1, 2], shared).tensor
+        #expect(relativeDifference(result, expected) < (dtype == .float32 ? 1e-5 : 0.02))
+    }
+}
