@@ -36,7 +36,8 @@ extension Family {
         guard let steps = Steps(evolution.models.filter(hasWeights)) else { return }
         let ends = [steps.greedy, steps.other] + (steps.before.map { [$0] } ?? [])
         let changes = try changes(of: ends.map(\.name), from: steps.parent.name)
-        let titles = ["\(steps.greedy.name) - \(steps.parent.name)", "\(steps.other.name) - \(steps.parent.name)"]
+        let titles =
+            ["\(steps.greedy.name) - \(steps.parent.name)", "\(steps.other.name) - \(steps.parent.name)"]
             + (steps.before.map { ["\(steps.parent.name) - \($0.name)"] } ?? [])
         let files = [steps.greedy.name, steps.other.name, steps.parent.name].prefix(ends.count).map { name in
             String(name.map { $0 == "/" ? "-" : $0 })  // a foundation may be named by the end of its path
@@ -57,7 +58,8 @@ extension Family {
             try write("plots/weight-change-cosine-\(files[i])-\(files[j]).svg", map.svg())
         }
         func shown(_ value: Double?) -> String { value.map { "\($0)" } ?? "" }
-        let header = ["tensor", "layer", "module"] + titles.map { "norm \($0)" }
+        let header =
+            ["tensor", "layer", "module"] + titles.map { "norm \($0)" }
             + pairs.map { "cosine \(titles[$0]), \(titles[$1])" }
         let rows = changes.groups.map { group in
             csvLine(

@@ -58,7 +58,8 @@ import Testing
     @Test func weightChangesAreMeasuredFromTheBetterParent() throws {
         let nursery = try Nursery(), family = try nursery.family("run")
         try nursery.run(family)
-        let models = family.evolution.models, explored = try #require(models.last(where: \.isExploration))
+        let models = family.evolution.models
+        let explored = try #require(models.last { $0.isExploration })
         func values(_ name: String) throws -> [Double] {
             try Nursery.read(["a", "b", "c"].contains(name) ? nursery.path(name) : family.childFolder(name)).map(
                 Double.init)
@@ -69,7 +70,8 @@ import Testing
                 $0.generation == explored.generation && $0.name != explored.name && $0.parents.contains(parent.name)
             }.max { $0.average < $1.average })
         let origin = try values(parent.name)
-        let steps = try [greedy.name, explored.name].map { zip(try values($0), origin).map { $0 - $1 } }
+        let steps =
+            try [greedy.name, explored.name].map { zip(try values($0), origin).map { $0 - $1 } }
             + [zip(origin, try values(try #require(parent.parents.first))).map { $0 - $1 }]
         let lines = try readTextFile(nursery.path("run/weight-changes.csv")).split(separator: "\n").map {
             $0.split(separator: ",").map(String.init)
@@ -80,7 +82,9 @@ import Testing
             let range = start..<start + shape.reduce(1, *)
             start = range.upperBound
             let row = try #require(lines.first { $0[0] == name })
-            func dot(_ i: Int, _ j: Int) -> Double { zip(steps[i][range], steps[j][range]).reduce(0) { $0 + $1.0 * $1.1 } }
+            func dot(_ i: Int, _ j: Int) -> Double {
+                zip(steps[i][range], steps[j][range]).reduce(0) { $0 + $1.0 * $1.1 }
+            }
             for i in 0..<3 { #expect(abs(Double(row[3 + i])! - dot(i, i).squareRoot()) < 1e-12, "\(name) norm \(i)") }
             for (k, (i, j)) in [(0, 1), (0, 2), (1, 2)].enumerated() {
                 let cosine = dot(i, j) / (dot(i, i) * dot(j, j)).squareRoot()
@@ -190,10 +194,12 @@ import Testing
 }
 
 @Suite struct PairMergeTests {
-    private let (base, a, b) = (MergeModelReference("base"), MergeModelReference("a"), MergeModelReference("b"))
+    private let base = MergeModelReference("base"), a = MergeModelReference("a"), b = MergeModelReference("b")
 
-    @Test(arguments: [("slerp", "a"), ("nearswap", "a"), ("arcee_fusion", "a"), ("task_arithmetic", "base"),
-        ("ties", "base"), ("linear", nil), ("karcher", nil)])
+    @Test(arguments: [
+        ("slerp", "a"), ("nearswap", "a"), ("arcee_fusion", "a"), ("task_arithmetic", "base"),
+        ("ties", "base"), ("linear", nil), ("karcher", nil),
+    ])
     func theBaseFollowsFromTheMethod(_ method: String, _ expected: String?) throws {
         let config = try PairMerge(method: method, parameters: [:], base: base).config(better: a, other: b)
         #expect(config.base?.path == expected)
@@ -202,15 +208,17 @@ import Testing
 
     @Test func parametersAreReadAsInAMergeFile() throws {
         let merge = try PairMerge(method: "slerp", parameters: ["t": "[0, 0.5, 1]"], base: base)
-        #expect(merge.config(better: a, other: b).parameters == ["t": .gradient([.number(0), .number(0.5), .number(1)])])
+        #expect(
+            merge.config(better: a, other: b).parameters == ["t": .gradient([.number(0), .number(0.5), .number(1)])])
         let middle = try PairMerge(method: "slerp", parameters: [:], base: base).config(better: a, other: b)
         #expect(middle.parameters == ["t": .number(0.5)])
     }
 
-    @Test(arguments: [
-        ("slrp", [:], "did you mean slerp?"), ("passthrough", [:], "no method passthrough for two models"),
-        ("ties", ["densty": "0.5"], "densty"),
-    ] as [(String, [String: String], String)])
+    @Test(
+        arguments: [
+            ("slrp", [:], "did you mean slerp?"), ("passthrough", [:], "no method passthrough for two models"),
+            ("ties", ["densty": "0.5"], "densty"),
+        ] as [(String, [String: String], String)])
     func whatDoesNotExistIsRefused(_ method: String, _ parameters: [String: String], _ message: String) {
         do {
             _ = try PairMerge(method: method, parameters: parameters, base: base)

@@ -83,14 +83,17 @@ private func problems(_ yaml: String, _ overrides: [String] = []) -> [String] {
         #expect(problems(task(text), ["evaluate.allow_test_splits=true"]).isEmpty)
     }
 
-    @Test(arguments: ["name: gsm8k_train, data: rows.jsonl", "name: sums, data: gsm8k_train.jsonl", "name: news, data: n"])
+    @Test(arguments: [
+        "name: gsm8k_train, data: rows.jsonl", "name: sums, data: gsm8k_train.jsonl", "name: news, data: n",
+    ])
     func trainingRowsAreTaken(_ text: String) { #expect(problems(task(text)).isEmpty) }
 
     @Test(arguments: [
         ("data: rows.jsonl", "tasks[0]: needs a name"), ("name: t", "tasks[0]: needs data, a file of rows"),
         ("name: t, data: d, choice: [yes]", "choice: name two labels or more, each once"),
         ("name: t, data: d, choice: ['a', 'a']", "choice: name two labels or more, each once"),
-        ("name: t, data: d, limit: 0", "tasks[0].limit: 0 is less than 1"), ("name: t, data: d, wieght: 1", "did you mean weight?"),
+        ("name: t, data: d, limit: 0", "tasks[0].limit: 0 is less than 1"),
+        ("name: t, data: d, wieght: 1", "did you mean weight?"),
     ])
     func tasksAreChecked(_ text: String, _ message: String) {
         let lines = problems(task(text))
@@ -99,7 +102,8 @@ private func problems(_ yaml: String, _ overrides: [String] = []) -> [String] {
 
     @Test func resumingMayChangeOnlyHowLongItGoesOn() throws {
         let keys = Set(try load(whole).flattened.map(\.key))
-        #expect(EvolveConfig.mayChangeOnResume.isSubset(of: keys), "\(EvolveConfig.mayChangeOnResume.subtracting(keys))")
+        #expect(
+            EvolveConfig.mayChangeOnResume.isSubset(of: keys), "\(EvolveConfig.mayChangeOnResume.subtracting(keys))")
         for key in ["strategy", "seed", "metric", "merge.method", "base", "k", "explore"] {
             #expect(keys.contains(key) && !EvolveConfig.mayChangeOnResume.contains(key))
         }

@@ -31,12 +31,13 @@ make_rows() { # seed folder
     local task
     for task in $tasks; do
         "$needletail" data reasoning --task $task --rows 6000 --seed "$1" --output "$2/$task.jsonl"
-        "$needletail" data reasoning --task $task --rows 2000 --seed $(($1 + 1000)) --output "$2/$task-mixed.jsonl"
+        "$needletail" data reasoning --task $task --rows 2000 --seed $(($1 + 1000)) --output "$2/$task-more.jsonl"
         "$needletail" data reasoning --task $task --rows 300 --seed $(($1 + 2000)) --output "$2/$task-judge.jsonl"
     done
+    cat "$2"/{add,reverse,sort}-more.jsonl >"$2/mixed.jsonl"
 }
 
-train() { # model output seed steps rate rows...
+train() { # model output seed steps rate rows key=value...
     local model=$1 output=$2 seed=$3 steps=$4 rate=$5
     shift 5
     [ -f "$output/summary.json" ] || "$needletail" finetune "$model" "$@" --method full --output "$output" \
@@ -48,7 +49,7 @@ train() { # model output seed steps rate rows...
 make_models() { # seed folder
     local task
     [ -d "$2/tiny" ] || "$needletail" data tiny-model "$2/tiny" --layers 4 --width 64 --heads 4
-    train "$2/tiny" "$2/base" "$1" 800 3e-3 "$2"/{add,reverse,sort}-mixed.jsonl model.initialize=random
+    train "$2/tiny" "$2/base" "$1" 800 3e-3 "$2/mixed.jsonl" model.initialize=random
     for task in $tasks; do train "$2/base/model" "$2/$task" "$1" 400 1e-3 "$2/$task.jsonl"; done
 }
 
@@ -73,11 +74,43 @@ YAML
     "$needletail" evolve "$folder/$name.yaml" "$@" >"$folder/$name.json"
 }
 
-# Lines "row|check|expected|seen|holds" for one seed, from the three families' tables.
+# The weights of two task vectors (add, reverse), looked for by CMA-ES, on a grid, and at random: 25 merges each.
+search() { # seed folder
+    local folder=$2 a b
+    family "$folder" cma "foundations=[$folder/add/model, $folder/reverse/model]" search=cma_es \
+        merge.method=task_arithmetic cma.max_fevals=25 max_generations=6 early_stop.patience=2 seed="$1" \
+        "evaluate.tasks=[{name: add, data: $folder/add-judge.jsonl}, {name: reverse, data: $folder/reverse-judge.jsonl}]"
+    for a in 0 0.3 0.6 0.9 1.2; do
+        for b in 0 0.3 0.6 0.9 1.2; do worth "$folder" $a $b; done
+    done >"$folder/grid.txt"
+    awk -v seed="$1" 'BEGIN {
+        x = 2 * seed + 1 # Lehmer 1951: the same numbers on every machine
+        for (i = 0; i < 55; i++) {
+            x = (x * 16807) % 2147483647
+            if (i >= 5) printf "%.4f%s", 1.2 * x / 2147483647, i % 2 ? " " : "\n"
+        }
+    }' \
+        | while read -r a b; do worth "$folder" "$a" "$b"; done >"$folder/random.txt"
+}
+
+worth() { # folder weight weight: the two weights and the mean score of the merge
+    local task
+    printf 'merge_method: task_arithmetic\nbase_model: %s/base/model\ndtype: float32\nmodels:\n' "$1" >"$1/try.yaml"
+    printf '  - {model: %s, parameters: {weight: %s}}\n' "$1/add/model" "$2" "$1/reverse/model" "$3" >>"$1/try.yaml"
+    rm -rf "$1/try"
+    "$needletail" merge "$1/try.yaml" "$1/try" 2>"$1/try.log" || { cat "$1/try.log" >&2; exit 1; }
+    for task in add reverse; do "$needletail" eval "$1/try" "$1/$task-judge.jsonl" --dtype fp32 --json; done \
+        | sed 's/.*"loss":\([^,}]*\).*/\1/' | awk -v a="$2" -v b="$3" '{ s += 50 * exp(-$1) } END { print a, b, s }'
+}
+
+# Lines "row|check|expected|seen|holds" for one seed, from the three families' tables and the search.
 judge() { # folder
-    local shuffled
+    local shuffled cma grid random
+    cma=$(sed 's/.*"objective":\([^,}]*\).*/\1/' "$1/cma.json")
+    grid=$(sort -k3 -n "$1/grid.txt" | tail -n 1)
+    random=$(sort -k3 -n "$1/random.txt" | tail -n 1)
     shuffled=$(sed 's/.*"shuffled_below_half":\([^,}]*\).*/\1/' "$1/greedy.json")
-    awk -F, -v shuffled="$shuffled" '
+    awk -F, -v shuffled="$shuffled" -v cma="$cma" -v grid="${grid##* }" -v random="${random##* }" '
         function say(row, check, expected, seen, holds) { print row "|" check "|" expected "|" seen "|" (holds ? "yes" : "NO") }
         function abs(x) { return x < 0 ? -x : x }
         FNR == 1 {
@@ -127,6 +160,8 @@ judge() { # folder
             }
             if (steps) seen = sprintf("%+.2f/%+.2f", a / steps, b / steps)
             say(9, "control, the most related partner: mean gain / its siblings", "no larger", seen, steps > 0 && a <= b)
+            say(16, "weights of two experts, mean score of CMA-ES / of the best of a grid, 25 merges each", "at least the grid - 0.5", sprintf("%.2f/%.2f", cma / 2, grid), cma / 2 >= grid - 0.5)
+            say(16, "control, the best of 25 random weights", "below CMA-ES", sprintf("%.2f", random), random < cma / 2)
         }' "$1"/{greedy,kinship,highest}/models.csv "$1"/{greedy,kinship,highest}/generations.csv
 }
 
@@ -140,6 +175,7 @@ for seed in $seeds; do
     family "$folder" greedy strategy=greedy
     family "$folder" kinship strategy=kinship
     family "$folder" highest strategy=kinship explore=highest
+    search "$seed" "$folder"
     judge "$folder" >"$folder/checks"
 done
 
