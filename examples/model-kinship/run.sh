@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Model kinship (arXiv:2410.12613), small: for each seed three fine-tunes of one tiny base are merged generation by
-# generation, and what was expected is printed beside what was seen. About two minutes a seed on two cores.
+# generation, and what was expected is printed beside what was seen. About a minute and a half a seed on two cores.
 #
 #   examples/model-kinship/run.sh [--seeds "0 1 2"] [--generations 5] [--work FOLDER]
 #
