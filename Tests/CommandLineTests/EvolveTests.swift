@@ -60,6 +60,7 @@ private enum Nursery {
                 before=$(rows)
                 \(command) output=\(output) > result.json 2> errors & evolving=$!
                 while kill -0 $evolving 2> /dev/null && [ $(rows) -lt $((before + \(lines))) ]; do sleep 0.01; done
+                [ $kills -lt 20 ] || break  # a run that never gets on would be killed for ever
                 kill -KILL $evolving 2> /dev/null || break
                 wait $evolving 2> /dev/null || true
                 kills=$((kills + 1))

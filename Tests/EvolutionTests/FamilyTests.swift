@@ -122,7 +122,7 @@ import Testing
             let first = try nursery.family(name, calls, keepsAll: keepsAll, lives: lives)
             #expect(throws: Killed.self) { try nursery.run(first) }
             let journal = nursery.path("\(name)/journal.jsonl"), half = nursery.path("\(name)/models/9-9.partial-1")
-            try OutputFile(appendingTo: journal).append("{\"model\":\"9-9\",\"sco")
+            try appendHalfLine("{\"model\":\"9-9\",\"sco", to: journal)
             try createDirectories(half)
             let second = try nursery.family(name, calls, keepsAll: keepsAll)
             try nursery.run(second)
@@ -175,7 +175,7 @@ import Testing
                 #expect(journal.earlier.isEmpty)
                 for i in 0..<3 { try journal.append(JSONObject([("row", .init(i))])) }
             }
-            try OutputFile(appendingTo: path).append("{\"row\":3")
+            try appendHalfLine("{\"row\":3", to: path)
             do {
                 let journal = try Journal(path)
                 #expect(journal.earlier.map { $0["row"]!.int! } == [0, 1, 2])

@@ -121,3 +121,10 @@ extension Nursery {
         }
     }
 }
+
+/// Adds the half line that a kill leaves.
+func appendHalfLine(_ text: String, to path: String) throws {
+    let file = try OutputFile(appendingTo: path)
+    try file.append(text)
+    try file.close()
+}

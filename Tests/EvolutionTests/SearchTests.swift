@@ -152,7 +152,7 @@ private func settings(_ config: MergeConfig) -> [MergeParameters] {
         #expect(try run(undisturbed))
         let first = try search(nursery.path("ended"), lives: lives)
         #expect(throws: Killed.self) { _ = try run(first) }
-        try OutputFile(appendingTo: nursery.path("ended/journal.jsonl")).append("{\"index\":")
+        try appendHalfLine("{\"index\":", to: nursery.path("ended/journal.jsonl"))
         var judged = 0
         let second = try search(nursery.path("ended"), judged: { judged = $0 })
         #expect(try run(second))
