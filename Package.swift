@@ -158,7 +158,7 @@ let targets: [Target] = [
             "RunConfig",
             "Tokenizers", "Formats", "Diagnostics", "TestSupport",
         ], fixtures: false),
-    tests("EvolutionTests", ["Evolution", "Merging", "RandomStreams", "Formats", "Diagnostics"]),
+    tests("EvolutionTests", ["Evolution", "Merging", "RunLog", "RandomStreams", "Formats", "Diagnostics"]),
     tests(
         "GradientAnalysisTests",
         [

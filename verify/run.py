@@ -40,6 +40,7 @@ def commands(arguments):
         "LoRA extraction": ["lora_extraction.py", *seed],
         "union tokenizers": ["union_tokenizer.py"],
         "gradients": ["gradients.py", *seed],
+        "kinship": ["kinship.py"],
     }
     if arguments.gguf and arguments.gpt2 and arguments.texts:
         chosen["tokenization"] = ["tokenization.py", *gguf, "--gpt2", arguments.gpt2, "--texts", *arguments.texts, *seed]

@@ -205,7 +205,8 @@ struct DocumentAttention : public Function<DocumentAttention> {
         shape.head_dim = q.size(2);
         shape.window = window;
         shape.scale = scale;
-        shape.parts = at::get_num_threads();
+        // More parts than threads, so that the result is one on any number of threads up to this.
+        shape.parts = std::max(16, at::get_num_threads());
         return shape;
     }
 };
@@ -245,6 +246,7 @@ at::Tensor plain_document_attention(
 ct_status ct_rms_norm(ct_tensor x, ct_tensor weight, double epsilon, ct_tensor *out) {
     return giving(out, [&] {
         const auto input = get(x), w = get(weight);
+        TORCH_CHECK(w.dim() == 1 && w.size(0) == input.size(-1), "weight ", w.sizes(), " for rows of ", input.sizes());
         return takes_kernel(input) ? RMSNorm::apply(input, w, epsilon) : plain_rms_norm(input, w, epsilon);
     });
 }
@@ -253,6 +255,12 @@ ct_status ct_rotary(
     ct_tensor q, ct_tensor k, ct_tensor cos, ct_tensor sin, ct_tensor positions, ct_tensor *turned_q, ct_tensor *turned_k) {
     return guarded([&] {
         const auto a = get(q), b = get(k), c = get(cos), s = get(sin), p = get(positions);
+        const int64_t N = a.size(0), E = a.size(-1);
+        TORCH_CHECK(
+            a.dim() == 3 && b.dim() == 3 && b.size(0) == N && b.size(2) == E && c.dim() == 2 && c.sizes() == s.sizes() &&
+                2 * c.size(1) == E && p.dim() == 1 && p.size(0) == N && p.scalar_type() == at::kLong &&
+                a.scalar_type() == b.scalar_type(),
+            "q ", a.sizes(), ", k ", b.sizes(), ", tables ", c.sizes(), " and ", s.sizes(), ", positions ", p.sizes());
         const bool fused = takes_kernel(a);
         const auto turned = fused ? Rotary::apply(a, b, c, s, p) : variable_list{plain_rotary(a, c, s, p), plain_rotary(b, c, s, p)};
         *turned_q = own(turned[0]);
@@ -263,6 +271,7 @@ ct_status ct_rotary(
 ct_status ct_swiglu(ct_tensor gate, ct_tensor up, ct_tensor *out) {
     return giving(out, [&] {
         const auto a = get(gate), b = get(up);
+        TORCH_CHECK(a.sizes() == b.sizes() && a.scalar_type() == b.scalar_type(), "gate ", a.sizes(), ", up ", b.sizes());
         return takes_kernel(a) ? SwiGLU::apply(a, b) : at::silu(a) * b;
     });
 }
@@ -273,7 +282,12 @@ ct_status ct_document_attention(
         const auto a = get(q), b = get(k), c = get(v);
         const std::vector<int64_t> offsets(starts, starts + documents + 1);
         TORCH_CHECK(
-            a.size(1) % b.size(1) == 0, a.size(1), " query heads are no multiple of ", b.size(1), " key/value heads");
+            a.dim() == 3 && b.dim() == 3 && b.sizes() == c.sizes() && a.size(0) == b.size(0) && a.size(2) == b.size(2) &&
+                a.size(1) % b.size(1) == 0 && a.scalar_type() == b.scalar_type() && b.scalar_type() == c.scalar_type(),
+            "q ", a.sizes(), ", k ", b.sizes(), ", v ", c.sizes());
+        TORCH_CHECK(
+            offsets.front() == 0 && offsets.back() == a.size(0) && std::is_sorted(offsets.begin(), offsets.end()),
+            "document offsets ", offsets, " for ", a.size(0), " tokens");
         return takes_kernel(a, a.size(2) <= NT_ATTENTION_LARGEST_HEAD)
             ? DocumentAttention::apply(a, b, c, offsets, window, scale)
             : plain_document_attention(a, b, c, offsets, window, scale);

@@ -188,6 +188,17 @@ struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
 /// An autograd function takes what may be missing as an optional.
 std::optional<at::Tensor> if_defined(const at::Tensor &x) { return x.defined() ? std::optional(x) : std::nullopt; }
 
+void check_labels(const at::Tensor &hidden, const at::Tensor &weight, const at::Tensor &labels) {
+    TORCH_CHECK(
+        hidden.dim() == 2 && labels.dim() == 1 && labels.size(0) == hidden.size(0) && labels.scalar_type() == at::kLong,
+        "labels ", labels.sizes(), " for hidden states ", hidden.sizes());
+    if (!labels.is_cpu() || labels.numel() == 0) return;  // other devices check as they gather
+    const auto [least, most] = at::aminmax(labels);
+    TORCH_CHECK(
+        least.item().toLong() >= 0 && most.item().toLong() < weight.size(0), "labels from ", least.item().toLong(), " to ",
+        most.item().toLong(), " in a vocabulary of ", weight.size(0));
+}
+
 at::Tensor or_weight(const at::Tensor &copy, const at::Tensor &weight) { return copy.defined() ? copy : weight.detach(); }
 
 }  // namespace
@@ -226,7 +237,10 @@ ct_status ct_linear_cross_entropy(
         // A trained table says so outside of recording too; judging must not pay for its gradient.
         if (!c10::GradMode::is_enabled()) w = w.detach();
         if (!f.defined()) f = at::ones({h.size(0)}, h.options().dtype(wide(h)).requires_grad(false));
-        return LinearCrossEntropy::apply(h, w, c, get(labels).contiguous(), f.contiguous(), chunk);
+        const auto y = get(labels).contiguous();
+        check_labels(h, c, y);
+        TORCH_CHECK(f.dim() == 1 && f.size(0) == h.size(0) && f.scalar_type() == wide(h), "factors ", f.sizes());
+        return LinearCrossEntropy::apply(h, w, c, y, f.contiguous(), chunk);
     });
 }
 
@@ -234,6 +248,7 @@ ct_status ct_linear_log_probabilities(ct_tensor hidden, ct_tensor weight, ct_ten
     return giving(out, [&] {
         c10::NoGradGuard no_grad;
         const auto h = get(hidden), w = get(weight), y = get(labels).contiguous();
+        check_labels(h, w, y);
         auto result = at::empty({h.size(0)}, h.options().dtype(wide(h)));
         for (int64_t start = 0; start < h.size(0); start += chunk) {
             const int64_t rows = std::min(chunk, h.size(0) - start);

@@ -44,12 +44,14 @@ public final class Family {
         (self.folder, self.tasks, self.base, self.merge, self.metric) = (folder, tasks, base, merge, metric)
         (self.settings, self.keepsAll, self.log, self.pause, self.judge) = (settings, keepsAll, log, pause, judge)
         foundations = zip(shortNames(paths), try paths.map { try descendant($0, of: base) }).map { ($0, $1) }
+        for part in ["models", "recipes", "plots"] {
+            try createDirectories(joinPath(folder, part))
+            try removeUnfinished(in: joinPath(folder, part))
+        }
         journal = try Journal(joinPath(folder, "journal.jsonl"))
         // Replaced at once: the closures below need self.
         evolution = Evolution(
             settings, EvolutionWork(scoreFoundation: { _ in [] }, makeChild: { _ in [] }, kinship: { _, _ in nil }))
-        try createDirectories(joinPath(folder, "models"))
-        try createDirectories(joinPath(folder, "recipes"))
         for row in journal.earlier { read(row) }
         if !journal.earlier.isEmpty { log("going on: \(scores.count) models are scored already") }
     }
@@ -207,4 +209,9 @@ public final class Family {
 /// A model named on a command line or in a file; an adapter is put on the base.
 private func descendant(_ path: String, of base: MergeModelReference) throws -> MergeModelReference {
     try MergeModels().model(descendant: path, of: base).reference
+}
+
+/// What a run that was killed while writing left behind.
+private func removeUnfinished(in folder: String) throws {
+    for name in try listFolder(folder) where name.contains(".partial-") { try removeTree(joinPath(folder, name)) }
 }

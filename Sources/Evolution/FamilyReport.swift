@@ -31,7 +31,7 @@ extension Family {
         try writeChangeMaps()
     }
 
-    private func write(_ name: String, _ text: String) throws {
+    func write(_ name: String, _ text: String) throws {
         let path = joinPath(folder, name)
         try createDirectories(parentFolder(of: path))
         try writeFileAtomically(text, to: path)
@@ -150,49 +150,5 @@ extension Family {
                     value: model.average, note: model.gain.map { ($0 < 0 ? "" : "+") + decimals($0, 2) } ?? "")
             }, markLegend: evolution.models.contains(where: \.isExploration) ? "exploration" : "",
             best: evolution.top.first?.name)
-    }
-
-    // MARK: weight changes
-
-    /// Layer x module: the norms of how two children of the last generation with an exploration (else the last one)
-    /// differ from their common parent, and the cosine between the two changes.
-    private func writeChangeMaps() throws {
-        let models = evolution.models.filter(hasWeights),
-            byName = Dictionary(uniqueKeysWithValues: models.map { ($0.name, $0) })
-        let explored = models.last(where: \.isExploration)
-        guard let first = explored ?? models.last, first.generation > 0, let origin = first.parents.first,
-            byName[origin] != nil
-        else { return }
-        let siblings = models.filter {
-            $0.generation == first.generation && $0.name != first.name && $0.parents.contains(origin)
-        }
-        guard let sibling = siblings.max(by: { $0.average < $1.average }) else { return }
-        let changes = try changes(of: [sibling.name, first.name], from: origin)
-        for (i, name) in [sibling.name, first.name].enumerated() {
-            var map = Self.layerMap("Weight change of \(name) from \(origin), norm", changes) { $0.norm(i) }
-            map.format = .digits(2)
-            try write("plots/weight-change-\(name).svg", map.svg())
-        }
-        var map = Self.layerMap(
-            "Cosine of the weight changes of \(sibling.name) and \(first.name) from \(origin)", changes
-        ) {
-            $0.value(.cs, 0, 1)
-        }
-        map.dress(for: .cs)
-        try write("plots/weight-change-cosine.svg", map.svg())
-        try write("weight-changes.csv", changes.csv([.cs, .ed]))
-    }
-
-    private static func layerMap(_ title: String, _ changes: Kinship, _ value: (KinshipSums) -> Double?) -> HeatMap {
-        var layers: [String] = [], modules: [String] = [], values: [String: [String: Double?]] = [:]
-        for group in changes.groups {
-            let (layer, module) = group.place
-            if !layers.contains(layer) { layers.append(layer) }
-            if !modules.contains(module) { modules.append(module) }
-            values[layer, default: [:]][module] = .some(value(group.sums))
-        }
-        return HeatMap(
-            title: title, rows: layers, columns: modules,
-            values: layers.map { layer in modules.map { values[layer]?[$0] ?? nil } })
     }
 }

@@ -101,11 +101,12 @@ public final class ParameterSearch {
         let scores = zip(tasks, trial.scores).map { "\($0.name) \(decimals($1, 2))" }.joined(separator: "  ")
         log(
             "merge \(trials.count)/\(budget)  \(scores)  objective \(decimals(trial.objective, 3))  best "
-                + "\(decimals(best!.trial.objective, 3))  \(duration(seconds: left)) left")
+                + "\(best.map { decimals($0.trial.objective, 3) } ?? "none")  \(duration(seconds: left)) left")
     }
 
-    /// Best objective so far against merges judged.
+    /// Best objective so far against merges judged; a merge without a number is left out.
     public func chart() -> LineChart {
+        let trials = trials.filter(\.objective.isFinite)
         var best = -Double.infinity
         let running = trials.map { trial -> (x: Double, y: Double) in
             best = max(best, trial.objective)

@@ -163,10 +163,12 @@ public struct EvolutionWork {
 ///       S = top_k(M)          ties: the earlier model
 ///     until S stays, early stop, or i == maxGenerations
 ///
+/// An object, since the closures of `EvolutionWork` look at what has been done so far.
+///
 /// The random strategy merges k random pairs of M in every generation, none twice, and ends only early or at the last
 /// generation. It is deterministic: with the same answers it asks for the same children in the same order, so a run goes
 /// on after an interruption by answering from its record.
-public struct Evolution {
+public final class Evolution {
     public enum End: String, Sendable {
         /// The best models stayed the same for a generation.
         case converged
@@ -192,7 +194,7 @@ public struct Evolution {
     /// Runs until one of the stop rules holds.
     ///
     /// - Precondition: two foundations or more, names unique.
-    public mutating func run(foundations: [String]) throws -> End {
+    public func run(foundations: [String]) throws -> End {
         precondition(foundations.count >= 2 && Set(foundations).count == foundations.count)
         for name in foundations {
             models.append(EvolvedModel(foundation: name, scores: try work.scoreFoundation(name)))
@@ -223,7 +225,7 @@ public struct Evolution {
             ).prefix(settings.k))
     }
 
-    private mutating func makeGeneration(_ i: Int) throws {
+    private func makeGeneration(_ i: Int) throws {
         let pairs: [(EvolvedModel, EvolvedModel)] =
             switch settings.strategy {
             case .random: randomPairs(i)
@@ -270,7 +272,7 @@ public struct Evolution {
         return found?.model
     }
 
-    private mutating func add(
+    private func add(
         _ pair: (EvolvedModel, EvolvedModel), _ generation: Int, _ name: String, isExploration: Bool = false
     ) throws {
         let ordered = pair.1.average > pair.0.average ? [pair.1, pair.0] : [pair.0, pair.1]
@@ -285,7 +287,7 @@ public struct Evolution {
         try work.finishedChild(model)
     }
 
-    private mutating func close(_ i: Int) throws {
+    private func close(_ i: Int) throws {
         let top = top
         var kinships: [Double] = []
         for a in top.indices {

@@ -10,7 +10,7 @@ using namespace nt_attention_kernels;
 
 // ---- scalar twin -------------------------------------------------------------------------------------------------
 
-namespace twin {
+namespace nt_attention_kernels::twin {
 
 static double get(double x) { return x; }
 static double get(float x) { return double(x); }
@@ -140,7 +140,7 @@ void each_unit(const nt_attention &a, const Inputs<T> &in, nt_parallel parallel,
     });
 }
 
-}  // namespace twin
+}  // namespace nt_attention_kernels::twin
 
 // ---- entries -----------------------------------------------------------------------------------------------------
 

@@ -244,13 +244,13 @@ NT_INLINE void raise(float *largest_so_far, float *sums, float *o, int64_t dim, 
     for (int64_t e = 0; e < dim; e += lanes) store(o + e, load(o + e) * kept);
 }
 
-// One row of scores to probabilities in words, from strip s0 to s1.
-template <class T>
+// One row of scores to probabilities in words, from strip s0 to s1; `whole`: the row sees all of them.
+template <class T, bool whole>
 NT_INLINE void soften(const Sight &sight, const Workspace &w, int64_t row, int64_t line, int64_t dim, int64_t s0,
-                      int64_t s1, bool whole, float factor) {
+                      int64_t s1, float factor) {
     float *scores = w.scores + line * block_keys, *p = w.p + line * line_words<T>;
     const F none = set(-__builtin_inff());
-    if (!whole) {
+    if constexpr (!whole) {
         const F oldest = edge(sight.oldest(row)), newest = edge(sight.newest(row));
         for (int64_t i = s0 * strip; i < s1 * strip; i += lanes)
             store(scores + i, seen(load(scores + i), counting(i), oldest, newest, none));
@@ -290,8 +290,10 @@ static void forward_subpanel(const Sight &sight, const Workspace &w, int64_t dim
     const int64_t columns = (s1 - s0) * strip, at = s0 * strip;
     product<pair, false>(w.q + first * words, words, 1, keys + at, block_keys, w.scores + at, block_keys, last - first,
                          columns, words);
-    const bool whole = sight.whole(first, last, s1);
-    for (int64_t row = first; row < last; ++row) soften<T>(sight, w, row, row - first, dim, s0, s1, whole, factor);
+    if (sight.whole(first, last, s1))
+        for (int64_t row = first; row < last; ++row) soften<T, true>(sight, w, row, row - first, dim, s0, s1, factor);
+    else
+        for (int64_t row = first; row < last; ++row) soften<T, false>(sight, w, row, row - first, dim, s0, s1, factor);
     product<pair, true>(w.p + at / pair, line_words<T>, 1, values + at / pair * dim, dim, w.o + first * dim, dim,
                         last - first, dim, columns / pair);
 }
@@ -339,33 +341,39 @@ void forward(const nt_attention &a, const Inputs<T> &in, const Outputs<T> &out, 
 // ---- backward ----------------------------------------------------------------------------------------------------
 
 // Of `pair` rows: p = 2^(s factor - lse), ds = p (dp - D), as words along keys (ds) and across rows (p, ds_across).
-template <class T>
+template <class T, bool whole>
 NT_INLINE void soften_backward(const Sight &sight, const Workspace &w, int64_t row, int64_t line, int64_t s0,
-                               int64_t s1, bool whole, float factor) {
+                               int64_t s1, float factor) {
     constexpr int pair = pair_of<T>;
-    F low[pair], high[pair], lse[pair], D[pair];
+    F oldest[pair], newest[pair], lse[pair], D[pair];
     for (int i = 0; i < pair; ++i) {
-        low[i] = edge(sight.oldest(row + i));
-        high[i] = edge(sight.newest(row + i));
+        if constexpr (!whole) {
+            oldest[i] = edge(sight.oldest(row + i));
+            newest[i] = edge(sight.newest(row + i));
+        }
         lse[i] = set(-w.largest[row + i]);
         D[i] = set(w.D[row + i]);
     }
+    const float *scores = w.scores + line * block_keys, *dp = w.dp + line * block_keys;
+    // Rows of p, ds_across [rows / pair, block_keys] and ds [rows, block_keys / pair].
+    float *to_p = w.p + row / pair * block_keys, *to_ds = w.ds + row * line_words<T>;
+    float *to_ds_across = w.ds_across + row / pair * block_keys;
     for (int64_t at = s0 * strip; at < s1 * strip; at += lanes) {
         F p[pair], ds[pair];
         for (int i = 0; i < pair; ++i) {
-            p[i] = exp2(fma(load(w.scores + (line + i) * block_keys + at), set(factor), lse[i]));
-            if (!whole) p[i] = seen(p[i], counting(at), low[i], high[i], set(0));
-            ds[i] = p[i] * (load(w.dp + (line + i) * block_keys + at) - D[i]);
+            p[i] = exp2(fma(load(scores + i * block_keys + at), set(factor), lse[i]));
+            if constexpr (!whole) p[i] = seen(p[i], counting(at), oldest[i], newest[i], set(0));
+            ds[i] = p[i] * (load(dp + i * block_keys + at) - D[i]);
         }
         if constexpr (pair == 2) {
             const auto narrow_p = narrow_pair(p[0], p[1]), narrow_ds = narrow_pair(ds[0], ds[1]);
-            store(w.p + row / 2 * block_keys + at, interleaved(narrow_p));
-            store(w.ds_across + row / 2 * block_keys + at, interleaved(narrow_ds));
-            store_low(w.ds + row * (block_keys / 2) + at / 2, narrow_ds);
-            store_high(w.ds + (row + 1) * (block_keys / 2) + at / 2, narrow_ds);
+            store(to_p + at, interleaved(narrow_p));
+            store(to_ds_across + at, interleaved(narrow_ds));
+            store_low(to_ds + at / 2, narrow_ds);
+            store_high(to_ds + line_words<T> + at / 2, narrow_ds);
         } else {
-            store(w.p + row * block_keys + at, p[0]);
-            store(w.ds + row * block_keys + at, ds[0]);
+            store(to_p + at, p[0]);
+            store(to_ds + at, ds[0]);
         }
     }
 }
@@ -383,9 +391,12 @@ static void backward_subpanel(const Sight &sight, const Workspace &w, int64_t di
                          columns, words);
     product<pair, false>(w.d_o + first * words, words, 1, values + at, block_keys, w.dp + at, block_keys, last - first,
                          columns, words);
-    const bool whole = sight.whole(first, last, s1);
-    for (int64_t row = first; row < last; row += pair)
-        soften_backward<T>(sight, w, row, row - first, s0, s1, whole, factor);
+    if (sight.whole(first, last, s1))
+        for (int64_t row = first; row < last; row += pair)
+            soften_backward<T, true>(sight, w, row, row - first, s0, s1, factor);
+    else
+        for (int64_t row = first; row < last; row += pair)
+            soften_backward<T, false>(sight, w, row, row - first, s0, s1, factor);
     product<pair, true>(w.ds + first * line_words<T> + at / pair, line_words<T>, 1, keys_across + at / pair * dim, dim,
                         w.o + first * dim, dim, last - first, dim, columns / pair);
 }

@@ -1,5 +1,6 @@
 // From a C entry to the code of the instruction set in use, on the caller's threads. A kernel's code is a function
-// `name<T>(const Arguments &, begin, end)` in nt_twin, nt_avx2 and nt_avx512 that does the rows (or blocks) of a range.
+// `name<T>(const Arguments &, begin, end)` for a range of rows or blocks, in nt_twin and in the namespace of each
+// instruction set.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -11,21 +12,21 @@
 
 // picked_NAME<T, ...>(): the function to call; f64 exists as the twin only.
 #if defined(__x86_64__)
-#define NT_DISPATCH(name)                                                                   \
-    template <class T, auto... options> static decltype(&nt_twin::name<T, options...>) picked_##name() { \
-        if constexpr (!std::is_same_v<T, double>) {                                         \
-            const int level = nt_isa_level();                                               \
-            if (level >= 2) return nt_avx512::name<T, options...>;                          \
-            if (level == 1) return nt_avx2::name<T, options...>;                            \
-        }                                                                                   \
-        return nt_twin::name<T, options...>;                                                \
+#define NT_WIDE_LEVELS(name)                                                                             \
+    if constexpr (!std::is_same_v<T, double>) {                                                          \
+        const int level = nt_isa_level();                                                                \
+        if (level >= 3) return nt_avx512_bf16::name<T, options...>;                                      \
+        if (level == 2) return nt_avx512::name<T, options...>;                                           \
+        if (level == 1) return nt_avx2::name<T, options...>;                                             \
     }
 #else
-#define NT_DISPATCH(name)                                                                   \
-    template <class T, auto... options> static decltype(&nt_twin::name<T, options...>) picked_##name() { \
-        return nt_twin::name<T, options...>;                                                \
-    }
+#define NT_WIDE_LEVELS(name)
 #endif
+#define NT_DISPATCH(name)                                                                                \
+    template <class T, auto... options> static decltype(&nt_twin::name<T, options...>) picked_##name() { \
+        NT_WIDE_LEVELS(name)                                                                             \
+        return nt_twin::name<T, options...>;                                                             \
+    }
 
 namespace nt {
 
@@ -35,7 +36,8 @@ template <class A> struct Call {
 };
 
 template <class A>
-void run(nt_parallel parallel, int64_t count, int64_t grain, void (*range)(const A &, int64_t, int64_t), const A &arguments) {
+void run(nt_parallel parallel, int64_t count, int64_t grain, void (*range)(const A &, int64_t, int64_t),
+         const A &arguments) {
     if (count <= 0) return;
     if (!parallel) return range(arguments, 0, count);
     Call<A> call{range, &arguments};

@@ -7,9 +7,14 @@ namespace nt_avx2 {
 #pragma clang attribute pop
 }  // namespace nt_avx2
 namespace nt_avx512 {
-#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512bw,avx512vl,avx512dq"))), apply_to = function)
 #include NT_BODY
 #pragma clang attribute pop
 }  // namespace nt_avx512
+namespace nt_avx512_bf16 {
+#pragma clang attribute push(__attribute__((target("avx512bw,avx512vl,avx512dq,avx512bf16"))), apply_to = function)
+#include NT_BODY
+#pragma clang attribute pop
+}  // namespace nt_avx512_bf16
 #endif
 #undef NT_BODY

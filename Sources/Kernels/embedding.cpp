@@ -87,7 +87,8 @@ template <class T>
 void backward(int64_t count, Scatter<T> a, void *scratch, nt_parallel parallel) {
     if (count <= 0) return;
     // Scratch: two orders, the starts, the places of a digit.
-    int32_t *one = static_cast<int32_t *>(scratch), *other = one + count, *starts = other + count, *places = starts + count + 1;
+    int32_t *one = static_cast<int32_t *>(scratch), *other = one + count;
+    int32_t *starts = other + count, *places = starts + count + 1;
     a.order = sorted_positions(count, a.ids, one, other, places);
     a.starts = starts;
     int64_t segments = 0;

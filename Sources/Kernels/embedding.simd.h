@@ -5,7 +5,10 @@ template <class T, bool converted> void gather(const Gather<T> &a, int64_t begin
         const T *row = a.table + a.ids[n] * a.table_stride;
         auto *out = static_cast<Gathered<T, converted> *>(a.out) + n * a.out_stride;
         if constexpr (!converted) memcpy(out, row, size_t(a.width) * sizeof(T));
-        else each(a.width, [&](int64_t i, auto part, auto) NT_LAMBDA { store(out + i, load(row + i, part), part); });
+        else
+            each(a.width, [&](int64_t i, auto part, auto) NT_LAMBDA {
+                store_exactly(out + i, load(row + i, part), part);
+            });
     }
 }
 

@@ -58,7 +58,8 @@ template <class T, nt_gate kind> void gated_backward(const GatedBackward<T> &a, 
     double slope;
     for (int64_t row = begin; row < end; ++row)
         for (int64_t i = 0; i < a.width; ++i) {
-            T &dh = a.dh[row * a.dh_stride + i], &gate = a.gate[row * a.gate_stride + i], &up = a.up[row * a.up_stride + i];
+            T &dh = a.dh[row * a.dh_stride + i], &gate = a.gate[row * a.gate_stride + i];
+            T &up = a.up[row * a.up_stride + i];
             const double f = activation<kind>(get(gate), &slope), d = get(dh), u = get(up);
             if (a.make_h) put(dh, f * u);
             put(gate, d * u * slope);

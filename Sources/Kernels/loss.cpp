@@ -125,7 +125,8 @@ template <class T, bool narrow> double cross_entropy(int64_t rows, const CrossEn
     extern "C" void nt_log_probabilities_##S(int64_t rows, int64_t vocabulary, const T *logits, int64_t stride,        \
                                              const int64_t *labels, double soft_cap, W *log_probabilities,             \
                                              W *log_sums, int64_t *largest, nt_parallel parallel) {                    \
-        const LogProbabilities<T> a{vocabulary, logits, stride, labels, soft_cap, log_probabilities, log_sums, largest}; \
+        const LogProbabilities<T> a{vocabulary, logits,            stride,   labels,                                   \
+                                    soft_cap,   log_probabilities, log_sums, largest};                                 \
         nt::run(parallel, rows, nt::row_grain(vocabulary), picked_log_probabilities<T>(), a);                          \
     }
 
@@ -137,6 +138,7 @@ extern "C" double nt_cross_entropy_f32_to_bf16(int64_t rows, int64_t vocabulary,
                                                uint16_t *gradients, int64_t gradient_stride, const int64_t *labels,
                                                const float *factors, const nt_cross_entropy_options *options,
                                                double *row_losses, nt_parallel parallel) {
-    return cross_entropy<float, true>(
-        rows, {vocabulary, logits, stride, gradients, gradient_stride, labels, factors, *options, row_losses}, parallel);
+    const CrossEntropy<float> a{vocabulary,      logits, stride,  gradients,
+                                gradient_stride, labels, factors, *options,  row_losses};
+    return cross_entropy<float, true>(rows, a, parallel);
 }

@@ -87,7 +87,8 @@ template <class T, bool narrow> void cross_entropy(const CrossEntropy<T> &a, int
 }
 
 // The first index in a block whose l is `most`.
-template <class T, bool with_cap> NT_INLINE int64_t first_index(const T *u, int64_t start, int64_t count, float soft_cap, float most) {
+template <class T, bool with_cap>
+NT_INLINE int64_t first_index(const T *u, int64_t start, int64_t count, float soft_cap, float most) {
     alignas(64) float kept[block_width];
     const F cap = set(soft_cap), inverse = set(1.0f / soft_cap);
     const int64_t width = std::min(block_width, count - start);

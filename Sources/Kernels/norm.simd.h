@@ -54,7 +54,8 @@ template <class T, bool centered> void norm_again(const Norm<T> &a, int64_t begi
     for (int64_t row = begin; row < end; ++row) norm_row<T, centered>(a, row, a.x + a.at(row, a.x_stride));
 }
 
-template <class T, bool centered> NT_INLINE void norm_backward_row(const NormBackward<T> &a, int64_t row, float *dw, float *db) {
+template <class T, bool centered>
+NT_INLINE void norm_backward_row(const NormBackward<T> &a, int64_t row, float *dw, float *db) {
     const T *dy = a.dy + a.at(row, a.dy_stride), *s = a.s + a.at(row, a.s_stride);
     const T *ds = a.ds ? a.ds + a.at(row, a.ds_stride) : nullptr;
     T *dx = a.dx + a.at(row, a.dx_stride);

@@ -55,8 +55,8 @@ int64_t blocks(int64_t count, int64_t block) { return (count + block - 1) / bloc
 // 10^(i - 7) ... 10^(i - 6); with 0 and 1.
 struct Map {
     float numbers[256];
-    // By number of thresholds below |x|: 0 for code 0, i + 1 in decade i, 8 for code 1. A code's place counted from 0 up
-    // (plus 1 without a sign) is clamp(whole part of |x| rise + start, least, most).
+    // By number of thresholds below |x|: 0 for code 0, i + 1 in decade i, 8 for code 1. A code's place counted from 0
+    // up (plus 1 without a sign) is clamp(whole part of |x| rise + start, least, most).
     float thresholds[8], rise[16], start[16], least[16], most[16];
     // The way back, by the exponent of 2 place + 1: number = (mantissa - 1) slope + base
     float slope[16], base[16];
@@ -99,12 +99,19 @@ namespace nt_twin {
 inline uint32_t bits_of(float x) { uint32_t b; memcpy(&b, &x, 4); return b; }
 inline float float_of(uint32_t b) { float x; memcpy(&x, &b, 4); return x; }
 
-inline float join(bf16 high, uint16_t low) { return float_of((uint32_t(high) << 16) + uint32_t(int32_t(int16_t(low)))); }
+inline float join(bf16 high, uint16_t low) {
+    return float_of((uint32_t(high) << 16) + uint32_t(int32_t(int16_t(low))));
+}
 inline void cut(float x, bf16 &high, uint16_t &low) {
     // A NaN near the top of its range would carry into the sign: it becomes a plain one.
     const uint32_t b = x == x ? bits_of(x) : (bits_of(x) | 0x400000) & 0xFFFF0000;
     high = bf16((b + 0x8000) >> 16);
     low = uint16_t(b);
+}
+
+// The elements of blocks begin ..< end.
+template <class A, class Body> void each_of(const A &a, int64_t begin, int64_t end, Body body) {
+    for (int64_t i = begin * flat_block; i < std::min(a.count, end * flat_block); ++i) body(i);
 }
 
 template <class T, Master master> double master_at(const AdamW<T> &a, int64_t i) {
@@ -131,12 +138,12 @@ template <class T, Master master> void step_at(const AdamW<T> &a, int64_t i, dou
 }
 
 template <class T, Master master> void adamw(const AdamW<T> &a, int64_t begin, int64_t end) {
-    for (int64_t i = begin * flat_block; i < std::min(a.count, end * flat_block); ++i) {
+    each_of(a, begin, end, [&](int64_t i) {
         double m = a.m[i], v = a.v[i];
         step_at<T, master>(a, i, m, v);
         a.m[i] = T(m);
         a.v[i] = T(v);
-    }
+    });
 }
 
 inline uint8_t nearest_code(const float *numbers, double x) {
@@ -177,8 +184,9 @@ template <class T> void encode(const Codes &a, int64_t begin, int64_t end) {
 }
 
 template <class T> void decode(const Codes &a, int64_t begin, int64_t end) {
-    for (int64_t i = begin * flat_block; i < std::min(a.count, end * flat_block); ++i)
+    each_of(a, begin, end, [&](int64_t i) {
         a.x[i] = float(double(maps[a.is_signed].numbers[a.codes[i]]) * double(a.scales[i / flat_block]));
+    });
 }
 
 template <class T> void square_sum(const SquareSum<T> &a, int64_t begin, int64_t end) {
@@ -195,28 +203,28 @@ template <class T> void square_sum(const SquareSum<T> &a, int64_t begin, int64_t
 }
 
 template <class T> void convert(const Flat<T> &a, int64_t begin, int64_t end) {
-    for (int64_t i = begin * flat_block; i < std::min(a.count, end * flat_block); ++i) {
+    each_of(a, begin, end, [&](int64_t i) {
         // Not by way of fp64, which would change a signalling NaN.
         if constexpr (std::is_same_v<T, bf16>) a.f32[i] = widened(a.x[i]);
         else a.half[i] = rounded(a.x[i]);
-    }
+    });
 }
 
 template <class T> void cut_masters(const Flat<T> &a, int64_t begin, int64_t end) {
-    for (int64_t i = begin * flat_block; i < std::min(a.count, end * flat_block); ++i) cut(float(a.x[i]), a.half[i], a.low[i]);
+    each_of(a, begin, end, [&](int64_t i) { cut(float(a.x[i]), a.half[i], a.low[i]); });
 }
 
 template <class T> void join_masters(const Flat<T> &a, int64_t begin, int64_t end) {
-    for (int64_t i = begin * flat_block; i < std::min(a.count, end * flat_block); ++i) a.f32[i] = join(a.half[i], a.low[i]);
+    each_of(a, begin, end, [&](int64_t i) { a.f32[i] = join(a.half[i], a.low[i]); });
 }
 
 template <class T> void accumulate(const Flat<T> &a, int64_t begin, int64_t end) {
-    for (int64_t i = begin * flat_block; i < std::min(a.count, end * flat_block); ++i) a.f32[i] += float(get(a.x[i]));
+    each_of(a, begin, end, [&](int64_t i) { a.f32[i] += float(get(a.x[i])); });
 }
 
 template <class T> void multiply(const Flat<T> &a, int64_t begin, int64_t end) {
     T *x = const_cast<T *>(a.x);
-    for (int64_t i = begin * flat_block; i < std::min(a.count, end * flat_block); ++i) put(x[i], get(x[i]) * double(a.factor));
+    each_of(a, begin, end, [&](int64_t i) { put(x[i], get(x[i]) * double(a.factor)); });
 }
 
 }  // namespace nt_twin
@@ -244,7 +252,8 @@ template <class A> void run_flat(nt_parallel parallel, void (*range)(const A &, 
 template <class T>
 double square_sum(int64_t count, const T *x, int64_t *nonfinite, void *scratch, nt_parallel parallel) {
     const int64_t parts = blocks(count, sum_block);
-    const SquareSum<T> a{count, x, static_cast<double *>(scratch), reinterpret_cast<int64_t *>(static_cast<double *>(scratch) + parts)};
+    double *sums = static_cast<double *>(scratch);
+    const SquareSum<T> a{count, x, sums, reinterpret_cast<int64_t *>(sums + parts)};
     nt::run(parallel, parts, 1, picked_square_sum<T>(), a);
     double sum = 0;
     int64_t bad = 0;
@@ -283,17 +292,22 @@ void nt_adamw8_f32(int64_t count, float *p, const float *g, uint8_t *m_codes, fl
 
 void nt_adamw8_split(int64_t count, uint16_t *high, uint16_t *low, const float *g, uint8_t *m_codes, float *m_scales,
                      uint8_t *v_codes, float *v_scales, const nt_adamw_options *options, nt_parallel parallel) {
-    const AdamW<float> a{count, nullptr, high, low, g, nullptr, nullptr, m_codes, v_codes, m_scales, v_scales, *options};
+    const AdamW<float> a{count,   nullptr, high,    low,      g,        nullptr,
+                         nullptr, m_codes, v_codes, m_scales, v_scales, *options};
     run_flat(parallel, picked_adamw8<float, split>(), a);
 }
 
-void nt_adam8_map(int is_signed, float numbers[256]) { memcpy(numbers, maps[is_signed != 0].numbers, sizeof(Map::numbers)); }
+void nt_adam8_map(int is_signed, float numbers[256]) {
+    memcpy(numbers, maps[is_signed != 0].numbers, sizeof(Map::numbers));
+}
 
-void nt_adam8_encode(int is_signed, int64_t count, const float *x, uint8_t *codes, float *scales, nt_parallel parallel) {
+void nt_adam8_encode(int is_signed, int64_t count, const float *x, uint8_t *codes, float *scales,
+                     nt_parallel parallel) {
     run_flat(parallel, picked_encode<float>(), Codes{count, const_cast<float *>(x), codes, scales, is_signed != 0});
 }
 
-void nt_adam8_decode(int is_signed, int64_t count, const uint8_t *codes, const float *scales, float *x, nt_parallel parallel) {
+void nt_adam8_decode(int is_signed, int64_t count, const uint8_t *codes, const float *scales, float *x,
+                     nt_parallel parallel) {
     const Codes a{count, x, const_cast<uint8_t *>(codes), const_cast<float *>(scales), is_signed != 0};
     run_flat(parallel, picked_decode<float>(), a);
 }

@@ -27,7 +27,7 @@ template <Master master, class Part> NT_INLINE void store_master(const AdamW<flo
         cut(p, a.high + i, a.low + i, part);
     } else {
         store(a.p + i, p, part);
-        if constexpr (master == copied) store(a.high + i, p, part);
+        if constexpr (master == copied) store_exactly(a.high + i, p, part);
     }
 }
 
@@ -160,7 +160,7 @@ template <class T> void square_sum(const SquareSum<T> &a, int64_t begin, int64_t
 
 template <class T> void convert(const Flat<T> &a, int64_t begin, int64_t end) {
     each_of(a, begin, end, [&](int64_t i, auto part, auto) NT_LAMBDA {
-        if constexpr (std::is_same_v<T, float>) store(a.half + i, load(a.x + i, part), part);
+        if constexpr (std::is_same_v<T, float>) store_exactly(a.half + i, load(a.x + i, part), part);
         else store(a.f32 + i, load(a.x + i, part), part);
     });
 }
@@ -186,5 +186,7 @@ template <class T> void accumulate(const Flat<T> &a, int64_t begin, int64_t end)
 template <class T> void multiply(const Flat<T> &a, int64_t begin, int64_t end) {
     T *x = const_cast<T *>(a.x);
     const F factor = set(a.factor);
-    each_of(a, begin, end, [&](int64_t i, auto part, auto) NT_LAMBDA { store(x + i, load(x + i, part) * factor, part); });
+    each_of(a, begin, end, [&](int64_t i, auto part, auto) NT_LAMBDA {
+        store(x + i, load(x + i, part) * factor, part);
+    });
 }

@@ -5,23 +5,32 @@ public import Formats
 internal import Layers
 internal import Tensors
 
-extension LoadedModel {
-    /// Checkpoint names of all weights.
-    public var weightNames: [String] { model.namedParameters().map(\.name) }
+/// The weights of a model by their checkpoint names, found once for many replacements.
+public struct ReplaceableWeights {
+    /// Checkpoint names of all weights, in the order of the model.
+    public let names: [String]
+    private let parameters: [ExactString: Parameter]
+
+    public init(of loaded: LoadedModel) {
+        let named = loaded.model.namedParameters()
+        names = named.map(\.name)
+        parameters = Dictionary(uniqueKeysWithValues: named.map { (ExactString($0.name), $0.parameter) })
+    }
+
+    /// False for a name that the model does not have (the head of a tied model is its token table).
+    public func has(_ name: String) -> Bool { parameters[ExactString(name)] != nil }
 
     /// Copies little-endian row-major values over a weight, converted to its dtype.
     ///
-    /// - Returns: false for a name that the model does not have (the head of a tied model is its token table).
-    /// - Throws: `UserError` for another shape.
-    public func replaceWeight(_ name: String, _ type: ElementType, _ shape: [Int], _ bytes: UnsafeRawBufferPointer)
-        throws -> Bool
-    {
-        guard let parameter = model.namedParameters().first(where: { $0.name == name })?.parameter else { return false }
+    /// - Throws: `UserError` for a name that the model does not have, or another shape.
+    public func replace(_ name: String, _ type: ElementType, _ shape: [Int], _ bytes: UnsafeRawBufferPointer) throws {
+        guard let parameter = parameters[ExactString(name)] else {
+            throw UserError("tensor \(name): the model has no such weight")
+        }
         guard parameter.shape == shape else {
             throw UserError("tensor \(name): the new values have shape \(shape), the model's \(parameter.shape)")
         }
         let info = TensorInfo(name: name, elementType: type, shape: shape, byteRange: 0..<bytes.count)
         try withoutGradients { parameter.value.copyInPlace(try tensor(info, bytes, in: name)) }
-        return true
     }
 }

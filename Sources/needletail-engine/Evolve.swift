@@ -18,21 +18,51 @@ func evolve(_ command: EvolveCommand) throws {
         try MergeModels { ProgressLine.print($0) }.model(descendant: $0, of: base)
     }
     let ancestor = try MergeModels().model(base)
+    let work = try plannedWork(config, base, foundations)
     let judge = try Judge(config, tokenizerOf: ancestor)
-    // Everything cheap has been checked; the run folder may be made.
+    // One pass over the weights: a base that is no ancestor and values that are no numbers end it here.
+    _ = try Kinship(foundations, base: ancestor)
+    // Everything that can be checked has been; the run folder may be made.
     let run = try openRun(config, [ancestor] + foundations, judge)
     defer { run.finish() }
     SignalFlags.install()
     let stopWhenAsked = { if let status = SignalFlags.stopRequested { throw StopRequested(status: status) } }
     do {
-        switch config.search {
-        case .iterate: try iterate(config, base, judge, run, stopWhenAsked)
-        case .cmaES: try search(config, base, foundations, judge, run, stopWhenAsked)
+        switch work {
+        case .family(let merge): try iterate(config, base, merge, judge, run, stopWhenAsked)
+        case .search(let genome): try search(config, genome, judge, run, stopWhenAsked)
         }
     } catch let stop as StopRequested {
         run.log("stopped on request; the same command goes on")
         exit(stop.status.rawValue)
     }
+}
+
+/// What the config asks for, proven to be possible.
+private enum EvolveWork {
+    case family(PairMerge)
+    case search(Genome)
+}
+
+private func plannedWork(
+    _ config: EvolveConfig, _ base: MergeModelReference, _ foundations: [MergeModel]
+) throws -> EvolveWork {
+    let merge = config.merge
+    if config.search == .iterate {
+        return .family(try PairMerge(method: merge.method, parameters: merge.parameters, base: base))
+    }
+    guard merge.parameters.isEmpty else {
+        throw UserError("merge.parameters: has no effect with search: cma_es, which finds them; remove it", .usage)
+    }
+    guard let layers = foundations[0].config?["num_hidden_layers"]?.int else {
+        throw UserError("\(foundations[0].reference): config.json has no num_hidden_layers")
+    }
+    var options = Genome.Options()
+    (options.layerGranularity, options.smooth) = (config.cma.layerGranularity, config.cma.smooth)
+    (options.filters, options.normalize) = (config.cma.filters, config.cma.normalize)
+    options.allowsNegativeWeights = config.cma.allowNegativeWeights
+    return .search(
+        try Genome(method: merge.method, models: foundations.map(\.reference), base: base, layers: layers, options))
 }
 
 /// Leaves the loop at a place where everything is recorded.
@@ -58,12 +88,11 @@ private func openRun(_ config: EvolveConfig, _ models: [MergeModel], _ judge: Ju
 // MARK: iterated merging
 
 private func iterate(
-    _ config: EvolveConfig, _ base: MergeModelReference, _ judge: Judge, _ run: RunFolder,
+    _ config: EvolveConfig, _ base: MergeModelReference, _ merge: PairMerge, _ judge: Judge, _ run: RunFolder,
     _ pause: @escaping () throws -> Void
 ) throws {
     let family = try Family(
-        folder: config.output, foundations: config.foundations, base: base, tasks: judge.names,
-        merge: PairMerge(method: config.merge.method, parameters: config.merge.parameters, base: base),
+        folder: config.output, foundations: config.foundations, base: base, tasks: judge.names, merge: merge,
         metric: KinshipMetric(rawValue: config.metric.rawValue)!, settings: config.evolution,
         keepsAll: config.keep == .all,
         log: run.log, pause: pause, judge: { try judge.scores($0) })
@@ -114,24 +143,10 @@ extension EvolveConfig {
 // MARK: CMA-ES
 
 private func search(
-    _ config: EvolveConfig, _ base: MergeModelReference, _ foundations: [MergeModel], _ judge: Judge, _ run: RunFolder,
-    _ pause: @escaping () throws -> Void
+    _ config: EvolveConfig, _ genome: Genome, _ judge: Judge, _ run: RunFolder, _ pause: @escaping () throws -> Void
 ) throws {
-    guard config.merge.parameters.isEmpty else {
-        throw UserError("merge.parameters: has no effect with search: cma_es, which finds them; remove it", .usage)
-    }
-    guard let layers = foundations[0].config?["num_hidden_layers"]?.int else {
-        throw UserError("\(foundations[0].reference): config.json has no num_hidden_layers")
-    }
-    var options = Genome.Options()
-    (options.layerGranularity, options.smooth, options.filters) = (
-        config.cma.layerGranularity, config.cma.smooth, config.cma.filters
-    )
-    (options.normalize, options.allowsNegativeWeights) = (config.cma.normalize, config.cma.allowNegativeWeights)
-    let genome = try Genome(
-        method: config.merge.method, models: foundations.map(\.reference), base: base, layers: layers, options)
     let opened = MergeModels { run.log($0) }
-    let merged = try MergedInMemory(judge, foundations[0].reference)
+    let merged = try MergedInMemory(judge, genome.models[0])
     let tasks = zip(judge.names, config.evaluate.tasks).map { (name: $0, weight: $1.weight ?? 1) }
     let search = try ParameterSearch(
         folder: config.output, genome: genome, tasks: tasks, log: run.log, pause: pause

@@ -91,28 +91,28 @@ final class Judge {
 final class MergedInMemory {
     private let judge: Judge
     private let loaded: LoadedModel
-    private let names: Set<String>
+    private let weights: ReplaceableWeights
 
     /// - Parameter model: one of the merged models; gives the architecture. An adapter's base serves as well.
     init(_ judge: Judge, _ model: MergeModelReference) throws {
         self.judge = judge
         loaded = try judge.load(MergeModelReference(model.path, revision: model.revision))
-        names = Set(loaded.weightNames)
+        weights = ReplaceableWeights(of: loaded)
     }
 
     func scores(_ plan: MergePlan) throws -> [Double] {
-        var missing = names
+        var missing = Set(weights.names.map { ExactString($0) })
         try plan.forEachTensor { tensor, produce in
-            guard names.contains(tensor.name) else { return }
+            guard weights.has(tensor.name) else { return }
             var bytes: [UInt8] = []
             bytes.reserveCapacity(tensor.byteCount)
             try produce { bytes.append(contentsOf: $0) }
-            _ = try bytes.withUnsafeBytes {
-                try loaded.replaceWeight(tensor.name, tensor.elementType, tensor.shape, $0)
-            }
-            missing.remove(tensor.name)
+            try bytes.withUnsafeBytes { try weights.replace(tensor.name, tensor.elementType, tensor.shape, $0) }
+            missing.remove(ExactString(tensor.name))
         }
-        guard missing.isEmpty else { throw UserError("the merge has no tensor \(missing.sorted()[0])") }
+        if let name = weights.names.first(where: { missing.contains(ExactString($0)) }) {
+            throw UserError("the merge has no tensor \(name)")
+        }
         return try judge.scores(loaded.model)
     }
 }

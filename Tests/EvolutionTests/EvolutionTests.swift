@@ -39,7 +39,7 @@ private func toyFamily() -> Toy {
         let toy = toyFamily()
         var settings = EvolutionSettings()
         settings.maxGenerations = 1
-        var evolution = Evolution(settings, toy.work)
+        let evolution = Evolution(settings, toy.work)
         #expect(try evolution.run(foundations: ["add", "reverse", "sort"]) == .maxGenerations)
         #expect(toy.asked.map(\.name) == ["1-1", "1-2", "1-3"])
         #expect(toy.asked.map { Set($0.parents) } == [["add", "reverse"], ["add", "sort"], ["reverse", "sort"]])
@@ -53,7 +53,7 @@ private func toyFamily() -> Toy {
         (settings.strategy, settings.pool, settings.maxGenerations, settings.earlyStop) = (strategy, pool, 6, nil)
         // A score with a best mixture, so that children overtake their parents.
         toy.score = { v in [100 - 100 * v.reduce(0) { $0 + ($1 - 0.35) * ($1 - 0.35) }] }
-        var evolution = Evolution(settings, toy.work)
+        let evolution = Evolution(settings, toy.work)
         _ = try evolution.run(foundations: ["add", "reverse", "sort"])
         let pairs = toy.asked.map { Set($0.parents) }
         #expect(Set(pairs).count == pairs.count && pairs.allSatisfy { $0.count == 2 } && pairs.count >= 4)
@@ -62,7 +62,7 @@ private func toyFamily() -> Toy {
 
     @Test func gainsAndDeltasAreAgainstParentsAndTheBest() throws {
         let toy = toyFamily()
-        var evolution = Evolution(EvolutionSettings(), toy.work)
+        let evolution = Evolution(EvolutionSettings(), toy.work)
         _ = try evolution.run(foundations: ["add", "reverse", "sort"])
         let byName = Dictionary(uniqueKeysWithValues: evolution.models.map { ($0.name, $0) })
         for (i, model) in evolution.models.enumerated() where model.generation > 0 {
@@ -76,7 +76,7 @@ private func toyFamily() -> Toy {
     @Test func equalScoresKeepTheEarlierModels() throws {
         let toy = toyFamily()
         toy.score = { _ in [50] }
-        var evolution = Evolution(EvolutionSettings(), toy.work)
+        let evolution = Evolution(EvolutionSettings(), toy.work)
         #expect(try evolution.run(foundations: ["sort", "add", "reverse"]) == .converged)
         #expect(evolution.top.map(\.name) == ["sort", "add", "reverse"])
         #expect(evolution.models.count == 6, "all pairs are merged in generation 1, none is left in generation 2")
@@ -88,7 +88,7 @@ private func toyFamily() -> Toy {
             toy.score = { v in [-(v[0] - 0.95) * (v[0] - 0.95)] }
             var settings = EvolutionSettings()
             settings.earlyStop = EarlyStop(threshold: 0.9, patience: patience)
-            var evolution = Evolution(settings, toy.work)
+            let evolution = Evolution(settings, toy.work)
             #expect(try evolution.run(foundations: ["a", "b", "c"]) == .earlyStop)
             #expect(evolution.generations.count == patience)
         }
@@ -117,7 +117,7 @@ private func toyFamily() -> Toy {
             }, kinship: { kinships[[$0, $1]] ?? 0.5 })
         var settings = EvolutionSettings()
         (settings.strategy, settings.maxGenerations) = (strategy, 3)
-        var evolution = Evolution(settings, work)
+        let evolution = Evolution(settings, work)
         #expect(try evolution.run(foundations: ["meta", "instruct", "openchat"]) == .maxGenerations)
         let third = Set(asked.filter { $0.generation == 3 }.map { Set($0.parents) })
         switch strategy {
@@ -179,7 +179,7 @@ private func toyFamily() -> Toy {
             let toy = toyFamily()
             var settings = EvolutionSettings()
             (settings.strategy, settings.seed, settings.maxGenerations, settings.earlyStop) = (.random, seed, 4, nil)
-            var evolution = Evolution(settings, toy.work)
+            let evolution = Evolution(settings, toy.work)
             #expect(try evolution.run(foundations: ["add", "reverse", "sort"]) == .maxGenerations)
             return toy.asked.map { Set($0.parents) }
         }
@@ -191,7 +191,7 @@ private func toyFamily() -> Toy {
     @Test func anErrorStopsTheLoop() {
         var work = toyFamily().work
         work.makeChild = { throw UserError("disk full at \($0.name)", .cannotWrite) }
-        var evolution = Evolution(EvolutionSettings(), work)
+        let evolution = Evolution(EvolutionSettings(), work)
         #expect(throws: UserError("disk full at 1-1", .cannotWrite)) {
             _ = try evolution.run(foundations: ["add", "sort"])
         }

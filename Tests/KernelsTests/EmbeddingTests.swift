@@ -4,7 +4,7 @@ internal import Testing
 
 extension KernelSuite {
     @Suite struct EmbeddingTests {
-        /// Positions, width, number of ids they are drawn from, largest id: few ids (long sums), many, more than a digit.
+        /// Positions, width, number of ids they are drawn from, largest id: few ids (long sums), many, several digits.
         static let cases = [
             (1, 1, 1, 0), (50, 7, 3, 9), (700, 19, 400, 5000), (300, 57, 300, 49_151), (9, 5, 9, 4_500_000),
         ]

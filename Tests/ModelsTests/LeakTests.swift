@@ -25,8 +25,8 @@ import Testing
                 let optimizer = AdamW(parameters, .init())
                 let counts = LeakTests.handles {
                     for _ in 0..<2 { model.documentLoss([someIDs(9, seed: 1), someIDs(4, seed: 2)]).backward() }
-                    optimizer.clipGradients(norm: optimizer.gradientNorm(), max: 1)
-                    optimizer.step(learningRate: 1e-3)
+                    optimizer.step(
+                        learningRate: 1e-3, gradientScale: AdamW.clipScale(norm: optimizer.gradientNorm(), max: 1))
                     optimizer.zeroGradients()
                 }
                 precondition(Set(counts).count == 1, "handles after each step: \(counts)")

@@ -16,9 +16,54 @@ import Testing
     }
 
     @Test func rotationGradients() {
-        let cos = normal64([4, 6], seed: 3), sin = normal64([4, 6], seed: 4)
-        #expect(
-            gradientError([normal64([4, 2, 6], seed: 5)]) { weighed(rotateHalf($0[0], cos: cos, sin: sin)) } < 1e-6)
+        let cos = normal64([5, 3], seed: 3), sin = normal64([5, 3], seed: 4), positions = Tensor([4, 0, 2, 2] as [Int64])
+        let error = gradientError([normal64([4, 2, 6], seed: 5), normal64([4, 1, 6], seed: 12)]) {
+            let (q, k) = rotary($0[0], $0[1], cos: cos, sin: sin, at: positions)
+            return weighed(q) + weighed(k) * 2
+        }
+        #expect(error < 1e-6)
+    }
+
+    @Test func gateGradients() {
+        let error = gradientError([normal64([5, 7], seed: 13), normal64([5, 7], seed: 14)]) {
+            weighed(swiGLU($0[0], $0[1]))
+        }
+        #expect(error < 1e-6)
+    }
+
+    @Test func linearGradients() {
+        let error = gradientError([normal64([4, 5], seed: 15), normal64([3, 5], seed: 16), normal64([3], seed: 17)]) {
+            weighed(linear($0[0], $0[1], $0[2]))
+        }
+        #expect(error < 1e-6)
+    }
+
+    @Test(arguments: [false, true]) func adaptedLinearGradients(_ drops: Bool) {
+        let weight = normal64([3, 5], seed: 18), mask = normal64([4, 5], seed: 22)
+        let inputs = [normal64([4, 5], seed: 19), normal64([2, 5], seed: 20), normal64([3, 2], seed: 21)]
+        let error = gradientError(inputs) {
+            weighed(
+                adaptedLinear(
+                    $0[0], dropped: drops ? $0[0] * mask : nil, weight, a: $0[1], aCopy: nil, b: $0[2], bCopy: nil,
+                    scaling: 1.7))
+        }
+        #expect(error < 1e-6)
+    }
+
+    @Test func embeddingGradients() {
+        let ids = Tensor([3, 0, 3, 1] as [Int64])
+        #expect(gradientError([normal64([5, 4], seed: 23)]) { weighed(embedding($0[0], ids)) } < 1e-6)
+    }
+
+    /// A weight used twice and in two passes: its gradient is the sum, in the master's dtype though products are bf16.
+    @Test func gradientsOfAMasterAddUp() {
+        let weight = normal64([3, 4], seed: 24).to(.float32), x = normal64([5, 4], seed: 25).to(.bfloat16)
+        weight.requiresGradient = true
+        let copy = withoutGradients { weight.to(.bfloat16) }
+        for _ in 0..<2 { (linear(x, weight, copy: copy).sum() + linear(x * 2, weight, copy: copy).sum()).backward() }
+        let expected = (x.to(.float64).sum(dim: 0, keepDim: true) * 6).expand(3, 4).contiguous()
+        #expect(weight.gradient!.dtype == .float32)
+        #expect(relativeDifference(weight.gradient!, expected) < 1e-2)
     }
 
     @Test(arguments: [[0, 7], [0, 3, 4, 7]], [nil, 2])
@@ -120,6 +165,24 @@ import Testing
         #expect {
             try catchingEngineErrors { _ = Tensor.zeros([1 << 46]) }
         } throws: { ($0 as? EngineError)?.isOutOfMemory == true }
+    }
+
+    /// What a kernel would read past its arrays for is refused before it.
+    @Test func kernelsRefuseShapesThatCannotMeet() {
+        let calls: [() -> Tensor] = [
+            { rmsNorm(.zeros([2, 4]), .zeros([5]), epsilon: 1e-5) },
+            { swiGLU(.zeros([2, 4]), .zeros([2, 3])) },
+            { documentAttention(.zeros([3, 4, 8]), .zeros([3, 3, 8]), .zeros([3, 3, 8]), starts: [0, 3], window: nil, scale: 1) },
+            { documentAttention(.zeros([3, 4, 8]), .zeros([3, 2, 8]), .zeros([3, 2, 8]), starts: [0, 4], window: nil, scale: 1) },
+            { linearCrossEntropySum(.zeros([2, 4]), .zeros([5, 4]), labels: Tensor([0, 5] as [Int64])) },
+            { linearLogProbabilities(.zeros([2, 4]), .zeros([5, 4]), labels: Tensor([0, -1] as [Int64])) },
+            {
+                rotary(
+                    .zeros([2, 1, 4]), .zeros([2, 1, 4]), cos: .zeros([9, 3]), sin: .zeros([9, 3]), at: .arange(0..<2)
+                ).q
+            },
+        ]
+        for call in calls { #expect(throws: EngineError.self) { try catchingEngineErrors { _ = call() } } }
     }
 
     @Test func shapesThatCannotMeetStopTheProgram() async {

@@ -6,6 +6,10 @@ public struct BenchCommand: ParsableCommand {
     public static let configuration = CommandConfiguration(
         commandName: "bench",
         abstract: "Measure speed and memory on this machine.",
+        discussion: """
+            Example:
+              needletail bench gemm
+            """,
         subcommands: [BenchGemmCommand.self, BenchTrainCommand.self, BenchGenerateCommand.self]
     )
 
@@ -62,7 +66,7 @@ public struct BenchTrainCommand: EngineCommand {
             parts (seconds of forward, backward and update in the median step).
 
             Example:
-              needletail bench train --model config.json --batch 2 --sequence 512 --method full --dtype bf16
+              needletail bench train --model config.json --method lora --dtype bf16
             """)
 
     @Option(

@@ -18,8 +18,8 @@ enum nt_gate { NT_SWIGLU = 0, NT_GEGLU = 1 };
 
 /* gate, up, h, dh [rows, width]; strides in elements from row to row, so that gate and up may be halves of one product.
  * Forward: h may be gate or up. The same call makes h again in backward.
- * Backward: dh is replaced by h (wanted by the down projection's weight gradient) when `make_h`, else left as it is; gate
- * by dgate; up by dup. */
+ * Backward: dh is replaced by h (wanted by the down projection's weight gradient) when `make_h`, else left as it is;
+ * gate by dgate; up by dup. */
 #define NT_GATED_KERNELS(T, S)                                                                                         \
     void nt_gated_##S(enum nt_gate kind, int64_t rows, int64_t width, const T *gate, int64_t gate_stride, const T *up, \
                       int64_t up_stride, T *h, int64_t h_stride, nt_parallel parallel);                                \

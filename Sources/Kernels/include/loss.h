@@ -29,7 +29,7 @@ struct nt_cross_entropy_options {
     double nt_cross_entropy_##S(int64_t rows, int64_t vocabulary, T *logits, int64_t stride, const int64_t *labels,    \
                                 const W *factors, const struct nt_cross_entropy_options *options, double *row_losses,  \
                                 nt_parallel parallel);                                                                 \
-    /* log p_y (0 for a negative label), z and the index of the largest logit (the first of equals), each [rows]; any   \
+    /* log p_y (0 for a negative label), z and the index of the largest logit (the first of equals), each [rows]; any \
        may be null. labels may be null when log_probabilities is. */                                                   \
     void nt_log_probabilities_##S(int64_t rows, int64_t vocabulary, const T *logits, int64_t stride,                   \
                                   const int64_t *labels, double soft_cap, W *log_probabilities, W *log_sums,           \

@@ -27,7 +27,7 @@ extern "C" {
 size_t nt_norm_scratch_bytes(int64_t rows, int64_t width);
 
 #define NT_NORM_KERNELS(T, W, S)                                                                                       \
-    /* x, y [rows, width]; residual null: s is x and `sum` may be null. Otherwise s is written to `sum`, which may be   \
+    /* x, y [rows, width]; residual null: s is x and `sum` may be null. Otherwise s is written to `sum`, which may be \
        x or residual itself. weight [width], null: all ones. r [rows] is written. y may not be s. */                   \
     void nt_rms_norm_##S(int64_t rows, int64_t width, const T *x, int64_t x_stride, const T *residual,                 \
                          int64_t residual_stride, const W *weight, W offset, W epsilon, T *sum, int64_t sum_stride,    \
@@ -35,13 +35,13 @@ size_t nt_norm_scratch_bytes(int64_t rows, int64_t width);
     /* y once more, the same bits, from s and r. */                                                                    \
     void nt_rms_norm_again_##S(int64_t rows, int64_t width, const T *s, int64_t s_stride, const W *weight, W offset,   \
                                const W *r, T *y, int64_t y_stride, nt_parallel parallel);                              \
-    /* ds null: no second gradient. dx may be dy or ds. dweight [width] is added to; null when the weight is frozen     \
+    /* ds null: no second gradient. dx may be dy or ds. dweight [width] is added to; null when the weight is frozen   \
        (then scratch may be null too). */                                                                              \
     void nt_rms_norm_backward_##S(int64_t rows, int64_t width, const T *dy, int64_t dy_stride, const T *s,             \
                                   int64_t s_stride, const W *r, const W *weight, W offset, const T *ds,                \
                                   int64_t ds_stride, T *dx, int64_t dx_stride, W *dweight, void *scratch,              \
                                   nt_parallel parallel);                                                               \
-    /* RMSNorm of each head alone (QK-norm): x [tokens, heads, width], stride from token to token, one weight [width]   \
+    /* RMSNorm of each head alone (QK-norm): x [tokens, heads, width], stride from token to token, one weight [width] \
        for all heads, r [tokens, heads]. Scratch of backward: nt_norm_scratch_bytes(tokens * heads, width). */         \
     void nt_head_norm_##S(int64_t tokens, int64_t heads, int64_t width, const T *x, int64_t x_stride, const W *weight, \
                           W offset, W epsilon, T *y, int64_t y_stride, W *r, nt_parallel parallel);                    \

@@ -26,24 +26,25 @@ void nt_adamw_f32(int64_t count, float *p, const float *g, float *m, float *v, u
 void nt_adamw_f64(int64_t count, double *p, const double *g, double *m, double *v,
                   const struct nt_adamw_options *options, nt_parallel parallel);
 
-/* Split masters: an fp32 number as a bf16 number near it (high, which the products use as it is) and the signed distance
- * in units of fp32's last place (low, two's complement):
+/* Split masters: an fp32 number as a bf16 number near it (high, which the products use as it is) and the signed
+ * distance in units of fp32's last place (low, two's complement):
  *
  *   high = upper half of bits(p) + 0x8000      low = lower half of bits(p)      bits(p) = (high << 16) + (signed) low
  *
- * The pair is p, bit for bit (a NaN stays a NaN). `high` is a bf16 number nearest to p: of two equally near ones always
- * the larger in magnitude. To even, as elsewhere, is impossible: an even bf16 number would be the nearest of 2^16 + 1 fp32
- * numbers, one more than `low` can tell apart. The two rules differ for 1 in 2^17 numbers, by no larger error. */
+ * The pair is p, bit for bit (a NaN stays a NaN). `high` is a bf16 number nearest to p: of two equally near ones
+ * always the larger in magnitude. To even, as elsewhere, is impossible: an even bf16 number would be the nearest of
+ * 2^16 + 1 fp32 numbers, one more than `low` can tell apart. The two rules differ for 1 in 2^17 numbers, by no larger
+ * error. */
 void nt_split_masters(int64_t count, const float *p, uint16_t *high, uint16_t *low, nt_parallel parallel);
 void nt_join_masters(int64_t count, const uint16_t *high, const uint16_t *low, float *p, nt_parallel parallel);
 /* nt_adamw_f32 on split masters: the same fp32 numbers, bit for bit. */
 void nt_adamw_split(int64_t count, uint16_t *high, uint16_t *low, const float *g, float *m, float *v,
                     const struct nt_adamw_options *options, nt_parallel parallel);
 
-/* 8-bit state (Dettmers et al. 2022, arXiv:2110.02861): blocks of NT_ADAM8_BLOCK elements, in each the largest magnitude
- * in fp32 (m_scales, v_scales [ceil(count / NT_ADAM8_BLOCK)]) and codes of the dynamic map, signed for m and unsigned for
- * v (m_codes, v_codes [count]). The step itself uses m and v before they are encoded again. Start of a run: all m_codes
- * NT_ADAM8_ZERO_M, all v_codes 0, all scales 0. */
+/* 8-bit state (Dettmers et al. 2022, arXiv:2110.02861): blocks of NT_ADAM8_BLOCK elements, in each the largest
+ * magnitude in fp32 (m_scales, v_scales [ceil(count / NT_ADAM8_BLOCK)]) and codes of the dynamic map, signed for m and
+ * unsigned for v (m_codes, v_codes [count]). The step itself uses m and v before they are encoded again. Start of a
+ * run: all m_codes NT_ADAM8_ZERO_M, all v_codes 0, all scales 0. */
 #define NT_ADAM8_BLOCK 256
 #define NT_ADAM8_ZERO_M 127
 void nt_adamw8_f32(int64_t count, float *p, const float *g, uint8_t *m_codes, float *m_scales, uint8_t *v_codes,

@@ -13,8 +13,8 @@ extern "C" {
 #endif
 
 /* q [tokens, heads, head_width] and k [tokens, kv_heads, head_width], strides in elements from token to token; either
- * may be null with 0 heads. rotary_width even, <= head_width. cosine, sine [*, rotary_width / 2]; positions [tokens] are
- * rows of them: a token's index inside its document. sign: +1 forward, -1 backward. */
+ * may be null with 0 heads. rotary_width even, <= head_width. cosine, sine [*, rotary_width / 2]; positions [tokens]
+ * are rows of them: a token's index inside its document. sign: +1 forward, -1 backward. */
 #define NT_ROTARY_KERNELS(T, W, S)                                                                                     \
     void nt_rotary_##S(int64_t tokens, int64_t head_width, int64_t rotary_width, T *q, int64_t q_stride,               \
                        int64_t heads, T *k, int64_t k_stride, int64_t kv_heads, const W *cosine, const W *sine,        \
