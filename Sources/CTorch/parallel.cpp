@@ -37,7 +37,8 @@ struct Loop {
 
 }  // namespace
 
-void ct_parallel_for(int64_t count, int64_t grain, void (*body)(void *context, int64_t begin, int64_t end), void *context) {
+void ct_parallel_for(
+    int64_t count, int64_t grain, void (*body)(void *context, int64_t begin, int64_t end), void *context) {
     static const Team team;
     if (count <= 0) return;
     const int64_t threads = std::min<int64_t>(at::get_num_threads(), count / std::max<int64_t>(grain, 1));

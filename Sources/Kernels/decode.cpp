@@ -74,7 +74,8 @@ struct Product {
 class Packed {
   public:
     /// Takes memory for n rows of the weights' input.
-    Packed(Arena &arena, const DecodeKernels &k, std::initializer_list<const nt_weight *> weights, int64_t n) : k_(k), n_(n) {
+    Packed(Arena &arena, const DecodeKernels &k, std::initializer_list<const nt_weight *> weights, int64_t n)
+        : k_(k), n_(n) {
         for (const nt_weight *w : weights) {
             const Packing packing = k.packing(w->type);
             void *&slot = slots_[int(packing)];
@@ -96,7 +97,8 @@ class Packed {
     bool wanted_[3] = {};
 };
 
-void multiply(const DecodeKernels &k, const Packed &x, int64_t n, std::initializer_list<Product> products, nt_parallel parallel) {
+void multiply(const DecodeKernels &k, const Packed &x, int64_t n, std::initializer_list<Product> products,
+              nt_parallel parallel) {
     int64_t total = 0;
     for (const Product &p : products) total += tiles(p.w->rows);
     run(parallel, total, 1, [&](int64_t begin, int64_t end) {
@@ -147,8 +149,8 @@ size_t nt_decode_linear_scratch_bytes(const nt_weight *w, int64_t n) {
     return arena.used();
 }
 
-void nt_decode_linear(const nt_weight *w, const void *x, int32_t x_type, int64_t x_stride, int64_t n, void *y, int32_t y_type,
-                      int64_t y_stride, void *scratch, nt_parallel parallel) {
+void nt_decode_linear(const nt_weight *w, const void *x, int32_t x_type, int64_t x_stride, int64_t n, void *y,
+                      int32_t y_type, int64_t y_stride, void *scratch, nt_parallel parallel) {
     const DecodeKernels &k = kernels();
     for (int64_t first = 0; first < n; first += kPassRows) {
         const int64_t count = std::min(n - first, kPassRows);
@@ -157,7 +159,8 @@ void nt_decode_linear(const nt_weight *w, const void *x, int32_t x_type, int64_t
         if (x_type == NT_BF16) {
             const uint16_t *from = (const uint16_t *)x + first * x_stride;
             for (int64_t t = 0; t < count; ++t)
-                for (int64_t i = 0; i < w->columns; ++i) space.x[t * w->columns + i] = from_bf16(from[t * x_stride + i]);
+                for (int64_t i = 0; i < w->columns; ++i)
+                    space.x[t * w->columns + i] = from_bf16(from[t * x_stride + i]);
             space.packed.fill(space.x, w->columns);
         } else {
             space.packed.fill((const float *)x + first * x_stride, x_stride);
@@ -181,7 +184,8 @@ namespace {
 
 struct Span {
     int64_t first, count;  // slots that a token sees
-    Span(int64_t length, int64_t window) : first(window > 0 ? std::max(length - window, int64_t(0)) : 0), count(length - first) {}
+    Span(int64_t length, int64_t window)
+        : first(window > 0 ? std::max(length - window, int64_t(0)) : 0), count(length - first) {}
     int64_t tasks() const { return (count + kKeys - 1) / kKeys; }
 };
 
@@ -212,9 +216,10 @@ size_t nt_decode_attention_scratch_bytes(const int64_t *lengths, int64_t n, int6
     return arena.used();
 }
 
-void nt_decode_attention(const float *q, int64_t q_stride, const nt_cache *cache, const int64_t *sequences, const int64_t *lengths,
-                         int64_t n, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t window, float scale, float *out,
-                         int64_t out_stride, void *scratch, nt_parallel parallel) {
+void nt_decode_attention(const float *q, int64_t q_stride, const nt_cache *cache, const int64_t *sequences,
+                         const int64_t *lengths, int64_t n, int64_t heads, int64_t kv_heads, int64_t head_dim,
+                         int64_t window, float scale, float *out, int64_t out_stride, void *scratch,
+                         nt_parallel parallel) {
     const DecodeKernels &k = kernels();
     const int64_t E = head_dim, K = kv_heads, group = heads / K, width = group * (E + 2);
     const int64_t element = cache->type == NT_BF16 ? 2 : 4;
@@ -239,13 +244,14 @@ void nt_decode_attention(const float *q, int64_t q_stride, const nt_cache *cache
             const int64_t offset = (sequences[t] * cache->slots + from) * K * E + head * E;
             k.attend({q + t * q_stride + head * group * E, (const char *)cache->keys + offset * element,
                       (const char *)cache->values + offset * element, K * E,
-                      std::min(kKeys, span.first + span.count - from), group, E, cache->type, scale, parts + i * width});
+                      std::min(kKeys, span.first + span.count - from), group, E, cache->type, scale,
+                      parts + i * width});
         }
     });
     for (int64_t t = 0; t < n; ++t)
         for (int64_t h = 0; h < heads; ++h)
-            join(parts + (before[t] * K + h / group) * width + h % group * (E + 2), before[t + 1] - before[t], K * width, E,
-                 out + t * out_stride + h * E);
+            join(parts + (before[t] * K + h / group) * width + h % group * (E + 2), before[t + 1] - before[t],
+                 K * width, E, out + t * out_stride + h * E);
 }
 
 // MARK: A step
@@ -299,7 +305,8 @@ void write_slot(const float *values, int64_t count, int32_t type, void *cache, i
 /// Tokens first ..< first + n of a batch through all layers.
 class Step {
   public:
-    Step(const nt_decoder &d, const nt_decoder_batch &batch, int64_t first, int64_t n, void *scratch, nt_parallel parallel)
+    Step(const nt_decoder &d, const nt_decoder_batch &batch, int64_t first, int64_t n, void *scratch,
+         nt_parallel parallel)
         : d_(d), batch_(batch), first_(first), n_(n), kernels_(kernels()), arena_(scratch),
           s_(arena_, kernels_, d, n, longest_of(batch)), parallel_(parallel) {}
 
@@ -344,8 +351,8 @@ class Step {
             write_slot(s_.v + t * KV, KV, batch_.cache_type, values, at);
         }
         const nt_cache cache{keys, values, batch_.cache_type, batch_.slots};
-        nt_decode_attention(s_.q, Q, &cache, batch_.sequences + first_, s_.lengths, n_, d_.heads, d_.kv_heads, E, l.window,
-                            d_.scale, s_.mixed, Q, s_.attention, parallel_);
+        nt_decode_attention(s_.q, Q, &cache, batch_.sequences + first_, s_.lengths, n_, d_.heads, d_.kv_heads, E,
+                            l.window, d_.scale, s_.mixed, Q, s_.attention, parallel_);
         const Packed mixed = packed({&l.o}, s_.mixed, Q, n_);
         multiply(kernels_, mixed, n_, {{&l.o, s_.x, d_.hidden, true}}, parallel_);
     }
@@ -372,9 +379,11 @@ class Step {
         const int64_t count = end - begin;
         if (count == 0) return;
         for (int64_t j = 0; j < count; ++j)
-            kernels_.rms_norm(s_.x + (begin[j] - first_) * d_.hidden, d_.final_norm, d_.hidden, d_.epsilon, s_.norm + j * d_.hidden);
+            kernels_.rms_norm(s_.x + (begin[j] - first_) * d_.hidden, d_.final_norm, d_.hidden, d_.epsilon,
+                              s_.norm + j * d_.hidden);
         const Packed x = packed({&d_.head}, s_.norm, d_.hidden, count);
-        multiply(kernels_, x, count, {{&d_.head, batch_.logits + (begin - batch_.outputs) * d_.vocabulary, d_.vocabulary}}, parallel_);
+        float *logits = batch_.logits + (begin - batch_.outputs) * d_.vocabulary;
+        multiply(kernels_, x, count, {{&d_.head, logits, d_.vocabulary}}, parallel_);
     }
 
     const nt_decoder &d_;

@@ -137,7 +137,8 @@ inline bool in_lanes(int64_t n) { return n > kDotRows; }
 inline int64_t packed_rows(int64_t n) { return in_lanes(n) ? rounded_up(n, L) : n; }
 
 /// Bytes: codes; per block of 32 a scale and the sum of scale x code; that sum per half block. Rows: [n][width],
-/// [n][width / 32], [n][width / 16]; lanes: [groups][width / 4][L][4], [groups][width / 32][L], [groups][width / 16][L].
+/// [n][width / 32], [n][width / 16]; as lanes: [groups][width / 4][L][4], [groups][width / 32][L],
+/// [groups][width / 16][L].
 struct PackedBytes {
     int8_t *codes;
     float *scales, *sums, *half_sums;
@@ -332,12 +333,12 @@ inline void decoded_rows(const nt_weight &w, const float *x, int64_t n, int64_t 
 inline float from_f16_fast(uint16_t half) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half))); }
 inline __m512i bf16_of(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
 
+/// 16 elements of which `left` exist, zeros for the others.
+inline Vec up_to(const float *p, int64_t left) { return left >= L ? load(p) : left > 0 ? load_part(p, left) : zero(); }
+
 /// Elements i ..< i + 32 of a row as 16 pairs, zeros beyond `columns`.
 inline __m512i pairs_at(const float *row, int64_t i, int64_t columns) {
-    const int64_t left = columns - i;
-    const Vec low = left >= 16 ? load(row + i) : left > 0 ? load_part(row + i, left) : zero();
-    const Vec high = left >= 32 ? load(row + i + 16) : left > 16 ? load_part(row + i + 16, left - 16) : zero();
-    return bf16_of(low, high);
+    return bf16_of(up_to(row + i, columns - i), up_to(row + i + 16, columns - i - 16));
 }
 
 inline void pack_pairs(const float *x, int64_t stride, int64_t columns, int64_t n, uint16_t *out) {
@@ -359,7 +360,8 @@ inline void pack_pairs(const float *x, int64_t stride, int64_t columns, int64_t 
 }
 
 template <int R, int N>
-inline void pair_dot_tile(const uint16_t *w, const uint16_t *x, int64_t x_row, int64_t columns, float (*out)[kDotRows]) {
+inline void pair_dot_tile(
+    const uint16_t *w, const uint16_t *x, int64_t x_row, int64_t columns, float (*out)[kDotRows]) {
     Vec sums[R][N];
     for (int r = 0; r < R; ++r)
         for (int t = 0; t < N; ++t) sums[r][t] = zero();
@@ -454,7 +456,8 @@ inline void pack_bytes(const float *x, int64_t stride, int64_t columns, int64_t 
     const PackedBytes packed(out, columns, n);
     const bool lanes = in_lanes(n);
     // What no weight meets is left out: beyond a row's last 64 as lanes, nowhere in rows, whose zeros are read.
-    const int64_t blocks = packed.width / 32, used = lanes ? rounded_up(columns, 64) / 32 : blocks, rows = packed_rows(n);
+    const int64_t blocks = packed.width / 32, rows = packed_rows(n);
+    const int64_t used = lanes ? rounded_up(columns, 64) / 32 : blocks;
     for (int64_t t = 0; t < rows; ++t) {
         const float *row = x + t * stride;
         const int64_t group = t / L, lane = t % L;
@@ -462,8 +465,7 @@ inline void pack_bytes(const float *x, int64_t stride, int64_t columns, int64_t 
             alignas(64) int8_t codes[64];
             for (int64_t j = 0; j < 2; ++j) {
                 const int64_t i = 32 * (b + j), left = t < n ? columns - i : 0;
-                const Vec low = left >= 16 ? load(row + i) : left > 0 ? load_part(row + i, left) : zero();
-                const Vec high = left >= 32 ? load(row + i + 16) : left > 16 ? load_part(row + i + 16, left - 16) : zero();
+                const Vec low = up_to(row + i, left), high = up_to(row + i + 16, left - 16);
                 float scale, sums[2];
                 pack_block(low, high, codes + 32 * j, scale, sums);
                 const int64_t at = lanes ? (group * blocks + b + j) * L + lane : t * blocks + b + j;
@@ -497,7 +499,8 @@ inline __m512i codes64(const uint8_t *row, int64_t s, int64_t columns) {
         const __m256i first = _mm256_loadu_si256((const __m256i *)(block + 2));
         // The last block may stand alone.
         if (64 * s + 32 >= columns) return _mm512_xor_si512(_mm512_zextsi256_si512(first), flip);
-        return _mm512_xor_si512(_mm512_inserti64x4(_mm512_castsi256_si512(first), _mm256_loadu_si256((const __m256i *)(block + 36)), 1), flip);
+        const __m256i second = _mm256_loadu_si256((const __m256i *)(block + 36));
+        return _mm512_xor_si512(_mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1), flip);
     } else if constexpr (type == NT_W_Q4_0 || type == NT_W_Q4_1) {
         constexpr int bytes = type == NT_W_Q4_0 ? 18 : 20, head = bytes - 16;
         const uint8_t *block = row + 2 * bytes * s;
@@ -520,7 +523,8 @@ inline __m512i codes64(const uint8_t *row, int64_t s, int64_t columns) {
         __m512i low4, high2;
         if (s % 2 == 0) {
             low4 = low;
-            high2 = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_slli_epi16(high, 4)), _mm256_slli_epi16(high, 2), 1);
+            const __m512i first = _mm512_castsi256_si512(_mm256_slli_epi16(high, 4));
+            high2 = _mm512_inserti64x4(first, _mm256_slli_epi16(high, 2), 1);
         } else {
             low4 = _mm512_srli_epi16(low, 4);
             high2 = _mm512_inserti64x4(_mm512_castsi256_si512(high), _mm256_srli_epi16(high, 2), 1);
@@ -575,8 +579,9 @@ inline void chunk_scales(const uint8_t *at, float row_scale, int64_t groups, Vec
         // Blocks of five words, the first of which is d and m.
         const int64_t words = 5 * groups;
         const auto part = [&](int64_t from) {
-            return words - from >= 16 ? _mm512_loadu_si512(at + 4 * from)
-                                      : _mm512_maskz_loadu_epi32(__mmask16((1u << (words > from ? words - from : 0)) - 1), at + 4 * from);
+            if (words - from >= 16) return _mm512_loadu_si512(at + 4 * from);
+            const __mmask16 exist = __mmask16((1u << (words > from ? words - from : 0)) - 1);
+            return _mm512_maskz_loadu_epi32(exist, at + 4 * from);
         };
         const __m512i i = _mm512_set_epi32(75, 70, 65, 60, 55, 50, 45, 40, 35, 30, 25, 20, 15, 10, 5, 0);
         __m512i v = _mm512_permutex2var_epi32(part(0), i, part(16));  // 0 ... 30
@@ -671,8 +676,9 @@ inline void byte_dot_tile(const nt_weight &w, int64_t o, const PackedBytes &x, f
 
 /// 16 rows of x as lanes against R rows of codes. q [R][kPanel], d, m [R][kPanel / group]; out [R][L] +=
 template <int64_t group, int R>
-inline void byte_lane_tile(const uint8_t (*q)[kPanel], const float (*d)[kPanel / 16], const float (*m)[kPanel / 16],
-                           const int8_t *codes, const float *scales, const float *group_sums, int64_t groups, float *out) {
+inline void byte_lane_tile(
+    const uint8_t (*q)[kPanel], const float (*d)[kPanel / 16], const float (*m)[kPanel / 16], const int8_t *codes,
+    const float *scales, const float *group_sums, int64_t groups, float *out) {
     Vec sums[R];
     for (int r = 0; r < R; ++r) sums[r] = load(out + r * L);
     for (int64_t g = 0; g < groups; ++g) {
@@ -740,10 +746,11 @@ inline void byte_rows(const nt_weight &w, const void *packed, int64_t n, int64_t
                 const uint8_t *row = row_of(w, o + r) + i / block.elements * block.bytes;
                 decode_panel<type>(row, w.scales ? w.scales[o + r] : 1, count, q[r], d[r], m[r]);
             }
+            const float *sums = group == 32 ? x.sums : x.half_sums;
             for (int64_t t = 0; t < n; t += L)
                 byte_lane_tile<group, R>(
                     q, d, m, x.codes + t * x.width + i * L, x.scales + (t / L * blocks + i / 32) * L,
-                    (group == 32 ? x.sums + (t / L * blocks + i / 32) * L : x.half_sums + (t / L * 2 * blocks + i / 16) * L), (count + group - 1) / group, out[t / L]);
+                    sums + (t / L * (x.width / group) + i / group) * L, (count + group - 1) / group, out[t / L]);
         }
         for (int64_t t = 0; t < n; t += L) sink.lanes<R>(o, t, out[t / L]);
     });
@@ -770,8 +777,8 @@ inline void pack(Packing packing, const float *x, int64_t stride, int64_t column
     pack_floats(x, stride, columns, n, (float *)out);
 }
 
-inline void rows(const nt_weight &w, const void *packed, int64_t n, int64_t begin, int64_t end, float *y, int64_t stride,
-                 bool adds) {
+inline void rows(
+    const nt_weight &w, const void *packed, int64_t n, int64_t begin, int64_t end, float *y, int64_t stride, bool adds) {
     const Sink sink{w, y, stride, begin, n, adds};
     with_type(w.type, [&](auto type) {
         if constexpr (type == NT_W_F32)

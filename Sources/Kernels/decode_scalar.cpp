@@ -15,7 +15,8 @@ void pack(Packing, const float *x, int64_t stride, int64_t columns, int64_t n, v
     for (int64_t t = 0; t < n; ++t) memcpy((float *)out + t * columns, x + t * stride, size_t(4 * columns));
 }
 
-void rows(const nt_weight &w, const void *packed, int64_t n, int64_t begin, int64_t end, float *y, int64_t stride, bool adds) {
+void rows(
+    const nt_weight &w, const void *packed, int64_t n, int64_t begin, int64_t end, float *y, int64_t stride, bool adds) {
     const float *x = (const float *)packed;
     float panel[kPanel];
     for (int64_t o = begin; o < end; ++o)

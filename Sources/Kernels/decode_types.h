@@ -89,7 +89,8 @@ constexpr int64_t group_of(int32_t type) { return type == NT_W_Q6_K ? 16 : 32; }
 /// Elements begin ..< begin + count as codes q and, per group, d and m. `count` may end at the row's end for NT_W_I8,
 /// whose last group is filled up with codes of zero weight.
 template <int32_t type>
-inline void decode_codes(const uint8_t *row, float row_scale, int64_t begin, int64_t count, uint8_t *q, float *d, float *m) {
+inline void decode_codes(
+    const uint8_t *row, float row_scale, int64_t begin, int64_t count, uint8_t *q, float *d, float *m) {
     if constexpr (type == NT_W_I8) {
         for (int64_t i = 0; i < count; ++i) q[i] = row[begin + i] ^ 0x80;
         for (int64_t i = count; i % 32; ++i) q[i] = 0x80;
@@ -156,7 +157,8 @@ inline void decode_floats(const uint8_t *row, float row_scale, int64_t begin, in
         for (int64_t i = 0; i < count; ++i) out[i] = from_bf16(half_bits(row + 2 * (begin + i)));
     } else {
         constexpr int64_t group = group_of(type);
-        constexpr int offset = type == NT_W_Q4_0 ? 8 : type == NT_W_Q6_K ? 32 : type == NT_W_Q4_1 || type == NT_W_Q4_K ? 0 : 128;
+        constexpr bool hasMinima = type == NT_W_Q4_1 || type == NT_W_Q4_K;
+        constexpr int offset = hasMinima ? 0 : type == NT_W_Q4_0 ? 8 : type == NT_W_Q6_K ? 32 : 128;
         uint8_t q[kPanel];
         float d[kPanel / 16], m[kPanel / 16];
         decode_codes<type>(row, row_scale, begin, count, q, d, m);
@@ -206,8 +208,8 @@ struct DecodeKernels {
     /// x [n, I] fp32
     void (*pack)(Packing packing, const float *x, int64_t stride, int64_t columns, int64_t n, void *out);
     /// y[t, o - begin] (+)= x[t] . W[o] for begin <= o < end; + bias.
-    void (*rows)(const nt_weight &w, const void *packed, int64_t n, int64_t begin, int64_t end, float *y, int64_t stride,
-                 bool add);
+    void (*rows)(
+        const nt_weight &w, const void *packed, int64_t n, int64_t begin, int64_t end, float *y, int64_t stride, bool adds);
     void (*attend)(const AttentionTask &task);
     /// out = x weight / sqrt(mean(x^2) + epsilon)
     void (*rms_norm)(const float *x, const float *weight, int64_t count, float epsilon, float *out);

@@ -102,7 +102,8 @@ void nt_decoder_step(const struct nt_decoder *decoder, const struct nt_decoder_b
                      nt_parallel parallel);
 size_t nt_decoder_scratch_bytes(const struct nt_decoder *decoder, const struct nt_decoder_batch *batch);
 
-/* out[i] = exp(factor (x[i] - max x)), below 2^-149 zero or the least number; returns their sum. factor >= 0, finite. */
+/* out[i] = exp(factor (x[i] - max x)), zero or the least number below 2^-149; returns their sum.
+ * factor >= 0 and finite. */
 double nt_softmax_weights_f32(const float *x, int64_t count, float factor, float *out);
 
 /* Index of the first largest element. */
