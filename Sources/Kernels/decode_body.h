@@ -778,7 +778,8 @@ inline void pack(Packing packing, const float *x, int64_t stride, int64_t column
 }
 
 inline void rows(
-    const nt_weight &w, const void *packed, int64_t n, int64_t begin, int64_t end, float *y, int64_t stride, bool adds) {
+    const nt_weight &w, const void *packed, int64_t n, int64_t begin, int64_t end, float *y, int64_t stride,
+    bool adds) {
     const Sink sink{w, y, stride, begin, n, adds};
     with_type(w.type, [&](auto type) {
         if constexpr (type == NT_W_F32)

@@ -16,7 +16,8 @@ void pack(Packing, const float *x, int64_t stride, int64_t columns, int64_t n, v
 }
 
 void rows(
-    const nt_weight &w, const void *packed, int64_t n, int64_t begin, int64_t end, float *y, int64_t stride, bool adds) {
+    const nt_weight &w, const void *packed, int64_t n, int64_t begin, int64_t end, float *y, int64_t stride,
+    bool adds) {
     const float *x = (const float *)packed;
     float panel[kPanel];
     for (int64_t o = begin; o < end; ++o)

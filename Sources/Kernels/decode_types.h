@@ -209,7 +209,8 @@ struct DecodeKernels {
     void (*pack)(Packing packing, const float *x, int64_t stride, int64_t columns, int64_t n, void *out);
     /// y[t, o - begin] (+)= x[t] . W[o] for begin <= o < end; + bias.
     void (*rows)(
-        const nt_weight &w, const void *packed, int64_t n, int64_t begin, int64_t end, float *y, int64_t stride, bool adds);
+        const nt_weight &w, const void *packed, int64_t n, int64_t begin, int64_t end, float *y, int64_t stride,
+        bool adds);
     void (*attend)(const AttentionTask &task);
     /// out = x weight / sqrt(mean(x^2) + epsilon)
     void (*rms_norm)(const float *x, const float *weight, int64_t count, float epsilon, float *out);
