@@ -127,4 +127,4 @@ figure() { sed 's/.*"accuracy":\([^,}]*\).*/\1/' "$work/judged/$1-$2.json"; }
     } | awk '{ printf "| %s | %.1f | %.1f | %.1f | %.1f |\n", $1, 100 * $2, 100 * $3, 100 * $4, 100 * ($2 + $3 + $4) / 3 }'
 } >"$work/table.md"
 cat "$work/table.md"
-echo "kinship matrix $work/kinship/pcc.svg, family tree $work/family/plots/family-tree.svg; took $((SECONDS - began)) s" >&2
+echo "kinship matrix $work/kinship/kinship-pcc.svg, family tree $work/family/plots/family-tree.svg; took $((SECONDS - began)) s" >&2
