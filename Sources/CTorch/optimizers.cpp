@@ -42,6 +42,27 @@ double square_sum(const at::Tensor &given) {
     return nt_square_sum_f32(x.numel(), data<float>(x), &nonfinite, memory.data_ptr(), parallel);
 }
 
+nt_adamw_options options_of(
+    int64_t step, double learning_rate, double beta1, double beta2, double epsilon, double weight_decay,
+    double gradient_scale) {
+    return {
+        learning_rate, beta1, beta2, epsilon, weight_decay, 1 - std::pow(beta1, double(step)),
+        1 - std::pow(beta2, double(step)), gradient_scale};
+}
+
+double update_square_sum(
+    const at::Tensor &given, const at::Tensor &m, const at::Tensor &v, const nt_adamw_options &o) {
+    const auto g = given.contiguous();
+    if (is_flat(g, at::kFloat) && is_flat(m, at::kFloat)) {
+        const auto memory = scratch(nt_square_sum_scratch_bytes(g.numel()));
+        return nt_adamw_update_square_sum_f32(
+            g.numel(), data<float>(g), data<float>(m), data<float>(v), &o, memory.data_ptr(), parallel);
+    }
+    const auto scaled = g * o.gradient_scale;
+    const auto first = m * o.beta1 + scaled * (1 - o.beta1), second = v * o.beta2 + scaled.square() * (1 - o.beta2);
+    return (first / o.correction1 / ((second / o.correction2).sqrt() + o.epsilon)).square().sum(at::kDouble).item().toDouble();
+}
+
 }  // namespace
 
 ct_status ct_adamw_inplace(
@@ -49,10 +70,18 @@ ct_status ct_adamw_inplace(
     double learning_rate, double beta1, double beta2, double epsilon, double weight_decay, double gradient_scale) {
     return guarded([&] {
         c10::NoGradGuard no_grad;
-        const nt_adamw_options options{
-            learning_rate, beta1, beta2, epsilon, weight_decay, 1 - std::pow(beta1, double(step)),
-            1 - std::pow(beta2, double(step)), gradient_scale};
+        const auto options = options_of(step, learning_rate, beta1, beta2, epsilon, weight_decay, gradient_scale);
         adamw(get(parameter), get(gradient), get(exp_avg), get(exp_avg_sq), get(copy), options, step);
+    });
+}
+
+ct_status ct_adamw_update_square_sum(
+    ct_tensor gradient, ct_tensor exp_avg, ct_tensor exp_avg_sq, int64_t step, double beta1, double beta2, double epsilon,
+    double gradient_scale, double *sum) {
+    return guarded([&] {
+        c10::NoGradGuard no_grad;
+        const auto options = options_of(step, 0, beta1, beta2, epsilon, 0, gradient_scale);
+        *sum = update_square_sum(get(gradient), get(exp_avg), get(exp_avg_sq), options);
     });
 }
 

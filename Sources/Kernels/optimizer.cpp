@@ -47,6 +47,13 @@ template <class T> struct SquareSum {
     int64_t *nonfinite;
 };
 
+template <class T> struct UpdateSquareSum {
+    int64_t count;
+    const T *g, *m, *v;
+    nt_adamw_options options;
+    double *sums;
+};
+
 // Threads take whole blocks: a block's result does not depend on where the threads were cut.
 constexpr int64_t flat_block = NT_ADAM8_BLOCK, flat_grain = 128, sum_block = 65536;
 int64_t blocks(int64_t count, int64_t block) { return (count + block - 1) / block; }
@@ -227,6 +234,20 @@ template <class T> void cut_masters(const Flat<T> &a, int64_t begin, int64_t end
     each_of(a, begin, end, [&](int64_t i) { cut(float(a.x[i]), a.half[i], a.low[i]); });
 }
 
+template <class T> void update_square_sum(const UpdateSquareSum<T> &a, int64_t begin, int64_t end) {
+    const nt_adamw_options &o = a.options;
+    for (int64_t block = begin; block < end; ++block) {
+        double sum = 0;
+        for (int64_t i = block * sum_block; i < std::min(a.count, (block + 1) * sum_block); ++i) {
+            const double g = o.gradient_scale * double(a.g[i]);
+            const double m = o.beta1 * a.m[i] + (1 - o.beta1) * g, v = o.beta2 * a.v[i] + (1 - o.beta2) * g * g;
+            const double update = m / o.correction1 / (std::sqrt(v / o.correction2) + std::max(o.epsilon, 1e-30));
+            sum += update * update;
+        }
+        a.sums[block] = sum;
+    }
+}
+
 template <class T> void join_masters(const Flat<T> &a, int64_t begin, int64_t end) {
     each_of(a, begin, end, [&](int64_t i) { a.f32[i] = join(a.half[i], a.low[i]); });
 }
@@ -250,6 +271,7 @@ NT_DISPATCH(adamw8)
 NT_DISPATCH(encode)
 NT_DISPATCH(decode)
 NT_DISPATCH(square_sum)
+NT_DISPATCH(update_square_sum)
 NT_DISPATCH(convert)
 NT_DISPATCH(cut_masters)
 NT_DISPATCH(join_masters)
@@ -323,6 +345,16 @@ void nt_adam8_decode(int is_signed, int64_t count, const uint8_t *codes, const f
                      nt_parallel parallel) {
     const Codes a{count, x, const_cast<uint8_t *>(codes), const_cast<float *>(scales), is_signed != 0};
     run_flat(parallel, picked_decode<float>(), a);
+}
+
+double nt_adamw_update_square_sum_f32(int64_t count, const float *g, const float *m, const float *v,
+                                      const nt_adamw_options *options, void *scratch, nt_parallel parallel) {
+    double *sums = static_cast<double *>(scratch), sum = 0;
+    const int64_t parts = blocks(count, sum_block);
+    const UpdateSquareSum<float> a{count, g, m, v, *options, sums};
+    nt::run(parallel, parts, 1, picked_update_square_sum<float>(), a);
+    for (int64_t i = 0; i < parts; ++i) sum += sums[i];
+    return sum;
 }
 
 size_t nt_square_sum_scratch_bytes(int64_t count) { return size_t(blocks(count, sum_block)) * 16; }

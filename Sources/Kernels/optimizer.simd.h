@@ -158,6 +158,24 @@ template <class T> void square_sum(const SquareSum<T> &a, int64_t begin, int64_t
     }
 }
 
+// The squares of what `adamw` would move by, without rate and decay; nothing is written.
+template <class T> void update_square_sum(const UpdateSquareSum<T> &a, int64_t begin, int64_t end) {
+    const Step s = make_step(a.options);
+    const F inverse = set(float(1 / a.options.correction1));
+    for (int64_t block = begin; block < end; ++block) {
+        const int64_t start = block * sum_block;
+        Doubles sums[4]{};
+        each(std::min(sum_block, a.count - start), [&](int64_t i, auto part, auto slot) NT_LAMBDA {
+            const F g = load(a.g + start + i, part) * s.scale;
+            const F m = fma(s.beta1, load(a.m + start + i, part), s.rest1 * g);
+            const F v = fma(s.beta2, load(a.v + start + i, part), s.rest2 * g * g);
+            // Past the end everything is 0, and 0 / epsilon too.
+            add_squares(sums[slot], inverse * m / fma(sqrt(v), s.root, max(s.epsilon, set(1e-30f))));
+        });
+        a.sums[block] = (sum(sums[0]) + sum(sums[1])) + (sum(sums[2]) + sum(sums[3]));
+    }
+}
+
 template <class T> void convert(const Flat<T> &a, int64_t begin, int64_t end) {
     each_of(a, begin, end, [&](int64_t i, auto part, auto) NT_LAMBDA {
         if constexpr (std::is_same_v<T, float>) store_exactly(a.half + i, load(a.x + i, part), part);

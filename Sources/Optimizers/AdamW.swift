@@ -53,6 +53,17 @@ public final class AdamW {
         }
     }
 
+    /// ‖update‖ / rate of the step that would come now, decay left out: what a guard looks at before the step is made.
+    public func updateNorm(gradientScale: Double = 1) -> Double {
+        withGradients.reduce(0) { sum, entry in
+            sum
+                + adamWUpdateSquareSum(
+                    gradient: entry.gradient, firstMoment: firstMoments[entry.index],
+                    secondMoment: secondMoments[entry.index], step: steps + 1, beta1: settings.beta1,
+                    beta2: settings.beta2, epsilon: settings.epsilon, gradientScale: gradientScale)
+        }.squareRoot()
+    }
+
     public func zeroGradients() { for (_, parameter) in parameters { parameter.value.clearGradient() } }
 
     /// ‖g‖ over all gradients; not finite when one of them is not.

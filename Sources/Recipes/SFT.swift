@@ -57,13 +57,15 @@ public enum SFT {
             let plan = inputs.sampler.plan(step: session.step)
             let loss = try session.accumulateGradients(plan)
             let norm = optimizer.gradientNorm()
-            if try session.allowsUpdate(loss: loss, norm: norm) {
-                let clip = config.training.maxGradNorm.map { AdamW.clipScale(norm: norm, max: $0) } ?? 1
+            let clip = config.training.maxGradNorm.map { AdamW.clipScale(norm: norm, max: $0) } ?? 1
+            let updateNorm = optimizer.updateNorm(gradientScale: clip)
+            if try session.allowsUpdate(loss: loss, norm: norm, updateNorm: updateNorm) {
                 optimizer.step(learningRate: schedule(session.step), gradientScale: clip)
             }
             optimizer.zeroGradients()
             session.advance(plan)
-            try session.report(loss: loss, norm: norm, learningRate: schedule(session.step - 1), plan, clock)
+            try session.report(
+                loss: loss, norm: norm, updateNorm: updateNorm, learningRate: schedule(session.step - 1), plan, clock)
             try session.judge()
             if let status = try session.saveAsAsked() { return session.outcome(status) }
         }

@@ -103,7 +103,7 @@ final class SFTSession {
     }
 
     /// Whether the gradients may change the weights; stops the run, with its state as it was, where policy says so.
-    func allowsUpdate(loss: Double, norm: Double) throws -> Bool {
+    func allowsUpdate(loss: Double, norm: Double, updateNorm: Double) throws -> Bool {
         let place = norm.isFinite ? nil : optimizer.nonFiniteGradients().first
         switch finiteness.judge(
             step: step, isFinite: loss.isFinite && norm.isFinite, quantity: loss.isFinite ? "gradient" : "loss",
@@ -117,7 +117,7 @@ final class SFTSession {
             try run.write(failureReport(place).serialized(.pretty) + "\n", to: "failure.json")
             throw UserError(message + " (rows and gradients of the step: \(joinPath(run.path, "failure.json")))")
         }
-        guard let spike = spikes.observe(step: step, loss: loss, gradNorm: norm) else { return true }
+        guard let spike = spikes.observe(step: step, loss: loss, gradNorm: norm, updateNorm: updateNorm) else { return true }
         let message = spike.message(window: config.training.spikeWindow)
         switch config.training.onSpike {
         case .log: run.log(message)
@@ -154,14 +154,17 @@ final class SFTSession {
 
     // MARK: reports
 
-    func report(loss: Double, norm: Double, learningRate: Double, _ plan: StepPlan, _ clock: StepClock) throws {
+    func report(
+        loss: Double, norm: Double, updateNorm: Double, learningRate: Double, _ plan: StepPlan, _ clock: StepClock
+    ) throws {
         let elapsed = clock.seconds
         seconds += elapsed
         let left = timeLeft.update(step: step, of: inputs.steps)
         guard step % config.training.logEvery == 0 || step == inputs.steps else { return }
         let speed = Double(plan.tokens) / elapsed, memory = peakMemoryBytes()
         try writeMetrics([
-            (LossMetric.training, loss), ("train/grad_norm", norm), ("train/learning_rate", learningRate),
+            (LossMetric.training, loss), ("train/grad_norm", norm), ("train/update_norm", updateNorm),
+            ("train/learning_rate", learningRate),
             ("train/epoch", Double(plan.epoch)), ("train/trained_tokens", Double(trainedTokens)),
             ("tokens_per_second", speed), ("step_time_ms", elapsed * 1000), ("peak_memory_bytes", Double(memory)),
         ])

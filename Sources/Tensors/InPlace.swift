@@ -36,6 +36,20 @@ public func adamWInPlace(
     }
 }
 
+/// `‖m' / (1-β₁ᵗ) / (√(v' / (1-β₂ᵗ)) + ε)‖²` of the update that `adamWInPlace` would make at step t; changes nothing.
+public func adamWUpdateSquareSum(
+    gradient: Tensor, firstMoment: Tensor, secondMoment: Tensor, step: Int, beta1: Double, beta2: Double, epsilon: Double,
+    gradientScale: Double
+) -> Double {
+    var sum = 0.0
+    performInPlace("adamWUpdateSquareSum", [gradient, firstMoment, secondMoment]) {
+        ct_adamw_update_square_sum(
+            gradient.handle, firstMoment.handle, secondMoment.handle, Int64(step), beta1, beta2, epsilon, gradientScale,
+            &sum)
+    }
+    return sum
+}
+
 /// `√(Σ ‖tensor‖²)`, sums in fp64.
 public func globalNorm(_ tensors: [Tensor]) -> Double {
     var norm = 0.0

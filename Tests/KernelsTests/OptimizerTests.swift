@@ -154,6 +154,25 @@ extension KernelSuite {
             }
         }
 
+        /// The update that the next step makes, read off the twin's own steps: (p - p') / rate without decay.
+        @Test(arguments: [1, 33, 70_001]) func updateSquareSums(_ count: Int) {
+            let g: [Float] = stored(noise(count, 21)), m: [Float] = stored(noise(count, 22))
+            let v: [Float] = stored(noise(count, 23).map { $0 * $0 })
+            var options = nt_adamw_options(
+                learning_rate: 1, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0, correction1: 0.3,
+                correction2: 0.05, gradient_scale: 0.7)
+            var p = [Double](repeating: 0, count: count), m1 = m.map(\.double), v1 = v.map(\.double)
+            nt_adamw_f64(Int64(count), &p, g.map(\.double), &m1, &v1, &options, nil)
+            let expected = p.reduce(0) { $0 + $1 * $1 }
+            var scratch = [UInt8](repeating: 0, count: nt_square_sum_scratch_bytes(Int64(count)))
+            atEachLevel { level in
+                let sums = [nil, twoThreads].map {
+                    nt_adamw_update_square_sum_f32(Int64(count), g, m, v, &options, &scratch, $0)
+                }
+                #expect(abs(sums[0] / expected - 1) < 1e-5 && sums[0] == sums[1], "level \(level)")
+            }
+        }
+
         @Test func squareSums() {
             let count = 70_003
             var x: [Float] = stored(noise(count, 1))

@@ -151,6 +151,10 @@ ct_status ct_custom_function(
 ct_status ct_adamw_inplace(
     ct_tensor parameter, ct_tensor gradient, ct_tensor exp_avg, ct_tensor exp_avg_sq, ct_tensor copy, int64_t step,
     double learning_rate, double beta1, double beta2, double epsilon, double weight_decay, double gradient_scale);
+/* Sum of squares of the update that ct_adamw_inplace would make, without rate and decay. */
+ct_status ct_adamw_update_square_sum(
+    ct_tensor gradient, ct_tensor exp_avg, ct_tensor exp_avg_sq, int64_t step, double beta1, double beta2, double epsilon,
+    double gradient_scale, double *sum);
 ct_status ct_global_norm(const ct_tensor *tensors, size_t count, double *norm);
 
 #ifdef __cplusplus

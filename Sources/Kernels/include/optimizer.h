@@ -26,6 +26,11 @@ void nt_adamw_f32(int64_t count, float *p, const float *g, float *m, float *v, u
 void nt_adamw_f64(int64_t count, double *p, const double *g, double *m, double *v,
                   const struct nt_adamw_options *options, nt_parallel parallel);
 
+/* Sum of squares of m / correction1 / (sqrt(v / correction2) + epsilon) of the step that nt_adamw would make next: the
+ * update without rate and decay. Nothing is written; summed as nt_square_sum. scratch: nt_square_sum_scratch_bytes. */
+double nt_adamw_update_square_sum_f32(int64_t count, const float *g, const float *m, const float *v,
+                                      const struct nt_adamw_options *options, void *scratch, nt_parallel parallel);
+
 /* Split masters: an fp32 number as a bf16 number near it (high, which the products use as it is) and the signed
  * distance in units of fp32's last place (low, two's complement):
  *
