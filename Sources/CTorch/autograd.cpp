@@ -24,8 +24,11 @@ ct_status ct_set_requires_gradient(ct_tensor t, bool required) {
 ct_status ct_detach(ct_tensor t, ct_tensor *out) {
     return giving(out, [&] { return get(t).detach(); });
 }
-ct_status ct_backward(ct_tensor loss) {
-    return guarded([&] { torch::autograd::backward({get(loss)}, {}); });
+ct_status ct_backward(ct_tensor output, ct_tensor gradient) {
+    return guarded([&] {
+        const auto dy = get(gradient);
+        torch::autograd::backward({get(output)}, dy.defined() ? variable_list{dy} : variable_list{});
+    });
 }
 ct_status ct_gradient(ct_tensor t, ct_tensor *out) {
     return giving(out, [&] { return get(t).grad(); });

@@ -75,6 +75,42 @@ ct_status ct_adamw_inplace(
     });
 }
 
+int64_t ct_adam8_block(void) { return NT_ADAM8_BLOCK; }
+
+ct_status ct_adam8_start(ct_tensor first_codes, ct_tensor first_scales, ct_tensor second_codes, ct_tensor second_scales) {
+    return guarded([&] {
+        get(first_codes).fill_(NT_ADAM8_ZERO_M);
+        get(second_codes).zero_();
+        get(first_scales).zero_();
+        get(second_scales).zero_();
+    });
+}
+
+ct_status ct_adam8_decode(ct_tensor codes, ct_tensor scales, bool is_signed, ct_tensor *out) {
+    return giving(out, [&] {
+        const auto c = get(codes), s = get(scales);
+        auto x = at::empty({c.numel()}, at::kFloat);
+        nt_adam8_decode(is_signed, c.numel(), data<uint8_t>(c), data<float>(s), data<float>(x), parallel);
+        return x;
+    });
+}
+
+ct_status ct_adamw8_inplace(
+    ct_tensor parameter, ct_tensor gradient, ct_tensor first_codes, ct_tensor first_scales, ct_tensor second_codes,
+    ct_tensor second_scales, ct_tensor copy, int64_t step, double learning_rate, double beta1, double beta2, double epsilon,
+    double weight_decay, double gradient_scale) {
+    return guarded([&] {
+        c10::NoGradGuard no_grad;
+        const auto p = get(parameter), g = get(gradient).contiguous(), m = get(first_codes), v = get(second_codes);
+        TORCH_CHECK(is_flat(p, at::kFloat) && is_flat(g, at::kFloat), "8-bit moments are for fp32 parameters on the CPU");
+        const auto options = options_of(step, learning_rate, beta1, beta2, epsilon, weight_decay, gradient_scale);
+        nt_adamw8_f32(
+            p.numel(), data<float>(p), data<float>(g), data<uint8_t>(m), data<float>(get(first_scales)), data<uint8_t>(v),
+            data<float>(get(second_scales)), data<uint16_t>(get(copy)), &options, parallel);
+        p.unsafeGetTensorImpl()->bump_version();
+    });
+}
+
 ct_status ct_adamw_update_square_sum(
     ct_tensor gradient, ct_tensor exp_avg, ct_tensor exp_avg_sq, int64_t step, double beta1, double beta2, double epsilon,
     double gradient_scale, double *sum) {

@@ -15,6 +15,9 @@ public protocol CausalLanguageModel: Module {
     var headWeight: Parameter { get }
     var tokenTable: Embedding { get }
 
+    /// What training keeps of a forward pass; everything at first.
+    var recomputation: Recomputation { get set }
+
     /// Told the input `[N, D]` of each layer, from 0, as a forward pass comes to it; nil: nobody looks.
     var layerObserver: ((_ layer: Int, _ input: Tensor) -> Void)? { get set }
 

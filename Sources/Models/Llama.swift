@@ -103,6 +103,7 @@ final class LlamaDecoder: Module {
     let norm: RMSNorm
     let rope: RotaryEmbedding
     var layerObserver: ((Int, Tensor) -> Void)?
+    var recomputation = Recomputation()
     var children: KeyValuePairs<String, any Module> {
         ["embed_tokens": embedTokens, "layers": layers, "norm": norm]
     }
@@ -118,9 +119,15 @@ final class LlamaDecoder: Module {
     func callAsFunction(_ ids: Tensor, _ plan: AttentionPlan, _ cache: KVCache?, _ dtype: DType) -> Tensor {
         let rotation = rope.rotation(at: plan.positions, below: plan.positionBound)
         var x = embedTokens(ids, dtype)  // [N, D]
-        for (i, block) in layers.items.enumerated() {
-            layerObserver?(i, x)
-            x = block(x, rotation, plan, cache)
+        let stretches = recomputation.stretches(of: layers.items.count)
+        for stretch in stretches {
+            let blocks = { (x: Tensor) in
+                stretch.reduce(x) { x, i in
+                    self.layerObserver?(i, x)
+                    return self.layers.items[i](x, rotation, plan, cache)
+                }
+            }
+            x = cache == nil && stretch != stretches.last ? recomputed(x, blocks) : blocks(x)
         }
         cache?.advance(plan)
         return norm(x)
@@ -155,6 +162,11 @@ public final class Llama: CausalLanguageModel {
 
     public func hiddenStates(_ ids: Tensor, _ plan: AttentionPlan, cache: KVCache?) -> Tensor {
         model(ids, plan, cache, computeDType)
+    }
+
+    public var recomputation: Recomputation {
+        get { model.recomputation }
+        set { model.recomputation = newValue }
     }
 
     public var layerObserver: ((Int, Tensor) -> Void)? {

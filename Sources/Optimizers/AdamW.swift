@@ -4,20 +4,32 @@ public import Tensors
 
 /// AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2) over a model's trained parameters.
 ///
-/// Moments are kept in the dtype of the parameter's master. Weight decay applies to matrices only: decaying norms and
-/// biases has no use, and a vector of magnitudes (DoRA) would shrink.
+/// Moments are kept in the dtype of the parameter's master, or in 8 bits. Weight decay applies to matrices only: decaying
+/// norms and biases has no use, and a vector of magnitudes (DoRA) would shrink.
 public final class AdamW {
     public struct Settings: Sendable, Equatable {
         public var beta1: Double, beta2: Double, epsilon: Double, weightDecay: Double
+        /// Moments in 8 bits where that is safe: not for token tables (their rows are updated unevenly; section 2.3 of
+        /// arXiv:2110.02861) and tensors of less than 4,096 elements.
+        public var hasNarrowMoments: Bool
 
-        public init(beta1: Double = 0.9, beta2: Double = 0.999, epsilon: Double = 1e-8, weightDecay: Double = 0) {
+        public init(
+            beta1: Double = 0.9, beta2: Double = 0.999, epsilon: Double = 1e-8, weightDecay: Double = 0,
+            hasNarrowMoments: Bool = false
+        ) {
             (self.beta1, self.beta2, self.epsilon, self.weightDecay) = (beta1, beta2, epsilon, weightDecay)
+            self.hasNarrowMoments = hasNarrowMoments
         }
+    }
+
+    private enum Moments {
+        case whole(first: Tensor, second: Tensor)
+        case narrow(BlockwiseMoments)
     }
 
     /// The trained parameters with their names, in the order of the model.
     public let parameters: [(name: String, parameter: Parameter)]
-    private let firstMoments: [Tensor], secondMoments: [Tensor]
+    private let moments: [Moments]
     private let settings: Settings
     /// Updates made so far.
     public private(set) var steps = 0
@@ -25,10 +37,17 @@ public final class AdamW {
     public init(_ parameters: [(name: String, parameter: Parameter)], _ settings: Settings) {
         self.parameters = parameters
         self.settings = settings
-        firstMoments = parameters.map {
-            .zeros($0.parameter.shape, $0.parameter.value.dtype, on: $0.parameter.value.device)
+        moments = parameters.map { name, parameter in
+            let value = parameter.value
+            if settings.hasNarrowMoments, Self.canBeNarrow(name, value) { return .narrow(BlockwiseMoments(for: value)) }
+            func zeros() -> Tensor { .zeros(value.shape, value.dtype, on: value.device) }
+            return .whole(first: zeros(), second: zeros())
         }
-        secondMoments = firstMoments.map { .zeros($0.shape, $0.dtype, on: $0.device) }
+    }
+
+    private static func canBeNarrow(_ name: String, _ value: Tensor) -> Bool {
+        value.count >= 4096 && value.dtype == .float32 && value.device == .cpu && !name.contains("embed_tokens")
+            && !name.contains("lm_head")
     }
 
     /// Gradients of the trained parameters; a parameter that took no part has none and is left out.
@@ -44,11 +63,19 @@ public final class AdamW {
         steps += 1
         for (i, _, gradient) in withGradients {
             parameters[i].parameter.update { value, copy in
-                adamWInPlace(
-                    value, gradient: gradient, firstMoment: firstMoments[i], secondMoment: secondMoments[i], copy: copy,
-                    step: steps, learningRate: learningRate, beta1: settings.beta1,
-                    beta2: settings.beta2, epsilon: settings.epsilon,
-                    weightDecay: value.rank > 1 ? settings.weightDecay : 0, gradientScale: gradientScale)
+                let decay = value.rank > 1 ? settings.weightDecay : 0
+                switch moments[i] {
+                case .whole(let first, let second):
+                    adamWInPlace(
+                        value, gradient: gradient, firstMoment: first, secondMoment: second, copy: copy, step: steps,
+                        learningRate: learningRate, beta1: settings.beta1, beta2: settings.beta2,
+                        epsilon: settings.epsilon, weightDecay: decay, gradientScale: gradientScale)
+                case .narrow(let moments):
+                    adamWInPlace(
+                        value, gradient: gradient, moments: moments, copy: copy, step: steps,
+                        learningRate: learningRate, beta1: settings.beta1, beta2: settings.beta2,
+                        epsilon: settings.epsilon, weightDecay: decay, gradientScale: gradientScale)
+                }
             }
         }
     }
@@ -56,11 +83,16 @@ public final class AdamW {
     /// ‖update‖ / rate of the step that would come now, decay left out: what a guard looks at before the step is made.
     public func updateNorm(gradientScale: Double = 1) -> Double {
         withGradients.reduce(0) { sum, entry in
-            sum
+            let (first, second): (Tensor, Tensor) =
+                switch moments[entry.index] {
+                case .whole(let first, let second): (first, second)
+                case .narrow(let moments): moments.decoded()
+                }
+            return sum
                 + adamWUpdateSquareSum(
-                    gradient: entry.gradient, firstMoment: firstMoments[entry.index],
-                    secondMoment: secondMoments[entry.index], step: steps + 1, beta1: settings.beta1,
-                    beta2: settings.beta2, epsilon: settings.epsilon, gradientScale: gradientScale)
+                    gradient: entry.gradient, firstMoment: first, secondMoment: second, step: steps + 1,
+                    beta1: settings.beta1, beta2: settings.beta2, epsilon: settings.epsilon,
+                    gradientScale: gradientScale)
         }.squareRoot()
     }
 
@@ -81,11 +113,16 @@ public final class AdamW {
 
     /// The moments under the parameters' names, for checkpoints.
     public var state: [(name: String, tensor: Tensor)] {
-        parameters.indices.flatMap { i in
-            [
-                ("exp_avg.\(parameters[i].name)", firstMoments[i]),
-                ("exp_avg_sq.\(parameters[i].name)", secondMoments[i]),
-            ]
+        parameters.indices.flatMap { i -> [(name: String, tensor: Tensor)] in
+            let name = parameters[i].name
+            switch moments[i] {
+            case .whole(let first, let second): return [("exp_avg.\(name)", first), ("exp_avg_sq.\(name)", second)]
+            case .narrow(let m):
+                return [
+                    ("exp_avg.\(name)", m.firstCodes), ("exp_avg_absmax.\(name)", m.firstScales),
+                    ("exp_avg_sq.\(name)", m.secondCodes), ("exp_avg_sq_absmax.\(name)", m.secondScales),
+                ]
+            }
         }
     }
 

@@ -75,7 +75,10 @@ public enum SFT {
 }
 
 extension OptimizerSection {
-    var settings: AdamW.Settings { .init(beta1: beta1, beta2: beta2, epsilon: epsilon, weightDecay: weightDecay) }
+    var settings: AdamW.Settings {
+        .init(
+            beta1: beta1, beta2: beta2, epsilon: epsilon, weightDecay: weightDecay, hasNarrowMoments: state == .int8)
+    }
 }
 
 extension SFTConfig {

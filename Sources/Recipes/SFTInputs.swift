@@ -69,6 +69,9 @@ struct SFTInputs {
             throw UserError(
                 "training.early_stop_patience: has no effect without held-out rows, and there are none", .usage)
         }
+        if config.optimizer.state == .int8, device != .cpu {
+            throw UserError("optimizer.state: int8 is for the CPU; remove it, or set device: cpu", .usage)
+        }
         let schedule = config.learningRateSchedule(steps: steps)
         if (0..<steps).allSatisfy({ schedule($0) == 0 }) {
             throw UserError(

@@ -27,6 +27,7 @@ final class TrainedModel {
         loaded = try LoadedModel(
             inputs.reference, dtype: config.computeDType(on: device), device: device, trainsAll: isFull,
             randomSeed: config.model.initialize == .random ? config.training.seed : nil)
+        loaded.model.recomputation = .init(stride: config.training.recomputeBlocks)
         tokenizer = inputs.tokenizer
         seed = config.training.seed
         // Also those of an adapter that is continued: its tokenizer lies beside it.

@@ -238,6 +238,10 @@ public struct OptimizerSection: Codable, Sendable, Equatable {
     public var epsilon = 1e-8
     /// Not applied to norms, biases and other vectors.
     public var weightDecay = 0.0
+    /// How moments are kept: fp32, or int8 in blocks with scales (a quarter of the memory; CPU only).
+    public var state = State.fp32
+
+    public enum State: String, ConfigChoice { case fp32, int8 }
 
     public init() {}
 

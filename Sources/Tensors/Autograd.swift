@@ -29,8 +29,10 @@ extension Tensor {
     public func detached() -> Tensor { perform("detached", self) { ct_detach(handle, &$0) } }
 
     /// Adds d(self)/d(leaf) to the gradient of every leaf that requires one.
-    /// - Precondition: a scalar.
-    public func backward() { performInPlace("backward", [self]) { ct_backward(handle) } }
+    /// - Parameter gradient: what each element counts; for a scalar 1 when nil.
+    public func backward(gradient: Tensor? = nil) {
+        performInPlace("backward", [self] + (gradient.map { [$0] } ?? [])) { ct_backward(handle, gradient.handle) }
+    }
 
     /// What backward has accumulated since `clearGradient`; nil when nothing has.
     public var gradient: Tensor? {
@@ -68,6 +70,22 @@ public func customFunction(
             { Unmanaged<BackwardCallback>.fromOpaque($0!).release() }, &results)
     }
     return results.map { Tensor(owning: $0) }
+}
+
+/// `body(x)` whose inner activations are not kept: backward runs it again from x (Chen et al. 2016, arXiv:1604.06174).
+///
+/// - Parameter body: gives the same output each time; what it trains gets its gradient when it is run again. It may hold
+///   modules and plans, but nothing of the graph.
+public func recomputed(_ x: Tensor, _ body: @escaping (Tensor) -> Tensor) -> Tensor {
+    // x may need no gradient where the parameters inside do: an input that does keeps the node in the graph.
+    let witness = Tensor.zeros([], x.dtype, on: x.device)
+    witness.requiresGradient = true
+    return customFunction([x, witness], forward: { ([body($0[0])], [$0[0]]) }) { saved, gradients in
+        let input = saved[0].detached()
+        input.requiresGradient = true
+        withGradients { body(input) }.backward(gradient: gradients[0])
+        return [input.gradient, nil]
+    }[0]
 }
 
 /// The closure of a custom function, as the shim carries it.

@@ -105,9 +105,10 @@ private final class TrainingBench {
     init(_ command: BenchTrainCommand, _ dtype: DType) throws {
         let isFull = command.method == .full
         loaded = try Self.load(command.model, dtype, trainsAll: isFull)
-        let model = loaded.model
+        let model = loaded.model, settings = AdamW.Settings(hasNarrowMoments: command.state == .int8)
+        model.recomputation = .init(stride: command.recomputeBlocks)
         if isFull {
-            optimizer = AdamW(model.namedParameters(), .init())
+            optimizer = AdamW(model.namedParameters(), settings)
         } else {
             let all = Set(model.blockLinears.compactMap { $0.name.split(separator: ".").last.map(String.init) })
                 .sorted()
@@ -118,7 +119,7 @@ private final class TrainingBench {
             try Adapter.attachNew(adapter, to: loaded, seed: 1)
             let parameters = Adapter.parts(of: loaded, adapter)
             for (_, parameter) in parameters { parameter.isTrained = true }
-            optimizer = AdamW(parameters, .init())
+            optimizer = AdamW(parameters, settings)
         }
         let tokens = command.batch * command.sequence
         guard command.sequence <= model.contextLength else {

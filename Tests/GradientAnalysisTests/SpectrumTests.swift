@@ -118,6 +118,7 @@ import Testing
         var device: Device { .cpu }
         let tokenTable = Embedding(1, 1, .float32, on: .cpu)
         var headWeight: Parameter { tokenTable.weight }
+        var recomputation = Recomputation()
         var layerObserver: ((_ layer: Int, _ input: Tensor) -> Void)?
         func hiddenStates(_ ids: Tensor, _ plan: AttentionPlan, cache: KVCache?) -> Tensor { ids }
         func makeCache(sequences: Int, capacity: Int) -> KVCache {

@@ -79,6 +79,31 @@ import Testing
         #expect(normDifference(takeGradients(parameters), whole) > 0.05)
     }
 
+    /// What is computed again has the same bits, dropout included, and so have all gradients.
+    @Test(arguments: [1, 2, 3], [false, true]) func recomputationChangesNoBit(_ stride: Int, _ isAdapter: Bool) throws {
+        let model = try tinyModel(TinyFamily.mistral.config.changing(["num_hidden_layers": 4]))
+        var parameters = model.trainAll().namedParameters()
+        if isAdapter {
+            for (_, parameter) in parameters { parameter.isTrained = false }
+            parameters = attachAdapters(to: model, hasMagnitude: true)
+            for (i, (_, linear)) in model.blockLinears.enumerated() {
+                linear.adapter?.dropout = 0.3
+                linear.adapter?.dropoutStream = RandomStream(seed: 4, UInt64(i))
+            }
+        }
+        func gradients() -> [[Float]] {
+            model.documentLoss([someIDs(9, seed: 1), someIDs(5, seed: 2)]).backward()
+            return takeGradients(parameters).map { $0.values(Float.self) }
+        }
+        let kept = gradients()
+        var inputs = 0
+        model.recomputation = .init(stride: stride)
+        model.layerObserver = { _, _ in inputs += 1 }
+        #expect(gradients() == kept)
+        // Four blocks forward, and once more each but those of the last stretch.
+        #expect(inputs == 4 + [1: 3, 2: 2, 3: 3][stride]!)
+    }
+
     @Test(arguments: TinyFamily.allCases) func oneBatchOverfits(_ family: TinyFamily) throws {
         let model = try tinyModel(family.config, scale: 0.2).trainAll()
         let optimizer = AdamW(model.namedParameters(), .init()), ids = someIDs(16, seed: 8)

@@ -125,6 +125,50 @@ extension Parameter {
         }
     }
 
+    /// A least-squares problem of 64 x 128 weights solved with moments in fp32 and in 8 bits.
+    private func leastSquares(narrow: Bool, steps: Int) -> (loss: Double, optimizer: AdamW, weight: Parameter) {
+        let weight = Parameter(filled([64, 128], 1, scale: 0.1)), x = filled([256, 128], 2, scale: 1)
+        weight.isTrained = true
+        let y = linear(x, filled([64, 128], 3, scale: 1)) + filled([256, 64], 4, scale: 0.5)
+        let optimizer = AdamW([("w", weight)], .init(hasNarrowMoments: narrow))
+        var last = 0.0
+        for step in 0..<steps {
+            let loss = (linear(x, weight.value) - y).pow(2).sum() / Double(256 * 64)
+            loss.backward()
+            optimizer.step(learningRate: 0.01 * (1 - Double(step) / Double(steps)))
+            optimizer.zeroGradients()
+            last = loss.item
+        }
+        return (last, optimizer, weight)
+    }
+
+    @Test func narrowMomentsTrainAsWell() {
+        let whole = leastSquares(narrow: false, steps: 500), narrow = leastSquares(narrow: true, steps: 500)
+        #expect(abs(narrow.loss / whole.loss - 1) < 0.01, "\(narrow.loss) against \(whole.loss)")
+        func bytes(_ optimizer: AdamW) -> Int { optimizer.state.reduce(0) { $0 + $1.tensor.count * $1.tensor.dtype.byteCount } }
+        #expect(Double(bytes(narrow.optimizer)) < 0.3 * Double(bytes(whole.optimizer)))
+    }
+
+    @Test func narrowMomentsAreSavedAndFound() throws {
+        let long = leastSquares(narrow: true, steps: 4), other = AdamW([("w", long.weight)], .init(hasNarrowMoments: true))
+        #expect(long.optimizer.state.map(\.name) == ["exp_avg.w", "exp_avg_absmax.w", "exp_avg_sq.w", "exp_avg_sq_absmax.w"])
+        let saved = Dictionary(uniqueKeysWithValues: long.optimizer.state.map { ($0.name, $0.tensor) })
+        try other.restore(steps: 4) { saved[$0]! }
+        for (a, b) in zip(other.state, long.optimizer.state) {
+            #expect(a.tensor.to(.float32).values(Float.self) == b.tensor.to(.float32).values(Float.self))
+        }
+    }
+
+    /// What the guard is told before a step is what the step then does.
+    @Test(arguments: [false, true]) func theUpdateNormIsTheUpdates(_ narrow: Bool) {
+        let (_, optimizer, weight) = leastSquares(narrow: narrow, steps: 3)
+        weight.value.pow(2).sum().backward()
+        let before = weight.value.clone(), norm = optimizer.updateNorm(gradientScale: 0.5)
+        optimizer.step(learningRate: 0.01, gradientScale: 0.5)
+        let moved = withoutGradients { (weight.value - before).pow(2).sum().item.squareRoot() / 0.01 }
+        #expect(abs(moved / norm - 1) < 1e-4)
+    }
+
     @Test func whatIsNotFiniteIsNamed() {
         let parameters = (0..<3).map { _ in trained([1, 2], [2]) }
         let optimizer = AdamW(parameters.enumerated().map { ("p\($0)", $1) }, .init())

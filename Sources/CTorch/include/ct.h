@@ -134,7 +134,8 @@ int64_t ct_changes(ct_tensor t); /* changes in place so far */
 bool ct_requires_gradient(ct_tensor t);
 ct_status ct_set_requires_gradient(ct_tensor t, bool required);
 ct_status ct_detach(ct_tensor t, ct_tensor *out);
-ct_status ct_backward(ct_tensor loss);
+/* gradient: of `output`, null for a scalar that counts once */
+ct_status ct_backward(ct_tensor output, ct_tensor gradient);
 ct_status ct_gradient(ct_tensor t, ct_tensor *out); /* out->impl null when there is none */
 ct_status ct_clear_gradient(ct_tensor t);
 /* grad_inputs[i].impl stays null where input i needs none. May run on the engine's own threads. */
@@ -151,6 +152,16 @@ ct_status ct_custom_function(
 ct_status ct_adamw_inplace(
     ct_tensor parameter, ct_tensor gradient, ct_tensor exp_avg, ct_tensor exp_avg_sq, ct_tensor copy, int64_t step,
     double learning_rate, double beta1, double beta2, double epsilon, double weight_decay, double gradient_scale);
+/* The same with 8-bit moments (Dettmers et al. 2022, arXiv:2110.02861): codes u8 as the parameter, scales fp32 of each
+   block of ct_adam8_block elements. CPU, fp32 parameters. ct_adam8_start fills them for a run's start, ct_adam8_decode
+   gives a moment in fp32, flat. */
+int64_t ct_adam8_block(void);
+ct_status ct_adam8_start(ct_tensor first_codes, ct_tensor first_scales, ct_tensor second_codes, ct_tensor second_scales);
+ct_status ct_adam8_decode(ct_tensor codes, ct_tensor scales, bool is_signed, ct_tensor *out);
+ct_status ct_adamw8_inplace(
+    ct_tensor parameter, ct_tensor gradient, ct_tensor first_codes, ct_tensor first_scales, ct_tensor second_codes,
+    ct_tensor second_scales, ct_tensor copy, int64_t step, double learning_rate, double beta1, double beta2, double epsilon,
+    double weight_decay, double gradient_scale);
 /* Sum of squares of the update that ct_adamw_inplace would make, without rate and decay. */
 ct_status ct_adamw_update_square_sum(
     ct_tensor gradient, ct_tensor exp_avg, ct_tensor exp_avg_sq, int64_t step, double beta1, double beta2, double epsilon,

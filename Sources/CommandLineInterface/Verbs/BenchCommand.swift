@@ -90,8 +90,15 @@ public struct BenchTrainCommand: EngineCommand {
     @Option(help: "What is trained: full (all weights) or lora (rank 16 on every linear map of the blocks).")
     public var method: Method = .full
 
+    @Option(help: "Moments of the optimizer: fp32 or int8.")
+    public var state: MomentType = .fp32
+
+    @Option(help: ArgumentHelp("Blocks computed again in backward, of which only the input is kept; 0: none.", valueName: "blocks"))
+    public var recomputeBlocks: Int = 0
+
     @OptionGroup public var options: BenchOptions
 
+    public enum MomentType: String, CaseIterable, ExpressibleByArgument, Sendable { case fp32, int8 }
     public enum Method: String, CaseIterable, ExpressibleByArgument, Sendable { case full, lora }
 
     public init() {}
@@ -100,6 +107,7 @@ public struct BenchTrainCommand: EngineCommand {
         try require(batch > 0, "--batch is 1 or more, not \(batch)")
         try require(sequence > 1, "--sequence is 2 or more, not \(sequence)")
         try require(steps ?? 1 > 0, "--steps is 1 or more, not \(steps ?? 0)")
+        try require(recomputeBlocks >= 0, "--recompute-blocks is 0 or more, not \(recomputeBlocks)")
         try require(seconds > 0 && seconds.isFinite, "--seconds is above 0, not \(seconds)")
     }
 }

@@ -1,0 +1,22 @@
+// Which activations a training step keeps, and which it computes again.
+
+/// Activation checkpointing: of every `stride` blocks only the input is kept from forward to backward.
+///
+/// The last blocks are kept whole, since backward begins with them. With stride 1 a step keeps one row of hidden states a
+/// block and runs each block's forward twice; a stride near √blocks balances the inputs kept against the activations of
+/// the stretch under way.
+public struct Recomputation: Sendable, Equatable {
+    /// Blocks of a stretch; 0 keeps everything.
+    public var stride: Int
+
+    public init(stride: Int = 0) {
+        precondition(stride >= 0)
+        self.stride = stride
+    }
+
+    /// The stretches of a model of `blocks` blocks; all but the last are computed again.
+    public func stretches(of blocks: Int) -> [Range<Int>] {
+        guard stride > 0, stride < blocks else { return [0..<blocks] }
+        return Swift.stride(from: 0, to: blocks, by: stride).map { $0..<min($0 + stride, blocks) }
+    }
+}
