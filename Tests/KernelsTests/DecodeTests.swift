@@ -314,7 +314,8 @@ extension KernelSuite {
                 for level in Int32(1)...3 {
                     guard let result = atLevel(level, { weights(scores, 0.7) }) else { continue }
                     #expect(abs(result.total / twin.total - 1) < 1e-6)
-                    for (a, b) in zip(result.weights, twin.weights) where b > 1e-30 { #expect(abs(a / b - 1) < 2e-6) }
+                    // The exponent, up to 70, is rounded to 24 bits.
+                    for (a, b) in zip(result.weights, twin.weights) where b > 1e-30 { #expect(abs(a / b - 1) < 1e-5) }
                 }
             }
             let far = weights([-.infinity, 88, -1e30, 88], 100)

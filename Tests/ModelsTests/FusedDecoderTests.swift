@@ -51,8 +51,8 @@ private func difference(_ a: [Tensor], _ b: [Tensor]) -> Double { normDifference
         let config = TinyFamily.llama.config, masters = try tinyModel(config).trainAll()
         masters.computeDType = .bfloat16
         let rounded = try tinyModel(config, .bfloat16)
-        // Norms differ in the last bit of bf16.
-        #expect(difference(walk(masters.makeScorer()), walk(rounded.makeScorer())) < 0.01)
+        // Norms differ in the last bit of bf16; rounded once more, everything would by twice as much.
+        #expect(difference(walk(masters.makeScorer()), walk(rounded.makeScorer())) < 0.02)
     }
 
     @Test(arguments: [false, true]) func adaptersAreMerged(_ isDora: Bool) throws {
