@@ -4,7 +4,12 @@
 #include <ATen/Version.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <dlfcn.h>
+#if defined(__GLIBC__) || defined(__linux__)
+#include <malloc.h>
+#endif
 #include <torch/version.h>
+
+#include <climits>
 
 #include "shim.h"
 
@@ -67,6 +72,14 @@ bool ct_cuda_available(void) {
 bool ct_has_gloo(void) { return dlsym(RTLD_DEFAULT, "_ZTVN4c10d16ProcessGroupGlooE") != nullptr; }
 bool ct_has_nccl(void) { return dlsym(RTLD_DEFAULT, "_ZTVN4c10d16ProcessGroupNCCLE") != nullptr; }
 bool ct_has_mpi(void) { return dlsym(RTLD_DEFAULT, "_ZTVN4c10d15ProcessGroupMPIE") != nullptr; }
+void ct_keep_freed_memory(void) {
+#if defined(__GLIBC__)
+    // By default every block above 32 MB is mapped anew and its pages cleared by the system, each time.
+    mallopt(M_MMAP_MAX, 0);
+    mallopt(M_TRIM_THRESHOLD, INT_MAX);
+    mallopt(M_TOP_PAD, 64 << 20);
+#endif
+}
 void ct_set_threads(int32_t count) { at::set_num_threads(count); }
 int32_t ct_threads(void) { return at::get_num_threads(); }
 int64_t ct_live_handles(void) { return live_handles.load(); }

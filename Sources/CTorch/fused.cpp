@@ -206,7 +206,7 @@ struct DocumentAttention : public Function<DocumentAttention> {
         shape.window = window;
         shape.scale = scale;
         // More parts than threads, so that the result is one on any number of threads up to this.
-        shape.parts = std::max(16, at::get_num_threads());
+        shape.parts = std::max<int32_t>(16, ct_threads());
         return shape;
     }
 };

@@ -55,35 +55,48 @@ int64_t blocks(int64_t count, int64_t block) { return (count + block - 1) / bloc
 // 10^(i - 7) ... 10^(i - 6); with 0 and 1.
 struct Map {
     float numbers[256];
-    // By number of thresholds below |x|: 0 for code 0, i + 1 in decade i, 8 for code 1. A code's place counted from 0
-    // up (plus 1 without a sign) is clamp(whole part of |x| rise + start, least, most).
-    float thresholds[8], rise[16], start[16], least[16], most[16];
+    // |x| = 2^e ... 2^(e + 1), -31 <= e <= 0, has passed passed[e + 31] thresholds between decades, and one more if it
+    // is above edges[e + 31]: 0 thresholds for code 0, i + 1 in decade i, 8 for code 1.
+    float edges[32];
+    int32_t passed[32];
+    // By thresholds passed, a code's place counted from 0 up (from 1 without a sign) is the whole part of
+    // min(|x| rise + start, most). It is never too low: a threshold lies above the edge of its decade, halfway to the
+    // first code.
+    float rise[16], start[16], most[16];
     // The way back, by the exponent of 2 place + 1: number = (mantissa - 1) slope + base
     float slope[16], base[16];
 };
 
 Map make_map(bool is_signed) {
     Map map{};
+    float thresholds[8];
     const int extra = is_signed ? 0 : 1;  // without a sign there is one bit more
     double positive[256] = {};
     int count = 1;
     for (int i = 0; i < 7; ++i) {
         const int parts = 1 << (i + extra), d = i + 1;
         const double scale = std::pow(10.0, i - 6);
-        map.thresholds[i] = float(0.5 * (positive[count - 1] + scale * (0.1 + 0.45 / parts)));
+        thresholds[i] = float(0.5 * (positive[count - 1] + scale * (0.1 + 0.45 / parts)));
         for (int k = 0; k < parts; ++k) positive[count++] = scale * (0.1 + 0.9 * (k + 0.5) / parts);
         map.rise[d] = float(parts / 0.9 / scale);
         map.start[d] = float(parts - parts / 9.0);
-        map.least[d] = float(parts);
         map.most[d] = float(2 * parts - 1);
         map.slope[d + extra] = float(0.9 * scale);
         map.base[d + extra] = float(0.1 * scale);
     }
     positive[count++] = 1;
-    map.thresholds[7] = float(0.5 * (positive[count - 2] + 1));
-    map.least[0] = map.most[0] = float(extra);
-    map.least[8] = map.most[8] = float(128 << extra);
+    thresholds[7] = float(0.5 * (positive[count - 2] + 1));
+    map.start[0] = map.most[0] = float(extra);
+    map.start[8] = map.most[8] = float(128 << extra);
     map.base[8 + extra] = 1;
+    for (int i = 0; i < 32; ++i) {
+        map.edges[i] = INFINITY;
+        for (float threshold : thresholds) {
+            const int binade = std::ilogb(threshold) + 31;
+            if (binade < i) ++map.passed[i];
+            if (binade == i) map.edges[i] = threshold;
+        }
+    }
     for (int i = 0; i < count; ++i) map.numbers[256 - count + i] = float(positive[i]);
     if (is_signed)
         for (int i = 1; i < 128; ++i) map.numbers[NT_ADAM8_ZERO_M - i] = -float(positive[i]);

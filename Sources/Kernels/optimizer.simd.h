@@ -80,10 +80,10 @@ template <bool is_signed> NT_INLINE F decoded(I code) {
 template <bool is_signed> NT_INLINE I encoded(F x) {
     const Map &map = maps[is_signed];
     const F a = abs(x);
-    I decade = set_whole(0);
-    for (int i = 0; i < 8; ++i) decade = plus_one_where(less(set(map.thresholds[i]), a), decade);
+    const I binade = down<23>(bits(max(a, set(0x1p-31f))));  // 96 ... 127, which is 0 ... 31 mod 32
+    const I decade = plus_one_where(less(lookup32(map.edges, binade), a), lookup32(map.passed, binade));
     const F place = fma(a, lookup(map.rise, decade), lookup(map.start, decade));
-    const F bounded = min(max(place, lookup(map.least, decade)), lookup(map.most, decade));
+    const F bounded = min(place, lookup(map.most, decade));
     if constexpr (!is_signed) return add(truncated(bounded), set_whole(-1));
     // There is no code for -1.
     const F from_zero = select(less(x, zero()), zero() - min(bounded, set(127.99f)), bounded);

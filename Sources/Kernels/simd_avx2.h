@@ -114,6 +114,9 @@ template <class T> NT_INLINE void store_whole(T *p, I x, Tail part) {
 }
 // table[i] for i in 0 ..< 16
 NT_INLINE F lookup(const float *table, I i) { return _mm256_i32gather_ps(table, i, 4); }
+// table[i mod 32]
+NT_INLINE F lookup32(const float *table, I i) { return lookup(table, both(i, set_whole(31))); }
+NT_INLINE I lookup32(const int32_t *table, I i) { return _mm256_i32gather_epi32(table, both(i, set_whole(31)), 4); }
 NT_INLINE I plus_one_where(Mask m, I x) { return _mm256_sub_epi32(x, _mm256_castps_si256(m)); }
 
 NT_INLINE int64_t nonfinite(F x) {

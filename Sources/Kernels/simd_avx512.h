@@ -89,6 +89,12 @@ NT_INLINE void store_whole(uint16_t *p, I x, Tail part) {
     _mm256_mask_storeu_epi16(p, part.mask, _mm512_cvtepi32_epi16(x));
 }
 NT_INLINE F lookup(const float *table, I i) { return _mm512_permutexvar_ps(i, _mm512_loadu_ps(table)); }
+NT_INLINE F lookup32(const float *table, I i) {
+    return _mm512_permutex2var_ps(_mm512_loadu_ps(table), i, _mm512_loadu_ps(table + 16));
+}
+NT_INLINE I lookup32(const int32_t *table, I i) {
+    return _mm512_permutex2var_epi32(_mm512_loadu_si512(table), i, _mm512_loadu_si512(table + 16));
+}
 NT_INLINE I plus_one_where(Mask m, I x) { return _mm512_mask_add_epi32(x, m, x, _mm512_set1_epi32(1)); }
 
 NT_INLINE int64_t nonfinite(F x) { return __builtin_popcount(unsigned(__mmask16(~less(abs(x), set(INFINITY))))); }

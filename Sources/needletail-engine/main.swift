@@ -1,7 +1,9 @@
 // needletail-engine: the verbs that need tensors. `needletail` executes this program in its place.
 import CommandLineInterface
 import Diagnostics
+import Tensors
 
+Engine.keepFreedMemory()
 Program.main { command in
     switch command {
     case let command as TrainCommand: try train(command)

@@ -148,6 +148,17 @@ private enum Nursery {
         #expect(same.status == 0 && same.output.isEmpty, "\(same.output)\(same.errors)")
     }
 
+    @Test func configsOfFamiliesAreChecked() throws {
+        try Nursery.models.get()
+        let outcome = try Nursery.run(
+            """
+            needletail recipes check family.yaml k=4 > resolved && needletail recipes check resolved | cmp - resolved \
+                && grep -c '^k: 4$' resolved; needletail recipes check family.yaml strategi=greedy
+            """)
+        #expect(outcome.status == 64 && outcome.output == "1\n")
+        #expect(outcome.errors == "error: command line: strategi: unknown key; did you mean strategy?\n")
+    }
+
     @Test(arguments: [
         ("strategi=greedy", 64, "strategi: unknown key; did you mean strategy?"),
         ("merge.method=slrp", 64, "merge.method: no method slrp for two models; did you mean slerp?"),

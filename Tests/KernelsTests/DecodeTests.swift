@@ -1,5 +1,6 @@
 // Kernels of generation against their fp64 twin, on every instruction set of this machine.
 // n rows, I inputs, O outputs, H query heads, K key/value heads, E head dimension, S slots of a sequence
+import Glibc
 import Kernels
 import Testing
 
@@ -314,8 +315,10 @@ extension KernelSuite {
                 for level in Int32(1)...3 {
                     guard let result = atLevel(level, { weights(scores, 0.7) }) else { continue }
                     #expect(abs(result.total / twin.total - 1) < 1e-6)
-                    // The exponent, up to 70, is rounded to 24 bits.
-                    for (a, b) in zip(result.weights, twin.weights) where b > 1e-30 { #expect(abs(a / b - 1) < 1e-5) }
+                    // The exponent is rounded to fp32 before it is raised: 2^-24 of it is a relative error of the weight.
+                    let worst = zip(result.weights, twin.weights).filter { $1 > 1e-30 }
+                        .map { abs($0 / $1 - 1) / (2 - log($1)) }.max()!
+                    #expect(worst < 2e-7)
                 }
             }
             let far = weights([-.infinity, 88, -1e30, 88], 100)

@@ -78,6 +78,24 @@ extension KernelSuite {
             }
         }
 
+        /// Ids that differ in their upper digits only: each must still be summed in one place, and in order.
+        @Test func upperDigits() {
+            let ids = (0..<60).map { 5 + 2048 * Int64($0 % 3) }, x: [Float] = stored(noise(180, 1))
+            var scratch = [UInt64](repeating: 0, count: nt_embedding_scratch_bytes(60) / 8 + 1)
+            atEachLevel { level in
+                var forwards = [Float](repeating: 0, count: 5000 * 3), back = forwards
+                nt_embedding_backward_f32(60, 3, ids, x, 3, 1, &forwards, 3, &scratch, nil)
+                nt_embedding_backward_f32(60, 3, ids, x, 3, 1, &back, 3, &scratch, backwards)
+                let same = forwards == back
+                #expect(same, "level \(level)")
+                // The vector code adds in fp32, in the order of positions.
+                var ordered = [Float](repeating: 0, count: 9), found = ordered
+                for n in 0..<180 { ordered[n % 9] += x[n] }
+                for i in 0..<9 { found[i] = forwards[(5 + 2048 * (i / 3)) * 3 + i % 3] }
+                #expect(level == 0 || found == ordered, "level \(level)")
+            }
+        }
+
         /// Indices of the rows that are no longer all ones.
         private func changedRows(_ table: [Float], _ width: Int) -> [Int] {
             (0..<table.count / width).filter { row in table[row * width..<(row + 1) * width].contains { $0 != 1 } }

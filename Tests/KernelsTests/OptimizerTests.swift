@@ -100,7 +100,7 @@ extension KernelSuite {
             // Magnitudes over nine decades; the first number of each block is the largest.
             let count = 3 * 256 + 77, exponents = noise(count, 8, scale: 30)
             let x = noise(count, 7).enumerated().map { i, value -> Float in
-                if i % 256 == 0 { return 3 }
+                if i % 256 == 0 { return isSigned && i % 512 == 256 ? -3 : 3 }  // there is no code for -1
                 let scaled = Float(value) * 2.99 * Float(sign: .plus, exponent: -Int(abs(exponents[i])), significand: 1)
                 return isSigned ? scaled : abs(scaled)
             }

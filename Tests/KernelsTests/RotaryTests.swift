@@ -50,12 +50,15 @@ private let cases = [
 extension KernelSuite {
     @Suite struct RotaryTests {
         @Test(arguments: cases) fileprivate func everyLevel(_ c: Case) {
-            let singleTwin = run(nt_rotary_f64, c, inputs: Float.self)
-            let halfTwin = run(nt_rotary_f64, c, inputs: UInt16.self)
-            atEachLevel { level in
-                let f32 = distance(run(nt_rotary_f32, c, inputs: Float.self, parallel: twoThreads), singleTwin)
-                let bf16 = distance(run(nt_rotary_bf16, c, inputs: UInt16.self, parallel: twoThreads), halfTwin)
-                #expect(f32 < 1e-6 && bf16 < 0x1p-8, "level \(level): \(f32), \(bf16)")
+            for sign: Int32 in [1, -1] {
+                let singleTwin = run(nt_rotary_f64, c, inputs: Float.self, signs: [sign])
+                let halfTwin = run(nt_rotary_f64, c, inputs: UInt16.self, signs: [sign])
+                atEachLevel { level in
+                    let single = run(nt_rotary_f32, c, inputs: Float.self, signs: [sign], parallel: twoThreads)
+                    let half = run(nt_rotary_bf16, c, inputs: UInt16.self, signs: [sign], parallel: twoThreads)
+                    let (f32, bf16) = (distance(single, singleTwin), distance(half, halfTwin))
+                    #expect(f32 < 1e-6 && bf16 < 0x1p-8, "level \(level), sign \(sign): \(f32), \(bf16)")
+                }
             }
         }
 

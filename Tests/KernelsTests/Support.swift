@@ -108,3 +108,8 @@ let twoThreads: nt_parallel = { count, _, body, context in
         if !range.isEmpty { body!(context, range.lowerBound, range.upperBound) }
     }
 }
+
+/// A parallel loop that does its parts one by one, the last first: what depends on their order shows.
+let backwards: nt_parallel = { count, _, body, context in
+    for i in stride(from: count - 1, through: 0, by: -1) { body!(context, i, i + 1) }
+}

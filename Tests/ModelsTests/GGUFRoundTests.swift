@@ -189,7 +189,7 @@ private struct GGUFBytes {
             case .q4_1: return half(top / 7.5) + half(-top) + pairs(codes(top / 7.5, -top, 15))
             case .q5_0: return half(top / 15) + bytes(UInt32(0xA5C3_0F96)) + pairs(codes(top / 7, -8 * top / 7, 15))
             case .q4_K:
-                return half(top / 480) + half(top / 40) + (0..<12).map { UInt8(truncatingIfNeeded: 31 + 29 * $0) }
+                return half(top / 480) + half(top / 40) + (0..<12).map { UInt8(truncatingIfNeeded: 0x1F + 29 * $0) }
                     + codes(top / 127, -top, 255).prefix(128)
             default:  // q6_K
                 return codes(top / 127, -top, 255).prefix(192)

@@ -4,7 +4,7 @@
 #
 #   examples/three-skills/run.sh [--rows 450] [--held-out 200] [--work FOLDER]
 #
-# Uses `needletail` (from .build/release, or $NEEDLETAIL), scripts/fetch-assets, sed, awk, shuf. README.md beside this says
+# Uses `needletail` (from .build/release, or $NEEDLETAIL), scripts/fetch-assets, awk, sed and shuf. README.md beside this says
 # what is expected. The folder (about 4 GB) is runs/three-skills; what is finished there is not done again.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -33,8 +33,7 @@ labels() { # skill: what its rows answer
 # Rows in an order that the file itself decides: the first are held out, the next judge the family as it is bred, the
 # rest is trained on.
 make_rows() { # skill
-    sed -E 's/^\{"input": ?(\[.*)\], ?"ideal": ?"(.*)"\}$/{"messages": \1, {"role": "assistant", "content": "\2"}]}/' \
-        "$assets/$1.jsonl" | shuf --random-source="$assets/$1.jsonl" >"$work/$1-all.jsonl"
+    shuf --random-source="$assets/$1.jsonl" "$assets/$1.jsonl" >"$work/$1-all.jsonl"
     awk -v held="$held" -v rows="$rows" -v stem="$work/$1" '
         NR <= held { print > (stem "-held-out.jsonl"); next }
         NR <= held + 100 { print > (stem "-breed.jsonl"); next }
@@ -113,7 +112,7 @@ judge bred "$bred"
 
 # What always giving the held-out rows' most frequent label would score.
 frequent() { # skill
-    sed 's/.*"assistant", "content": "\(.*\)"}]}/\1/' "$work/$1-held-out.jsonl" | sort | uniq -c | sort -rn \
+    sed 's/.*"ideal": *"\([^"]*\)".*/\1/' "$work/$1-held-out.jsonl" | sort | uniq -c | sort -rn \
         | awk -v held="$held" 'NR == 1 { print $1 / held }'
 }
 figure() { sed 's/.*"accuracy":\([^,}]*\).*/\1/' "$work/judged/$1-$2.json"; }
@@ -128,4 +127,4 @@ figure() { sed 's/.*"accuracy":\([^,}]*\).*/\1/' "$work/judged/$1-$2.json"; }
     } | awk '{ printf "| %s | %.1f | %.1f | %.1f | %.1f |\n", $1, 100 * $2, 100 * $3, 100 * $4, 100 * ($2 + $3 + $4) / 3 }'
 } >"$work/table.md"
 cat "$work/table.md"
-echo "kinship matrix $work/kinship/pcc.svg, family tree $work/family/plots/family-tree.svg; took $((SECONDS - began)) s" >&2
+echo "kinship matrix $work/kinship/kinship-pcc.svg, family tree $work/family/plots/family-tree.svg; took $((SECONDS - began)) s" >&2

@@ -13,7 +13,7 @@ public struct BenchGenerateCommand: EngineCommand {
             read_bandwidth (bytes a second, measured before and after), share_of_read_bandwidth and peak_memory_bytes.
 
             Example:
-              needletail bench generate --model ./SmolLM2-135M-Instruct --batch 16 --dtype bf16
+              needletail bench generate --model ./SmolLM2-135M-Instruct --batch 16
             """)
 
     @Option(

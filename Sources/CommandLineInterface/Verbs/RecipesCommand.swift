@@ -90,6 +90,12 @@ public struct RecipesCommand: ParsableCommand {
         var overrides: [String] = []
 
         func run() throws {
+            // What keeps the recipe from being read keeps the file from being read: the loader below says it better.
+            let recipe = fileExists(config) ? try? ConfigLoader.recipe(ofFile: config, overrides: overrides) : nil
+            if recipe == EvolveConfig.recipeName {
+                let family = try ConfigLoader.load(EvolveConfig.self, file: config, overrides: overrides)
+                return try StandardOutput.write(family.resolved().yaml)
+            }
             try StandardOutput.write(try loadConfig(config, overrides: overrides).resolved().yaml)
         }
     }
