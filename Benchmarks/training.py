@@ -1,6 +1,6 @@
 """Training speed and memory beside PyTorch, transformers and peft (issue: train faster than PyTorch on the same CPU).
 
-    .deps/oracle/bin/python Benchmarks/training.py [--cases full-135m lora-135m gpt2-124m] [--rounds 2] [--seconds 20]
+    .deps/oracle/bin/python Benchmarks/training.py [--cases full-135m lora-135m] [--rounds 2] [--seconds 15] [--alone]
 
 Random weights of a shape, random tokens, every label trained: speed does not depend on content. Each mode of each
 program runs in its own process, so that peak memory (VmHWM, libraries included) is its own; modes are interleaved
@@ -15,6 +15,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -138,22 +139,68 @@ def measure(case, rounds, seconds, threads, work):
     print("\n".join(rows), flush=True)
 
 
+# -- ours alone: memory and scaling -----------------------------------------------------------------------------------
+
+def ours(config, work, *flags):
+    path = work / "config.json"
+    path.write_text(json.dumps(config))
+    result = subprocess.run(
+        [PROGRAM, "bench", "train", "--model", path, "--json", *map(str, flags)], capture_output=True, text=True)
+    if result.returncode:
+        sys.exit(f"bench train {flags}: {result.stderr.strip()}")
+    return json.loads(result.stdout)
+
+
+def table(title, first, rows):
+    print(f"\n### {title}\n\n| {first} | tokens/s | share of the product's rate | peak memory, MiB |\n|---|---|---|---|")
+    for name, figures in rows:
+        print(f"| {name} | {figures['tokens_per_second']:.0f} | {100 * figures['share_of_gemm_peak']:.0f} % "
+              f"| {figures['peak_memory_bytes'] / 2**20:.0f} |", flush=True)
+
+
+def memory_and_scaling(work, seconds, threads):
+    base = ["--dtype", "bf16", "--seconds", seconds, "--threads", threads]
+    table("What lowers the peak: full-135m, bf16, 2 x 512 tokens", "settings", [
+        (name, ours(LLAMA_135M, work, *base, *flags)) for name, flags in [
+            ("fp32 moments, all activations kept", []),
+            ("8-bit moments", ["--state", "int8"]),
+            ("every block computed again", ["--recompute-blocks", 1]),
+            ("every 5 blocks computed again", ["--recompute-blocks", 5]),
+            ("8-bit moments, every block computed again", ["--state", "int8", "--recompute-blocks", 1])]])
+    table("The same with 4 x 2048 tokens", "settings", [
+        (name, ours(LLAMA_135M, work, *base, "--batch", 4, "--sequence", 2048, "--steps", 3, *flags)) for name, flags in [
+            ("fp32 moments, all activations kept", []),
+            ("8-bit moments, every block computed again", ["--state", "int8", "--recompute-blocks", 1])]])
+    table("Threads: full-135m, bf16, 2 x 512 tokens", "threads", [
+        (count, ours(LLAMA_135M, work, "--dtype", "bf16", "--seconds", seconds, "--threads", count))
+        for count in range(1, threads + 1)])
+    table("Sequence length: full-135m, bf16, 8,192 tokens a step", "sequences x tokens", [
+        (f"{8192 // n} x {n}", ours(LLAMA_135M, work, *base, "--batch", 8192 // n, "--sequence", n, "--steps", 3))
+        for n in (512, 2048, 8192)])
+    table("Width: 8 layers, heads of 64, bf16, 2 x 512 tokens", "width", [
+        (width, ours({**LLAMA_135M, "hidden_size": width, "intermediate_size": 8 * width // 3 // 64 * 64,
+                      "num_hidden_layers": 8, "num_attention_heads": width // 64, "num_key_value_heads": width // 64},
+                     work, *base)) for width in (256, 512, 1024, 2048)])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=15, help="measured time per mode and round")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--alone", action="store_true", help="also memory and scaling of needletail alone")
     parser.add_argument("--peer", nargs=2, help="(internal) measure one mode and print JSON")
     arguments = parser.parse_args()
     if arguments.peer:
         case, mode = arguments.peer
         config, method, batch, sequence = CASES[case]
         return peer(config, method, mode, batch, sequence, arguments.seconds)
-    import tempfile
     with tempfile.TemporaryDirectory() as work:
         for case in arguments.cases:
             measure(case, arguments.rounds, arguments.seconds, arguments.threads, pathlib.Path(work))
+        if arguments.alone:
+            memory_and_scaling(pathlib.Path(work), arguments.seconds, arguments.threads)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
 #include <torch/version.h>
 
 #include <climits>
+#include <cstdlib>
 
 #include "shim.h"
 
@@ -72,13 +73,15 @@ bool ct_cuda_available(void) {
 bool ct_has_gloo(void) { return dlsym(RTLD_DEFAULT, "_ZTVN4c10d16ProcessGroupGlooE") != nullptr; }
 bool ct_has_nccl(void) { return dlsym(RTLD_DEFAULT, "_ZTVN4c10d16ProcessGroupNCCLE") != nullptr; }
 bool ct_has_mpi(void) { return dlsym(RTLD_DEFAULT, "_ZTVN4c10d15ProcessGroupMPIE") != nullptr; }
-void ct_keep_freed_memory(void) {
+void ct_prepare_for_training(void) {
 #if defined(__GLIBC__)
     // By default every block above 32 MB is mapped anew and its pages cleared by the system, each time.
     mallopt(M_MMAP_MAX, 0);
     mallopt(M_TRIM_THRESHOLD, INT_MAX);
     mallopt(M_TOP_PAD, 64 << 20);
 #endif
+    // oneDNN keeps 1,024 by default, about a megabyte each: rows of ever new lengths would fill a gigabyte with them.
+    setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128", /*overwrite=*/0);
 }
 void ct_set_threads(int32_t count) { at::set_num_threads(count); }
 int32_t ct_threads(void) { return at::get_num_threads(); }

@@ -12,8 +12,9 @@ public enum Engine {
     /// Whether products in bfloat16 are faster than in fp32: in hardware on CUDA, with AVX512-BF16 or AMX on a CPU.
     public static func prefersBFloat16(on device: Device) -> Bool { device == .cpu ? nt_cpu_has_bf16() != 0 : true }
     public static var hasCUDA: Bool { ct_cuda_available() }
-    /// Lets a step's tensors take the memory of the step before instead of the system's: for programs that train.
-    public static func keepFreedMemory() { ct_keep_freed_memory() }
+    /// Lets a step's tensors take the memory of the step before instead of the system's, and bounds what is kept of products
+    /// prepared for a shape. Before the first operation.
+    public static func prepareForTraining() { ct_prepare_for_training() }
     /// Threads that one operation may use. Results are bit-identical only at an equal number.
     public static var threads: Int {
         get { Int(ct_threads()) }

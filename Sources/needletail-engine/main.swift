@@ -3,7 +3,7 @@ import CommandLineInterface
 import Diagnostics
 import Tensors
 
-Engine.keepFreedMemory()
+Engine.prepareForTraining()
 Program.main { command in
     switch command {
     case let command as TrainCommand: try train(command)

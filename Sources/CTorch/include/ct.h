@@ -29,8 +29,9 @@ bool ct_cuda_available(void);
 bool ct_has_gloo(void);
 bool ct_has_nccl(void);
 bool ct_has_mpi(void);
-/* Freed memory stays with the process, so that a step's tensors take the pages of the step before. */
-void ct_keep_freed_memory(void);
+/* For programs that train; before the first operation. Freed memory stays with the process, so that a step's tensors take
+   the pages of the step before; and of products that were prepared for a shape, the newest 128 are kept. */
+void ct_prepare_for_training(void);
 void ct_set_threads(int32_t count);
 int32_t ct_threads(void);
 int64_t ct_live_handles(void);
