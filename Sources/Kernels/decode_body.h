@@ -124,7 +124,7 @@ inline Vec exponential(Vec x) {
 inline int64_t rounded_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
 /// Lines ahead of the reading position that are asked for, in bytes.
-constexpr int64_t kAhead = 4096;
+constexpr int64_t kAhead = 8192;
 inline void prefetch(const void *p) { _mm_prefetch((const char *)p + kAhead, _MM_HINT_T0); }
 
 // MARK: Packed x
@@ -292,7 +292,8 @@ inline void float_rows(const nt_weight &w, const float *x, int64_t n, int64_t be
         });
     } else {
         with_rows(n, [&](auto N) {
-            in_tiles<4>(begin, end, [&](auto R, int64_t o) {
+            // One at a time: memory is then read in one stream, which it is fastest at.
+            in_tiles<1>(begin, end, [&](auto R, int64_t o) {
                 float out[R][kDotRows] = {};
                 dot_tile<T, R, N>(data + o * I, I, x, width, I, out);
                 sink.rows<R>(o, out);
@@ -359,30 +360,30 @@ inline void pack_pairs(const float *x, int64_t stride, int64_t columns, int64_t 
         }
 }
 
-template <int R, int N>
-inline void pair_dot_tile(
-    const uint16_t *w, const uint16_t *x, int64_t x_row, int64_t columns, float (*out)[kDotRows]) {
-    Vec sums[R][N];
-    for (int r = 0; r < R; ++r)
-        for (int t = 0; t < N; ++t) sums[r][t] = zero();
+/// out[t] = x[t] . w. One row of weights at a time: memory is then read in one stream, which it is fastest at.
+template <int N>
+inline void pair_dot(const uint16_t *w, const uint16_t *x, int64_t x_row, int64_t columns, float *out) {
+    constexpr int chains = 4 / N > 0 ? 4 / N : 1;  // of sums, so that products do not wait for each other
+    Vec sums[chains][N];
+    for (int c = 0; c < chains; ++c)
+        for (int t = 0; t < N; ++t) sums[c][t] = zero();
+    const auto step = [&](int64_t i, __m512i v, Vec *into) {
+        for (int t = 0; t < N; ++t)
+            into[t] = _mm512_dpbf16_ps(into[t], (__m512bh)v, (__m512bh)_mm512_loadu_si512(x + t * x_row + i));
+    };
     int64_t i = 0;
-    for (; i + 32 <= columns; i += 32)
-        for (int r = 0; r < R; ++r) {
-            const __m512bh v = (__m512bh)_mm512_loadu_si512(w + r * columns + i);
-            prefetch(w + r * columns + i);
-            for (int t = 0; t < N; ++t)
-                sums[r][t] = _mm512_dpbf16_ps(sums[r][t], v, (__m512bh)_mm512_loadu_si512(x + t * x_row + i));
+    for (; i + 32 * chains <= columns; i += 32 * chains)
+        for (int c = 0; c < chains; ++c) {
+            prefetch(w + i + 32 * c);
+            step(i + 32 * c, _mm512_loadu_si512(w + i + 32 * c), sums[c]);
         }
-    if (i < columns) {
-        const __mmask32 part = (1u << (columns - i)) - 1;
-        for (int r = 0; r < R; ++r) {
-            const __m512bh v = (__m512bh)_mm512_maskz_loadu_epi16(part, w + r * columns + i);
-            for (int t = 0; t < N; ++t)
-                sums[r][t] = _mm512_dpbf16_ps(sums[r][t], v, (__m512bh)_mm512_loadu_si512(x + t * x_row + i));
-        }
+    for (; i + 32 <= columns; i += 32) step(i, _mm512_loadu_si512(w + i), sums[0]);
+    if (i < columns) step(i, _mm512_maskz_loadu_epi16((1u << (columns - i)) - 1, w + i), sums[0]);
+    for (int t = 0; t < N; ++t) {
+        Vec total = sums[0][t];
+        for (int c = 1; c < chains; ++c) total = add(total, sums[c][t]);
+        out[t] = sum(total);
     }
-    for (int r = 0; r < R; ++r)
-        for (int t = 0; t < N; ++t) out[r][t] = sum(sums[r][t]);
 }
 
 /// x [columns / 2][L][2]. `ahead`: bytes to the rows that come next, which are asked for line by line meanwhile.
@@ -429,11 +430,11 @@ inline void pair_rows(const nt_weight &w, const uint16_t *x, int64_t n, int64_t 
         });
     } else {
         with_rows(n, [&](auto N) {
-            in_tiles<4>(begin, end, [&](auto R, int64_t o) {
-                float out[R][kDotRows];
-                pair_dot_tile<R, N>(data + o * I, x, width, I, out);
-                sink.rows<R>(o, out);
-            });
+            for (int64_t o = begin; o < end; ++o) {
+                float out[1][kDotRows];
+                pair_dot<N>(data + o * I, x, width, I, out[0]);
+                sink.rows<1>(o, out);
+            }
         });
     }
 }
