@@ -34,7 +34,7 @@ public struct Kinship: Sendable {
 
     public let models: [String]
     public let total: KinshipSums
-    /// In the order of the files; empty without a breakdown.
+    /// The token table, the layers by number, the rest; within these in the order of the files. Empty without a breakdown.
     public let groups: [Group]
     /// What was decided for the user, one line each.
     public let notes: [String]
@@ -54,7 +54,9 @@ public struct Kinship: Sendable {
         var pass = KinshipPass(models, base)
         for tensor in plan.tensors { try pass.add(tensor) }
         try pass.checkAncestor()
-        (total, groups, notes) = (pass.total, pass.groups, plan.notes)
+        groups = pass.groups.enumerated().sorted { ($0.element.depth, $0.offset) < ($1.element.depth, $1.offset) }.map(
+            \.element)
+        (total, notes) = (pass.total, plan.notes)
     }
 
     /// The mean of the tensors' values weighted by their elements, undefined ones left out: what the paper's program
@@ -289,6 +291,12 @@ extension MergeModels {
 }
 
 extension Kinship.Group {
+    /// Its place in the model: files are sorted by text, "layer 10" before "layer 2".
+    fileprivate var depth: Int {
+        if let layer = LayeredName(name)?.layer ?? Int(name.split(separator: " ").last ?? "") { return layer }
+        return name.contains("embed") ? -1 : .max
+    }
+
     /// Layer and module of a tensor's name; tensors outside the layers are one row, "outside".
     public var place: (layer: String, module: String) {
         func stem(_ text: String) -> String {

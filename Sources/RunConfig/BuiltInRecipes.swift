@@ -101,7 +101,7 @@ extension BuiltInRecipe {
             model:
               path: models/SmolLM2-135M-Instruct
             data:
-              train: [runs/demo-rows/train.jsonl]      # 3,000 headlines, exact duplicates removed
+              train: [runs/demo-rows/train.jsonl]      # 2,000 headlines, exact duplicates removed
               validation: [runs/demo-rows/held-out.jsonl]
               max_length: 256
             adapter:

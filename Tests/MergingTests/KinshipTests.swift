@@ -129,6 +129,27 @@ private func expectEqual(
         }
     }
 
+    @Test func layersComeByNumber() throws {
+        let names =
+            ["lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"]
+            + (0..<12).map { "model.layers.\($0).mlp.up_proj.weight" }
+        try withFolder { folder in
+            for (k, model) in ["base", "a", "b"].enumerated() {
+                let own = names.enumerated().map { i, name -> (name: String, shape: [Int], values: [Float]) in
+                    let change = filled([8, 8], 100 * k + i, scale: k == 0 ? 0 : 0.01)
+                    return (name, [8, 8], zip(filled([8, 8], i, scale: 1), change).map(+))
+                }
+                // As files are: sorted by text.
+                try writeModel(joinPath(folder, model), own.sorted { $0.name < $1.name })
+            }
+            let layers = (0..<12).map { "layer \($0)" }
+            let kinship = try measure(folder, ["a", "b"], .init(breakdown: .layer))
+            #expect(kinship.groups.map(\.name) == ["embed_tokens"] + layers + ["lm_head", "norm"])
+            let tensors = try measure(folder, ["a", "b"], .init(breakdown: .tensor)).groups.map { $0.place.layer }
+            #expect(tensors == ["outside"] + layers + ["outside", "outside"])
+        }
+    }
+
     /// The fixture of the specification, 5.2: one 2 x 4 tensor.
     @Test func specificationFixture() throws {
         let base: [Float] = [0.10, -0.20, 0.30, -0.40, 0.50, -0.60, 0.70, -0.80]

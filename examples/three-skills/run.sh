@@ -2,7 +2,7 @@
 # Three skills in one model: the real SmolLM2-135M is fine-tuned with LoRA on three kinds of rows, the three are merged by
 # five methods, every model is judged on held-out rows of all three, and the models' kinship and family tree are drawn.
 #
-#   examples/three-skills/run.sh [--rows 450] [--held-out 200] [--work FOLDER]
+#   examples/three-skills/run.sh [--rows 1500] [--held-out 200] [--work FOLDER]
 #
 # Uses `needletail` (from .build/release, or $NEEDLETAIL), scripts/fetch-assets, awk, sed and shuf. README.md beside this says
 # what is expected. The folder (about 4 GB) is runs/three-skills; what is finished there is not done again.
@@ -10,7 +10,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 needletail=${NEEDLETAIL:-$root/.build/release/needletail}
-rows=450 held=200 work=$root/runs/three-skills
+rows=1500 held=200 work=$root/runs/three-skills
 while [ $# -gt 0 ]; do
     case $1 in
     --rows) rows=$2; shift 2 ;;
@@ -43,7 +43,7 @@ make_rows() { # skill
 train() { # skill
     [ -f "$work/$1/summary.json" ] || "$needletail" finetune "$work/base" "$work/$1-train.jsonl" --method lora \
         --output "$work/$1" adapter.rank=16 adapter.alpha=32 optimizer.learning_rate=5e-4 schedule.name=cosine \
-        schedule.warmup_ratio=0.05 training.epochs=2 training.batch_rows=16 training.log_every=10
+        schedule.warmup_ratio=0.05 training.steps=94 training.batch_rows=16 training.eval_every=47 training.log_every=10
 }
 
 # A mergekit file of the three adapters on their base. $1 method, $2 settings of each model, $3 more lines
