@@ -144,7 +144,7 @@ let targets: [Target] = [
     tests(
         "ModelsTests",
         [
-            "Models", "Merging", "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "RandomStreams",
+            "Models", "Merging", "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "RandomStreams", "Kernels",
             "Tokenizers",
             "Formats", "Diagnostics", "TestSupport",
         ]),

@@ -18,6 +18,8 @@ import sys
 import tempfile
 import time
 
+from generation import machine
+
 HERE = pathlib.Path(__file__).resolve().parent
 PROGRAM = HERE.parent / ".build/release/needletail"
 
@@ -133,10 +135,19 @@ def measure(case, rounds, seconds, threads, work):
         rows.append(
             f"| {who} {mode} | {batch * sequence / statistics.median(steps):.0f} | {min(speed):.0f} to {max(speed):.0f} "
             f"| {len(steps)} | {figures['peak_memory_bytes'] / 2**20:.0f} |")
-    print(f"\n### {case}: {method}, {batch} x {sequence} tokens a step, {threads} threads\n")
-    print("| mode | tokens/s (median step) | slowest to fastest | steps | peak memory, MiB |")
-    print("|---|---|---|---|---|")
-    print("\n".join(rows), flush=True)
+    ratios = [f"{mode}: speed {ours[0] / peer[0]:.2f} x, memory {ours[1] / peer[1]:.2f} x torch's fastest"
+              f" {'fp32' if mode == 'fp32' else 'of any numerics'} ({peer[2]})"
+              for mode in OURS[method] for ours in [best(found, "needletail", [mode])]
+              for peer in [best(found, "torch", [m for m in PEERS[method] if mode != "fp32" or m.startswith("fp32")])]]
+    return [f"### {case}: {method}, {batch} x {sequence} tokens a step, {threads} threads", "",
+            "| mode | tokens/s (median step) | slowest to fastest | steps | peak memory, MiB |", "|---|---|---|---|---|",
+            *rows, "", *ratios, ""]
+
+
+def best(found, who, modes):
+    """(steps a second, peak memory, name) of the fastest mode."""
+    return max((1 / statistics.median(found[who, m]["step_seconds"]), found[who, m]["peak_memory_bytes"], m)
+               for m in modes if found[who, m]["step_seconds"])
 
 
 # -- ours alone: memory and scaling -----------------------------------------------------------------------------------
@@ -152,35 +163,36 @@ def ours(config, work, *flags):
 
 
 def table(title, first, rows):
-    print(f"\n### {title}\n\n| {first} | tokens/s | share of the product's rate | peak memory, MiB |\n|---|---|---|---|")
-    for name, figures in rows:
-        print(f"| {name} | {figures['tokens_per_second']:.0f} | {100 * figures['share_of_gemm_peak']:.0f} % "
-              f"| {figures['peak_memory_bytes'] / 2**20:.0f} |", flush=True)
+    return [f"### {title}", "", f"| {first} | tokens/s | share of the product's rate | peak memory, MiB |",
+            "|---|---|---|---|"] + [
+        f"| {name} | {figures['tokens_per_second']:.0f} | {100 * figures['share_of_gemm_peak']:.0f} % "
+        f"| {figures['peak_memory_bytes'] / 2**20:.0f} |" for name, figures in rows] + [""]
 
 
 def memory_and_scaling(work, seconds, threads):
     base = ["--dtype", "bf16", "--seconds", seconds, "--threads", threads]
-    table("What lowers the peak: full-135m, bf16, 2 x 512 tokens", "settings", [
+    lines = table("What lowers the peak: full-135m, bf16, 2 x 512 tokens", "settings", [
         (name, ours(LLAMA_135M, work, *base, *flags)) for name, flags in [
             ("fp32 moments, all activations kept", []),
             ("8-bit moments", ["--state", "int8"]),
             ("every block computed again", ["--recompute-blocks", 1]),
             ("every 5 blocks computed again", ["--recompute-blocks", 5]),
             ("8-bit moments, every block computed again", ["--state", "int8", "--recompute-blocks", 1])]])
-    table("The same with 4 x 2048 tokens", "settings", [
+    lines += table("The same with 4 x 2048 tokens", "settings", [
         (name, ours(LLAMA_135M, work, *base, "--batch", 4, "--sequence", 2048, "--steps", 3, *flags)) for name, flags in [
             ("fp32 moments, all activations kept", []),
             ("8-bit moments, every block computed again", ["--state", "int8", "--recompute-blocks", 1])]])
-    table("Threads: full-135m, bf16, 2 x 512 tokens", "threads", [
+    lines += table("Threads: full-135m, bf16, 2 x 512 tokens", "threads", [
         (count, ours(LLAMA_135M, work, "--dtype", "bf16", "--seconds", seconds, "--threads", count))
         for count in range(1, threads + 1)])
-    table("Sequence length: full-135m, bf16, 8,192 tokens a step", "sequences x tokens", [
+    lines += table("Sequence length: full-135m, bf16, 8,192 tokens a step", "sequences x tokens", [
         (f"{8192 // n} x {n}", ours(LLAMA_135M, work, *base, "--batch", 8192 // n, "--sequence", n, "--steps", 3))
         for n in (512, 2048, 8192)])
-    table("Width: 8 layers, heads of 64, bf16, 2 x 512 tokens", "width", [
+    lines += table("Width: 8 layers, heads of 64, bf16, 2 x 512 tokens", "width", [
         (width, ours({**LLAMA_135M, "hidden_size": width, "intermediate_size": 8 * width // 3 // 64 * 64,
                       "num_hidden_layers": 8, "num_attention_heads": width // 64, "num_key_value_heads": width // 64},
                      work, *base)) for width in (256, 512, 1024, 2048)])
+    return lines
 
 
 def main():
@@ -189,6 +201,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=15, help="measured time per mode and round")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--write", help="also write the tables to this file")
     parser.add_argument("--alone", action="store_true", help="also memory and scaling of needletail alone")
     parser.add_argument("--peer", nargs=2, help="(internal) measure one mode and print JSON")
     arguments = parser.parse_args()
@@ -196,11 +209,16 @@ def main():
         case, mode = arguments.peer
         config, method, batch, sequence = CASES[case]
         return peer(config, method, mode, batch, sequence, arguments.seconds)
+    lines = [f"Training. {machine()}", ""]
     with tempfile.TemporaryDirectory() as work:
         for case in arguments.cases:
-            measure(case, arguments.rounds, arguments.seconds, arguments.threads, pathlib.Path(work))
+            lines += measure(case, arguments.rounds, arguments.seconds, arguments.threads, pathlib.Path(work))
         if arguments.alone:
-            memory_and_scaling(pathlib.Path(work), arguments.seconds, arguments.threads)
+            lines += memory_and_scaling(pathlib.Path(work), arguments.seconds, arguments.threads)
+    text = "\n".join(lines)
+    print(text)
+    if arguments.write:
+        pathlib.Path(arguments.write).write_text(text)
 
 
 if __name__ == "__main__":

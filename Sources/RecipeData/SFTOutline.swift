@@ -48,8 +48,7 @@ public struct SFTOutline: Sendable {
 
     public func memory(bytesPerNumber: Int) -> MemoryEstimate {
         MemoryEstimate(
-            config.adapter, model, bytesPerNumber: bytesPerNumber, tokens: largestMicroBatch,
-            trainedTokens: largestMicroBatch)
+            config, model, bytesPerNumber: bytesPerNumber, tokens: largestMicroBatch, trainedTokens: largestMicroBatch)
     }
 
     /// The first rows of `data.train` that can be used, as the model reads them; of rows that are held out some may be

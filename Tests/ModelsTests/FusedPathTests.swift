@@ -1,0 +1,67 @@
+// Training on the fused kernels: that they are what runs, and that they train as their scalar twins and as fp32 do.
+// In processes of their own: counters and the limit on instruction sets are the process's.
+import Kernels
+import Layers
+import Models
+import Optimizers
+import Tensors
+import TestSupport
+import Testing
+
+@Suite struct FusedPathTests {
+    @Test func noOperationFallsBack() async {
+        await #expect(processExitsWith: .success) {
+            for family in TinyFamily.allCases {
+                for (dtype, kind) in [(DType.float32, 0), (.bfloat16, 0), (.bfloat16, 1), (.float32, 2), (.float64, 2)] {
+                    let before = Engine.fusedCalls
+                    let model = try tinyModel(family.config, dtype == .bfloat16 ? .float32 : dtype)
+                    model.computeDType = dtype
+                    if kind == 0 { _ = model.trainAll() } else { _ = attachAdapters(to: model, hasMagnitude: kind == 2) }
+                    model.documentLoss([someIDs(9, seed: 1), someIDs(4, seed: 2)]).backward()
+                    let after = Engine.fusedCalls
+                    // Two blocks: two norms, rotation, attention, gate; the last norm and the loss.
+                    precondition(after.fused - before.fused >= 2 * 5 + 2, "\(family) \(dtype): \(before) \(after)")
+                    precondition(after.fallback == before.fallback, "\(family) \(dtype) fell back")
+                }
+            }
+            // Control: there is no kernel for fp16, and the counter says so.
+            _ = rmsNorm(.zeros([2, 8], .float16), .zeros([8], .float16), epsilon: 1e-5)
+            precondition(Engine.fusedCalls.fallback == 1)
+        }
+    }
+
+    /// Losses of 200 steps on three short documents.
+    private static func losses(_ dtype: DType) throws -> [Double] {
+        let model = try tinyModel(TinyFamily.llama.config, scale: 0.2).trainAll()
+        model.computeDType = dtype
+        let optimizer = AdamW(model.namedParameters(), .init())
+        return (0..<200).map { step in
+            let documents = (0..<3).map { someIDs(12 + $0, seed: UInt64($0)) }
+            let loss = model.documentLoss(documents, factor: 1 / 36)
+            loss.backward()
+            optimizer.step(learningRate: 2e-3 * (1 - Double(step) / 200), gradientScale: 1)
+            optimizer.zeroGradients()
+            return loss.item
+        }
+    }
+
+    @Test func twoHundredStepsAreThoseOfTheTwins() async {
+        await #expect(processExitsWith: .success) {
+            let fused = try FusedPathTests.losses(.float32)
+            nt_set_isa_limit(0)
+            let twins = try FusedPathTests.losses(.float32)
+            let worst = zip(fused, twins).map { abs($0 - $1) / $1 }.max()!
+            precondition(worst < 1e-3 && fused != twins, "\(worst)")
+            precondition(twins.last! < 0.5 * twins[0], "it learns: \(twins[0]) to \(twins.last!)")
+        }
+    }
+
+    @Test func bf16EndsWhereFP32Does() async {
+        await #expect(processExitsWith: .success) {
+            let exact = try FusedPathTests.losses(.float32), rounded = try FusedPathTests.losses(.bfloat16)
+            precondition(abs(rounded.last! / exact.last! - 1) < 0.01, "\(rounded.last!) against \(exact.last!)")
+            let again = try FusedPathTests.losses(.bfloat16)
+            precondition(again == rounded, "twice the same bits")
+        }
+    }
+}
