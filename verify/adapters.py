@@ -47,18 +47,20 @@ def load(folder):
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def check_written_by_us(report, program, work, base, method):
-    data, run = work / "train.jsonl", work / f"run-{method}"
+def check_written_by_us(report, program, work, base, method, tables=None):
+    """`tables`: also trains and saves the token table (and the head, where the two are not tied)."""
+    data, run = work / "train.jsonl", work / f"run-{method}{'-tables' if tables else ''}-{base.name}"
     if not data.exists():
         make_data(data, 60, 4)
-    settings = {**settings_of(method, 6), "learning_rate": 1e-2, "warmup_steps": 0, "record_batches": None}
+    settings = {**settings_of(method, 6), "learning_rate": 1e-2, "warmup_steps": 0, "record_batches": None, "save_embeddings": tables}
     write_config(work / f"{method}.yaml", **settings, model=str(base), train_files=[str(data)], output=str(run))
     program.must("train", work / f"{method}.yaml")
     found = [p.parent for p in run.rglob("adapter_config.json")
              if not {"checkpoints", "initial_adapter"} & set(p.relative_to(run).parts)]
-    report.equals(f"ours, {method}: adapter folders in the run", len(found), 1)
+    name = f"ours, {method}{', tables trained, ' + base.name if tables else ''}"
+    report.equals(f"{name}: adapter folders in the run", len(found), 1)
     if len(found) == 1:
-        check_folder(report, program, work, f"ours, {method}", base, found[0])
+        check_folder(report, program, work, name, base, found[0])
 
 
 def check_folder(report, program, work, name, base, adapter):
@@ -126,6 +128,8 @@ def main():
         base = models.write_tiny(work, "llama_gqa")
         for method in ["lora", "rslora", "dora"]:
             check_written_by_us(report, program, work, base, method)
+        for name in ["llama_gqa", "llama_tied"]:
+            check_written_by_us(report, program, work, models.write_tiny(work, name), "lora", tables=True)
         for number, (name, (options, may_refuse)) in enumerate(WRITTEN_BY_PEFT.items()):
             check_written_by_peft(report, program, work, base, number, name, options, may_refuse)
         check_moved_base(report, program, work, base)

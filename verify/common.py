@@ -30,6 +30,7 @@ KEYS = {
     "method": "adapter.method",
     "rank": "adapter.rank",
     "alpha": "adapter.alpha",
+    "save_embeddings": "adapter.save_embeddings",
     "learning_rate": "optimizer.learning_rate",
     "beta1": "optimizer.beta1",
     "beta2": "optimizer.beta2",

@@ -92,7 +92,14 @@ public struct Adapter {
 
     /// Writes adapter_config.json and adapter_model.safetensors (fp32) into an existing folder.
     public static func write(_ loaded: LoadedModel, _ config: AdapterConfig, to folder: String) throws {
-        let tensors = parts(of: loaded, config).map { SafetensorsWriter.Tensor($0.name, $0.parameter.value, .float32) }
+        var config = config
+        var tensors = parts(of: loaded, config).map { SafetensorsWriter.Tensor($0.name, $0.parameter.value, .float32) }
+        // PEFT parts tied tables once one of them is saved, and would go on with the base's head: it is given both.
+        let isTied = loaded.model.headWeight === loaded.model.tokenTable.weight
+        if isTied, config.savedModules.contains("embed_tokens") {
+            tensors.append(.init(prefix + "lm_head.weight", loaded.model.headWeight.value, .float32))
+            config.savedModules = ["embed_tokens", "lm_head"]
+        }
         try SafetensorsWriter.write(
             path: joinPath(folder, AdapterFiles.weightsName), tensors: tensors, metadata: [("format", "pt")])
         try writeFileAtomically(config.json.serialized(.pretty) + "\n", to: joinPath(folder, AdapterFiles.configName))

@@ -85,6 +85,21 @@ func moveAdapters(_ loaded: LoadedModel, _ config: AdapterConfig) {
         #expect(Set(file.tensors.map(\.name)) == Set(expected + ["base_model.model.lm_head.weight"]))
     }
 
+    /// PEFT parts tied tables once one is saved, so the head is saved with them and found again.
+    @Test func tiedTablesAreSavedTwice() throws {
+        let config = AdapterKind.lora.config(targets: ["q_proj"], saved: ["embed_tokens"])
+        let loaded = try adapted(.qwen2, config)
+        moveAdapters(loaded, config)
+        try Adapter.write(loaded, config, to: folder["adapter"])
+        let file = try SafetensorsFile(path: joinPath(folder["adapter"], AdapterFiles.weightsName))
+        let tables = ["lm_head", "model.embed_tokens"].map { "base_model.model.\($0).weight" }
+        let values = try tables.map { try file.tensor($0).values(Float.self) }
+        #expect(values[0] == values[1])
+        #expect(try Adapter(folder: folder["adapter"]).config.savedModules == ["embed_tokens", "lm_head"])
+        let again = try load(folder["adapter"], base: folder["qwen2"])
+        #expect(again.model.allLogits(ids).values(Float.self) == loaded.model.allLogits(ids).values(Float.self))
+    }
+
     @Test(arguments: AdapterKind.allCases, TinyFamily.allCases)
     func mergedWeightsActAlike(_ kind: AdapterKind, _ family: TinyFamily) throws {
         let config = kind.config(targets: []), loaded = try adapted(family, config)
