@@ -144,7 +144,8 @@ let targets: [Target] = [
     tests(
         "ModelsTests",
         [
-            "Models", "Merging", "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "RandomStreams", "Kernels",
+            "Models", "Merging", "ModelFiles", "Checkpoints", "Optimizers", "Layers", "Tensors", "RandomStreams",
+            "Kernels",
             "Tokenizers",
             "Formats", "Diagnostics", "TestSupport",
         ]),

@@ -48,8 +48,9 @@ final class LlamaAttention: Module {
 
     func callAsFunction(_ x: Tensor, _ rotation: Rotation, _ plan: AttentionPlan, _ cache: KVCache?) -> Tensor {
         let (N, _) = x.shape2  // x [N, D]
-        let (q, k) = rotation(qProj(x).reshape(N, -1, headDim), kProj(x).reshape(N, -1, headDim))  // [N, H, E], [N, K, E]
-        let v = vProj(x).reshape(N, -1, headDim)  // [N, K, E]
+        // q [N, H, E], k and v [N, K, E]
+        let (q, k) = rotation(qProj(x).reshape(N, -1, headDim), kProj(x).reshape(N, -1, headDim))
+        let v = vProj(x).reshape(N, -1, headDim)
         let y = attention(q, k, v, plan, cache: cache, layer: layer, window: window)
         return oProj(y.reshape(N, -1))  // [N, D]
     }

@@ -117,7 +117,9 @@ final class SFTSession {
             try run.write(failureReport(place).serialized(.pretty) + "\n", to: "failure.json")
             throw UserError(message + " (rows and gradients of the step: \(joinPath(run.path, "failure.json")))")
         }
-        guard let spike = spikes.observe(step: step, loss: loss, gradNorm: norm, updateNorm: updateNorm) else { return true }
+        guard let spike = spikes.observe(step: step, loss: loss, gradNorm: norm, updateNorm: updateNorm) else {
+            return true
+        }
         let message = spike.message(window: config.training.spikeWindow)
         switch config.training.onSpike {
         case .log: run.log(message)

@@ -83,7 +83,8 @@ public func adamWInPlace(
 
 /// `‖m' / (1-β₁ᵗ) / (√(v' / (1-β₂ᵗ)) + ε)‖²` of the update that `adamWInPlace` would make at step t; changes nothing.
 public func adamWUpdateSquareSum(
-    gradient: Tensor, firstMoment: Tensor, secondMoment: Tensor, step: Int, beta1: Double, beta2: Double, epsilon: Double,
+    gradient: Tensor, firstMoment: Tensor, secondMoment: Tensor, step: Int, beta1: Double, beta2: Double,
+    epsilon: Double,
     gradientScale: Double
 ) -> Double {
     var sum = 0.0

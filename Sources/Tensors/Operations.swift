@@ -103,7 +103,8 @@ public func linear(_ x: Tensor, _ weight: Tensor, _ bias: Tensor? = nil, copy: T
 ///   - dropped: x', x after dropout; x itself when nil.
 ///   - aCopy, bCopy: a and b in x's dtype, when they are kept in another.
 public func adaptedLinear(
-    _ x: Tensor, dropped: Tensor?, _ weight: Tensor, a: Tensor, aCopy: Tensor?, b: Tensor, bCopy: Tensor?, scaling: Double
+    _ x: Tensor, dropped: Tensor?, _ weight: Tensor, a: Tensor, aCopy: Tensor?, b: Tensor, bCopy: Tensor?,
+    scaling: Double
 ) -> Tensor {
     perform("adaptedLinear", x, dropped, weight, a, aCopy, b, bCopy) {
         ct_adapted_linear(

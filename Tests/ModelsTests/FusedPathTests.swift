@@ -12,11 +12,16 @@ import Testing
     @Test func noOperationFallsBack() async {
         await #expect(processExitsWith: .success) {
             for family in TinyFamily.allCases {
-                for (dtype, kind) in [(DType.float32, 0), (.bfloat16, 0), (.bfloat16, 1), (.float32, 2), (.float64, 2)] {
+                for (dtype, kind) in [(DType.float32, 0), (.bfloat16, 0), (.bfloat16, 1), (.float32, 2), (.float64, 2)]
+                {
                     let before = Engine.fusedCalls
                     let model = try tinyModel(family.config, dtype == .bfloat16 ? .float32 : dtype)
                     model.computeDType = dtype
-                    if kind == 0 { _ = model.trainAll() } else { _ = attachAdapters(to: model, hasMagnitude: kind == 2) }
+                    if kind == 0 {
+                        _ = model.trainAll()
+                    } else {
+                        _ = attachAdapters(to: model, hasMagnitude: kind == 2)
+                    }
                     model.documentLoss([someIDs(9, seed: 1), someIDs(4, seed: 2)]).backward()
                     let after = Engine.fusedCalls
                     // Two blocks: two norms, rotation, attention, gate; the last norm and the loss.

@@ -145,13 +145,19 @@ extension Parameter {
     @Test func narrowMomentsTrainAsWell() {
         let whole = leastSquares(narrow: false, steps: 500), narrow = leastSquares(narrow: true, steps: 500)
         #expect(abs(narrow.loss / whole.loss - 1) < 0.01, "\(narrow.loss) against \(whole.loss)")
-        func bytes(_ optimizer: AdamW) -> Int { optimizer.state.reduce(0) { $0 + $1.tensor.count * $1.tensor.dtype.byteCount } }
+        func bytes(_ optimizer: AdamW) -> Int {
+            optimizer.state.reduce(0) { $0 + $1.tensor.count * $1.tensor.dtype.byteCount }
+        }
         #expect(Double(bytes(narrow.optimizer)) < 0.3 * Double(bytes(whole.optimizer)))
     }
 
     @Test func narrowMomentsAreSavedAndFound() throws {
-        let long = leastSquares(narrow: true, steps: 4), other = AdamW([("w", long.weight)], .init(hasNarrowMoments: true))
-        #expect(long.optimizer.state.map(\.name) == ["exp_avg.w", "exp_avg_absmax.w", "exp_avg_sq.w", "exp_avg_sq_absmax.w"])
+        let long = leastSquares(narrow: true, steps: 4),
+            other = AdamW([("w", long.weight)], .init(hasNarrowMoments: true))
+        #expect(
+            long.optimizer.state.map(\.name) == [
+                "exp_avg.w", "exp_avg_absmax.w", "exp_avg_sq.w", "exp_avg_sq_absmax.w",
+            ])
         let saved = Dictionary(uniqueKeysWithValues: long.optimizer.state.map { ($0.name, $0.tensor) })
         try other.restore(steps: 4) { saved[$0]! }
         for (a, b) in zip(other.state, long.optimizer.state) {

@@ -16,7 +16,8 @@ import Testing
     }
 
     @Test func rotationGradients() {
-        let cos = normal64([5, 3], seed: 3), sin = normal64([5, 3], seed: 4), positions = Tensor([4, 0, 2, 2] as [Int64])
+        let cos = normal64([5, 3], seed: 3), sin = normal64([5, 3], seed: 4),
+            positions = Tensor([4, 0, 2, 2] as [Int64])
         let error = gradientError([normal64([4, 2, 6], seed: 5), normal64([4, 1, 6], seed: 12)]) {
             let (q, k) = rotary($0[0], $0[1], cos: cos, sin: sin, at: positions)
             return weighed(q) + weighed(k) * 2
@@ -172,8 +173,14 @@ import Testing
         let calls: [() -> Tensor] = [
             { rmsNorm(.zeros([2, 4]), .zeros([5]), epsilon: 1e-5) },
             { swiGLU(.zeros([2, 4]), .zeros([2, 3])) },
-            { documentAttention(.zeros([3, 4, 8]), .zeros([3, 3, 8]), .zeros([3, 3, 8]), starts: [0, 3], window: nil, scale: 1) },
-            { documentAttention(.zeros([3, 4, 8]), .zeros([3, 2, 8]), .zeros([3, 2, 8]), starts: [0, 4], window: nil, scale: 1) },
+            {
+                documentAttention(
+                    .zeros([3, 4, 8]), .zeros([3, 3, 8]), .zeros([3, 3, 8]), starts: [0, 3], window: nil, scale: 1)
+            },
+            {
+                documentAttention(
+                    .zeros([3, 4, 8]), .zeros([3, 2, 8]), .zeros([3, 2, 8]), starts: [0, 4], window: nil, scale: 1)
+            },
             { linearCrossEntropySum(.zeros([2, 4]), .zeros([5, 4]), labels: Tensor([0, 5] as [Int64])) },
             { linearLogProbabilities(.zeros([2, 4]), .zeros([5, 4]), labels: Tensor([0, -1] as [Int64])) },
             {

@@ -93,7 +93,9 @@ public struct BenchTrainCommand: EngineCommand {
     @Option(help: "Moments of the optimizer: fp32 or int8.")
     public var state: MomentType = .fp32
 
-    @Option(help: ArgumentHelp("Blocks computed again in backward, of which only the input is kept; 0: none.", valueName: "blocks"))
+    @Option(
+        help: ArgumentHelp(
+            "Blocks computed again in backward, of which only the input is kept; 0: none.", valueName: "blocks"))
     public var recomputeBlocks: Int = 0
 
     @OptionGroup public var options: BenchOptions
