@@ -34,6 +34,8 @@ TINY = {
     "qwen2": ("qwen2", {"tie_word_embeddings": True, "rms_norm_eps": 1e-6}, None, False),
     "qwen2_sharded": ("qwen2", {"num_hidden_layers": 3}, 150_000, False),
 }
+# Families that merges read and that are not run here.
+MERGE_ONLY = {"qwen3": ("qwen3", {"head_dim": 16}, None, False)}
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "<|turn|>", "<|end|>"]
 # Nothing follows the end token of a turn, so which tokens belong to the assistant is beyond doubt. The second template
 # renders the same text and carries the marks by which transformers reports assistant tokens.
@@ -97,8 +99,8 @@ def make_tokenizer(vocabulary_size, begins):
 
 
 def write_tiny(folder, name, seed=7):
-    """Writes one model of `TINY` to folder/name, once, and returns that path."""
-    kind, changes, shard_bytes, begins = TINY[name]
+    """Writes one model of `TINY` or `MERGE_ONLY` to folder/name, once, and returns that path."""
+    kind, changes, shard_bytes, begins = (TINY | MERGE_ONLY)[name]
     path = pathlib.Path(folder) / name
     if (path / "config.json").exists():
         return path

@@ -5,9 +5,11 @@
 - identical experts: the mixture's logits are the dense model's, whatever the gate, in both layouts (limit 1e-5);
 - different experts behind a gate that always chooses one: the logits of the base with that expert's MLPs;
 - the routers' rows are the hidden states that transformers computes, prompt by prompt;
-- tensors beside mergekit-moe's for the same file: equal bit for bit, router rows to 1e-5.
+- tensors beside mergekit-moe's for the same file: equal bit for bit, router rows to 1e-5; DeepSeek MoE too, which
+  transformers has no code for, and Qwen3-MoE, which it reads (its dense base is not run here: gates without prompts).
 """
 
+import json
 import subprocess
 import sys
 
@@ -165,6 +167,41 @@ def check_mergekit(report, program, work, base, experts):
     report.identical("beside mergekit-moe: config", " ".join(k for k in keys if one.get(k) != other.get(k)))
 
 
+def check_deepseek(report, program, work, base, experts):
+    """Tensors and config beside mergekit's; transformers cannot load the family."""
+    config = write_moe(work / "deepseek.yaml", base, experts, "cheap_embed", dtype="float32",
+                       shared_experts=[{"source_model": str(base)}])
+    theirs, ours = work / "mergekit-deepseek", work / "ours-deepseek"
+    result = subprocess.run([str(REPOSITORY / ".deps/oracle/bin/mergekit-moe"), str(config), str(theirs)],
+                            capture_output=True, text=True)
+    report.equals("DeepSeek MoE: mergekit-moe runs", result.returncode, 0)
+    if result.returncode:
+        return print(result.stderr[-800:], file=sys.stderr)
+    program.must("merge", "moe", config, ours)
+    a, b = tensors(ours), tensors(theirs)
+    report.identical("DeepSeek MoE beside mergekit-moe: names", " ".join(sorted(set(a) ^ set(b))[:4]))
+    unequal = [n for n in a if n in b and not n.endswith("mlp.gate.weight") and not torch.equal(a[n], b[n])]
+    report.identical("DeepSeek MoE beside mergekit-moe: tensors", " ".join(unequal[:4]))
+    gates = [n for n in a if n in b and n.endswith("mlp.gate.weight")]
+    # theirs come from embeddings rounded to bf16
+    report.at_most("DeepSeek MoE beside mergekit-moe: router rows", max(
+        (a[n] - b[n]).abs().max().item() for n in gates), 2e-3)
+    one, other = [json.loads((folder / "config.json").read_text()) for folder in (ours, theirs)]
+    keys = ["architectures", "model_type", "n_routed_experts", "n_shared_experts", "num_experts_per_tok", "auto_map",
+            "first_k_dense_replace", "moe_layer_freq", "scoring_func", "norm_topk_prob", "moe_intermediate_size"]
+    report.identical("DeepSeek MoE beside mergekit-moe: config", " ".join(k for k in keys if one.get(k) != other.get(k)))
+
+
+def check_qwen3(report, program, work, base, ids):
+    """Identical experts: the mixture, read by transformers, gives the dense model's logits."""
+    for layout in ["separate", "fused"]:
+        config = write_moe(work / "qwen3.yaml", base, [base] * 4, "random")
+        out = work / f"qwen3-{layout}"
+        program.must("merge", "moe", config, out, "--layout", layout, "--allow-equal-experts", "--dtype", "fp32")
+        report.at_most(f"Qwen3-MoE from Qwen3, {layout}: identical experts, logits",
+                       relative(logits(out, ids), logits(base, ids)), LIMIT)
+
+
 def main():
     arguments = parser(__doc__).parse_args()
     report, program = Report(), Program(arguments.needletail)
@@ -187,6 +224,8 @@ def main():
             if model == "llama_gqa":
                 check_gates(report, program, folder, base, experts)
                 check_mergekit(report, program, folder, base, experts)
+                check_deepseek(report, program, folder, base, experts)
+        check_qwen3(report, program, work, models.write_tiny(work, "qwen3"), ids)
     report.exit()
 
 

@@ -82,12 +82,12 @@ extension MoEAssembly {
     /// - Parameter source: needed unless the mode is random.
     /// - Throws: `UserError` for prompts that cannot be used.
     public func routerRows(_ source: GateSource?) throws -> RouterRows {
-        let gated = config.experts + config.sharedExperts
+        let gated = config.experts + (gatesShared ? config.sharedExperts : [])
         let vectors = try gated.enumerated().map { e, expert in try layerVectors(expert, e, source) }
         let E = config.experts.count
         return RouterRows(
             experts: (0..<layers).map { layer in vectors[..<E].flatMap { $0[layer] } },
-            shared: config.sharedExperts.isEmpty ? [] : (0..<layers).map { vectors[E][$0] })
+            shared: !gatesShared ? [] : (0..<layers).map { vectors[E][$0] })
     }
 
     /// One row for each layer.

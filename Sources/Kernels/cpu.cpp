@@ -2,7 +2,6 @@
 #include "kernels.h"
 
 #include <algorithm>
-#include <atomic>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -31,7 +30,7 @@ static int level_of_processor() { return 0; }
 #endif
 
 static const int processor_level = level_of_processor();
-static std::atomic<int> level{processor_level};
+static thread_local int level = processor_level;
 
-extern "C" int nt_isa_level(void) { return level.load(std::memory_order_relaxed); }
+extern "C" int nt_isa_level(void) { return level; }
 extern "C" void nt_set_isa_limit(int limit) { level = std::clamp(limit, 0, processor_level); }

@@ -15,13 +15,15 @@ public enum ExpertLayout: String, CaseIterable, Sendable {
 /// A family of output models.
 public enum MoEArchitecture: String, CaseIterable, Sendable {
     case mixtral = "Mixtral"
+    /// DeepSeekMoE (Dai et al. 2024, arXiv:2401.06066), whose shared expert has no gate.
+    case deepseek = "DeepSeek MoE"
     case qwen2 = "Qwen MoE"
     case qwen3 = "Qwen3 MoE"
 
     /// The `model_type`s of dense models it can be made from.
     var sources: [String] {
         switch self {
-        case .mixtral: ["llama", "mistral"]
+        case .mixtral, .deepseek: ["llama", "mistral"]
         case .qwen2: ["llama", "mistral", "qwen2"]
         case .qwen3: ["qwen3"]
         }
@@ -43,6 +45,9 @@ public enum MoEArchitecture: String, CaseIterable, Sendable {
         }
         switch self {
         case .mixtral, .qwen3: return config.sharedExperts.isEmpty ? nil : "it has no shared experts"
+        case .deepseek:
+            let prompts = config.sharedExperts.flatMap { ($0.positivePrompts ?? []) + ($0.negativePrompts ?? []) }
+            return prompts.isEmpty ? nil : "its shared expert has no gate, so it takes no prompts"
         case .qwen2:
             guard let shared = config.sharedExperts.first else { return "it needs one entry in shared_experts" }
             let needsPrompts = config.gateMode.readsPrompts && shared.positivePrompts?.isEmpty ?? true
@@ -73,7 +78,14 @@ public enum MoEArchitecture: String, CaseIterable, Sendable {
             ? "model.layers.\(layer).block_sparse_moe.gate.weight" : "model.layers.\(layer).mlp.gate.weight"
     }
 
+    /// Whether a shared expert has a gate of its own.
+    public var gatesSharedExpert: Bool { self == .qwen2 }
+
     func sharedRouter(_ layer: Int) -> String { "model.layers.\(layer).mlp.shared_expert_gate.weight" }
+
+    func sharedExpert(_ layer: Int, _ map: String) -> String {
+        "model.layers.\(layer).mlp.\(self == .deepseek ? "shared_experts" : "shared_expert").\(map).weight"
+    }
 
     /// Name of one map (`gate_proj`, `up_proj`, `down_proj`) of one expert.
     func expert(_ layer: Int, _ expert: Int, _ map: String) -> String {
@@ -96,6 +108,23 @@ public enum MoEArchitecture: String, CaseIterable, Sendable {
             object["model_type"] = "mixtral"
             object["num_local_experts"] = experts
             object["sliding_window"] = Self.window(base).map { .init($0) } ?? .null
+        case .deepseek:
+            object["architectures"] = ["DeepseekForCausalLM"]
+            object["model_type"] = "deepseek"
+            object["n_routed_experts"] = experts
+            object["n_shared_experts"] = config.sharedExperts.isEmpty ? .null : 1
+            object["first_k_dense_replace"] = 0
+            object["moe_layer_freq"] = 1
+            object["scoring_func"] = "softmax"
+            object["norm_topk_prob"] = true
+            object["moe_intermediate_size"] = object["intermediate_size"]
+            // transformers has no such model of its own; where its code is kept.
+            let code = "deepseek-ai/deepseek-moe-16b-base--"
+            object["auto_map"] = [
+                "AutoConfig": .string(code + "configuration_deepseek.DeepseekConfig"),
+                "AutoModel": .string(code + "modeling_deepseek.DeepseekModel"),
+                "AutoModelForCausalLM": .string(code + "modeling_deepseek.DeepseekForCausalLM"),
+            ]
         case .qwen2, .qwen3:
             object["architectures"] = [self == .qwen2 ? "Qwen2MoeForCausalLM" : "Qwen3MoeForCausalLM"]
             object["model_type"] = self == .qwen2 ? "qwen2_moe" : "qwen3_moe"

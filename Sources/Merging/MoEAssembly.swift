@@ -25,6 +25,8 @@ public final class MoEAssembly {
     public let base: MergeModel
     /// The folder and the adapter of the base, for whoever runs it.
     public var layers: Int { mlps.count }
+    /// Whether the output has a shared expert with a gate.
+    public var gatesShared: Bool { shared != nil && architecture.gatesSharedExpert }
     public let hiddenSize: Int
     private let experts: [MergeModel]
     private let shared: MergeModel?
@@ -115,8 +117,7 @@ public final class MoEAssembly {
         threads: Int = 2
     ) throws {
         precondition(
-            rows.experts.count == layers && rows.shared.count == (shared == nil ? 0 : layers), "a router for each layer"
-        )
+            rows.experts.count == layers && rows.shared.count == (gatesShared ? layers : 0), "a router for each layer")
         let tensors = try self.tensors(rows, layout)
         try writeFolderAtomically(path) { folder in
             try SafetensorsWriter.writeParallel(
@@ -135,6 +136,9 @@ public final class MoEAssembly {
     }
 
     func tensors(_ rows: RouterRows, _ layout: ExpertLayout) throws -> [SafetensorsWriter.Tensor] {
+        if layout == .fused, architecture == .deepseek {
+            throw UserError("--layout fused: DeepSeek MoE's code reads a matrix for each expert; leave it out", .usage)
+        }
         var tensors: [SafetensorsWriter.Tensor] = []
         for name in base.tensorNames where !name.contains(".mlp.") && !TensorName.isDerived(name) {
             tensors.append(made(name, try base.form(name)!.shape, [Part(reader: try base.tensor(name))]))
@@ -146,11 +150,13 @@ public final class MoEAssembly {
                 row(architecture.router(layer, layout), [config.experts.count, hiddenSize], rows.experts[layer]))
             guard let shared else { continue }
             for map in Self.maps {
-                let name = "model.layers.\(layer).mlp.shared_expert.\(map).weight"
+                let name = architecture.sharedExpert(layer, map)
                 let part = try part(shared, config.sharedExperts[0], layer, map, noise: name)
                 tensors.append(made(name, part.reader.shape, [part]))
             }
-            tensors.append(row(architecture.sharedRouter(layer), [1, hiddenSize], rows.shared[layer]))
+            if gatesShared {
+                tensors.append(row(architecture.sharedRouter(layer), [1, hiddenSize], rows.shared[layer]))
+            }
         }
         return tensors
     }

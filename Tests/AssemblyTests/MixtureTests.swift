@@ -179,6 +179,17 @@ import Tokenizers
                 && json["dtype"] == "bfloat16")
     }
 
+    /// Names and settings as mergekit writes them (verify/moe_assembly.py compares whole folders).
+    @Test func aSharedExpertWithoutPromptsMakesADeepSeekMoE() throws {
+        let file = try write(config("hidden", "shared_experts:\n- source_model: \(folder["base"])"))
+        #expect(file["model.layers.1.mlp.experts.1.up_proj.weight"]?.shape == [48, 32])
+        #expect(file["model.layers.1.mlp.shared_experts.down_proj.weight"]?.shape == [32, 48])
+        #expect(file["model.layers.0.mlp.gate.weight"]?.shape == [2, 32])
+        #expect(!file.tensors.contains { $0.name.contains("shared_expert_gate") })
+        let json = try readJSONFile(joinPath(folder["out"], "config.json"))
+        #expect(json["model_type"] == "deepseek" && json["n_routed_experts"] == 2 && json["n_shared_experts"] == 1)
+    }
+
     @Test func badConfigurationsSayWhere() throws {
         func message(_ body: () throws -> Void) -> String {
             do {
@@ -217,7 +228,10 @@ import Tokenizers
                     try same.refuseEqualExperts()
                 }, "allow-equal-experts"
             ),
-            (message { _ = try MoEAssembly(config("hidden", "architecture: deepseek")) { _ in } }, "Mixtral, Qwen MoE"),
+            (
+                message { _ = try MoEAssembly(config("hidden", "architecture: olmoe")) { _ in } },
+                "Mixtral, DeepSeek MoE"
+            ),
             (message { _ = try MoEAssembly(config("hidden", "architecture: qwen")) { _ in } }, "shared_experts"),
         ]
         for (found, wanted) in cases { #expect(found.contains(wanted), "\(found) should say \(wanted)") }

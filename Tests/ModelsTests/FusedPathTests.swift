@@ -1,5 +1,5 @@
 // Training on the fused kernels: that they are what runs, and that they train as their scalar twins and as fp32 do.
-// In processes of their own: counters and the limit on instruction sets are the process's.
+// In processes of their own: counters are the process's.
 import Kernels
 import Layers
 import Models
