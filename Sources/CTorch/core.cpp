@@ -4,7 +4,7 @@
 #include <ATen/Version.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <dlfcn.h>
-#if defined(__GLIBC__) || defined(__linux__)
+#if defined(__GLIBC__)
 #include <malloc.h>
 #endif
 #include <torch/version.h>

@@ -1,6 +1,5 @@
 // Norm, rotary positions, gate and attention on the fused kernels, as autograd nodes; ATen's operations elsewhere.
-// Gradients of trained weights go straight into the leaf's gradient in its own dtype: nothing passes through bf16 twice,
-// and no second copy of a gradient exists.
+// Gradients of trained weights go straight into the leaf's gradient in its own dtype: nothing passes through bf16 twice.
 // N tokens, D row width, H query heads, K key/value heads, E head dimension
 #include "fused.h"
 
@@ -254,13 +253,19 @@ ct_status ct_rms_norm(ct_tensor x, ct_tensor weight, double epsilon, ct_tensor *
 ct_status ct_rotary(
     ct_tensor q, ct_tensor k, ct_tensor cos, ct_tensor sin, ct_tensor positions, ct_tensor *turned_q, ct_tensor *turned_k) {
     return guarded([&] {
-        const auto a = get(q), b = get(k), c = get(cos), s = get(sin), p = get(positions);
+        const auto a = get(q), b = get(k), c = get(cos).contiguous(), s = get(sin).contiguous(), p = get(positions).contiguous();
         const int64_t N = a.size(0), E = a.size(-1);
         TORCH_CHECK(
             a.dim() == 3 && b.dim() == 3 && b.size(0) == N && b.size(2) == E && c.dim() == 2 && c.sizes() == s.sizes() &&
                 2 * c.size(1) == E && p.dim() == 1 && p.size(0) == N && p.scalar_type() == at::kLong &&
                 a.scalar_type() == b.scalar_type(),
             "q ", a.sizes(), ", k ", b.sizes(), ", tables ", c.sizes(), " and ", s.sizes(), ", positions ", p.sizes());
+        if (p.is_cpu() && N > 0) {  // other devices check as they gather
+            const auto [least, most] = at::aminmax(p);
+            TORCH_CHECK(
+                least.item().toLong() >= 0 && most.item().toLong() < c.size(0), "positions from ", least.item().toLong(),
+                " to ", most.item().toLong(), " in tables of ", c.size(0));
+        }
         const bool fused = takes_kernel(a);
         const auto turned = fused ? Rotary::apply(a, b, c, s, p) : variable_list{plain_rotary(a, c, s, p), plain_rotary(b, c, s, p)};
         *turned_q = own(turned[0]);
@@ -283,7 +288,7 @@ ct_status ct_document_attention(
         const std::vector<int64_t> offsets(starts, starts + documents + 1);
         TORCH_CHECK(
             a.dim() == 3 && b.dim() == 3 && b.sizes() == c.sizes() && a.size(0) == b.size(0) && a.size(2) == b.size(2) &&
-                a.size(1) % b.size(1) == 0 && a.scalar_type() == b.scalar_type() && b.scalar_type() == c.scalar_type(),
+                b.size(1) > 0 && a.size(1) % b.size(1) == 0 && a.scalar_type() == b.scalar_type() && b.scalar_type() == c.scalar_type(),
             "q ", a.sizes(), ", k ", b.sizes(), ", v ", c.sizes());
         TORCH_CHECK(
             offsets.front() == 0 && offsets.back() == a.size(0) && std::is_sorted(offsets.begin(), offsets.end()),

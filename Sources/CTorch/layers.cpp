@@ -114,6 +114,22 @@ struct Embedding : public Function<Embedding> {
     }
 };
 
+/// log softmax(logits)[label] of every row, into `out` [rows] (fp32; fp64 for fp64 logits).
+void log_probabilities(const at::Tensor &logits, const at::Tensor &labels, at::Tensor out) {
+    const int64_t rows = logits.size(0), V = logits.size(1);
+    if (takes_kernel(logits)) {
+        by_type(logits, [&](auto f) {
+            using F = decltype(f);
+            using W = typename F::W;
+            F::log_probabilities(
+                rows, V, data<typename F::T>(logits), V, data<int64_t>(labels), 0, data<W>(out), nullptr, nullptr, parallel);
+        });
+    } else {
+        const auto wide_logits = logits.to(wide(logits));
+        out.copy_(wide_logits.gather(1, labels.unsqueeze(1)).squeeze(1) - at::logsumexp(wide_logits, 1));
+    }
+}
+
 /// The gradients are linear in the incoming scalar, so forward computes them for 1 while it has the logits.
 struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
     static at::Tensor forward(
@@ -132,6 +148,12 @@ struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
                        f = factors.narrow(0, start, count);
             auto u = logits.narrow(0, 0, count);
             at::mm_out(u, h, copy.t());
+            if (!needs_hidden && !needs_weight) {  // judging
+                auto parts = at::empty_like(f);
+                log_probabilities(u, y, parts);
+                loss -= (parts * f).sum(at::kDouble);
+                continue;
+            }
             loss += rows_loss(u, y, f);  // u becomes its gradient
             if (needs_hidden) {
                 auto part = d_hidden.narrow(0, start, count);
@@ -223,8 +245,9 @@ ct_status ct_adapted_linear(
 }
 ct_status ct_embedding(ct_tensor weight, ct_tensor copy, ct_tensor ids, ct_tensor *out) {
     return giving(out, [&] {
-        const auto w = get(weight);
-        return Embedding::apply(w, or_weight(get(copy), w), get(ids));
+        const auto w = get(weight), index = get(ids);
+        TORCH_CHECK(index.dim() == 1 && index.scalar_type() == at::kLong, "ids ", index.sizes(), " of ", index.scalar_type());
+        return Embedding::apply(w, or_weight(get(copy), w), index.contiguous());
     });
 }
 
@@ -252,21 +275,8 @@ ct_status ct_linear_log_probabilities(ct_tensor hidden, ct_tensor weight, ct_ten
         auto result = at::empty({h.size(0)}, h.options().dtype(wide(h)));
         for (int64_t start = 0; start < h.size(0); start += chunk) {
             const int64_t rows = std::min(chunk, h.size(0) - start);
-            const auto logits = at::mm(h.narrow(0, start, rows), w.t()), labels = y.narrow(0, start, rows);
-            auto part = result.narrow(0, start, rows);
-            if (takes_kernel(logits)) {
-                by_type(logits, [&](auto f) {
-                    using F = decltype(f);
-                    using T = typename F::T;
-                    using W = typename F::W;
-                    F::log_probabilities(
-                        rows, w.size(0), data<T>(logits), w.size(0), data<int64_t>(labels), 0, data<W>(part), nullptr, nullptr,
-                        parallel);
-                });
-            } else {
-                const auto wide_logits = logits.to(wide(h));
-                part.copy_(wide_logits.gather(1, labels.unsqueeze(1)).squeeze(1) - at::logsumexp(wide_logits, 1));
-            }
+            log_probabilities(
+                at::mm(h.narrow(0, start, rows), w.t()), y.narrow(0, start, rows), result.narrow(0, start, rows));
         }
         return result;
     });

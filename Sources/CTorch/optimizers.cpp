@@ -11,14 +11,30 @@ bool is_flat(const at::Tensor &x, at::ScalarType type) {
     return x.is_cpu() && x.scalar_type() == type && x.is_contiguous();
 }
 
+/// What the kernels write into beside a parameter: as many numbers, as they lie in memory.
+void check_beside(const at::Tensor &p, const at::Tensor &x, at::ScalarType type, int64_t count) {
+    TORCH_CHECK(
+        is_flat(x, type) && x.numel() == count, x.scalar_type(), x.sizes(), " beside a parameter ", p.sizes(), ", where ", count,
+        " of ", type, " belong");
+}
+
+int64_t scale_count(int64_t elements) { return (elements + NT_ADAM8_BLOCK - 1) / NT_ADAM8_BLOCK; }
+
+void check_copy(const at::Tensor &p, const at::Tensor &copy) {
+    if (copy.defined()) check_beside(p, copy, at::kBFloat16, p.numel());
+}
+
 void adamw(
     const at::Tensor &p, const at::Tensor &given, const at::Tensor &m, const at::Tensor &v, const at::Tensor &copy,
     const nt_adamw_options &o, int64_t step) {
     const auto g = given.contiguous();
     if (is_flat(p, at::kFloat) && is_flat(g, at::kFloat)) {
+        for (const auto &x : {g, m, v}) check_beside(p, x, at::kFloat, p.numel());
+        check_copy(p, copy);
         nt_adamw_f32(
             p.numel(), data<float>(p), data<float>(g), data<float>(m), data<float>(v), data<uint16_t>(copy), &o, parallel);
     } else if (is_flat(p, at::kDouble) && is_flat(g, at::kDouble)) {
+        for (const auto &x : {g, m, v}) check_beside(p, x, at::kDouble, p.numel());
         nt_adamw_f64(p.numel(), data<double>(p), data<double>(g), data<double>(m), data<double>(v), &o, parallel);
         if (copy.defined()) copy.copy_(p);
     } else {
@@ -37,9 +53,8 @@ double square_sum(const at::Tensor &given) {
         const double norm = at::linalg_vector_norm(x).item().toDouble();
         return norm * norm;
     }
-    int64_t nonfinite = 0;
     const auto memory = scratch(nt_square_sum_scratch_bytes(x.numel()));
-    return nt_square_sum_f32(x.numel(), data<float>(x), &nonfinite, memory.data_ptr(), parallel);
+    return nt_square_sum_f32(x.numel(), data<float>(x), nullptr, memory.data_ptr(), parallel);
 }
 
 nt_adamw_options options_of(
@@ -54,6 +69,7 @@ double update_square_sum(
     const at::Tensor &given, const at::Tensor &m, const at::Tensor &v, const nt_adamw_options &o) {
     const auto g = given.contiguous();
     if (is_flat(g, at::kFloat) && is_flat(m, at::kFloat)) {
+        for (const auto &x : {m, v}) check_beside(g, x, at::kFloat, g.numel());
         const auto memory = scratch(nt_square_sum_scratch_bytes(g.numel()));
         return nt_adamw_update_square_sum_f32(
             g.numel(), data<float>(g), data<float>(m), data<float>(v), &o, memory.data_ptr(), parallel);
@@ -89,6 +105,8 @@ ct_status ct_adam8_start(ct_tensor first_codes, ct_tensor first_scales, ct_tenso
 ct_status ct_adam8_decode(ct_tensor codes, ct_tensor scales, bool is_signed, ct_tensor *out) {
     return giving(out, [&] {
         const auto c = get(codes), s = get(scales);
+        check_beside(c, c, at::kByte, c.numel());
+        check_beside(c, s, at::kFloat, scale_count(c.numel()));
         auto x = at::empty({c.numel()}, at::kFloat);
         nt_adam8_decode(is_signed, c.numel(), data<uint8_t>(c), data<float>(s), data<float>(x), parallel);
         return x;
@@ -102,7 +120,12 @@ ct_status ct_adamw8_inplace(
     return guarded([&] {
         c10::NoGradGuard no_grad;
         const auto p = get(parameter), g = get(gradient).contiguous(), m = get(first_codes), v = get(second_codes);
-        TORCH_CHECK(is_flat(p, at::kFloat) && is_flat(g, at::kFloat), "8-bit moments are for fp32 parameters on the CPU");
+        TORCH_CHECK(is_flat(p, at::kFloat), "8-bit moments are for fp32 parameters on the CPU");
+        check_beside(p, g, at::kFloat, p.numel());
+        for (const auto &codes : {m, v}) check_beside(p, codes, at::kByte, p.numel());
+        for (const auto &scales : {get(first_scales), get(second_scales)})
+            check_beside(p, scales, at::kFloat, scale_count(p.numel()));
+        check_copy(p, get(copy));
         const auto options = options_of(step, learning_rate, beta1, beta2, epsilon, weight_decay, gradient_scale);
         nt_adamw8_f32(
             p.numel(), data<float>(p), data<float>(g), data<uint8_t>(m), data<float>(get(first_scales)), data<uint8_t>(v),

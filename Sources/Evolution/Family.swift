@@ -43,7 +43,9 @@ public final class Family {
     ) throws {
         (self.folder, self.tasks, self.base, self.merge, self.metric) = (folder, tasks, base, merge, metric)
         (self.settings, self.keepsAll, self.log, self.pause, self.judge) = (settings, keepsAll, log, pause, judge)
-        foundations = zip(shortNames(paths), try paths.map { try descendant($0, of: base) }).map { ($0, $1) }
+        foundations = zip(
+            shortNames(paths), try paths.map { try MergeModels().model(descendant: $0, of: base).reference }
+        ).map { ($0, $1) }
         for part in ["models", "recipes", "plots"] {
             try createDirectories(joinPath(folder, part))
             try removeUnfinished(in: joinPath(folder, part))
@@ -204,11 +206,6 @@ public final class Family {
             if !generation.top.contains(model.name) { try removeTree(childFolder(model.name)) }
         }
     }
-}
-
-/// A model named on a command line or in a file; an adapter is put on the base.
-private func descendant(_ path: String, of base: MergeModelReference) throws -> MergeModelReference {
-    try MergeModels().model(descendant: path, of: base).reference
 }
 
 /// What a run that was killed while writing left behind.

@@ -1,6 +1,7 @@
 // Merge parameters as one list of numbers for CMA-ES, laid out as mergekit-evolve has it:
 // [layer groups, models, filters + 1, parameters].
 internal import Diagnostics
+internal import Glibc
 public import Merging
 internal import RandomStreams
 
@@ -135,7 +136,7 @@ public struct Genome: Sendable {
         let order = models.indices.sorted { (-gene(x, group, $0, 0, 0), $0) < (-gene(x, group, $1, 0, 0), $1) }
         let (first, second) = (order[0], order[1])
         let difference = gene(x, group, first, 0, 0) - gene(x, group, second, 0, 0)
-        let t = 1 / (1 + exponential(difference))
+        let t = 1 / (1 + exp(difference))
         return MergeSlice(
             [MergeSource(models[first], layers: range(group)), MergeSource(models[second], layers: range(group))],
             base: models[first], parameters: ["t": .number(t)])

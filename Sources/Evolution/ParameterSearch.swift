@@ -1,10 +1,7 @@
 // CMA-ES over merge parameters in a run folder: every value is in a journal, the best merge in best.yaml.
 internal import Formats
-internal import Glibc
 public import Merging
 public import RunLog
-
-func exponential(_ x: Double) -> Double { exp(x) }
 
 /// The search. The objective that is maximised is Σ weight · score over the tasks.
 ///

@@ -44,10 +44,9 @@ public final class GradientCapture {
         for projection in projections {
             let found = model.blockLinears.filter { $0.name.hasSuffix("." + projection.moduleName) }
             guard !found.isEmpty else {
-                let names = Set(model.blockLinears.compactMap { $0.name.split(separator: ".").last }).sorted()
                 throw UserError(
                     "--projections \(projection.rawValue): the model has no \(projection.moduleName); it has "
-                        + names.joined(separator: ", "), .usage)
+                        + model.blockLinearKinds.joined(separator: ", "), .usage)
             }
             probes[projection] = found.map { _, linear in
                 let probe = GradientProbe()

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "attention_types.h"
-#include "isa.h"
+#include "dispatch.h"
 
 using namespace nt_attention_kernels;
 
@@ -12,22 +12,7 @@ using namespace nt_attention_kernels;
 
 namespace nt_attention_kernels::twin {
 
-static double get(double x) { return x; }
-static double get(float x) { return double(x); }
-static double get(bf16 x) {
-    const uint32_t bits = uint32_t(x) << 16;
-    float value;
-    memcpy(&value, &bits, 4);
-    return double(value);
-}
-static void put(double &to, double x) { to = x; }
-static void put(float &to, double x) { to = float(x); }
-static void put(bf16 &to, double x) {
-    const auto value = float(x);
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    to = std::isnan(value) ? bf16(bits >> 16 | 0x40) : bf16((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
+using nt_twin::get, nt_twin::put;
 
 template <class T> double dot(const T *x, const T *y, int64_t E) {
     double sum = 0;

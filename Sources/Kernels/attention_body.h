@@ -70,25 +70,9 @@ static void product(const float *a, int64_t a_row, int64_t a_step, const float *
 
 // ---- rows in and out ---------------------------------------------------------------------------------------------
 
-NT_INLINE float widened(float x) { return x; }
-NT_INLINE float widened(bf16 x) {
-    const uint32_t bits = uint32_t(x) << 16;
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
 NT_INLINE void put(float *to, float x) { *to = x; }
-NT_INLINE void put(bf16 *to, float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    *to = (bits & 0x7FFFFFFF) > 0x7F800000 ? bf16(bits >> 16 | 0x40) : bf16((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
-NT_INLINE float word_of(bf16 low, bf16 high) {
-    const uint32_t bits = uint32_t(low) | uint32_t(high) << 16;
-    float word;
-    memcpy(&word, &bits, 4);
-    return word;
-}
+NT_INLINE void put(bf16 *to, float x) { *to = nt::rounded(x); }
+NT_INLINE float word_of(bf16 low, bf16 high) { return nt::float_of(uint32_t(low) | uint32_t(high) << 16); }
 
 // out [dim] words of pairs along E, from a row of E elements; zeros behind them.
 template <class T> NT_INLINE void copy_row(const T *row, int64_t E, int64_t dim, float *out) {

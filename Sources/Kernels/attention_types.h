@@ -15,10 +15,13 @@
 #include <type_traits>
 
 #include "attention.h"
+#include "numbers.h"
+#include "run.h"
 
 namespace nt_attention_kernels {
 
 using bf16 = uint16_t;
+using nt::run, nt::run_each, nt::widened;
 
 constexpr int64_t block_keys = 64, subpanel_rows = 32;
 
@@ -134,25 +137,6 @@ template <class T> struct Gradients {
     T *dv;
     int64_t dv_stride;
 };
-
-// Runs call(begin, end) on ranges that cover 0 ..< count.
-template <class Call> void run(nt_parallel parallel, int64_t count, int64_t grain, Call &&call) {
-    if (count <= 0) return;
-    if (!parallel) return call(int64_t(0), count);
-    parallel(
-        count, grain,
-        [](void *context, int64_t begin, int64_t end) {
-            (*static_cast<std::remove_reference_t<Call> *>(context))(begin, end);
-        },
-        &call);
-}
-
-// Runs call(i) for 0 ..< count.
-template <class Call> void run_each(nt_parallel parallel, int64_t count, Call &&call) {
-    run(parallel, count, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) call(i);
-    });
-}
 
 // Aligned pieces of the caller's scratch, one after another; with a null base it only counts.
 struct Arena {

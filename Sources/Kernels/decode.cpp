@@ -8,6 +8,7 @@
 
 #include "decode_types.h"
 #include "isa.h"
+#include "run.h"
 
 using namespace nt;
 
@@ -26,15 +27,6 @@ const DecodeKernels &kernels() {
 #endif
         default: return decode_scalar;
     }
-}
-
-template <class Body>
-void run(nt_parallel parallel, int64_t count, int64_t grain, Body &&body) {
-    const auto call = [](void *context, int64_t begin, int64_t end) { (*static_cast<Body *>(context))(begin, end); };
-    if (parallel && count > grain)
-        parallel(count, grain, call, &body);
-    else if (count > 0)
-        body(0, count);
 }
 
 /// Memory handed out piece by piece, each on a cache line of its own; with a null base only counted.
@@ -160,7 +152,7 @@ void nt_decode_linear(const nt_weight *w, const void *x, int32_t x_type, int64_t
             const uint16_t *from = (const uint16_t *)x + first * x_stride;
             for (int64_t t = 0; t < count; ++t)
                 for (int64_t i = 0; i < w->columns; ++i)
-                    space.x[t * w->columns + i] = from_bf16(from[t * x_stride + i]);
+                    space.x[t * w->columns + i] = widened(from[t * x_stride + i]);
             space.packed.fill(space.x, w->columns);
         } else {
             space.packed.fill((const float *)x + first * x_stride, x_stride);
@@ -172,7 +164,7 @@ void nt_decode_linear(const nt_weight *w, const void *x, int32_t x_type, int64_t
         multiply(k, space.packed, count, {{w, space.y, w->rows}}, parallel);
         uint16_t *to = (uint16_t *)y + first * y_stride;
         for (int64_t t = 0; t < count; ++t)
-            for (int64_t o = 0; o < w->rows; ++o) to[t * y_stride + o] = to_bf16(space.y[t * w->rows + o]);
+            for (int64_t o = 0; o < w->rows; ++o) to[t * y_stride + o] = rounded(space.y[t * w->rows + o]);
     }
 }
 
@@ -297,7 +289,7 @@ void rotate(float *heads, int64_t count, int64_t E, const float *cosines, const 
 
 void write_slot(const float *values, int64_t count, int32_t type, void *cache, int64_t at) {
     if (type == NT_BF16)
-        for (int64_t i = 0; i < count; ++i) ((uint16_t *)cache)[at + i] = to_bf16(values[i]);
+        for (int64_t i = 0; i < count; ++i) ((uint16_t *)cache)[at + i] = rounded(values[i]);
     else
         memcpy((float *)cache + at, values, size_t(4 * count));
 }

@@ -207,9 +207,6 @@ inline void dot_tile(const T *w, int64_t row, const float *x, int64_t x_row, int
         for (int t = 0; t < N; ++t) out[r][t] += sum(sums[r][t]);
 }
 
-inline float widened(float x) { return x; }
-inline float widened(uint16_t x) { return from_bf16(x); }
-
 /// out[r][lane] += x[lane] . w[r]; x [columns][L]
 template <class T, int R>
 inline void lane_tile(const T *w, int64_t row, const float *x, int64_t columns, float *out) {

@@ -37,7 +37,7 @@ void rows(
 
 double element(const AttentionTask &task, const void *base, int64_t s, int64_t e) {
     const int64_t at = s * task.stride + e;
-    return task.type == NT_BF16 ? from_bf16(((const uint16_t *)base)[at]) : ((const float *)base)[at];
+    return task.type == NT_BF16 ? widened(((const uint16_t *)base)[at]) : ((const float *)base)[at];
 }
 
 void attend(const AttentionTask &task) {

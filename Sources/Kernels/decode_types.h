@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "decode.h"
+#include "numbers.h"
 
 namespace nt {
 
@@ -13,21 +14,6 @@ namespace nt {
 constexpr int64_t kDotRows = 4;
 /// Elements of a row that are decoded at a time; whole blocks of every type.
 constexpr int64_t kPanel = 512;
-
-inline float from_bf16(uint16_t bits) {
-    const uint32_t wide = uint32_t(bits) << 16;
-    float value;
-    memcpy(&value, &wide, 4);
-    return value;
-}
-
-/// To nearest, ties to even; NaN stays a quiet NaN.
-inline uint16_t to_bf16(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    if ((bits & 0x7FFFFFFF) > 0x7F800000) return uint16_t(bits >> 16 | 0x40);
-    return uint16_t((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
 
 inline uint16_t half_bits(const uint8_t *at) { return uint16_t(at[0] | at[1] << 8); }
 
@@ -154,7 +140,7 @@ inline void decode_floats(const uint8_t *row, float row_scale, int64_t begin, in
     if constexpr (type == NT_W_F32) {
         memcpy(out, row + 4 * begin, size_t(4 * count));
     } else if constexpr (type == NT_W_BF16) {
-        for (int64_t i = 0; i < count; ++i) out[i] = from_bf16(half_bits(row + 2 * (begin + i)));
+        for (int64_t i = 0; i < count; ++i) out[i] = widened(half_bits(row + 2 * (begin + i)));
     } else {
         constexpr int64_t group = group_of(type);
         constexpr bool hasMinima = type == NT_W_Q4_1 || type == NT_W_Q4_K;

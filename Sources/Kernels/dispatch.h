@@ -7,7 +7,8 @@
 #include <type_traits>
 
 #include "isa.h"
-#include "parallel.h"
+#include "numbers.h"
+#include "run.h"
 #include "simd.h"
 
 // picked_NAME<T, ...>(): the function to call; f64 exists as the twin only.
@@ -30,24 +31,11 @@
 
 namespace nt {
 
-template <class A> struct Call {
-    void (*range)(const A &, int64_t, int64_t);
-    const A *arguments;
-};
-
 template <class A>
 void run(nt_parallel parallel, int64_t count, int64_t grain, void (*range)(const A &, int64_t, int64_t),
          const A &arguments) {
-    if (count <= 0) return;
-    if (!parallel) return range(arguments, 0, count);
-    Call<A> call{range, &arguments};
-    parallel(
-        count, std::max<int64_t>(1, grain),
-        [](void *context, int64_t begin, int64_t end) {
-            const auto &call = *static_cast<const Call<A> *>(context);
-            call.range(*call.arguments, begin, end);
-        },
-        &call);
+    run(parallel, count, std::max<int64_t>(1, grain),
+        [&](int64_t begin, int64_t end) { range(arguments, begin, end); });
 }
 
 // Rows of `width` elements worth handing to another thread: about 32 thousand elements.
@@ -58,24 +46,14 @@ inline int64_t row_grain(int64_t width) { return std::max<int64_t>(1, 32768 / st
 // Numbers as the twins see them: everything in fp64, rounded once when stored.
 namespace nt_twin {
 
+using nt::bits_of, nt::float_of, nt::rounded, nt::widened;
+
 // What statistics, weights and tables are stored in beside activations of type T.
 template <class T> using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 inline double get(double x) { return x; }
 inline double get(float x) { return double(x); }
-inline float widened(bf16 x) {
-    const uint32_t bits = uint32_t(x) << 16;
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
 inline double get(bf16 x) { return double(widened(x)); }
-inline bf16 rounded(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    if ((bits & 0x7FFFFFFF) > 0x7F800000) return bf16(bits >> 16 | 0x40);
-    return bf16((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
 inline void put(double &to, double x) { to = x; }
 inline void put(float &to, double x) { to = float(x); }
 inline void put(bf16 &to, double x) { to = rounded(float(x)); }

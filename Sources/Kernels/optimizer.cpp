@@ -116,9 +116,6 @@ const Map maps[2] = {make_map(false), make_map(true)};
 
 namespace nt_twin {
 
-inline uint32_t bits_of(float x) { uint32_t b; memcpy(&b, &x, 4); return b; }
-inline float float_of(uint32_t b) { float x; memcpy(&x, &b, 4); return x; }
-
 inline float join(bf16 high, uint16_t low) {
     return float_of((uint32_t(high) << 16) + uint32_t(int32_t(int16_t(low))));
 }

@@ -25,25 +25,5 @@
 using bf16 = uint16_t;
 template <int u> using Slot = std::integral_constant<int, u>;
 
-#if defined(__x86_64__)
-namespace nt_avx2 {
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#include "simd_avx2.h"
-#include "simd_math.h"
-#pragma clang attribute pop
-}  // namespace nt_avx2
-namespace nt_avx512 {
-#pragma clang attribute push(__attribute__((target("avx512bw,avx512vl,avx512dq"))), apply_to = function)
-#include "simd_avx512.h"
-#include "simd_math.h"
-#pragma clang attribute pop
-}  // namespace nt_avx512
-namespace nt_avx512_bf16 {
-#pragma clang attribute push(__attribute__((target("avx512bw,avx512vl,avx512dq,avx512bf16"))), apply_to = function)
-#define NT_BF16_INSTRUCTIONS
-#include "simd_avx512.h"
-#include "simd_math.h"
-#undef NT_BF16_INSTRUCTIONS
-#pragma clang attribute pop
-}  // namespace nt_avx512_bf16
-#endif
+#define NT_BODY "simd_of_isa.h"
+#include "each_isa.h"

@@ -1,5 +1,4 @@
-// Vectors of 16 floats with AVX-512: see simd.h, which includes this file in nt_avx512 and, with NT_BF16_INSTRUCTIONS,
-// in nt_avx512_bf16.
+// Vectors of 16 floats with AVX-512: see simd.h. With AVX512-BF16 (NT_ISA 3), activations are rounded by its instruction.
 
 using F = __m512;
 using I = __m512i;
@@ -22,7 +21,7 @@ NT_INLINE __m256i narrow_exactly(F x) {
     const I half = _mm512_mask_or_epi32(rounded, nan, b, _mm512_set1_epi32(0x400000));
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(half, 16));
 }
-#ifdef NT_BF16_INSTRUCTIONS
+#if NT_ISA == 3
 NT_INLINE __m256i narrow(F x) { return (__m256i)_mm512_cvtneps_pbh(x); }  // the same, but subnormals become 0
 #else
 NT_INLINE __m256i narrow(F x) { return narrow_exactly(x); }

@@ -56,8 +56,8 @@ public final class RotaryEmbedding {
     ///   - positions: int64 `[N]`
     ///   - bound: one more than the largest of them
     public func rotation(at positions: Tensor, below bound: Int) -> Rotation {
-        if bound > self.positions { grow(to: bound) }
-        return Rotation(cos: cosTable, sin: sinTable, positions: positions)
+        let (cos, sin) = tables(below: bound)
+        return Rotation(cos: cos, sin: sin, positions: positions)
     }
 
     /// Cosines and sines `[at least bound, E / 2]`, fp32.

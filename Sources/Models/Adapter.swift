@@ -29,10 +29,10 @@ public struct Adapter {
         let linears = loaded.model.blockLinears
         for target in config.targets
         where !linears.contains(where: { $0.name == target || $0.name.hasSuffix("." + target) }) {
-            let parts = Set(linears.compactMap { $0.name.split(separator: ".").last.map(String.init) })
+            let kinds = loaded.model.blockLinearKinds
             let hint =
-                nearestName(to: target, among: parts).map { "; did you mean \($0)?" }
-                ?? "; it has \(parts.sorted().joined(separator: ", "))"
+                nearestName(to: target, among: kinds).map { "; did you mean \($0)?" }
+                ?? "; it has \(kinds.joined(separator: ", "))"
             throw UserError("adapter.targets: the model has no linear map \(target)\(hint)", .usage)
         }
         let chosen = linears.filter { config.applies(to: $0.name) }

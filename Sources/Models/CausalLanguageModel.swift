@@ -69,6 +69,11 @@ extension CausalLanguageModel {
         return (hidden.indexSelect(0, Tensor(rows.map(Int64.init), on: device)), targets)
     }
 
+    /// The kinds of linear maps in the blocks, such as q_proj, sorted.
+    public var blockLinearKinds: [String] {
+        Set(blockLinears.compactMap { $0.name.split(separator: ".").last.map(String.init) }).sorted()
+    }
+
     /// The linear maps of the blocks (not the output table) with their names: what adapters attach to.
     public var blockLinears: [(name: String, linear: Linear)] {
         namedModules().compactMap { name, module in (module as? Linear).map { (name, $0) } }.filter {

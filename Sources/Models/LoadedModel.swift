@@ -138,11 +138,18 @@ public final class LoadedModel {
         let listed = fileExists(file) ? try readJSONFile(file)["eos_token_id"] : nil
         let value = listed ?? config["eos_token_id"] ?? .null
         let ids = value.array?.compactMap(\.int) ?? value.int.map { [$0] } ?? []
-        return Set(ids.compactMap { Int32(exactly: $0) } + [tokenizer.eosToken?.id].compactMap { $0 })
+        return tokenizer.endTokens(with: ids)
     }
 
     /// Tokens per document, as config.json says.
     public var contextLength: Int { model.contextLength }
+}
+
+extension Tokenizer {
+    /// A model's own end ids and the tokenizer's.
+    func endTokens(with ids: [Int]) -> Set<Int32> {
+        Set(ids.compactMap { Int32(exactly: $0) } + [eosToken?.id].compactMap { $0 })
+    }
 }
 
 extension LlamaConfig {

@@ -50,7 +50,7 @@ public final class StoredModel: SequenceScorer {
 
     /// Ids at which an answer ends: the file's, and the tokenizer's own.
     public func endTokens(_ tokenizer: Tokenizer) -> Set<Int32> {
-        Set(endIDs.compactMap { Int32(exactly: $0) } + [tokenizer.eosToken?.id].compactMap { $0 })
+        tokenizer.endTokens(with: endIDs)
     }
 }
 

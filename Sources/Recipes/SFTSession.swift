@@ -344,7 +344,10 @@ final class SFTSession {
 }
 
 /// Wall time of one step on a clock that never jumps.
-struct StepClock {
+public struct StepClock {
     private let start = ContinuousClock.now
-    var seconds: Double { start.duration(to: .now) / .seconds(1) }
+
+    public init() {}
+
+    public var seconds: Double { start.duration(to: .now) / .seconds(1) }
 }

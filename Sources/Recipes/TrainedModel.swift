@@ -56,12 +56,10 @@ final class TrainedModel {
         let section = config.adapter
         let tables =
             loaded.model.headWeight === loaded.model.tokenTable.weight ? ["embed_tokens"] : ["embed_tokens", "lm_head"]
-        let all = Set(loaded.model.blockLinears.compactMap { $0.name.split(separator: ".").last.map(String.init) })
-            .sorted()
         let adapter = AdapterConfig(
             rank: section.rank, alpha: section.alpha, dropout: section.dropout,
             scaling: section.method == .rslora ? .rankStabilized : .standard, hasMagnitude: section.method == .dora,
-            targets: section.targets == ["all_linear"] ? all : section.targets,
+            targets: section.targets == ["all_linear"] ? loaded.model.blockLinearKinds : section.targets,
             savedModules: section.saveEmbeddings ? tables : [],
             baseModel: reference.baseFolder)
         try Adapter.attachNew(adapter, to: loaded, seed: config.training.seed)

@@ -273,6 +273,5 @@ public func measuredReadBandwidth(bytes: Int = 256 << 20, repeats: Int = 8) -> D
     let clock = ContinuousClock()
     let best = (0..<repeats).map { _ in clock.measure { _ = nt_read_memory(memory, Int64(bytes), ct_parallel_for) } }
         .min()!
-    let seconds = Double(best.components.seconds) + Double(best.components.attoseconds) * 1e-18
-    return Double(bytes) / seconds
+    return Double(bytes) / (best / .seconds(1))
 }

@@ -7,6 +7,7 @@ import ModelFiles
 import Models
 import Optimizers
 import RandomStreams
+import Recipes
 import RunLog
 import Tensors
 
@@ -30,7 +31,7 @@ func benchTrain(_ command: BenchTrainCommand) throws {
     let bench = try TrainingBench(command, dtype)
     for _ in 0..<2 { _ = bench.step() }
     var steps: [TrainingBench.Step] = []
-    let clock = Stopwatch()
+    let clock = StepClock()
     while command.steps.map({ steps.count < $0 }) ?? (steps.count < 3 || clock.seconds < command.seconds) {
         steps.append(bench.step())
     }
@@ -61,7 +62,7 @@ func benchTrain(_ command: BenchTrainCommand) throws {
         """)
 }
 
-private func prepare(_ options: BenchOptions) throws -> DType {
+func prepare(_ options: BenchOptions) throws -> DType {
     if let threads = options.threads { Engine.threads = threads }
     return options.dtype.dtype(on: .cpu)
 }
@@ -74,18 +75,12 @@ private func measuredGFLOPS(size: Int, _ dtype: DType) -> Double {
         let a = RandomStream(seed: 1, 0).normal([size, size]).to(dtype), b = a.clone()
         var best = Double.infinity
         for _ in 0..<8 {
-            let clock = Stopwatch()
+            let clock = StepClock()
             _ = a.matmul(b)
             best = min(best, clock.seconds)
         }
         return 2 * Double(size) * Double(size) * Double(size) / best / 1e9
     }
-}
-
-/// Wall time on a clock that never jumps.
-private struct Stopwatch {
-    private let start = ContinuousClock.now
-    var seconds: Double { start.duration(to: .now) / .seconds(1) }
 }
 
 /// A model with an optimizer, and steps on one batch of random tokens.
@@ -110,10 +105,9 @@ private final class TrainingBench {
         if isFull {
             optimizer = AdamW(model.namedParameters(), settings)
         } else {
-            let all = Set(model.blockLinears.compactMap { $0.name.split(separator: ".").last.map(String.init) })
-                .sorted()
             let adapter = AdapterConfig(
-                rank: 16, alpha: 32, dropout: 0, scaling: .standard, hasMagnitude: false, targets: all,
+                rank: 16, alpha: 32, dropout: 0, scaling: .standard, hasMagnitude: false,
+                targets: model.blockLinearKinds,
                 savedModules: [],
                 baseModel: command.model)
             try Adapter.attachNew(adapter, to: loaded, seed: 1)
@@ -144,15 +138,15 @@ private final class TrainingBench {
     }
 
     func step() -> Step {
-        var step = Step(), clock = Stopwatch()
+        var step = Step(), clock = StepClock()
         let factor = 1 / Double(ids.count)
         let loss = loaded.model.lossSum(
             ids, labels: labels, documentStarts: starts, factors: Array(repeating: factor, count: ids.count))
         step.forward = clock.seconds
-        clock = Stopwatch()
+        clock = StepClock()
         loss.backward()
         step.backward = clock.seconds
-        clock = Stopwatch()
+        clock = StepClock()
         let clip = AdamW.clipScale(norm: optimizer.gradientNorm(), max: 1)
         optimizer.step(learningRate: 1e-4, gradientScale: clip)
         optimizer.zeroGradients()

@@ -9,8 +9,7 @@ import RunLog
 import Tensors
 
 func benchGenerate(_ command: BenchGenerateCommand) throws {
-    if let threads = command.options.threads { Engine.threads = threads }
-    let scorer = try benchScorer(command)
+    let scorer = try benchScorer(command, prepare(command.options))
     guard command.promptTokens + command.tokens <= scorer.contextLength else {
         throw UserError(
             "--tokens: prompt and answer are longer than the model's context of \(scorer.contextLength)", .usage)
@@ -43,8 +42,7 @@ func benchGenerate(_ command: BenchGenerateCommand) throws {
         """)
 }
 
-private func benchScorer(_ command: BenchGenerateCommand) throws -> any SequenceScorer {
-    let dtype = command.options.dtype.dtype(on: .cpu)
+private func benchScorer(_ command: BenchGenerateCommand, _ dtype: DType) throws -> any SequenceScorer {
     if command.weights == .asIs { return try StoredModel(GGUFModel(path: command.model), dtype: dtype) }
     if command.model.hasSuffix(".json") {
         return try LoadedModel(configuration: command.model, dtype: dtype, trainsAll: false, randomSeed: 1).model

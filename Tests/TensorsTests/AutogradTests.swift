@@ -183,6 +183,12 @@ import Testing
             },
             { linearCrossEntropySum(.zeros([2, 4]), .zeros([5, 4]), labels: Tensor([0, 5] as [Int64])) },
             { linearLogProbabilities(.zeros([2, 4]), .zeros([5, 4]), labels: Tensor([0, -1] as [Int64])) },
+            { embedding(.zeros([5, 4]), Tensor([0, 1] as [Int64]).to(.int32)) },
+            {
+                rotary(
+                    .zeros([2, 1, 4]), .zeros([2, 1, 4]), cos: .zeros([9, 2]), sin: .zeros([9, 2]), at: .arange(8..<10)
+                ).q
+            },
             {
                 rotary(
                     .zeros([2, 1, 4]), .zeros([2, 1, 4]), cos: .zeros([9, 3]), sin: .zeros([9, 3]), at: .arange(0..<2)

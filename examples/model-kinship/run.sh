@@ -179,20 +179,6 @@ for seed in $seeds; do
     judge "$folder" >"$folder/checks"
 done
 
-# One table over the seeds: a check holds when it does for every seed.
-{
-    printf '| row | check | expected |'
-    for seed in $seeds; do printf ' seed %s |' "$seed"; done
-    printf ' holds |\n| --- | --- | --- |'
-    for seed in $seeds; do printf ' --- |'; done
-    printf ' --- |\n'
-    files=()
-    for seed in $seeds; do files+=("$work/seed-$seed/checks"); done
-    paste -d '|' "${files[@]}" | awk -F'|' '{
-        line = "| " $1 " | " $2 " | " $3 " |"; yes = 0; n = NF / 5
-        for (i = 0; i < n; i++) { line = line " " $(5 * i + 4) " |"; yes += $(5 * i + 5) == "yes" }
-        print line " " (yes == n ? "yes" : yes " of " n " seeds") " |"
-    }'
-} >"$work/table.md"
+"$here/../table-over-seeds" "$work" $seeds >"$work/table.md"
 cat "$work/table.md"
 echo "took $((SECONDS - began)) s" >&2
