@@ -36,11 +36,12 @@ public struct ChatPrompts: Sendable {
     }
 }
 
-/// Answers to single questions.
+/// Answers to single questions, each after the same system message if there is one.
 public func chatAnswers(
-    _ loaded: LoadedModel, _ tokenizer: Tokenizer, _ chats: ChatPrompts, to questions: [String],
-    _ settings: GenerationSettings
+    _ loaded: LoadedModel, _ tokenizer: Tokenizer, _ chats: ChatPrompts, system: String? = nil,
+    to questions: [String], _ settings: GenerationSettings
 ) throws -> [Answer] {
-    let ids = try questions.map { try chats.ids([["role": "user", "content": .string($0)]]) }
+    let opening: [JSONValue] = system.map { [["role": "system", "content": .string($0)]] } ?? []
+    let ids = try questions.map { try chats.ids(opening + [["role": "user", "content": .string($0)]]) }
     return try Generator(loaded, tokenizer).answers(to: ids, settings)
 }

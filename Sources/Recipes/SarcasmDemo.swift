@@ -18,9 +18,9 @@ public enum SarcasmDemo {
     static let trainingRows = 3_000, heldOutRows = 500
     static let labels = ["sarcastic", "sincere"]
 
-    static func prompt(_ headline: String) -> String {
-        "Is this news headline sarcastic or sincere? Answer with one word.\n\n\(headline)"
-    }
+    /// The system message of every row. Short, because its tokens are computed with each headline; without one of ours
+    /// the template would add its own, three times as long.
+    static let question = "Is the headline sarcastic or sincere?"
 
     /// Runs the demo, goes on with an interrupted one, or says what a finished one left.
     ///
@@ -141,7 +141,7 @@ public enum SarcasmDemo {
             "  accuracy \(percent(figure("accuracy_before"))) -> \(percent(figure("accuracy_after"))), "
                 + "held-out loss \(decimals(figure("loss_before"), 4)) -> \(decimals(figure("loss_after"), 4)), "
                 + "\(duration(seconds: figure("train_seconds"))) of training at \(significant(figure("tokens_per_second"), 3)) tokens/s",
-            "Try it:       .build/release/needletail chat \(joinPath(output, "merged")) --temperature 0",
+            "Try it:       .build/release/needletail chat \(joinPath(output, "merged")) --temperature 0 --system '\(question)'",
             "Start over:   .build/release/needletail demo --redo",
         ]
         lines.forEach { ProgressLine.print($0) }
@@ -164,7 +164,8 @@ struct Judgement {
         choices = try chooseLabels(loaded.model, data.heldOut, labels: SarcasmDemo.labels, encoder, maxTokens: 1024)
         let headlines = data.sampleHeadlines
         let texts = try chatAnswers(
-            loaded, tokenizer, ChatPrompts(tokenizer), to: headlines.map(SarcasmDemo.prompt), .init(maxNewTokens: 16))
+            loaded, tokenizer, ChatPrompts(tokenizer), system: SarcasmDemo.question, to: headlines,
+            .init(maxNewTokens: 16))
         answers = zip(headlines, texts).map { (escapedForDisplay($0), escapedForDisplay($1.text)) }
     }
 
@@ -214,8 +215,9 @@ struct DemoRows {
             let answer = messages.last?.content, ["0", "1"].contains(answer)
         else { throw UserError("\(row.location): not a headline with the answer 0 or 1") }
         let chat = [
-            ChatMessage(role: .user, content: SarcasmDemo.prompt(headline)),
-            ChatMessage(role: .assistant, content: answer == "1" ? SarcasmDemo.labels[0] : SarcasmDemo.labels[1]),
+            ChatMessage(role: .system, content: SarcasmDemo.question),
+            ChatMessage(role: .user, content: headline),
+            ChatMessage(role: .assistant, content: SarcasmDemo.labels[answer == "1" ? 0 : 1]),
         ]
         return DataRow(.chat(chat, tools: []), location: row.location).jsonLine
     }
@@ -225,7 +227,7 @@ struct DemoRows {
         SarcasmDemo.labels.compactMap { label in
             heldOut.lazy.compactMap { row -> String? in
                 guard case .chat(let messages, _) = row.content, messages.last?.content == label else { return nil }
-                return messages.first?.content.split(separator: "\n").last.map(String.init)
+                return messages.first { $0.role == .user }?.content
             }.first
         }
     }
