@@ -1,6 +1,6 @@
 """The demo beside peft: tokens per second and peak memory on the same rows (what must be shown, item 10).
 
-    .deps/oracle/bin/python verify/bench_demo.py --run runs/demo [--model FOLDER_OR_GGUF] [--rows samples.jsonl]
+    .deps/oracle/bin/python verify/bench_demo.py --run runs/demo [--model FOLDER_OR_GGUF]
 
 peft trains as the demo does (LoRA r 16 on all linear layers, learning rate 5e-4, 16 rows a step), in fp32 and bf16,
 each way of making batches in its own process, and its fastest counts:
@@ -8,9 +8,10 @@ each way of making batches in its own process, and its fastest counts:
   grouped   the same, rows of similar length together
   packed    one sequence a step, documents kept apart by a block-diagonal mask and their own positions
   trained   packed, and logits only where there is a label (`logits_to_keep`)
-Documents come from the run's `batches.jsonl` when it was recorded, else from `--rows` (rows of the `evals` package)
-with the model's chat template. Needletail is measured in the same session: the run's config for a few steps in a new
-folder, and what `summary.json` says. Tokens are real tokens, never padding.
+Documents come from the run's `batches.jsonl` when it was recorded, else from the rows it was trained on (beside it, in
+`<run>-rows/train.jsonl`), rendered by transformers with the model's chat template; they must have as many trained tokens
+as the run. Needletail is measured in the same session: the run's config for a few steps in a new folder, and what
+`summary.json` says. Tokens are real tokens, never padding.
 """
 
 import json
@@ -27,7 +28,8 @@ import torch
 import transformers
 import yaml
 
-from common import Program, Report, Workspace, override, parser, read_rows, setting
+from common import REPOSITORY, Program, Report, Workspace, override, parser, read_rows, setting
+from demo import answer_tokens, rows_of
 from training import documents
 
 BATCHINGS = ("padded", "grouped", "packed", "trained")
@@ -41,22 +43,26 @@ def recorded_documents(run):
     return [document for row in read_rows(run / "batches.jsonl") for document in documents(row)]
 
 
-def rendered_documents(path, model, count):
-    """(ids, shifted labels) of evaluation rows: the messages of `input` and `ideal` as the assistant's answer."""
+def rendered_documents(path, model):
+    """(ids, shifted labels) of chat rows, in their order; trained are the answer and the token that ends it."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-    seen, result = set(), []
-    for row in read_rows(path):
-        if (key := json.dumps(row["input"])) in seen:
-            continue
-        seen.add(key)
-        prompt = tokenizer.apply_chat_template(row["input"], tokenize=False, add_generation_prompt=True)
-        start = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-        ids = tokenizer(prompt + row["ideal"] + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
-        labels = [-100] * (start - 1) + ids[start:] + [-100]
-        result.append((ids, labels))
-        if len(result) == count:
-            break
-    return result
+    return [shifted(*answer_tokens(tokenizer, row["messages"])) for row in read_rows(path)]
+
+
+def shifted(ids, start, end):
+    return ids, [-100] * (start - 1) + ids[start:end] + [-100] * (len(ids) - end + 1)
+
+
+def documents_of(run, model, report):
+    """What the run was trained on, and whether that is known to be all of it."""
+    recorded = (run / "batches.jsonl").exists()
+    rows = recorded_documents(run) if recorded else rendered_documents(rows_of(run) / "train.jsonl", model)
+    report.note("documents", f"{len(rows)}, {sum(len(ids) for ids, _ in rows) / len(rows):.1f} tokens each, "
+                             f"{'recorded by the run' if recorded else 'rendered by transformers'}")
+    trained = sum(label != -100 for _, labels in rows for label in labels)
+    report.equals("trained tokens, the run's and of these documents", trained,
+                  json.loads((run / "summary.json").read_text())["trained_tokens"])
+    return rows
 
 
 # -- peft -------------------------------------------------------------------------------------------------------------
@@ -179,9 +185,8 @@ def show(report, name, figures):
 
 def main():
     arguments = parser(__doc__)
-    arguments.add_argument("--run", type=pathlib.Path, help="the demo's run folder")
+    arguments.add_argument("--run", type=pathlib.Path, default=REPOSITORY / "runs/demo", help="the demo's run folder")
     arguments.add_argument("--model", type=pathlib.Path, help="folder or GGUF (default: the run's model)")
-    arguments.add_argument("--rows", type=pathlib.Path, help="samples.jsonl, when the run recorded no batches")
     arguments.add_argument("--seconds", type=float, default=20, help="measured time per variant")
     arguments.add_argument("--steps", type=int, default=25, help="steps of needletail measured in this session")
     arguments.add_argument("--threads", type=int, default=os.cpu_count())
@@ -194,28 +199,20 @@ def main():
 
     report, run = Report(), arguments.run
     with Workspace(arguments) as work:
-        config = yaml.safe_load((run / "config.yaml").read_text()) if run else {}
+        config = yaml.safe_load((run / "config.yaml").read_text())
         model = as_folder(arguments.model or pathlib.Path(setting(config, "model")), work)
-        recorded = run and (run / "batches.jsonl").exists()
-        if not recorded and not arguments.rows:
-            sys.exit("bench_demo: the run recorded no batches; name the rows with --rows samples.jsonl")
-        rows = recorded_documents(run) if recorded else rendered_documents(arguments.rows, model, 2000)
-        (work / "documents.json").write_text(json.dumps(rows))
-        report.note("documents", f"{len(rows)}, {sum(len(ids) for ids, _ in rows) / len(rows):.1f} tokens each, "
-                                 f"{'recorded by the run' if recorded else 'rendered by transformers'}")
+        (work / "documents.json").write_text(json.dumps(documents_of(run, model, report)))
         found = [run_variant(v, model, work / "documents.json", arguments.seconds, arguments.threads)
                  for v in arguments.variants]
         for figures in found:
             show(report, f"peft {figures['variant']}", figures)
         best = max(found, key=lambda figures: figures["tokens_per_second"])
-        if run:
-            now = needletail_now(Program(arguments.needletail, arguments.threads), run, work, arguments.steps)
-            show(report, "needletail, this session", now)
-            summary = json.loads((run / "summary.json").read_text())
-            show(report, "needletail, summary.json", summary)
-            report.note(f"needletail against peft's fastest ({best['variant']})",
-                        f"speed x{now['tokens_per_second'] / best['tokens_per_second']:.2f}, "
-                        f"memory x{now['peak_memory_bytes'] / best['peak_memory_bytes']:.2f}")
+        now = needletail_now(Program(arguments.needletail, arguments.threads), run, work, arguments.steps)
+        show(report, "needletail, this session", now)
+        show(report, "needletail, summary.json", json.loads((run / "summary.json").read_text()))
+        report.note(f"needletail against peft's fastest ({best['variant']})",
+                    f"speed x{now['tokens_per_second'] / best['tokens_per_second']:.2f}, "
+                    f"memory x{now['peak_memory_bytes'] / best['peak_memory_bytes']:.2f}")
     report.exit()
 
 

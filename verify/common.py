@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -151,18 +152,25 @@ class Workspace:
 
 
 class Program:
-    """Runs needletail: one thread for LibTorch unless the caller says otherwise, since sums must be repeatable."""
+    """Runs needletail: one thread for LibTorch unless the caller says otherwise, since sums must be repeatable.
 
-    def __init__(self, path, threads=1):
+    `before` are words that start the program; `environment` sets variables, and None takes one away."""
+
+    def __init__(self, path, threads=1, before=(), **environment):
         if not os.access(path, os.X_OK):
             sys.exit(f"{path}: no such program; build it with `make build` or name it with --needletail")
+        # A shell's background job ignores SIGINT, and what it starts would too: a test that sends it would wait for ever.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         self.path = str(pathlib.Path(path).resolve())
-        self.environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        self.before = list(before)
+        variables = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **environment}
+        self.environment = {name: value for name, value in variables.items() if value is not None}
 
     def start(self, *arguments, **options):
-        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
+                   "env": self.environment, **options}
         return subprocess.Popen(
-            [self.path, *map(str, arguments)], env=self.environment, text=True, errors="replace", **options)
+            [*self.before, self.path, *map(str, arguments)], text=True, errors="replace", **options)
 
     def run(self, *arguments, timeout=600, **options):
         """The finished process with `returncode`, `stdout`, `stderr`; killed after `timeout` seconds (code -9)."""

@@ -1,10 +1,10 @@
 """Kills, bit flips and signals (what must be shown, item 6; reliability tests T1, T5, T14).
 
-    .deps/oracle/bin/python verify/kill.py [--kills 20] [--steps 120] [--only kills flips signals refusals]
+    .deps/oracle/bin/python verify/kill.py [--kills 20] [--cases full demo] [--only kills flips signals refusals]
 
-A short run of a tiny model is made undisturbed once. Every disturbed run, resumed by the same command until it ends,
-must end with the same bytes: all safetensors outside `checkpoints/`, the tensors and (times aside) the JSON of its
-newest checkpoint, and the rows of `metrics.jsonl` without their time, speed and memory fields.
+For each case, a short run of a tiny model is made undisturbed once. Every disturbed run, resumed by the same command
+until it ends, must end with the same bytes: all safetensors outside `checkpoints/`, the tensors and (times aside) the
+JSON of its newest checkpoint, and the rows of `metrics.jsonl` without their time, speed and memory fields.
 """
 
 import hashlib
@@ -26,19 +26,31 @@ from training import make_data
 VOLATILE = re.compile(r"time|second|memory|_ms$|bytes|offset|nonce|path")
 
 
-class Runs:
-    """Starts the same run in any folder, and compares what it left."""
+# What is killed: all weights in fp32, and what `make demo` trains (LoRA on every linear layer, its schedule and rows a
+# step) in bf16, on two threads. A step of either has several micro-batches.
+CASES = {
+    "full": dict(
+        threads=1, dtype="fp32", method="full", learning_rate=1e-3, schedule="cosine", warmup_steps=5, steps=240,
+        rows_per_step=4, micro_batch_tokens=256),
+    "demo": dict(
+        threads=2, dtype="bf16", method="lora", rank=16, alpha=32.0, learning_rate=5e-4, schedule="linear", steps=100,
+        rows_per_step=16, micro_batch_tokens=512),
+}
+PARTS = {"full": ["kills", "flips", "signals", "refusals"], "demo": ["kills", "flips"]}
 
-    def __init__(self, program, work, arguments):
-        self.program, self.work, self.random = program, work, random.Random(arguments.seed)
-        self.config, self.steps = work / "run.yaml", arguments.steps
+
+class Runs:
+    """Starts the same run of a case in any folder, and compares what it left."""
+
+    def __init__(self, program, work, case, seed):
+        self.program, self.work, self.case, self.random = program, work, case, random.Random(seed)
+        self.config, self.steps = work / "run.yaml", CASES[case]["steps"]
         base = models.write_tiny(work, "llama_gqa")
         make_data(work / "train.jsonl", 80, 6)
         write_config(
-            self.config, recipe="sft", model=str(base), dtype="fp32", train_files=[str(work / "train.jsonl")],
-            output=str(work / "undisturbed"), validation_rows=8, max_length=256, method="full", learning_rate=1e-3,
-            schedule="cosine", warmup_steps=5, steps=self.steps, rows_per_step=4, micro_batch_tokens=256, seed=5,
-            log_every=1, save_every=3, eval_every=max(2, self.steps // 5), threads=1)
+            self.config, recipe="sft", model=str(base), train_files=[str(work / "train.jsonl")],
+            output=str(work / "undisturbed"), validation_rows=8, max_length=256, seed=5, log_every=1,
+            save_every=self.steps // 8, eval_every=self.steps // 5, **CASES[case])
         began = time.monotonic()
         program.must("train", self.config)
         self.seconds = time.monotonic() - began
@@ -107,19 +119,23 @@ def digest(value):
 # -- kills ------------------------------------------------------------------------------------------------------------
 
 def check_kills(report, runs, kills):
-    """SIGKILL at random moments, between start and a whole undisturbed run's length, and the same command again."""
+    """SIGKILL at random moments, between start and a whole undisturbed run's length, and the same command again.
+
+    One start in four saves every third step, so that some kills fall while a checkpoint is written."""
     done, finished, folder, seen = 0, 0, runs.fresh("killed-0"), []
     problems = []
     while done < kills or folder.exists():
-        process = runs.start(folder)
-        delay = runs.random.uniform(0.0, 0.6 * runs.seconds) if done < kills else 600
+        often = [override("save_every", 3)] if runs.random.random() < 0.25 else []
+        before = traces(folder)
+        process = runs.start(folder, *often)
+        delay = runs.random.uniform(0.0, runs.seconds) if done < kills else 600
         try:
             code = process.wait(delay)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             done += 1
-            seen.append(phase(folder))
+            seen.append(phase(before, traces(folder)))
             continue
         if code != 0:
             problems.append(f"exit {code}: {one_line(pathlib.Path(f'{folder}.err').read_text())}")
@@ -130,17 +146,25 @@ def check_kills(report, runs, kills):
         folder = runs.work / f"killed-{finished}"
         if problems:
             break
-    report.identical(f"kills, {done} in {finished} runs, resumed by themselves", "; ".join(problems))
-    report.note("kills: where they fell", ", ".join(f"{name} x{seen.count(name)}" for name in sorted(set(seen))))
+    report.identical(f"{runs.case}, {done} kills in {finished} runs, resumed by themselves", "; ".join(problems))
+    fell = ", ".join(f"{name} x{seen.count(name)}" for name in sorted(set(seen)))
+    report.note(f"{runs.case}, where the kills fell", fell)
+    report.holds(f"{runs.case}, kills while training", 2 * seen.count("training") >= kills, seen.count("training"),
+                 f">= {kills // 2}")
 
 
-def phase(folder):
-    """Roughly where a kill fell, for the record."""
-    if not (folder / "metrics.jsonl").exists():
-        return "before training"
-    if any(".partial-" in p.name for p in folder.rglob("*")):
-        return "while saving"
-    return "while training" if checkpoints(folder) else "before the first save"
+def traces(folder):
+    """What a process changes as it goes: the length of the metrics, and names of unfinished folders."""
+    metrics = folder / "metrics.jsonl"
+    unfinished = {p.name for p in folder.rglob("*") if ".partial-" in p.name}
+    return metrics.stat().st_size if metrics.exists() else 0, unfinished
+
+
+def phase(before, after):
+    """Where a kill fell, by the traces at the process's start and after its end."""
+    if after == before:
+        return "starting"
+    return "saving" if after[1] - before[1] else "training"
 
 
 # -- damage -----------------------------------------------------------------------------------------------------------
@@ -161,7 +185,7 @@ def check_flips(report, runs):
     process.wait()
     newest = checkpoints(stopped)[-1] if checkpoints(stopped) else None
     if not ready or len(checkpoints(stopped)) < 2:
-        report.holds("bit flips: an interrupted run with two checkpoints", False)
+        report.holds(f"{runs.case}, bit flips: an interrupted run with two checkpoints", False)
         return
     damages = [(f"flipped bit in {p.relative_to(newest)}", p.relative_to(newest), lambda f: flip(f, runs.random))
                for p in sorted(newest.rglob("*")) if p.is_file() and p.stat().st_size]
@@ -178,7 +202,7 @@ def check_flips(report, runs):
         code, messages = runs.finish(folder)
         named = any(newest.name in line and (file.name in line or "manifest" in line) for line in messages.splitlines())
         difference = runs.difference(folder) if code == 0 else one_line(messages)
-        report.holds(f"damage, {name}: reason named, previous used, end identical",
+        report.holds(f"{runs.case}, damage, {name}: reason named, previous used, end identical",
                      code == 0 and named and not difference,
                      f"exit {code}, {'named' if named else 'not named'}, {difference or 'identical'}", "all three")
         shutil.rmtree(folder)
@@ -191,7 +215,7 @@ def check_all_damaged(report, runs, stopped):
     for saved in checkpoints(folder):
         flip(next(iter(sorted(saved.rglob("*.safetensors")))), runs.random)
     code, messages = runs.finish(folder)
-    report.holds("damage, every checkpoint: exit 65", code == 65 and "error: " in messages, f"exit {code}: {messages}")
+    report.holds(f"{runs.case}, damage, every checkpoint: exit 65", code == 65 and "error: " in messages, f"exit {code}: {messages}")
 
 
 # -- signals ----------------------------------------------------------------------------------------------------------
@@ -287,27 +311,35 @@ def check_refusals(report, runs):
     report.identical("the folder after all refusals", runs.difference(folder))
 
 
+def check_case(report, program, work, case, arguments):
+    """All parts of one case, in a folder of its own."""
+    work.mkdir()
+    runs = Runs(program, work, case, arguments.seed)
+    report.note(f"{case}, undisturbed run, seconds", f"{runs.seconds:.1f}")
+    code, messages = runs.finish(runs.fresh("again"))
+    report.identical(f"{case}, the same run again", runs.difference(work / "again") if code == 0 else messages)
+    parts = set(PARTS[case]) & set(arguments.only)
+    if "kills" in parts:
+        check_kills(report, runs, arguments.kills)
+    if "flips" in parts:
+        check_flips(report, runs)
+    if "signals" in parts:
+        check_signals(report, runs)
+    if "refusals" in parts:
+        check_refusals(report, runs)
+
+
 def main():
     arguments = parser(__doc__)
-    arguments.add_argument("--kills", type=int, default=20)
-    arguments.add_argument("--steps", type=int, default=120)
-    parts = ["kills", "flips", "signals", "refusals"]
-    arguments.add_argument("--only", nargs="+", choices=parts, default=parts)
+    arguments.add_argument("--kills", type=int, default=20, help="of each case")
+    arguments.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    arguments.add_argument("--only", nargs="+", choices=PARTS["full"], default=PARTS["full"])
     arguments = arguments.parse_args()
-    report, program = Report(), Program(arguments.needletail)
+    report = Report()
     with Workspace(arguments) as work:
-        runs = Runs(program, work, arguments)
-        report.note("undisturbed run, seconds", f"{runs.seconds:.1f}")
-        code, messages = runs.finish(runs.fresh("again"))
-        report.identical("the same run again", runs.difference(work / "again") if code == 0 else messages)
-        if "kills" in arguments.only:
-            check_kills(report, runs, arguments.kills)
-        if "flips" in arguments.only:
-            check_flips(report, runs)
-        if "signals" in arguments.only:
-            check_signals(report, runs)
-        if "refusals" in arguments.only:
-            check_refusals(report, runs)
+        for case in arguments.cases:
+            program = Program(arguments.needletail, CASES[case]["threads"])
+            check_case(report, program, work / case, case, arguments)
     report.exit()
 
 

@@ -1,8 +1,9 @@
 """Runs all oracles against the built program and writes `verify/results/<date>.md`; `make verify` calls this.
 
-    .deps/oracle/bin/python verify/run.py [--gguf MODEL.gguf] [--demo runs/demo --rows samples.jsonl] [--only score ...]
+    .deps/oracle/bin/python verify/run.py [--gguf MODEL.gguf] [--demo runs/demo] [--only score ...]
 
-Exits non-zero when any item failed or any oracle ended badly; the file is written in either case.
+Exits non-zero when any item failed, any oracle ended badly, or one that `--only` names could not run; the file is written
+in any case. What is left out is said in one line, on the screen and in the file, with what it needs.
 """
 
 import datetime
@@ -23,10 +24,12 @@ PACKAGES = ["torch", "transformers", "peft", "tokenizers", "jinja2", "safetensor
 
 
 def commands(arguments):
-    """Oracle -> its own arguments."""
+    """Oracle -> its own arguments, and oracle -> what it would need, for those that cannot run."""
     seed = ["--seed", arguments.seed]
     gguf = ["--gguf", arguments.gguf] if arguments.gguf else []
-    chosen = {
+    demo = ["--run", arguments.demo]
+    texts = ["--gpt2", arguments.gpt2, "--texts", *(arguments.texts or [])]
+    entries = {
         "training self-check": ["training.py", "--self-check"],
         "score": ["score.py", *gguf],
         "training": ["training.py"],
@@ -41,21 +44,29 @@ def commands(arguments):
         "union tokenizers": ["union_tokenizer.py"],
         "gradients": ["gradients.py", *seed],
         "kinship": ["kinship.py"],
+        "program": ["program.py"],
+        "tokenization": ["tokenization.py", *gguf, *texts, *seed],
+        "chat templates": ["templates.py", "--templates", arguments.templates],
+        "training, real model": ["training.py", "--model", arguments.real_model, "--methods", "full", "lora"],
+        "demo": ["demo.py", *demo],
+        "demo beside peft": ["bench_demo.py", *demo],
+        "merge speed": ["merge_speed.py", *seed],
     }
-    if arguments.gguf and arguments.gpt2 and arguments.texts:
-        chosen["tokenization"] = ["tokenization.py", *gguf, "--gpt2", arguments.gpt2, "--texts", *arguments.texts, *seed]
-    if arguments.templates:
-        chosen["chat templates"] = ["templates.py", "--templates", arguments.templates]
-    if arguments.real_model:
-        chosen["training, real model"] = ["training.py", "--model", arguments.real_model, "--methods", "full", "lora"]
-    if arguments.demo:
-        rows = ["--rows", arguments.rows] if arguments.rows else []
-        chosen["demo beside peft"] = ["bench_demo.py", "--run", arguments.demo, *rows]
-    if "merge speed" in (arguments.only or []):  # minutes and gigabytes: only where it is named, as Benchmarks/run does
-        chosen["merge speed"] = ["merge_speed.py", *seed]
-    if arguments.only:
-        chosen = {name: command for name, command in chosen.items() if name in arguments.only}
-    return chosen
+    named = arguments.only or []
+    no_demo = not arguments.demo and "a finished demo: make demo"
+    needs = {
+        "tokenization": not (arguments.gguf and arguments.gpt2 and arguments.texts) and "--gguf, --gpt2 and --texts",
+        "chat templates": not arguments.templates and "--templates",
+        "training, real model": not arguments.real_model and "--real-model FOLDER",
+        "demo": no_demo,
+        "demo beside peft": no_demo,
+        "merge speed": "merge speed" not in named and "minutes and gigabytes, so --only or make bench",
+    }
+    if unknown := sorted(set(named) - set(entries)):
+        sys.exit(f"run.py: no oracle {', '.join(unknown)}; there are: {', '.join(entries)}")
+    wanted = {name: command for name, command in entries.items() if not named or name in named}
+    left_out = {name: needs[name] for name in wanted if needs.get(name)}
+    return {name: command for name, command in wanted.items() if name not in left_out}, left_out
 
 
 def run(name, command, needletail):
@@ -110,13 +121,15 @@ def main():
     arguments.add_argument("--texts", nargs="+", help="plain text files of 5 MB or more together, for tokenization")
     arguments.add_argument("--templates", help="folder of *.jinja files, for chat templates")
     arguments.add_argument("--real-model", help="a Hugging Face folder; also compares training on it (slow)")
-    arguments.add_argument("--demo", help="the demo's run folder; also measures peft beside it")
-    arguments.add_argument("--rows", help="the demo's rows, when the run recorded no batches")
+    arguments.add_argument("--demo", help="the demo's run folder, for demo and demo beside peft")
     arguments.add_argument("--only", nargs="+", help="names of oracles as in the report")
     arguments.add_argument("--results", default=str(HERE / "results"), help="folder of the report")
     arguments = arguments.parse_args()
     sections, failed, total = [], 0, 0
-    for name, command in commands(arguments).items():
+    chosen, left_out = commands(arguments)
+    missing = "; ".join(f"{name} (needs {need})" for name, need in left_out.items()) or "nothing"
+    print(f"left out: {missing}", flush=True)
+    for name, command in chosen.items():
         lines, seconds, code = run(name, command, arguments.needletail)
         bad = sum(line["verdict"] == "FAIL" for line in lines)
         failed, total = failed + bad, total + len(lines)
@@ -125,13 +138,14 @@ def main():
             f"| {cell(item['name'])} | {cell(item['value'])} | {cell(item['limit'])} | {item['verdict']} |"
             for item in lines] + [""])
     today = datetime.date.today().isoformat()
-    head = [f"# Verification, {today}", "", *environment(arguments.needletail), f"- {total} items, {failed} failed", ""]
+    head = [f"# Verification, {today}", "", *environment(arguments.needletail), f"- left out: {missing}",
+            f"- {total} items, {failed} failed", ""]
     folder = pathlib.Path(arguments.results)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{today}.md"
     path.write_text("\n".join(head + [line for section in sections for line in section]))
     print(f"{path.name}: {total} items, {failed} failed")
-    sys.exit(1 if failed else 0)
+    sys.exit(1 if failed or arguments.only and left_out else 0)
 
 
 if __name__ == "__main__":
