@@ -26,15 +26,16 @@ from training import make_data
 VOLATILE = re.compile(r"time|second|memory|_ms$|bytes|offset|nonce|path")
 
 
-# What is killed: all weights in fp32, and what `make demo` trains (LoRA on every linear layer, its schedule and rows a
-# step) in bf16, on two threads. A step of either has several micro-batches.
+# What is killed: all weights in fp32, and what `make demo` trains (LoRA on every linear layer, its learning rate and
+# schedule) in bf16, on two threads. A step of either has several micro-batches. Few steps of the second: they
+# take long where a processor has no instructions for bf16.
 CASES = {
     "full": dict(
-        threads=1, dtype="fp32", method="full", learning_rate=1e-3, schedule="cosine", warmup_steps=5, steps=240,
+        threads=1, dtype="fp32", method="full", learning_rate=1e-3, schedule="cosine", warmup_steps=5, steps=360,
         rows_per_step=4, micro_batch_tokens=256),
     "demo": dict(
-        threads=2, dtype="bf16", method="lora", rank=16, alpha=32.0, learning_rate=5e-4, schedule="linear", steps=100,
-        rows_per_step=16, micro_batch_tokens=512),
+        threads=2, dtype="bf16", method="lora", rank=16, alpha=32.0, learning_rate=5e-4, schedule="linear", steps=32,
+        rows_per_step=8, micro_batch_tokens=256),
 }
 PARTS = {"full": ["kills", "flips", "signals", "refusals"], "demo": ["kills", "flips"]}
 
@@ -50,7 +51,7 @@ class Runs:
         write_config(
             self.config, recipe="sft", model=str(base), train_files=[str(work / "train.jsonl")],
             output=str(work / "undisturbed"), validation_rows=8, max_length=256, seed=5, log_every=1,
-            save_every=self.steps // 8, eval_every=self.steps // 5, **CASES[case])
+            save_every=self.steps // 6, eval_every=self.steps // 5, **CASES[case])
         began = time.monotonic()
         program.must("train", self.config)
         self.seconds = time.monotonic() - began
@@ -121,11 +122,11 @@ def digest(value):
 def check_kills(report, runs, kills):
     """SIGKILL at random moments, between start and a whole undisturbed run's length, and the same command again.
 
-    One start in four saves every third step, so that some kills fall while a checkpoint is written."""
+    One start in four saves five times as often, so that some kills fall while a checkpoint is written."""
     done, finished, folder, seen = 0, 0, runs.fresh("killed-0"), []
     problems = []
     while done < kills or folder.exists():
-        often = [override("save_every", 3)] if runs.random.random() < 0.25 else []
+        often = [override("save_every", max(1, runs.steps // 40))] if runs.random.random() < 0.25 else []
         before = traces(folder)
         process = runs.start(folder, *often)
         delay = runs.random.uniform(0.0, runs.seconds) if done < kills else 600
@@ -149,8 +150,8 @@ def check_kills(report, runs, kills):
     report.identical(f"{runs.case}, {done} kills in {finished} runs, resumed by themselves", "; ".join(problems))
     fell = ", ".join(f"{name} x{seen.count(name)}" for name in sorted(set(seen)))
     report.note(f"{runs.case}, where the kills fell", fell)
-    report.holds(f"{runs.case}, kills while training", 2 * seen.count("training") >= kills, seen.count("training"),
-                 f">= {kills // 2}")
+    report.holds(f"{runs.case}, kills while training", 4 * seen.count("training") >= kills, seen.count("training"),
+                 f">= {kills // 4}")
 
 
 def traces(folder):
@@ -338,7 +339,8 @@ def main():
     report = Report()
     with Workspace(arguments) as work:
         for case in arguments.cases:
-            program = Program(arguments.needletail, CASES[case]["threads"])
+            # Threads that wait without spinning: on a busy machine two of them would mostly wait for each other.
+            program = Program(arguments.needletail, CASES[case]["threads"], OMP_WAIT_POLICY="passive")
             check_case(report, program, work / case, case, arguments)
     report.exit()
 
