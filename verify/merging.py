@@ -20,6 +20,7 @@ import warnings
 import torch
 import transformers
 import yaml
+from mergekit.architecture import arch_info_for_config
 from mergekit.config import MergeConfiguration
 from mergekit.merge import MergeOptions, run_merge
 from safetensors.torch import load_file, save_file
@@ -294,10 +295,40 @@ def structured(family):
         "models": recipe("ties", family, weights(0.6, 0.5, density=0.5))["models"], "parameters": {"normalize": False}}}}
 
 
+def write_seeing(work):
+    """Three models of a text decoder, a vision tower and a projector, with the tensors that mergekit's table lists."""
+    config = transformers.Mistral3Config(
+        architectures=["Mistral3ForConditionalGeneration"],
+        text_config={"model_type": "mistral", "num_hidden_layers": 3, "hidden_size": 16, "vocab_size": 32},
+        vision_config={"model_type": "pixtral", "num_hidden_layers": 2, "hidden_size": 12})
+    names = [w.name for w in arch_info_for_config(config).all_weights(config)]
+    for k, model in enumerate(["base", "a", "b"]):
+        generator = torch.Generator().manual_seed(90 + k)
+        save(work / "seeing" / model, config, {n: torch.randn(8, 6, generator=generator) for n in names})
+    return work / "seeing"
+
+
+def check_modules(report, pair, family):
+    """Each module with inputs, slices and settings of its own."""
+    both = lambda a, b: [{"model": str(family / m), "parameters": {"weight": w, "density": 0.5}} for m, w in [("a", a), ("b", b)]]
+    base = str(family / "base")
+    text = [{"sources": [source(family, m, first, first + 1, **p) for m, p in [
+        ("base", {}), ("a", {"weight": 0.7, "density": 0.4}), ("b", {"weight": [0.2, 0.5], "density": 0.9})]]} for first in (0, 2)]
+    config = {"merge_method": "ties", "dtype": "float32", "base_model": base, "parameters": {"normalize": False}, "modules": {
+        "text_decoder": {"slices": text}, "vision_tower": {"models": both(1, 0.5), "parameters": {"normalize": True}},
+        "multi_modal_projector": {"models": both(0, 1)}}}
+    compare(report, "three modules", pair, config, "ties")
+    a, b, problem = pair.run(config)
+    counts = [[json.loads((f / "config.json").read_text())[part]["num_hidden_layers"] for part in ("text_config", "vision_config")]
+              for f in (a, b) if not problem]
+    report.equals("three modules: layers of text and vision, ours and mergekit's", counts, [[2, 2], [2, 2]])
+
+
 def check_structure(report, pair, families):
     for form in ["f32", "f32 tied"]:
         for name, method, config in structured(families[form]):
             compare(report, f"{name}, {form}", pair, config, method)
+    check_modules(report, pair, write_seeing(pair.work))
 
 
 # -- tokenizers -------------------------------------------------------------------------------------------------------
@@ -486,6 +517,7 @@ def check_refusals(report, pair, families):
         "della, density minus epsilon below 0": recipe("della", f, weights(1, 1, density=0.1, epsilon=0.15), "base"),
         "dare, density below 0": recipe("dare_linear", f, weights(1, 1, density=-0.5), "base"),
         "tokenizer and tokenizer_source": recipe("linear", f, weights(1, 1), tokenizer={"source": "union"}, tokenizer_source="union"),
+        "dtype int64": recipe("linear", f, weights(1, 1), dtype="int64"),
         "a tokenizer where there is none": recipe("linear", f, weights(1, 1), tokenizer={"source": "union"}),
     }
     for name, config in cases.items():

@@ -16,7 +16,7 @@ public final class Family {
     public let tasks: [String]
     public let base: MergeModelReference
     public let metric: KinshipMetric
-    public private(set) var evolution: Evolution
+    public let evolution: Evolution
     /// Seconds that merging and judging each child took.
     public private(set) var seconds: [String: Double] = [:]
     private let foundations: [(name: String, reference: MergeModelReference)]
@@ -50,20 +50,29 @@ public final class Family {
             try createDirectories(joinPath(folder, part))
             try removeUnfinished(in: joinPath(folder, part))
         }
-        journal = try Journal(joinPath(folder, "journal.jsonl"))
-        // Replaced at once: the closures below need self.
-        evolution = Evolution(
-            settings, EvolutionWork(scoreFoundation: { _ in [] }, makeChild: { _ in [] }, kinship: { _, _ in nil }))
-        for row in journal.earlier { read(row) }
-        if !journal.earlier.isEmpty { log("going on: \(scores.count) models are scored already") }
+        var known = Known()
+        journal = try Journal(joinPath(folder, "journal.jsonl")) { known.read($0, tasks: tasks.count) }
+        evolution = Evolution(settings)
+        (scores, seconds, kinships) = (known.scores, known.seconds, known.kinships)
+        if !scores.isEmpty { log("going on: \(scores.count) models are scored already") }
     }
 
-    private func read(_ row: JSONValue) {
-        if let name = row["model"]?.string, let values = row["scores"]?.array {
-            scores[name] = values.compactMap(\.double)
-            seconds[name] = row["seconds"]?.double
-        } else if let pair = row["kinship"]?.array?.compactMap(\.string) {
-            kinships[Set(pair)] = .some(row["value"]?.double)
+    /// What a journal says.
+    private struct Known {
+        var scores: [String: [Double]] = [:], seconds: [String: Double] = [:]
+        var kinships: [Set<String>: Double?] = [:]
+
+        /// - Returns: false for a row that no family writes.
+        mutating func read(_ row: JSONValue, tasks: Int) -> Bool {
+            if let name = row["model"]?.string, let values = row["scores"]?.array?.compactMap(\.double) {
+                guard values.count == tasks, let spent = row["seconds"]?.double else { return false }
+                (scores[name], seconds[name]) = (values, spent)
+                return true
+            }
+            guard let pair = row["kinship"]?.array?.compactMap(\.string), pair.count == 2, let value = row["value"]
+            else { return false }
+            kinships[Set(pair)] = .some(value.double)
+            return value.isNull || value.double != nil
         }
     }
 
@@ -71,26 +80,24 @@ public final class Family {
     ///
     /// - Parameter finished: told after each generation.
     public func run(finished: @escaping (EvolutionGeneration, [EvolvedModel]) throws -> Void) throws -> Evolution.End {
-        evolution = Evolution(
-            settings,
-            EvolutionWork(
-                scoreFoundation: { [unowned self] name in
-                    let values = try self.score(name, began: .now)
-                    self.log("\(name)  \(self.shown(values))")
-                    return values
-                },
-                makeChild: { [unowned self] in try self.make($0) },
-                kinship: { [unowned self] in try self.kinship($0, $1) },
-                finishedChild: { [unowned self] in try self.report($0) },
-                finishedGeneration: { [unowned self] generation, models in
-                    let kinship = generation.topKinship.map { ", their kinship \(decimals($0, 3))" } ?? ""
-                    self.log(
-                        "generation \(generation.number): best \(decimals(generation.best, 2)), top \(generation.top.joined(separator: ", "))"
-                            + kinship + (generation.isImproving ? "" : "; saturated"))
-                    try self.drop(generation, models)
-                    try finished(generation, models)
-                }))
-        return try evolution.run(foundations: foundations.map(\.name))
+        let work = EvolutionWork(
+            scoreFoundation: { [unowned self] name in
+                let values = try self.score(name, began: .now)
+                self.log("\(name)  \(self.shown(values))")
+                return values
+            },
+            makeChild: { [unowned self] in try self.make($0) },
+            kinship: { [unowned self] in try self.kinship($0, $1) },
+            finishedChild: { [unowned self] in try self.report($0, left: $1) },
+            finishedGeneration: { [unowned self] generation, models in
+                let kinship = generation.topKinship.map { ", their kinship \(decimals($0, 3))" } ?? ""
+                self.log(
+                    "generation \(generation.number): best \(decimals(generation.best, 2)), top \(generation.top.joined(separator: ", "))"
+                        + kinship + (generation.isImproving ? "" : "; saturated"))
+                try self.drop(generation, models)
+                try finished(generation, models)
+            })
+        return try evolution.run(foundations: foundations.map(\.name), work)
     }
 
     // MARK: one child
@@ -131,22 +138,23 @@ public final class Family {
                 "\(name): a score is not a number: \(zip(tasks, values).map { "\($0) \($1)" }.joined(separator: ", "))")
         }
         let spent = began.duration(to: .now) / .seconds(1)
-        try journal.append(
-            JSONObject([
-                ("model", .string(name)), ("scores", .array(values.map { .init($0) })), ("seconds", .init(spent)),
-            ]))
+        try journal.append([
+            "model": .string(name), "scores": .array(values.map { .init($0) }), "seconds": .init(spent),
+        ])
         (scores[name], seconds[name]) = (values, spent)
         return values
     }
 
-    private func report(_ model: EvolvedModel) throws {
-        let made = seconds.values.reduce(0, +) / Double(max(1, seconds.count))
-        // At most: a family may converge earlier.
-        let left = Double(settings.maxGenerations - model.generation) * Double(settings.k) * made
+    /// - Parameter left: merges that may follow; a family that converges makes fewer.
+    private func report(_ model: EvolvedModel, left: Int) throws {
+        let made = evolution.models.filter { $0.generation > 0 }.compactMap { seconds[$0.name] }
+        let time = Double(left) * made.reduce(0, +) / Double(max(1, made.count))
         log(
             "\(model.name) = \(model.parents.joined(separator: " + "))\(model.isExploration ? " (exploration)" : "")  "
                 + "\(shown(model.scores))  gain \(signed(model.gain ?? 0))  kinship \(model.kinship.map { decimals($0, 3) } ?? "undefined")  "
-                + "\(duration(seconds: seconds[model.name] ?? 0)), at most \(duration(seconds: left)) left")
+                + duration(seconds: seconds[model.name] ?? 0)
+                + (left == 0
+                    ? "" : ", at most \(left) \(left == 1 ? "merge" : "merges") (\(duration(seconds: time))) left"))
         try pause()
     }
 
@@ -165,8 +173,7 @@ public final class Family {
         let opened = MergeModels()
         let kinship = try Kinship([a, b].map { try opened.model(reference($0)) }, base: opened.model(base))
         let value = kinship.total.value(metric, 0, 1)
-        try journal.append(
-            JSONObject([("kinship", .array([.string(a), .string(b)])), ("value", value.map { .init($0) } ?? .null)]))
+        try journal.append(["kinship": [.string(a), .string(b)], "value": value.map { .init($0) } ?? .null])
         kinships[[a, b]] = .some(value)
         return value
     }

@@ -5,10 +5,12 @@ internal import Merging
 internal import RunLog
 
 extension Family {
+    static let modelsName = "models.jsonl"
+
     /// Writes what follows from the scores so far; called after every generation, each file complete at any moment.
     public func writeReport() throws {
         let models = evolution.models
-        try write("models.jsonl", models.map { JSONValue.object(row($0)).serialized() + "\n" }.joined())
+        try write(Self.modelsName, models.map { JSONValue.object(row($0)).serialized() + "\n" }.joined())
         try write("models.csv", csv(models))
         try write("generations.csv", generationsCSV())
         try write("plots/best-by-generation.svg", bestChart().svg())
@@ -48,6 +50,7 @@ extension Family {
             ("average", .init(model.average)), ("gain", optional(model.gain)),
             ("delta_to_top", optional(model.deltaToTop)),
             ("kinship", optional(model.kinship)), ("metric", .string(metric.rawValue)),
+            ("parents_atpd", optional(model.parentsDifference)),
             ("is_exploration", .init(model.isExploration)), ("seconds", optional(seconds[model.name])),
         ])
     }
@@ -56,14 +59,20 @@ extension Family {
         func shown(_ value: Double?) -> String { value.map { "\($0)" } ?? "" }
         let header =
             ["name", "generation", "parent_a", "parent_b"] + tasks
-            + ["average", "gain", "delta_to_top", "kinship_\(metric.rawValue)", "is_exploration", "seconds"]
+            + [
+                "average", "gain", "delta_to_top", "kinship_\(metric.rawValue)", "parents_atpd", "is_exploration",
+                "seconds",
+            ]
         return csvLine(header)
             + models.map { model in
                 csvLine(
                     [model.name, "\(model.generation)", model.parents.first ?? "", model.parents.last ?? ""]
                         + model.scores.map { "\($0)" }
                         + ["\(model.average)", shown(model.gain), shown(model.deltaToTop), shown(model.kinship)]
-                        + [model.isExploration ? "true" : "false", shown(seconds[model.name])])
+                        + [
+                            shown(model.parentsDifference), model.isExploration ? "true" : "false",
+                            shown(seconds[model.name]),
+                        ])
             }.joined()
     }
 
@@ -132,11 +141,13 @@ extension Family {
             ])
     }
 
-    /// Kinship and gain of the children that have both.
-    public static func gains(_ models: [EvolvedModel]) -> [(kinship: Double, gain: Double)] {
+    /// Kinship of the parents, gain, and how far apart the parents' scores are, of the children that have a kinship.
+    public static func gains(_ models: [EvolvedModel]) -> [(kinship: Double, gain: Double, parentsDifference: Double)] {
         models.compactMap { model in
-            guard let kinship = model.kinship, let gain = model.gain else { return nil }
-            return (kinship, gain)
+            guard let kinship = model.kinship, let gain = model.gain, let apart = model.parentsDifference else {
+                return nil
+            }
+            return (kinship, gain, apart)
         }
     }
 

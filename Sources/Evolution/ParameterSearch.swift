@@ -35,12 +35,16 @@ public final class ParameterSearch {
     ) throws {
         (self.folder, self.genome, self.tasks) = (folder, genome, tasks)
         (self.log, self.pause, self.judge) = (log, pause, judge)
-        journal = try Journal(joinPath(folder, "journal.jsonl"))
-        for row in journal.earlier {
-            guard let index = row["index"]?.int, let scores = row["scores"]?.array, let seconds = row["seconds"]?.double
-            else { continue }
-            let values = scores.map { $0.double ?? .nan }
-            earlier[index] = Trial(index: index, scores: values, objective: objective(values), seconds: seconds)
+        var known: [(index: Int, scores: [Double], seconds: Double)] = []
+        journal = try Journal(joinPath(folder, "journal.jsonl")) { row in
+            guard let index = row["index"]?.int, let scores = row["scores"]?.array, scores.count == tasks.count,
+                let seconds = row["seconds"]?.double
+            else { return false }
+            known.append((index, scores.map { $0.double ?? .nan }, seconds))
+            return true
+        }
+        for (index, scores, seconds) in known {
+            earlier[index] = Trial(index: index, scores: scores, objective: objective(scores), seconds: seconds)
         }
         if !earlier.isEmpty { log("going on: \(earlier.count) merges are judged already") }
     }
@@ -82,12 +86,10 @@ public final class ParameterSearch {
         let scores = try judge(config)
         let trial = Trial(
             index: index, scores: scores, objective: objective(scores), seconds: began.duration(to: .now) / .seconds(1))
-        try journal.append(
-            JSONObject([
-                ("index", .init(index)), ("scores", .array(scores.map { .init($0) })),
-                ("objective", .init(trial.objective)),
-                ("seconds", .init(trial.seconds)),
-            ]))
+        try journal.append([
+            "index": .init(index), "scores": .array(scores.map { .init($0) }), "objective": .init(trial.objective),
+            "seconds": .init(trial.seconds),
+        ])
         try pause()
         return trial
     }

@@ -91,6 +91,8 @@ public struct EvolvedModel: Sendable, Equatable {
     public let deltaToTop: Double?
     /// Kinship of the parents; nil for foundations and where it is undefined.
     public let kinship: Double?
+    /// How far apart the parents' scores are: mean over the tasks of |P_a - P_b|, the paper's ATPD; nil for foundations.
+    public let parentsDifference: Double?
 
     /// P_avg, the mean over the tasks.
     public var average: Double { scores.reduce(0, +) / Double(max(1, scores.count)) }
@@ -101,18 +103,19 @@ public struct EvolvedModel: Sendable, Equatable {
         let average = scores.reduce(0, +) / Double(max(1, scores.count))
         gain = average - parents.reduce(0) { $0 + $1.average } / Double(max(1, parents.count))
         deltaToTop = average - best
+        parentsDifference = averageTaskDifference(parents[0].scores, parents[1].scores)
     }
 
     init(foundation: String, scores: [Double]) {
         (name, generation, parents, isExploration) = (foundation, 0, [], false)
         self.scores = scores
-        (gain, deltaToTop, kinship) = (nil, nil, nil)
+        (gain, deltaToTop, kinship, parentsDifference) = (nil, nil, nil, nil)
     }
 }
 
-/// Mean over the tasks of |P_a - P_b|, the paper's ATPD.
-public func averageTaskDistance(_ a: EvolvedModel, _ b: EvolvedModel) -> Double {
-    zip(a.scores, b.scores).reduce(0) { $0 + abs($1.0 - $1.1) } / Double(max(1, a.scores.count))
+/// `mean_task |P_a - P_b|` (arXiv:2410.12613, average task performance difference).
+func averageTaskDifference(_ a: [Double], _ b: [Double]) -> Double {
+    zip(a, b).reduce(0) { $0 + abs($1.0 - $1.1) } / Double(max(1, a.count))
 }
 
 /// How a generation stands.
@@ -138,14 +141,14 @@ public struct EvolutionWork {
     public var makeChild: (_ child: PlannedChild) throws -> [Double]
     /// Kinship of two models; nil where it is undefined.
     public var kinship: (_ a: String, _ b: String) throws -> Double?
-    /// Told after each child, then after each generation.
-    public var finishedChild: (_ model: EvolvedModel) throws -> Void
+    /// Told after each child, with the most that may still follow, then after each generation.
+    public var finishedChild: (_ model: EvolvedModel, _ left: Int) throws -> Void
     public var finishedGeneration: (_ generation: EvolutionGeneration, _ models: [EvolvedModel]) throws -> Void
 
     public init(
         scoreFoundation: @escaping (String) throws -> [Double], makeChild: @escaping (PlannedChild) throws -> [Double],
         kinship: @escaping (String, String) throws -> Double?,
-        finishedChild: @escaping (EvolvedModel) throws -> Void = { _ in },
+        finishedChild: @escaping (EvolvedModel, Int) throws -> Void = { _, _ in },
         finishedGeneration: @escaping (EvolutionGeneration, [EvolvedModel]) throws -> Void = { _, _ in }
     ) {
         (self.scoreFoundation, self.makeChild, self.kinship) = (scoreFoundation, makeChild, kinship)
@@ -163,7 +166,7 @@ public struct EvolutionWork {
 ///       S = top_k(M)          ties: the earlier model
 ///     until S stays, early stop, or i == maxGenerations
 ///
-/// An object, since the closures of `EvolutionWork` look at what has been done so far.
+/// An object, since what does the work looks at what has been done so far.
 ///
 /// The random strategy merges k random pairs of M in every generation, none twice, and ends only early or at the last
 /// generation. It is deterministic: with the same answers it asks for the same children in the same order, so a run goes
@@ -183,28 +186,27 @@ public final class Evolution {
     public private(set) var models: [EvolvedModel] = []
     public private(set) var generations: [EvolutionGeneration] = []
     private var merged: Set<Set<String>> = []
-    private let work: EvolutionWork
 
     /// - Precondition: k is 2 or more, patience and maxGenerations 1 or more.
-    public init(_ settings: EvolutionSettings, _ work: EvolutionWork) {
+    public init(_ settings: EvolutionSettings) {
         precondition(settings.k >= 2 && settings.maxGenerations >= 1 && (settings.earlyStop?.patience ?? 1) >= 1)
-        (self.settings, self.work) = (settings, work)
+        self.settings = settings
     }
 
     /// Runs until one of the stop rules holds.
     ///
-    /// - Precondition: two foundations or more, names unique.
-    public func run(foundations: [String]) throws -> End {
-        precondition(foundations.count >= 2 && Set(foundations).count == foundations.count)
+    /// - Precondition: two foundations or more, names unique; it has not run before.
+    public func run(foundations: [String], _ work: EvolutionWork) throws -> End {
+        precondition(foundations.count >= 2 && Set(foundations).count == foundations.count && models.isEmpty)
         for name in foundations {
             models.append(EvolvedModel(foundation: name, scores: try work.scoreFoundation(name)))
         }
         var previous: [String] = []
         for i in 1...settings.maxGenerations {
             let count = models.count
-            try makeGeneration(i)
+            try makeGeneration(i, work)
             if models.count == count, settings.strategy == .random { return .exhausted }
-            try close(i)
+            try close(i, work)
             let top = generations[generations.count - 1].top
             if settings.strategy != .random, i > 1, top == previous { return .converged }
             previous = top
@@ -225,16 +227,30 @@ public final class Evolution {
             ).prefix(settings.k))
     }
 
-    private func makeGeneration(_ i: Int) throws {
+    private func makeGeneration(_ i: Int, _ work: EvolutionWork) throws {
         let pairs: [(EvolvedModel, EvolvedModel)] =
             switch settings.strategy {
             case .random: randomPairs(i)
             case .greedy, .kinship: freshPairs(of: i == 1 ? models : top)
             }
-        let best = top.first
-        for (number, pair) in pairs.enumerated() { try add(pair, i, "\(i)-\(number + 1)") }
-        if settings.strategy == .kinship, i > 1, let best, let partner = try explorationPartner(of: best, i) {
-            try add((best, partner), i, "\(i)-exp", isExploration: true)
+        let best = top.first, explores = settings.strategy == .kinship && i > 1
+        let later = (settings.maxGenerations - i) * mostChildren
+        for (number, pair) in pairs.enumerated() {
+            let left = pairs.count - number - 1 + (explores ? 1 : 0) + later
+            try add(pair, i, "\(i)-\(number + 1)", left: left, work)
+        }
+        if explores, let best, let partner = try explorationPartner(of: best, i, work) {
+            try add((best, partner), i, "\(i)-exp", isExploration: true, left: later, work)
+        }
+    }
+
+    /// The most that a generation after the first has.
+    private var mostChildren: Int {
+        let pairs = settings.k * (settings.k - 1) / 2
+        switch settings.strategy {
+        case .greedy: return pairs
+        case .kinship: return pairs + 1
+        case .random: return settings.k
         }
     }
 
@@ -255,7 +271,7 @@ public final class Evolution {
     }
 
     /// The model of the pool whose kinship to `best` is lowest (highest for the control); of equal ones the earlier.
-    private func explorationPartner(of best: EvolvedModel, _ i: Int) throws -> EvolvedModel? {
+    private func explorationPartner(of best: EvolvedModel, _ i: Int, _ work: EvolutionWork) throws -> EvolvedModel? {
         let pool = models.filter { model in
             switch settings.pool {
             case .twoBack: model.generation == i - 2
@@ -273,7 +289,8 @@ public final class Evolution {
     }
 
     private func add(
-        _ pair: (EvolvedModel, EvolvedModel), _ generation: Int, _ name: String, isExploration: Bool = false
+        _ pair: (EvolvedModel, EvolvedModel), _ generation: Int, _ name: String, isExploration: Bool = false,
+        left: Int, _ work: EvolutionWork
     ) throws {
         let ordered = pair.1.average > pair.0.average ? [pair.1, pair.0] : [pair.0, pair.1]
         let child = PlannedChild(
@@ -284,10 +301,10 @@ public final class Evolution {
             child, scores: try work.makeChild(child), kinship: kinship, parents: ordered, best: best)
         merged.insert(Set(child.parents))
         models.append(model)
-        try work.finishedChild(model)
+        try work.finishedChild(model, left)
     }
 
-    private func close(_ i: Int) throws {
+    private func close(_ i: Int, _ work: EvolutionWork) throws {
         let top = top
         var kinships: [Double] = []
         for a in top.indices {

@@ -1,5 +1,4 @@
 // A line of examples.jsonl: everything that is kept of one example under one model.
-internal import Diagnostics
 package import Formats
 internal import RunLog
 
@@ -125,52 +124,31 @@ package enum ExampleRecord {
 /// The file that grows by an example at a time, and what it already holds.
 public final class ExampleFile {
     public static let name = "examples.jsonl"
-    private let file: Appender
-    private let path: String
+    private let journal: Journal
     /// Examples that need not be computed again.
     public private(set) var done: Set<ExampleKey> = []
 
-    /// Opens or creates the file; a last line that a kill has cut short is removed.
-    ///
-    /// - Throws: `UserError` naming a line that is not an example.
+    /// Opens or creates the file; see `Journal`.
     public init(folder: String) throws {
-        let path = joinPath(folder, Self.name)
-        var whole = 0, found: Set<ExampleKey> = []
-        if fileExists(path) {
-            let size = try fileSize(path)
-            try Self.forEach(path) { line, json in
-                guard line.end <= size else { return }
-                guard let json, let key = ExampleKey(json) else { throw Self.damaged(line.number, path) }
-                whole = line.end
-                found.insert(key)
-            }
+        var found: Set<ExampleKey> = []
+        journal = try Journal(joinPath(folder, Self.name)) { record in
+            ExampleKey(record).map { _ = found.insert($0) } != nil
         }
-        (self.path, done) = (path, found)
-        file = try Appender(path, cutTo: whole)
+        done = found
     }
 
+    /// A power cut may lose examples, which are computed again: waiting for the disk takes as long as a tiny model.
     package func append(_ record: JSONValue) throws {
-        try file.append(Array((record.serialized() + "\n").utf8))
+        try journal.append(record, waitsForDisk: false)
         if let key = ExampleKey(record) { done.insert(key) }
     }
 
     /// Every example, in the order of the file.
     func forEach(_ body: (ExampleKey, JSONValue) throws -> Void) throws {
-        try Self.forEach(path) { line, json in
-            guard let json, let key = ExampleKey(json) else { throw Self.damaged(line.number, path) }
-            try body(key, json)
+        try journal.forEach { record in
+            guard let key = ExampleKey(record) else { return false }
+            try body(key, record)
+            return true
         }
-    }
-
-    /// - Parameter body: gets each line's number and where it ends with its line break; nil for what is not JSON.
-    private static func forEach(_ path: String, _ body: ((number: Int, end: Int), JSONValue?) throws -> Void) throws {
-        let lines = try LineReader(path: path)
-        while let line = try lines.next() {
-            try body((line.number, line.offset + line.text.utf8.count + 1), try? JSONValue.parse(line.text))
-        }
-    }
-
-    private static func damaged(_ line: Int, _ path: String) -> UserError {
-        UserError("\(path), line \(line): damaged; remove the folder or name another with --output")
     }
 }

@@ -23,8 +23,8 @@ extension StudyReport {
         for pairing in pairings {
             let stem = [pairing.model, pairing.style, pairing.pairing.rawValue].map(fileStem).joined(separator: "-")
             let title = "\(pairing.model), \(pairing.style), \(pairing.pairing.rawValue)"
-            plots.append((stem + "-nuclear", nuclearChart(pairing, title)))
-            plots.append((stem + "-ratio", ratioChart(pairing, title)))
+            plots.append((stem + "-nuclear", nuclearChart(pairing, title).svg()))
+            plots.append((stem + "-ratio", ratioChart(pairing, title).svg()))
             plots.append((stem + "-log-nuclear", logMap(pairing, title)))
             if pairing.pairing == .irrelevant, let map = differenceMap(pairing, title) {
                 plots.append((stem + "-difference", map))
@@ -32,6 +32,14 @@ extension StudyReport {
             let key = PairKey(model: pairing.model, style: pairing.style, pairing: pairing.pairing)
             for (name, matrix) in (cosines[key] ?? [:]).sorted(by: { $0.key < $1.key }) {
                 plots.append((stem + "-cosine-" + name, cosineMap(name, matrix.values, title)))
+            }
+        }
+        for (model, _) in settings.models {
+            for pairing in Pairing.allCases {
+                let styles = pairings.filter { $0.model == model && $0.pairing == pairing }
+                guard styles.count > 1 else { continue }
+                let stem = [model, "side-by-side", pairing.rawValue].map(fileStem).joined(separator: "-")
+                plots.append((stem, sideBySide(styles, "\(model), \(pairing.rawValue) responses")))
             }
         }
         return plots
@@ -57,10 +65,13 @@ extension StudyReport {
         }
     }
 
-    private func chart(_ title: String, _ yLabel: String, _ pairing: PairingReport, _ scalar: MatrixScalar) -> LineChart
-    {
+    private func chart(
+        _ title: String, _ yLabel: String, _ pairing: PairingReport, _ scalar: MatrixScalar,
+        only projections: [Projection] = Projection.allCases
+    ) -> LineChart {
         let series = settings.projections.compactMap { projection -> LineChart.Series? in
-            guard let values = pairing.projections[projection], values.examples > 0 else { return nil }
+            guard projections.contains(projection), let values = pairing.projections[projection], values.examples > 0
+            else { return nil }
             let points = (values.means[scalar] ?? []).enumerated().map { (x: Double($0.offset), y: $0.element) }
             return .init(name: projection.rawValue, points: points, style: .dots, color: color(projection))
         }
@@ -68,19 +79,34 @@ extension StudyReport {
     }
 
     /// One vertical axis for all data sets of a model but one named none, whose gradients are on another scale.
-    private func nuclearChart(_ pairing: PairingReport, _ title: String) -> String {
+    private func nuclearChart(_ pairing: PairingReport, _ title: String) -> LineChart {
         let label = options.perLoss ? "nuclear norm / loss" : "nuclear norm"
         var chart = chart(title, label, pairing, .nuclear)
         let alike = pairings.filter { $0.model == pairing.model && ($0.style == "none") == (pairing.style == "none") }
         let top = alike.flatMap { $0.projections.values.flatMap(\.curve) }.filter(\.isFinite).max() ?? 0
         if top > 0 { chart.range = 0...(1.05 * top) }
-        return chart.svg()
+        return chart
     }
 
-    private func ratioChart(_ pairing: PairingReport, _ title: String) -> String {
-        var chart = chart(title, "largest singular value / nuclear norm", pairing, .ratio)
+    private func ratioChart(
+        _ pairing: PairingReport, _ title: String, only projections: [Projection] = Projection.allCases
+    ) -> LineChart {
+        var chart = chart(title, "largest singular value / nuclear norm", pairing, .ratio, only: projections)
         chart.range = 0...1
-        return chart.svg()
+        return chart
+    }
+
+    /// A column for each data set: nuclear norms above, then the shares of the largest singular values of q and k, and of
+    /// v and o (the paper's figure).
+    private func sideBySide(_ styles: [PairingReport], _ title: String) -> String {
+        var rows = [styles.map { nuclearChart($0, $0.style) }]
+        for pair in [[Projection.q, .k], [.v, .o]] where settings.projections.contains(where: { pair.contains($0) }) {
+            rows.append(styles.map { ratioChart($0, $0.style, only: pair) })
+        }
+        for i in rows.indices {
+            for j in rows[i].indices { (rows[i][j].width, rows[i][j].height) = (430, 340) }
+        }
+        return ChartGrid(title: title, rows: rows).svg()
     }
 
     // MARK: heat maps

@@ -48,13 +48,18 @@ public struct LineChart: Sendable {
     }
 
     /// The chart as an SVG document.
-    public func svg() -> String {
+    public func svg() -> String { SVG.document(width: width, height: height, title: title, parts(clip: "plot")) }
+
+    /// What the document holds.
+    ///
+    /// - Parameter clip: a name that nothing else in the document has.
+    func parts(clip: String) -> [String] {
         let left = 68.0, right = 22.0, top = 74.0, bottom = 52.0
         let plot = Plot(
             left: left, top: top, width: width - left - right, height: height - top - bottom, x: xRange,
             y: range ?? yRange)
         var out = [
-            "<defs><clipPath id=\"plot\"><rect x=\"\(SVG.number(left - 4))\" y=\"\(SVG.number(top - 4))\" "
+            "<defs><clipPath id=\"\(clip)\"><rect x=\"\(SVG.number(left - 4))\" y=\"\(SVG.number(top - 4))\" "
                 + "width=\"\(SVG.number(plot.width + 8))\" height=\"\(SVG.number(plot.height + 8))\"/></clipPath></defs>",
             SVG.text(title, left, 28, size: 17, weight: "600"),
         ]
@@ -63,11 +68,11 @@ public struct LineChart: Sendable {
         if series.allSatisfy(\.points.isEmpty) {
             out.append(SVG.text("no values yet", left + plot.width / 2, top + plot.height / 2, anchor: "middle"))
         }
-        out.append("<g clip-path=\"url(#plot)\" fill=\"none\" stroke-linejoin=\"round\" stroke-linecap=\"round\">")
+        out.append("<g clip-path=\"url(#\(clip))\" fill=\"none\" stroke-linejoin=\"round\" stroke-linecap=\"round\">")
         out += series.filter { $0.style == .faint }.map { draw($0, plot) }
         out += series.filter { $0.style != .faint }.map { draw($0, plot) }
         out.append("</g>")
-        return SVG.document(width: width, height: height, title: title, out)
+        return out
     }
 
     // MARK: ranges

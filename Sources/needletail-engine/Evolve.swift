@@ -1,4 +1,4 @@
-// evolve: iterated merging and CMA-ES over merge parameters, judged in this process.
+// evolve: iterated merging and CMA-ES over merge parameters, judged in this process; runs drawn side by side.
 import CommandLineInterface
 import Diagnostics
 import Evolution
@@ -10,7 +10,16 @@ import RunConfig
 import RunLog
 import Tensors
 
-func evolve(_ command: EvolveCommand) throws {
+/// `evolve plot`
+func plotRuns(_ command: EvolvePlotCommand) throws {
+    try refuseExisting(command.output)
+    let comparison = try RunComparison(folders: command.runs)
+    try writeFileAtomically(comparison.chart.svg(), to: command.output)
+    try StandardOutput.write(comparison.table.map { $0 + "\n" }.joined())
+}
+
+/// `evolve`
+func evolve(_ command: EvolveRunCommand) throws {
     let config = try ConfigLoader.load(EvolveConfig.self, file: command.config, overrides: command.overrides).resolved()
     if let threads = config.threads { Engine.threads = threads }
     let base = MergeModelReference(config.base)
@@ -116,6 +125,7 @@ private func iterate(
     ])
     for (key, values) in [
         ("corr_kinship_gain", pairs.map(\.gain)), ("corr_kinship_abs_gain", pairs.map { abs($0.gain) }),
+        ("corr_kinship_parents_atpd", pairs.map(\.parentsDifference)),
     ] {
         let found = Correlation(pairs.map(\.kinship), values)
         result[key] = found.map { ["r": .init($0.r), "p": .init($0.p), "n": .init($0.count)] } ?? .null

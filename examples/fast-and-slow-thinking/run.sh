@@ -106,11 +106,14 @@ judge() { # folder
             say(13, "s_q: none, with 5, with 10 filler words", "not smaller than none", sprintf("%.2f %.2f %.2f", a, b, c), b >= a && c >= a)
             say(13, "control, real detailed reasoning: s_q", "smaller than none", sprintf("%.2f", d), d < a)
             a = S("trained", "unseen2", "q"); b = S("trained", "unseen4", "q"); c = S("trained", "unseen8", "q"); m = (a + b + c) / 3
-            far = 0; for (i = 1; i <= 3; i++) { x = (i == 1 ? a : i == 2 ? b : c) / m - 1; if (x < 0) x = -x; if (x > far) far = x }
-            say(14, "s_q of unseen facts of 2, 4, 8 words", "within 30 % of their mean", sprintf("%.2f %.2f %.2f", a, b, c), far <= 0.3)
+            low = a < b ? a : b; if (c < low) low = c
+            high = a > b ? a : b; if (c > high) high = c
+            say(14, "s_q of unseen facts of 2, 4, 8 words, largest / smallest", "<= 1.3", sprintf("%.2f", high / low), high / low <= 1.3)
+            far = high / m - 1; if (1 - low / m > far) far = 1 - low / m
+            say(14, "the same, each beside their mean (not of the specification)", "within 30 %", sprintf("%.2f %.2f %.2f", a, b, c), far <= 0.3)
             x = RD("trained", "unseen2"); y = RD("trained", "unseen4"); z = RD("trained", "unseen8")
             say(14, "RD of unseen facts of 2, 4, 8 words", "< 0.1 each", sprintf("%.3f %.3f %.3f", x, y, z), x < 0.1 && y < 0.1 && z < 0.1)
-            low = a < b ? a : b; if (c < low) low = c; known = S("trained", "memorised", "q")
+            known = S("trained", "memorised", "q")
             say(14, "control, memorised facts: s_q unseen / memorised", ">= 3", sprintf("%.1f", low / known), low / known >= 3)
         }' "$1/trained/summary.csv" "$1/untrained/summary.csv" "$1/itself/summary.csv"
 }

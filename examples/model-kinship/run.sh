@@ -141,7 +141,7 @@ judge() { # folder
             for (i = 1; i <= N; i++) { kk += (K[i] - mk) ^ 2; gg += (G[i] - mg) ^ 2; kg += (K[i] - mk) * (G[i] - mg) }
             r = kg / sqrt(kk * gg)
             say(8, "correlation of PCC and abs(gain), merges", "< -0.5, >= 12", sprintf("%.3f, %d", r, N), r < -0.5 && N >= 12)
-            say(8, "control, gains shuffled: share of abs(r) < 0.5", ">= 0.9", shuffled, shuffled >= 0.9)
+            say(8, "control, gains shuffled: share of abs(r) < 0.5", ">= 0.95", shuffled, shuffled >= 0.95)
             below = 0; above = 0; seen = ""; gains = ""; rounds = 0; steps = 0
             for (g = 2; g <= last["kinship"]; g++) if (("kinship", g) in exploreK && count["kinship", g]) {
                 rounds++; below += exploreK["kinship", g] < lowest["kinship", g]
@@ -175,6 +175,8 @@ for seed in $seeds; do
     family "$folder" greedy strategy=greedy
     family "$folder" kinship strategy=kinship
     family "$folder" highest strategy=kinship explore=highest
+    rm -f "$folder/best.svg"
+    "$needletail" evolve plot "$folder"/{greedy,kinship,highest} --output "$folder/best.svg" >"$folder/best.txt"
     search "$seed" "$folder"
     judge "$folder" >"$folder/checks"
 done

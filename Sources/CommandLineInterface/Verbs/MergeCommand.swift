@@ -12,7 +12,9 @@ public struct MergeCommand: ParsableCommand {
         abstract: "Merge models as a mergekit file says.",
         discussion: """
             Reads mergekit's YAML unchanged. Elements are combined in 32 bits and rounded once; memory does not grow \
-            with the models. Options: needletail merge run --help.
+            with the models. `compat: mergekit` in the file takes mergekit's rules for small task vectors (sce, \
+            model_stock) instead of the exact ones; docs/merging.md lists every difference. Options: needletail merge \
+            run --help.
 
             Example:
               needletail merge merge.yaml ./merged

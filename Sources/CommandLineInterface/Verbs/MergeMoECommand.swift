@@ -9,9 +9,23 @@ public struct MergeMoECommand: EngineCommand {
         abstract: "Make a mixture of experts out of dense models.",
         discussion: """
             Reads mergekit-moe's YAML: base_model, experts with source_model and positive_prompts, gate_mode hidden, \
-            hidden_avg, cheap_embed, random or uniform_random. Llama and Mistral models become a Mixtral, with a shared \
-            expert (or from Qwen2) a Qwen-MoE, Qwen3 models a Qwen3-MoE (without hidden gates). `seed` names the random \
-            draws.
+            hidden_avg, cheap_embed, random or uniform_random. `seed` names the random draws. What comes out follows \
+            from the models, and from `architecture` where it is given:
+
+              Mixtral       Llama and Mistral models
+              DeepSeek MoE  the same, with shared_experts: one entry without prompts
+              Qwen MoE      the same or Qwen2, with shared_experts: one with prompts
+              Qwen3 MoE     Qwen3 models (without hidden gates)
+
+            A shared expert sees every token; DeepSeek's has no gate, so prompts have nothing to say to it:
+
+              base_model: ./base
+              gate_mode: hidden
+              experts:
+                - {source_model: ./math, positive_prompts: ["What is 2 + 2?"]}
+                - {source_model: ./chat, positive_prompts: ["How are you?"]}
+              shared_experts:
+                - {source_model: ./base}
 
             Example:
               needletail merge moe moe.yaml ./mixture
