@@ -55,7 +55,7 @@ def write_speakers(work):
         union_tokenizer.write_model(work / name, union_tokenizer.GOLDENS[vocabulary], 300, 1)
         generator = torch.Generator().manual_seed(70 + k)
         state = load_file(work / name / "model.safetensors")
-        moved = {key: w + 0.05 * torch.randn(w.shape, generator=generator) for key, w in state.items()}
+        moved = {key: w + 0.002 * torch.randn(w.shape, generator=generator) for key, w in state.items()}
         save_file(moved, work / name / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -114,6 +114,7 @@ class Merge:
         path.write_text(config)
         self.words = ["merge", path, self.place / "out", "--shard-size", shard]
         self.seconds = collections.Counter()
+        program.must("merge", path, work / f"first-{name}", "--shard-size", shard)
         process, last = self.start(), time.monotonic()
         while process.poll() is None:
             at, now = phase(self.place), time.monotonic()
