@@ -38,7 +38,7 @@ extension StudyReport {
             for pairing in Pairing.allCases {
                 let styles = pairings.filter { $0.model == model && $0.pairing == pairing }
                 guard styles.count > 1 else { continue }
-                let stem = [model, "side-by-side", pairing.rawValue].map(fileStem).joined(separator: "-")
+                let stem = [model, "side_by_side", pairing.rawValue].map(fileStem).joined(separator: "-")
                 plots.append((stem, sideBySide(styles, "\(model), \(pairing.rawValue) responses")))
             }
         }
