@@ -38,6 +38,8 @@ public struct ExtractionReport: Sendable {
     public var saved: [(name: String, norm: Double?)] = []
     /// Changed tensors that no adapter holds: norms and biases, tables when they were left out.
     public var missed: [(name: String, norm: Double?)] = []
+    /// Tensors that differ only as one model stores fewer digits of the same numbers: they count as unchanged.
+    public var rounded: [String] = []
 
     /// Share of the whole difference's norm that the adapter holds.
     public var share: Double {
@@ -55,7 +57,7 @@ public struct ExtractionReport: Sendable {
             "rank": .init(rank), "share": .init(share),
             "modules": .array(
                 maps.map { ["name": .string($0.name), "delta_norm": .init($0.norm), "share": .init($0.share)] }),
-            "saved": list(saved), "not_captured": list(missed),
+            "saved": list(saved), "not_captured": list(missed), "only_rounded": .array(rounded.map { .string($0) }),
         ]
     }
 }
@@ -84,6 +86,10 @@ public final class AdapterExtraction {
         for name in pair.otherTensors {
             let norm = try pair.differenceNorm(name)
             if norm == 0 { continue }
+            if norm != nil, try pair.differsByRounding(name) {
+                report.rounded.append(name)
+                continue
+            }
             if options.savesTables, ModelPair.tables.contains(name) {
                 report.saved.append((name, norm))
                 saved.append(String(name.dropLast(".weight".count).split(separator: ".").last!))
@@ -102,10 +108,14 @@ public final class AdapterExtraction {
             defer { progress(i + 1, pair.maps.count) }
             return try Factors(pair, name, limit: options.share == nil ? options.rank : options.maxRank)
         }
+        report.rounded += factors.filter(\.isRounded).map { $0.name + ".weight" }
         let targets = Self.targets(factors)
         guard !targets.isEmpty else {
             let hasNone = report.missed.isEmpty && report.saved.isEmpty
-            let what = hasNone ? "no weight differs" : "only token tables, norms or biases differ, and no linear map"
+            let what =
+                !hasNone
+                ? "only token tables, norms or biases differ, and no linear map"
+                : report.rounded.isEmpty ? "no weight differs" : "no weight differs by more than rounding"
             throw UserError("\(tuned.reference): \(what) from \(base.reference); there is no adapter to take out")
         }
         let adapted = factors.filter { factor in targets.contains { factor.name.hasSuffix("." + $0) } }
@@ -198,6 +208,19 @@ private struct ModelPair {
 
     func difference(_ name: String) throws -> Tensor { try tensor(tuned, name) - tensor(base, name) }
 
+    /// Whether the tensors are the same numbers, in the one model rounded to the type in which the other one keeps them.
+    ///
+    /// Of one type they never are: there every difference is a change.
+    func differsByRounding(_ name: String) throws -> Bool {
+        guard let a = try tuned.form(name)?.elementType, let b = try base.form(name)?.elementType, a != b
+        else { return false }
+        let tunedTensor = try tensor(tuned, name), baseTensor = try tensor(base, name)
+        return [(baseTensor, tunedTensor, a), (tunedTensor, baseTensor, b)].contains { exact, rounded, type in
+            guard let dtype = DType(type) else { return false }
+            return (exact.to(dtype).to(.float32) - rounded).maxAbs().item == 0
+        }
+    }
+
     /// ‖W' - W‖; nil when the fine-tuned tensor has more rows.
     func differenceNorm(_ name: String) throws -> Double? {
         guard try tuned.form(name)?.shape == base.form(name)?.shape else { return nil }
@@ -210,6 +233,8 @@ private struct Factors {
     let name: String
     let norm: Double
     let smallSide: Int
+    /// No change but that of `ModelPair.differsByRounding`.
+    let isRounded: Bool
     private let outputs: Int, inputs: Int
     /// Singular values, all of them, descending.
     private let values: [Double]
@@ -221,9 +246,11 @@ private struct Factors {
         name = map
         (outputs, inputs) = delta.shape2
         smallSide = min(outputs, inputs)
-        norm = globalNorm([delta])
+        let norm = globalNorm([delta])
+        isRounded = try norm > 0 && pair.differsByRounding(map + ".weight")
+        self.norm = isRounded ? 0 : norm
         let kept = min(limit, smallSide)
-        guard norm > 0 else {
+        guard self.norm > 0 else {
             values = []
             (b, a) = (Tensor.zeros([outputs, kept]), Tensor.zeros([kept, inputs]))
             return

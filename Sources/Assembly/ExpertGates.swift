@@ -26,13 +26,15 @@ public struct GateSource {
                 throw UserError("experts: an empty prompt says nothing about what its expert is for")
             }
             guard new.count <= model.contextLength else {
-                throw UserError("experts: a prompt of \(new.count) tokens; the base model takes \(model.contextLength)")
+                throw UserError(
+                    "experts: a prompt of \(counted(new.count, "token")); the base model takes \(model.contextLength)")
             }
             ids += new
             starts.append(ids.count)
         }
         if let id = ids.first(where: { $0 >= model.vocabSize }) {
-            throw UserError("experts: the tokenizer gives id \(id), the base model has \(model.vocabSize) tokens")
+            throw UserError(
+                "experts: the tokenizer gives id \(id), the base model has \(counted(model.vocabSize, "token"))")
         }
         return (ids, starts)
     }

@@ -14,6 +14,11 @@ public protocol EngineCommand: ParsableCommand {
     func prepareInFront() throws
 }
 
+/// A verb of the engine whose threads are set before it begins; those with a config have a setting for it.
+public protocol ThreadedCommand: EngineCommand {
+    var workers: ThreadOptions { get }
+}
+
 extension EngineCommand {
     public func check() throws {}
     public func prepareInFront() throws {}

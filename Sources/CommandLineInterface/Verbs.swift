@@ -68,7 +68,19 @@ func verbPath(_ arguments: [String]) -> String {
 func checkVerbs(_ arguments: [String]) throws {
     let (path, stray) = walk(arguments)
     guard let stray else { return }
-    let meant = nearestName(to: stray, among: path[path.count - 1].configuration.subcommands.map { name(of: $0) })
+    let names = path[path.count - 1].configuration.subcommands.map { name(of: $0) }
+    let meant = nearestName(to: stray, among: names) ?? names.first { isShort($0, for: stray) }
     let hint = meant.map { "; did you mean '\($0)'?" } ?? ""
     throw UserError("unknown verb '\(stray)'\(hint) (see '\(verbPath(arguments)) --help')", .usage)
+}
+
+/// Whether `name` is `word` with letters after the first left out, as `ls` of `list` and `cp` of `copy`.
+private func isShort(_ name: String, for word: String) -> Bool {
+    guard name.first == word.first else { return false }
+    var rest = word[...]
+    return name.allSatisfy { letter in
+        guard let place = rest.firstIndex(of: letter) else { return false }
+        rest = rest[rest.index(after: place)...]
+        return true
+    }
 }

@@ -1,4 +1,5 @@
 // What became of the rows: how many were read, dropped for which reason, cut, and how long the kept ones are.
+internal import Diagnostics
 public import Formats
 
 public struct DatasetStatistics: Sendable, Equatable {
@@ -73,11 +74,13 @@ public struct DatasetStatistics: Sendable, Equatable {
     /// Lines for people.
     public var report: [String] {
         var lines = [
-            "rows: \(rowsIn) read, \(rowsKept) used, \(duplicates) duplicates, \(rowsDropped) dropped",
+            "rows: \(rowsIn) read, \(rowsKept) used, \(counted(duplicates, "duplicate")), \(rowsDropped) dropped",
             "tokens: \(tokens), of them trained \(trainedTokens)"
                 + (tokens == 0 ? "" : " (\((Double(trainedTokens) / Double(tokens) * 1000).rounded() / 10) %)"),
         ]
-        if rowsTruncated > 0 { lines.append("cut at max_length: \(rowsTruncated) rows, \(tokensCut) tokens") }
+        if rowsTruncated > 0 {
+            lines.append("cut at max_length: \(counted(rowsTruncated, "row")), \(counted(tokensCut, "token"))")
+        }
         if !lengths.isEmpty {
             let parts = lengthPercentiles.map {
                 ["0": "shortest", "50": "median", "100": "longest"]["\($0.percentile)", default: "\($0.percentile) %"]

@@ -181,7 +181,7 @@ public struct ExampleEncoder: Sendable {
             case .drop:
                 throw RowFault(
                     .longerThanMaxLength,
-                    "has \(kept.count) tokens, at most \(limit) fit (max_length, or the model's context)")
+                    "has \(counted(kept.count, "token")), at most \(limit) fit (max_length, or the model's context)")
             case .right: kept.removeLast(kept.count - limit)
             case .left:
                 let keepsBegin = tokenizer.bosToken.map { $0.id == marked.ids[0] } ?? false

@@ -51,7 +51,8 @@ struct RowFile: Sendable {
         case .csv, .tsv:
             let fields = try csvFields(bytes, separator: separator(file.format))
             guard fields.count == header.count else {
-                throw RowFault(.unevenColumns, "has \(fields.count) columns where the header has \(header.count)")
+                throw RowFault(
+                    .unevenColumns, "has \(counted(fields.count, "column")) where the header has \(header.count)")
             }
             return JSONObject(zip(header, fields.map { JSONValue.string($0) }))
         case .text:

@@ -33,7 +33,7 @@ public struct Split: Sendable, Equatable {
             throw UserError(
                 prefixed(
                     source,
-                    "cannot hold out \(held) of \(rows) rows and train on the rest; give more rows (of plain text with "
+                    "cannot hold out \(grouped(held)) of \(counted(rows, "row")) and train on the rest; give more rows (of plain text with "
                         + "data.text_unit: paragraph), others in data.validation, or data.validation_rows: 0"))
         }
         if let limit, limit < 1 {

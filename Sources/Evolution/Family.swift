@@ -54,7 +54,7 @@ public final class Family {
         journal = try Journal(joinPath(folder, "journal.jsonl")) { known.read($0, tasks: tasks.count) }
         evolution = Evolution(settings)
         (scores, seconds, kinships) = (known.scores, known.seconds, known.kinships)
-        if !scores.isEmpty { log("going on: \(scores.count) models are scored already") }
+        if !scores.isEmpty { log("going on with \(counted(scores.count, "model")) scored already") }
     }
 
     /// What a journal says.

@@ -1,4 +1,5 @@
 // What a family leaves behind for people: tables, curves, the scatter of gain against kinship, the tree, heat maps.
+internal import Diagnostics
 internal import Formats
 internal import Glibc
 internal import Merging
@@ -153,7 +154,7 @@ extension Family {
 
     private func tree() -> FamilyTree {
         FamilyTree(
-            title: "Family of \(evolution.models.count) models",
+            title: "Family of \(counted(evolution.models.count, "model"))",
             members: evolution.models.map { model in
                 .init(
                     name: model.name, generation: model.generation, parents: model.parents,

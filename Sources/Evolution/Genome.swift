@@ -48,7 +48,7 @@ public struct Genome: Sendable {
         }
         let step = options.layerGranularity
         guard step == 0 || step > 0 && layers % step == 0 else {
-            throw UserError("cma.layer_granularity: \(step) does not divide the \(layers) layers", .usage)
+            throw UserError("cma.layer_granularity: \(step) does not divide the \(counted(layers, "layer"))", .usage)
         }
         if method == .slerp, options.smooth || !options.filters.isEmpty {
             throw UserError(

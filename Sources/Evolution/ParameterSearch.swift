@@ -1,4 +1,5 @@
 // CMA-ES over merge parameters in a run folder: every value is in a journal, the best merge in best.yaml.
+internal import Diagnostics
 internal import Formats
 public import Merging
 public import RunLog
@@ -46,7 +47,7 @@ public final class ParameterSearch {
         for (index, scores, seconds) in known {
             earlier[index] = Trial(index: index, scores: scores, objective: objective(scores), seconds: seconds)
         }
-        if !earlier.isEmpty { log("going on: \(earlier.count) merges are judged already") }
+        if !earlier.isEmpty { log("going on with \(counted(earlier.count, "merge")) judged already") }
     }
 
     private func objective(_ scores: [Double]) -> Double { zip(tasks, scores).reduce(0) { $0 + $1.0.weight * $1.1 } }

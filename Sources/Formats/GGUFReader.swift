@@ -113,7 +113,7 @@ struct GGUFReader {
         if kind == .array { throw invalid("\(what) is a list of lists; only flat lists are read") }
         let count = try count("elements of \(what)", atLeastBytesEach: kind.bytes)
         guard count <= Self.maxArrayCount else {
-            throw invalid("\(what) has \(count) elements; at most \(Self.maxArrayCount) are read")
+            throw invalid("\(what) has \(counted(count, "element")); at most \(Self.maxArrayCount) are read")
         }
         return switch kind {
         case .f32: .floats(try list(count) { Float(bitPattern: try $0.integer(UInt32.self, what)) })

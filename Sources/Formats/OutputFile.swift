@@ -52,7 +52,8 @@ public final class OutputFile {
         let size = Int(lseek(descriptor, 0, SEEK_END))
         if let length {
             guard length <= size else {
-                throw UserError("\(printable(path)): \(size) bytes long; at least \(length) were expected")
+                throw UserError(
+                    "\(printable(path)): \(counted(Int(size), "byte")) long; at least \(length) were expected")
             }
             guard retrying({ ftruncate(descriptor, length) }) == 0, lseek(descriptor, length, SEEK_SET) == length else {
                 throw writeError(path, errno)

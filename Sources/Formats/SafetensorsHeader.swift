@@ -23,7 +23,7 @@ struct SafetensorsHeader {
         func invalid(_ reason: String) -> UserError {
             UserError("\(printable(path)): not a valid safetensors file: \(reason)")
         }
-        guard bytes.count >= 8 else { throw invalid("\(bytes.count) bytes are too few for a header") }
+        guard bytes.count >= 8 else { throw invalid("\(counted(bytes.count, "byte")), too few for a header") }
         let announced = UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self))
         guard announced <= UInt64(Self.maxHeaderBytes) else {
             throw invalid("header of \(announced) bytes; at most \(Self.maxHeaderBytes) are read")
@@ -96,7 +96,8 @@ struct SafetensorsHeader {
             throw invalid("offsets \(offsets[0])..<\(offsets[1]) are not a range")
         }
         guard offsets[1] - offsets[0] == count else {
-            throw invalid("\(typeName) \(shape) needs \(count) bytes, its offsets give \(offsets[1] - offsets[0])")
+            throw invalid(
+                "\(typeName) \(shape) needs \(counted(count, "byte")), its offsets give \(offsets[1] - offsets[0])")
         }
         let range = dataStart + offsets[0]..<dataStart + offsets[1]
         return TensorInfo(name: name, elementType: type, shape: shape, byteRange: range)
@@ -120,8 +121,11 @@ struct SafetensorsHeader {
             end = tensor.byteRange.upperBound
         }
         if end > data.upperBound {
-            throw Reason(text: "\(end - data.upperBound) bytes are missing at the end; copy or download it again")
+            throw Reason(
+                text: "\(counted(end - data.upperBound, "byte")) missing at the end; copy or download it again")
         }
-        if end < data.upperBound { throw Reason(text: "\(data.upperBound - end) bytes follow the last tensor") }
+        if end < data.upperBound {
+            throw Reason(text: "\(counted(data.upperBound - end, "byte")) after the last tensor")
+        }
     }
 }

@@ -70,7 +70,7 @@ package struct StudyData {
             let others = try Rows(DataSource([files[index]], name: "irrelevant \(name)"))
             guard others.count >= count else {
                 throw UserError(
-                    "\(files[index]): \(others.count) rows, but \(path) has \(count) to be paired with them")
+                    "\(files[index]): \(counted(others.count, "row")), but \(path) has \(count) to be paired with them")
             }
             let given = try (0..<count).map { try others[$0].content.response }
             let equal = zip(given, own).map { $0.utf8.elementsEqual($1.utf8) }
@@ -115,7 +115,7 @@ public struct GradientStudy {
     public func run() throws -> Bool {
         var left = TimeLeft(), done = file.done.count
         let total = exampleCount
-        if done > 0 { ProgressLine.print("going on after \(grouped(done)) of \(grouped(total)) examples") }
+        if done > 0 { ProgressLine.print("going on after \(grouped(done)) of \(counted(total, "example"))") }
         defer { ProgressLine.finish() }
         for (index, model) in settings.models.enumerated() {
             let missing = missing(model.name)

@@ -1,4 +1,5 @@
 // A study's report as a table for people, as JSON, and as CSV.
+internal import Diagnostics
 public import Formats
 internal import RunLog
 
@@ -78,7 +79,7 @@ extension StudyReport {
         for set in collisions {
             let rate = decimals(Double(set.collisions) / Double(max(1, set.rows)) * 100, 1)
             notes.append(
-                "\(set.name): \(grouped(set.collisions)) of \(grouped(set.rows)) irrelevant responses (\(rate) %) had the text of "
+                "\(set.name): \(grouped(set.collisions)) of \(counted(set.rows, "irrelevant response")) (\(rate) %) had the text of "
                     + "the correct one" + (settings.allowsEqual ? "" : " at first"))
         }
         return notes.isEmpty ? [] : [""] + notes

@@ -143,7 +143,7 @@ private struct PairingSums {
                 guard let given = LayerParts(sizes: sizes, layers: layers) else {
                     let text = sizes.map(String.init).joined(separator: ",")
                     throw UserError(
-                        "--parts \(text): three positive numbers that sum up to the \(layers) layers of \(key.model)",
+                        "--parts \(text): three positive numbers that sum up to the \(counted(layers, "layer")) of \(key.model)",
                         .usage)
                 }
                 parts = given

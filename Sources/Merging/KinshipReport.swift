@@ -1,4 +1,5 @@
 // Kinship as JSON, as a table for people, as CSV and as heat maps.
+internal import Diagnostics
 public import Formats
 public import RunLog
 
@@ -77,7 +78,7 @@ extension Kinship {
         let names = shortNames(models)
         var map = HeatMap(
             title: "Model kinship (\(metric.rawValue))", rows: names, columns: names, values: total.matrix(metric))
-        map.subtitle = "changes from \(base), \(grouped(total.elements)) weights"
+        map.subtitle = "changes from \(base), \(counted(total.elements, "weight"))"
         map.dress(for: metric)
         return map
     }

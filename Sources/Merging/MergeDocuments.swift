@@ -44,7 +44,7 @@ public struct MergeDocuments: Sendable {
     private static func final(_ configs: [MergeConfig], _ uses: [[Int]]) throws -> Int {
         let unnamed = configs.indices.filter { configs[$0].name == nil }
         guard unnamed.count <= 1 else {
-            throw UserError("\(unnamed.count) documents have no name; name all but the final one")
+            throw UserError("\(counted(unnamed.count, "document")) without a name; name all but the final one")
         }
         if let final = unnamed.first { return final }
         let used = Set(uses.flatMap { $0 }), unused = configs.indices.filter { !used.contains($0) }

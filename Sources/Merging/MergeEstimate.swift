@@ -102,7 +102,7 @@ extension MergePlan {
             )
         }
         lines += [
-            "tensors    \(grouped(tensors.count)) (\(grouped(elements)) elements, \(mainType.configName))",
+            "tensors    \(grouped(tensors.count)) (\(counted(elements, "element")), \(mainType.configName))",
             "disk       \(byteSize(outputBytes))",
             "memory     \(byteSize(estimate.workingBytes)) while merging, at any shard size",
             "time       \(duration(seconds: estimate.seconds)), from \(decimals(estimate.sampledShare * 100, 1)) % of the elements; the disk not counted",

@@ -117,7 +117,7 @@ struct MergeLayout {
         let path = name.map { "modules.\($0).models" } ?? "models"
         if let odd = laid.first(where: { $0.layers.count != laid[0].layers.count }) {
             throw UserError(
-                "\(path): \(odd.model.reference) has \(odd.layers.count) layers, \(laid[0].model.reference) has "
+                "\(path): \(odd.model.reference) has \(counted(odd.layers.count, "layer")), \(laid[0].model.reference) has "
                     + "\(laid[0].layers.count); merge slices of equal length instead")
         }
         let slice = LaidSlice(name: path, sources: laid, base: config.base, parameters: [:])
@@ -139,7 +139,7 @@ struct MergeLayout {
             let sources = try slice.sources.map { try laidSource($0, path, stacks[0]) }
             if let odd = sources.first(where: { $0.layers.count != sources[0].layers.count }) {
                 throw UserError(
-                    "\(path): \(odd.model.reference) gives \(odd.layers.count) layers, \(sources[0].model.reference) "
+                    "\(path): \(odd.model.reference) gives \(counted(odd.layers.count, "layer")), \(sources[0].model.reference) "
                         + "\(sources[0].layers.count); all sources of a slice need the same number")
             }
             return LaidSlice(

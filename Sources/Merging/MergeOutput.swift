@@ -80,7 +80,7 @@ extension MergePlan {
         let lines = warnings.sorted
         guard options.showsProgress else { return }
         lines.prefix(5).forEach { ProgressLine.print($0) }
-        if lines.count > 5 { ProgressLine.print("and \(lines.count - 5) more tensors like these") }
+        if lines.count > 5 { ProgressLine.print("and \(counted(lines.count - 5, "more tensor")) like these") }
     }
 
     private func checkSpace(_ path: String) throws {

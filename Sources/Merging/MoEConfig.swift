@@ -70,7 +70,7 @@ public struct MoEConfig: RecipeConfig {
         if experts.isEmpty {
             note("experts", "missing; list the models whose MLPs become experts")
         } else if experts.count < expertsPerToken {
-            note("experts", "\(experts.count) experts are fewer than experts_per_token, \(expertsPerToken)")
+            note("experts", "\(counted(experts.count, "expert")), fewer than experts_per_token, \(expertsPerToken)")
         }
         if sharedExperts.count > 1 {
             note("shared_experts", "\(sharedExperts.count) are listed; at most one is possible")

@@ -137,7 +137,7 @@ public final class MergedVocabulary {
             }
             guard model.vocabSize == models[base].vocabSize else {
                 throw UserError(
-                    "\(model.name): no tokenizer.json in \(model.tokenizerFolder), so its \(model.vocabSize) tokens are unknown"
+                    "\(model.name): no tokenizer.json in \(model.tokenizerFolder), so its \(counted(model.vocabSize, "token")) are unknown"
                 )
             }
             warn("\(model.name): no tokenizer.json; its tokens are taken to be those of \(models[base].name)")
@@ -247,6 +247,6 @@ func shown(_ token: String) -> String { JSONValue.string(String(token.unicodeSca
 public func requireEqualVocabularies(_ models: [VocabularyModel]) throws {
     guard let odd = models.first(where: { $0.vocabSize != models[0].vocabSize }) else { return }
     throw UserError(
-        "\(odd.name) has \(odd.vocabSize) tokens and \(models[0].name) \(models[0].vocabSize); "
+        "\(odd.name) has \(counted(odd.vocabSize, "token")) and \(models[0].name) \(models[0].vocabSize); "
             + "say which the output shall have, for instance with `tokenizer: {source: union}`")
 }

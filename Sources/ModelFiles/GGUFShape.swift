@@ -170,7 +170,7 @@ struct GGUFShape {
         let unknown = file.tensors.filter { !used.contains(ExactString($0.name)) }
         guard unknown.isEmpty else {
             throw UserError(
-                "\(file.path): \(unknown.count) tensors with no place in a \(architecture) model, such as \(unknown[0].name)"
+                "\(file.path): \(counted(unknown.count, "tensor")) with no place in a \(architecture) model, such as \(unknown[0].name)"
             )
         }
         return plan

@@ -37,7 +37,7 @@ public struct MemoryEstimate: Sendable, Equatable {
     ) {
         let config = run.adapter
         let isFull = config.method == .full
-        let adapted = isFull ? [] : model.blockLinears.filter { Self.applies(config.targets, to: $0.name) }
+        let adapted = isFull ? [] : config.adapted(model)
         let widths = adapted.reduce(0) {
             $0 + config.rank * ($1.inputs + $1.outputs) + (config.method == .dora ? $1.outputs : 0)
         }
@@ -65,10 +65,5 @@ public struct MemoryEstimate: Sendable, Equatable {
         let middles = config.method == .full ? 0 : config.rank * adapted.count
         let outputs = config.method == .dora ? adapted.reduce(0) { $0 + $1.outputs } : 0
         return model.layers * e * (4 * D + 2 * Q + 2 * K + 3 * F) + e * (middles + outputs)
-    }
-
-    /// PEFT's rule: the map's name or its end after a dot; `all_linear` for all.
-    private static func applies(_ targets: [String], to name: String) -> Bool {
-        targets == ["all_linear"] || targets.contains { name == $0 || name.hasSuffix("." + $0) }
     }
 }

@@ -31,17 +31,18 @@ public struct SFTData: Sendable {
         let heldOut = config.heldOut
         let split = try Split(
             rows: rows.count, heldOut: heldOut, seed: config.seed ?? 0, limit: config.limit, source: "data.train")
+        let limited = config.limited(split, of: rows.count)
         (training, trainingStatistics) = try Self.encode(rows, split.training, encoder, config)
         if config.validation.isEmpty {
             (validation, validationStatistics) = try Self.encode(rows, split.heldOut, encoder, config, isPart: true)
-            warnings = rows.warnings
+            warnings = rows.warnings + limited
         } else {
             let source = config.source(config.validation, "data.validation")
             let judged = try Rows(source)
             try config.checkTextUnit([rows, judged])
             sources.append(("data.validation", try DataFingerprint(source)))
             (validation, validationStatistics) = try Self.encode(judged, Array(judged.indices), encoder, config)
-            warnings = rows.warnings + judged.warnings
+            warnings = rows.warnings + judged.warnings + limited
         }
         self.sources = sources
     }
@@ -93,6 +94,13 @@ extension DataSection {
         throw UserError("text_unit: has no effect, since no file of rows is plain text; remove it", .usage)
     }
 
+    /// What `limit` leaves out; nothing where there are no more rows than it allows.
+    fileprivate func limited(_ split: Split, of rows: Int) -> [String] {
+        let all = rows - split.heldOut.count
+        guard let limit, limit < all else { return [] }
+        return ["data.limit: \(grouped(limit)) of \(counted(all, "row")) train; held-out rows are not limited"]
+    }
+
     var badRowPolicy: BadRowPolicy { badRows == .stop ? .stop : .drop }
 
     /// The data set's name for the kind of rows; nil recognizes it by the columns.
@@ -126,6 +134,15 @@ extension SFTConfig {
         return try BatchSampler(
             dataset, seed: data.seed ?? training.seed, stepSize: .rows(training.batchRows),
             microBatching: data.packing ? .packed(maxTokens: microBatchTokens) : .rows(1), epochs: epochs)
+    }
+
+    /// Steps between judgements of held-out rows; the last step is always judged.
+    public func judgementInterval(steps: Int) -> Int { training.evalEvery ?? max(1, steps / 10) }
+
+    /// Judgements of a whole run.
+    public func judgements(steps: Int) -> Int {
+        let every = judgementInterval(steps: steps)
+        return (steps + every - 1) / every
     }
 
     /// Optimizer steps of the whole run.

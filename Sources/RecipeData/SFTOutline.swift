@@ -14,7 +14,7 @@ extension DataSection {
     }
 }
 
-/// Rows, steps, order and memory of a run to come.
+/// Rows, steps, order, operations and memory of a run to come.
 public struct SFTOutline: Sendable {
     public let data: SFTData
     public let sampler: BatchSampler
@@ -24,6 +24,8 @@ public struct SFTOutline: Sendable {
     public let tokens: Int, trainedTokens: Int
     /// Tokens of the largest micro-batch.
     public let largestMicroBatch: Int
+    /// Operations of the whole run's matrix products, by formula.
+    public let operations: Double
     private let config: SFTConfig
 
     /// - Parameter config: resolved.
@@ -36,14 +38,17 @@ public struct SFTOutline: Sendable {
         sampler = try config.sampler(data.training)
         steps = config.totalSteps(sampler)
         let training = data.training
-        var (tokens, trainedTokens, largest) = (0, 0, 0)
+        var (tokens, trainedTokens, largest, squares) = (0, 0, 0, 0)
         for step in 0..<steps {
             let plan = sampler.plan(step: step)
             tokens += plan.tokens
             trainedTokens += plan.trainedTokens
+            squares += plan.rows.reduce(0) { $0 + training.length($1) * training.length($1) }
             for rows in plan.microBatches { largest = max(largest, rows.reduce(0) { $0 + training.length($1) }) }
         }
         (self.tokens, self.trainedTokens, largestMicroBatch) = (tokens, trainedTokens, largest)
+        operations =
+            OperationCount(config, model, tokens: tokens, trainedTokens: trainedTokens, squares: squares).total
     }
 
     public func memory(bytesPerNumber: Int) -> MemoryEstimate {

@@ -16,14 +16,17 @@ public enum SFT {
     ///   - config: resolved.
     ///   - commandLine: recorded with the run.
     ///   - isDryRun: checks everything that is cheap, says what would run, and stops before weights are loaded.
+    ///   - show: given the config once model, rows and run folder are known to be good, before anything else is said.
     /// - Returns: `success`, or the status to exit with when a signal asked to stop and the run was saved.
     /// - Throws: `UserError` for configuration, data, model and disk.
-    public static func run(_ config: SFTConfig, commandLine: [String], isDryRun: Bool = false) throws -> ExitStatus {
-        if isDryRun {
-            try SFTInputs(config).describe().forEach { ProgressLine.print($0) }
-            return .success
-        }
-        return try train(config, commandLine: commandLine).status
+    public static func run(
+        _ config: SFTConfig, commandLine: [String], isDryRun: Bool = false, show: (SFTConfig) throws -> Void = { _ in }
+    ) throws -> ExitStatus {
+        guard isDryRun else { return try train(config, commandLine: commandLine, show: show).status }
+        let inputs = try SFTInputs(config)
+        try show(inputs.config)
+        inputs.describe().forEach { ProgressLine.print($0) }
+        return .success
     }
 
     /// How a training ended; the figures count all starts of the run.
@@ -34,7 +37,9 @@ public enum SFT {
         var seconds: Double
     }
 
-    static func train(_ given: SFTConfig, commandLine: [String]) throws -> Outcome {
+    static func train(
+        _ given: SFTConfig, commandLine: [String], show: (SFTConfig) throws -> Void = { _ in }
+    ) throws -> Outcome {
         let inputs = try SFTInputs(given), config = inputs.config
         SignalFlags.install()
         defer { SignalFlags.uninstall() }
@@ -42,6 +47,7 @@ public enum SFT {
         defer { run.finish() }
         let schedule = config.learningRateSchedule(steps: inputs.steps)
         let (optimizer, session) = try run.beginning {
+            try show(config)
             inputs.describe().forEach { run.log($0) }
             let trained = try TrainedModel(config, inputs)
             let optimizer = AdamW(trained.parameters, config.optimizer.settings)

@@ -75,7 +75,7 @@ struct SFTInputs {
         let schedule = config.learningRateSchedule(steps: steps)
         if (0..<steps).allSatisfy({ schedule($0) == 0 }) {
             throw UserError(
-                "schedule: warmup_steps or warmup_ratio make \(schedule.warmupSteps) of \(steps) steps a warm-up from 0, so nothing would be learned; "
+                "schedule: warmup_steps or warmup_ratio make \(schedule.warmupSteps) of \(counted(steps, "step")) a warm-up from 0, so nothing would be learned; "
                     + "give fewer", .usage)
         }
     }
@@ -85,24 +85,24 @@ struct SFTInputs {
         let rows = data.training.count, tokens = data.training.tokens
         var lines = [
             "model \(config.model.path), \(config.adapter.method.rawValue), \(config.computeDType(on: device)), "
-                + "\(Engine.threads) threads",
-            "data \(grouped(rows)) rows, \(grouped(tokens)) tokens, \(grouped(data.training.trainedTokens)) trained; "
-                + "held out \(grouped(data.validation.count)) rows, \(grouped(data.validation.trainedTokens)) trained tokens",
-            "\(grouped(steps)) steps of \(config.training.batchRows) rows, output \(config.output)",
+                + "\(counted(Engine.threads, "thread"))",
+            "data \(counted(rows, "row")), \(counted(tokens, "token")), \(grouped(data.training.trainedTokens)) trained; "
+                + "held out \(counted(data.validation.count, "row")), \(counted(data.validation.trainedTokens, "trained token"))",
+            "\(counted(steps, "step")) of \(counted(config.training.batchRows, "row")), output \(config.output)",
         ]
         lines += data.warnings
         lines += data.trainingStatistics.droppedByReason.map {
-            "left out \(grouped($0.count)) training rows: \($0.reason.rawValue)"
+            "left out \(counted($0.count, "training row")): \($0.reason.rawValue)"
         }
         lines += data.validationStatistics.droppedByReason.map {
-            "left out \(grouped($0.count)) held-out rows: \($0.reason.rawValue)"
+            "left out \(counted($0.count, "held-out row")): \($0.reason.rawValue)"
         }
         if data.trainingStatistics.duplicates > 0 {
-            lines.append("left out \(grouped(data.trainingStatistics.duplicates)) exact duplicates")
+            lines.append("left out \(counted(data.trainingStatistics.duplicates, "exact duplicate"))")
         }
         if data.trainingStatistics.rowsTruncated > 0 {
             lines.append(
-                "cut \(grouped(data.trainingStatistics.rowsTruncated)) training rows to \(config.data.maxLength) tokens (data.truncation: \(config.data.truncation.rawValue))"
+                "cut \(counted(data.trainingStatistics.rowsTruncated, "training row")) to \(counted(config.data.maxLength, "token")) (data.truncation: \(config.data.truncation.rawValue))"
             )
         }
         return lines

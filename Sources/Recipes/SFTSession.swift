@@ -69,37 +69,12 @@ final class SFTSession {
 
     // MARK: a step
 
-    /// Backward over the micro-batches of the step; the gradients are those of the whole step's loss.
-    ///
-    /// - Returns: the loss in nats per trained token (per row for `sequence`, the sum for `sum`).
+    /// Adds the gradients of the step, which is recorded first if asked; its loss as `StepGradients` gives it.
     func accumulateGradients(_ plan: StepPlan) throws -> Double {
         if let batches { try store.waitingForSpace("batches.jsonl") { try batches.write(plan, inputs.sampler) } }
-        var loss = Tensor.zeros([], .float64)
-        for index in plan.microBatches.indices {
-            let batch = inputs.sampler.batch(plan, index)
-            if batch.trainedTokens == 0 { continue }
-            trained.drawDropout(step: step, microBatch: index)
-            let part = trained.loaded.model.lossSum(
-                batch.inputIDs, labels: batch.labels, documentStarts: batch.documentStarts,
-                factors: factors(batch, plan))
-            part.backward()
-            loss = loss + part.detached()  // no device sync in the loop
-        }
-        return loss.item
-    }
-
-    /// What each token's loss is multiplied by: one over the trained tokens of the whole step, not of the micro-batch.
-    private func factors(_ batch: PackedBatch, _ plan: StepPlan) -> [Double]? {
-        switch config.training.lossReduction {
-        case .sum: return nil
-        case .token: return Array(repeating: 1 / Double(plan.trainedTokens), count: batch.count)
-        case .sequence:
-            return batch.documentStarts.indices.dropLast().flatMap { i -> [Double] in
-                let document = batch.documentStarts[i]..<batch.documentStarts[i + 1]
-                let trained = batch.labels[document].count { $0 >= 0 }
-                return Array(repeating: 1 / (Double(max(1, trained)) * Double(plan.rows.count)), count: document.count)
-            }
-        }
+        return StepGradients(
+            reduction: config.training.lossReduction, sampler: inputs.sampler, trained: trained
+        ).accumulate(plan)
     }
 
     /// Whether the gradients may change the weights; stops the run, with its state as it was, where policy says so.
@@ -186,7 +161,7 @@ final class SFTSession {
     /// for, since judging may take longer than whoever stops the run waits.
     func judge() throws {
         let training = config.training
-        let every = training.evalEvery ?? max(1, inputs.steps / 10), isLast = step == inputs.steps
+        let every = config.judgementInterval(steps: inputs.steps), isLast = step == inputs.steps
         let isDue = step % every == 0 || isLast
         let judged = isDue && !inputs.data.validation.isEmpty ? try judgeLoss() : false
         judgementIsOpen = judged == nil
@@ -213,7 +188,7 @@ final class SFTSession {
         }
         judgementsSinceBest += 1
         if let patience = config.training.earlyStopPatience, judgementsSinceBest >= patience {
-            run.log("stopping early: \(judgementsSinceBest) validations without improvement")
+            run.log("stopping early: \(counted(judgementsSinceBest, "validation")) without improvement")
             stoppedEarly = true
         }
         return false
@@ -302,7 +277,9 @@ final class SFTSession {
         try save()
         ProgressLine.finish()
         try run.write(
-            lossPlot(title: config.output, metrics: readMetrics(joinPath(run.path, MetricsLog.fileName))),
+            lossPlot(
+                title: config.output, trainingUnit: config.training.lossReduction.unit,
+                metrics: readMetrics(joinPath(run.path, MetricsLog.fileName))),
             to: "plots/loss.svg")
         let best = store.best()
         if let best, best.step != step { try trained.restore(from: best.folder) }
@@ -340,6 +317,17 @@ final class SFTSession {
 
     func outcome(_ status: ExitStatus) -> SFT.Outcome {
         .init(status: status, tokens: tokens, trainedTokens: trainedTokens, seconds: seconds)
+    }
+}
+
+extension TrainingSection.Reduction {
+    /// What the training loss counts.
+    var unit: String {
+        switch self {
+        case .token: "nats per token"
+        case .sequence: "nats per token of a row, mean of the rows"
+        case .sum: "nats of a whole step"
+        }
     }
 }
 

@@ -36,11 +36,18 @@ struct TreeDecoder: Decoder {
         var section = tree
         if case .map = tree.kind {
         } else {
-            record.note(path, "expected a section of keys, found \(tree.found)", tree.place)
+            record.note(path, "expected a section of keys, found \(tree.found)\(firstKeyHint)", tree.place)
             section = fallback ?? ConfigTree(.map([]))
         }
         return KeyedDecodingContainer(
             KeyedReader<Key>(section: section, fallback: fallback, path: path, record: record))
+    }
+
+    /// A value where a section should be is most likely meant for the section's first key: `model=PATH`.
+    private var firstKeyHint: String {
+        guard case .scalar = tree.kind, case .map(let entries)? = fallback?.kind, let first = entries.first
+        else { return "" }
+        return "; did you mean \(path).\(first.key)?"
     }
 
     func unkeyedContainer() throws -> any UnkeyedDecodingContainer {

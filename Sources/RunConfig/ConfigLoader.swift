@@ -39,8 +39,8 @@ public enum ConfigLoader {
         reportUnknownKeys(tree, record)
         guard let config else { throw error(record) }
         // A key that could not be read was replaced by its default: what the ranges say of it would mislead.
-        let unread = Set(record.problems.map { String($0.problem.key.prefix { $0 != "[" }) })
-        for problem in config.validate() where !unread.contains(problem.key) {
+        let unread = record.problems.map { $0.problem.key.prefix { $0 != "[" } }
+        for problem in config.validate() where !unread.contains(where: { isWithin(problem.key, $0) }) {
             record.note(problem.key, problem.message, tree.place(of: problem.key))
         }
         guard record.problems.isEmpty else { throw error(record) }
@@ -60,23 +60,30 @@ public enum ConfigLoader {
     }
 
     private static func readText(_ path: String) throws -> String {
-        guard let file = fopen(path, "r") else {
-            throw UserError("\(path): cannot be read: \(String(cString: strerror(errno)))", .usage)
-        }
+        guard let file = fopen(path, "r") else { throw unreadable(path) }
         defer { fclose(file) }
         var bytes: [UInt8] = [], buffer = [UInt8](repeating: 0, count: 1 << 16)
         while case let count = fread(&buffer, 1, buffer.count, file), count > 0 {
             bytes += buffer[..<count]
             guard bytes.count <= 1 << 24 else { throw UserError("\(path): too long for a configuration", .usage) }
         }
-        guard ferror(file) == 0 else {
-            throw UserError("\(path): cannot be read: \(String(cString: strerror(errno)))", .usage)
-        }
+        guard ferror(file) == 0 else { throw unreadable(path) }
         guard let text = String(validating: bytes, as: UTF8.self) else {
             let line = bytes[..<validPrefixLength(bytes)].count { $0 == 0x0A } + 1
             throw UserError("\(path):\(line): not UTF-8", .usage)
         }
         return text
+    }
+
+    /// Whether a key is the section or in it.
+    private static func isWithin(_ key: String, _ section: Substring) -> Bool {
+        key == section || !section.isEmpty && key.hasPrefix(section + ".")
+    }
+
+    /// What the last system call said about a config file.
+    private static func unreadable(_ path: String) -> UserError {
+        let reason = String(cString: strerror(errno))
+        return UserError("\(path): cannot be read: \(reason); `needletail recipes cp` writes a config to start from")
     }
 
     private static func validPrefixLength(_ bytes: [UInt8]) -> Int {
@@ -138,11 +145,11 @@ public enum ConfigLoader {
         visit(tree, "")
     }
 
-    /// The nearest key of the section; else the same key in another section; else what the section has.
+    /// The same key in another section; else the nearest key of this one; else what this one has.
     private static func hint(_ key: String, _ known: [String], _ record: DecodingRecord) -> String {
-        if let near = nearestName(to: key, among: known) { return "; did you mean \(near)?" }
         let elsewhere = record.asked.sorted { $0.key < $1.key }.first { !$0.key.isEmpty && $0.value.contains(key) }
         if let elsewhere { return "; did you mean \(elsewhere.key).\(key)?" }
+        if let near = nearestName(to: key, among: known) { return "; did you mean \(near)?" }
         return "; known here: \(known.joined(separator: ", "))"
     }
 

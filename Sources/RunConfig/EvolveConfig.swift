@@ -70,7 +70,7 @@ public struct EvolveConfig: RecipeConfig {
         problems += evaluate.validate().inSection("evaluate")
         problems += search == .iterate ? validateIteration() : cma.validate().inSection("cma")
         if output.isEmpty { problems.append(.init("output", "name the run folder, as in output: runs/family")) }
-        return problems + atLeast(1, threads, "threads") + withoutEffect()
+        return problems + threadProblems(threads) + withoutEffect()
     }
 
     private func validateIteration() -> [ConfigProblem] {

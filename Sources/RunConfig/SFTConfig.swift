@@ -31,7 +31,7 @@ public struct SFTConfig: RecipeConfig {
         problems += schedule.validate().inSection("schedule")
         problems += training.validate().inSection("training")
         if output.isEmpty { problems.append(.init("output", "name the run folder, as in output: runs/first")) }
-        problems += atLeast(1, threads, "threads")
+        problems += threadProblems(threads)
         return problems + acrossSections()
     }
 
@@ -301,4 +301,10 @@ public struct ScheduleSection: Codable, Sendable, Equatable {
 func atLeast(_ minimum: Int, _ value: Int?, _ key: String) -> [ConfigProblem] {
     guard let value, value < minimum else { return [] }
     return [.init(key, "\(value) is less than \(minimum)")]
+}
+
+/// As many as `--threads` takes.
+func threadProblems(_ threads: Int?) -> [ConfigProblem] {
+    guard let threads, !(1...256).contains(threads) else { return [] }
+    return [.init("threads", "\(threads) is not in 1 ... 256")]
 }

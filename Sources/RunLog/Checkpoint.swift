@@ -68,7 +68,9 @@ struct Manifest {
         guard fileExists(path), let size = try? fileSize(path) else {
             throw CheckpointRefusal(reason: "no \(Self.fileName)")
         }
-        guard size <= 1 << 24 else { throw CheckpointRefusal(reason: "\(Self.fileName) is damaged: \(size) bytes") }
+        guard size <= 1 << 24 else {
+            throw CheckpointRefusal(reason: "\(Self.fileName) is damaged: \(counted(Int(size), "byte"))")
+        }
         guard let bytes = try? readFile(path), let document = try? JSONValue.parse(bytes),
             let json = document["manifest"], Self.sealed(json) == bytes
         else { throw CheckpointRefusal(reason: "\(Self.fileName) is damaged: its hash does not fit its content") }
@@ -120,7 +122,8 @@ extension Checkpoint {
                 throw CheckpointRefusal(reason: "\(file.name) is missing")
             }
             guard size == file.bytes else {
-                throw CheckpointRefusal(reason: "\(file.name) has \(size) bytes instead of \(file.bytes)")
+                throw CheckpointRefusal(
+                    reason: "\(file.name) has \(counted(Int(size), "byte")) instead of \(file.bytes)")
             }
             guard let digest = try? Files.digest(path) else {
                 throw CheckpointRefusal(reason: "\(file.name) cannot be read")

@@ -1,5 +1,6 @@
 // Line charts as SVG: axes with round ticks, lines and points, a legend; colours that read on white and on black.
 
+internal import Diagnostics
 internal import Glibc
 
 /// A chart of lines over one horizontal axis.

@@ -22,7 +22,8 @@ public func readMetrics(_ path: String) throws -> [String: [(step: Int, value: D
     return series
 }
 
-/// Names of the losses in the metrics file, in nats a token unless `training.loss_reduction` says otherwise.
+/// Names of the losses in the metrics file: held-out loss is in nats a token, training loss unless
+/// `training.loss_reduction` says otherwise.
 public enum LossMetric {
     public static let training = "train/loss", heldOut = "eval/loss"
 }
@@ -31,8 +32,11 @@ public enum LossMetric {
 ///
 /// - Parameters:
 ///   - title: usually the run's name.
+///   - trainingUnit: what the training loss counts.
 ///   - metrics: as `readMetrics` gives them; uses those of `LossMetric`.
-public func lossPlot(title: String, metrics: [String: [(step: Int, value: Double)]]) -> String {
+public func lossPlot(
+    title: String, trainingUnit: String = "nats per token", metrics: [String: [(step: Int, value: Double)]]
+) -> String {
     let points = { (name: String) in (metrics[name] ?? []).map { (x: Double($0.step), y: $0.value) } }
     let train = points(LossMetric.training), heldOut = points(LossMetric.heldOut)
     var series: [LineChart.Series] = []
@@ -45,7 +49,11 @@ public func lossPlot(title: String, metrics: [String: [(step: Int, value: Double
     if !heldOut.isEmpty {
         series.append(.init(name: "held out", points: heldOut, style: .dots, color: 1))
     }
-    return LineChart(title: title, xLabel: "optimiser step", yLabel: "loss (nats per token)", series: series).svg()
+    let heldOutUnit = "nats per token"
+    let units =
+        heldOut.isEmpty || trainingUnit == heldOutUnit
+        ? trainingUnit : "training: \(trainingUnit); held out: \(heldOutUnit)"
+    return LineChart(title: title, xLabel: "optimiser step", yLabel: "loss (\(units))", series: series).svg()
 }
 
 /// Mean over about a thirtieth of the points around each; near the ends over fewer, as many on either side, so that a

@@ -103,7 +103,8 @@ public final class Appender {
             let size = try fileSize(path)
             guard size >= length else {
                 throw UserError(
-                    "\(path): \(size) bytes long, but the checkpoint was written after \(length); restore the file")
+                    "\(path): \(counted(Int(size), "byte")) long, but the checkpoint was written after \(length); restore the file"
+                )
             }
             try cut()
         } catch {
@@ -133,7 +134,7 @@ public final class Appender {
 
     private func cut() throws {
         guard ftruncate(descriptor, off_t(length)) == 0, lseek(descriptor, 0, SEEK_END) >= 0 else {
-            throw Files.failure("cannot be cut to \(length) bytes", path)
+            throw Files.failure("cannot be cut to \(counted(Int(length), "byte"))", path)
         }
     }
 }

@@ -1,5 +1,6 @@
 // The README of a trained model: what it was made from, how, how well it does, and how to load it.
 
+internal import Diagnostics
 internal import Formats
 
 /// What a model card says.

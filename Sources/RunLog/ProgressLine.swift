@@ -1,5 +1,6 @@
 // The line of a training step: one that is refreshed on a terminal, a plain line now and then elsewhere.
 
+internal import Diagnostics
 internal import Glibc
 internal import Synchronization
 
@@ -7,7 +8,7 @@ internal import Synchronization
 public struct StepFigures: Sendable {
     public var step: Int
     public var steps: Int
-    /// Nats a trained token.
+    /// Nats, as `training.loss_reduction` counts them.
     public var loss: Double
     public var gradNorm: Double
     public var learningRate: Double

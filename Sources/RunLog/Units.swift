@@ -1,4 +1,6 @@
-// Bytes, durations and counts as people read them; no locale, no Foundation.
+// Bytes, durations and numbers as people read them; no locale, no Foundation. Counts: Diagnostics.
+
+internal import Diagnostics
 
 /// "512 B", "1.5 GiB": three digits at most, powers of 1,024.
 public func byteSize(_ bytes: Int) -> String {
@@ -25,15 +27,12 @@ public func duration(seconds: Double) -> String {
     }
 }
 
-/// "28,614".
-public func grouped(_ count: Int) -> String {
-    let digits = String(count.magnitude)
-    var out = ""
-    for (i, digit) in digits.enumerated() {
-        if i > 0, (digits.count - i) % 3 == 0 { out += "," }
-        out.append(digit)
-    }
-    return (count < 0 ? "-" : "") + out
+/// "431 GFLOP", "1.20 PFLOP": three digits, powers of 1,000.
+public func operationCount(_ operations: Double) -> String {
+    var value = operations, unit = 0
+    let units = ["FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP"]
+    while value >= 999.5, unit < units.count - 1 { (value, unit) = (value / 1000, unit + 1) }
+    return "\(significant(value, 3)) \(units[unit])"
 }
 
 /// A number with a fixed count of decimals, rounded half away from zero; "nan", "inf" as they are.

@@ -21,13 +21,13 @@ extension TokenizerFiles {
         guard let tokens = metadata["tokenizer.ggml.tokens"]?.strings, !tokens.isEmpty else {
             throw failure("tokenizer.ggml.tokens is missing or no list of strings")
         }
-        guard tokens.count <= Vocabulary.maxID else { throw failure("has \(tokens.count) tokens; too many") }
+        guard tokens.count <= Vocabulary.maxID else { throw failure("has \(counted(tokens.count, "token")); too many") }
         guard let merges = metadata["tokenizer.ggml.merges"]?.strings else {
             throw failure("tokenizer.ggml.merges is missing or no list of strings")
         }
         let types = metadata["tokenizer.ggml.token_type"]?.ints ?? []
         guard types.isEmpty || types.count == tokens.count else {
-            throw failure("tokenizer.ggml.token_type has \(types.count) entries for \(tokens.count) tokens")
+            throw failure("tokenizer.ggml.token_type has \(types.count) entries for \(counted(tokens.count, "token"))")
         }
         let kind = try GGUFPreTokenizer(metadata["tokenizer.ggml.pre"]?.string ?? "default", metadata.path)
         let settings = try Self.config(metadata, tokens)

@@ -153,7 +153,7 @@ struct TokenizerJSONReader {
             }
         }
         if result.steps.count > PreTokenizer.maxSteps {
-            throw unsupported("pre_tokenizer", "of \(result.steps.count) steps")
+            throw unsupported("pre_tokenizer", "of \(counted(result.steps.count, "step"))")
         }
         guard isByteLevel else { throw unsupported("a pre_tokenizer", "without ByteLevel") }
         return result

@@ -8,7 +8,6 @@ import RunLog
 import Tensors
 
 func analyzeGradients(_ command: GradientsCommand) throws {
-    if let threads = command.threads { Engine.threads = threads }
     var settings = StudySettings(models: command.models, dataSets: command.dataSets, output: command.output)
     settings.projections = try projections(command.projections)
     settings.template = command.template == .chat ? .chat : .none

@@ -12,7 +12,7 @@ import RunLog
 import Tensors
 
 func benchGemm(_ command: BenchGemmCommand) throws {
-    let dtype = try prepare(command.options)
+    let dtype = command.options.dtype.dtype(on: .cpu)
     let gflops = measuredGFLOPS(size: command.size, dtype)
     if command.options.json {
         let report: JSONValue = [
@@ -22,11 +22,11 @@ func benchGemm(_ command: BenchGemmCommand) throws {
     }
     try StandardOutput.write(
         "\(name(dtype)) product of \(command.size) x \(command.size) matrices: \(significant(gflops, 3)) GFLOP/s on "
-            + "\(Engine.threads) threads\n")
+            + "\(counted(Engine.threads, "thread"))\n")
 }
 
 func benchTrain(_ command: BenchTrainCommand) throws {
-    let dtype = try prepare(command.options)
+    let dtype = command.options.dtype.dtype(on: .cpu)
     let peak = measuredGFLOPS(size: 2048, dtype)
     let bench = try TrainingBench(command, dtype)
     for _ in 0..<2 { _ = bench.step() }
@@ -53,18 +53,13 @@ func benchTrain(_ command: BenchTrainCommand) throws {
     func share(_ part: Double) -> String { "\(decimals(part * 1000, 0)) ms" }
     try StandardOutput.write(
         """
-        \(decimals(Double(tokens) / median.seconds, 0)) tokens/s (median of \(steps.count) steps of \(tokens) tokens)
+        \(decimals(Double(tokens) / median.seconds, 0)) tokens/s (median of \(counted(steps.count, "step")) of \(counted(tokens, "token")))
         \(decimals(gflops, 0)) GFLOP/s, \(decimals(100 * gflops / peak, 0)) % of this machine's \(name(dtype)) product \
         (\(decimals(peak, 0)) GFLOP/s)
         forward \(share(median.forward)), backward \(share(median.backward)), update \(share(median.update))
         peak memory \(byteSize(peakMemoryBytes()))
 
         """)
-}
-
-func prepare(_ options: BenchOptions) throws -> DType {
-    if let threads = options.threads { Engine.threads = threads }
-    return options.dtype.dtype(on: .cpu)
 }
 
 private func name(_ dtype: DType) -> String { dtype == .bfloat16 ? "bf16" : "fp32" }

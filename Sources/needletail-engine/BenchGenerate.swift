@@ -9,7 +9,7 @@ import RunLog
 import Tensors
 
 func benchGenerate(_ command: BenchGenerateCommand) throws {
-    let scorer = try benchScorer(command, prepare(command.options))
+    let scorer = try benchScorer(command, command.options.dtype.dtype(on: .cpu))
     guard command.promptTokens + command.tokens <= scorer.contextLength else {
         throw UserError(
             "--tokens: prompt and answer are longer than the model's context of \(scorer.contextLength)", .usage)
@@ -34,7 +34,7 @@ func benchGenerate(_ command: BenchGenerateCommand) throws {
     }
     try StandardOutput.write(
         """
-        \(decimals(tokensPerSecond, 0)) tokens/s (median of \(speed.stepSeconds.count) steps, \(command.batch) sequences)
+        \(decimals(tokensPerSecond, 0)) tokens/s (median of \(counted(speed.stepSeconds.count, "step")), \(counted(command.batch, "sequence")))
         \(decimals(Double(bytes) / 1e6, 0)) MB of weights a step: \(decimals(100 * share, 0)) % of the \
         \(decimals(bandwidth / 1e9, 1)) GB/s at which memory is read
         peak memory \(byteSize(peakMemoryBytes()))

@@ -20,7 +20,7 @@ func plotRuns(_ command: EvolvePlotCommand) throws {
 
 /// `evolve`
 func evolve(_ command: EvolveRunCommand) throws {
-    let config = try ConfigLoader.load(EvolveConfig.self, file: command.config, overrides: command.overrides).resolved()
+    let config = try ConfigLoader.load(EvolveConfig.self, file: command.config, overrides: command.settings).resolved()
     if let threads = config.threads { Engine.threads = threads }
     let base = MergeModelReference(config.base)
     let foundations = try config.foundations.map {

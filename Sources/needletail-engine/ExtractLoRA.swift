@@ -15,7 +15,7 @@ func extractLoRA(_ command: ExtractLoRACommand) throws {
     (options.rank, options.maxRank, options.share) = (command.rank, command.maxRank, command.keepShare)
     options.savesTables = !command.skipTables
     let extraction = try AdapterExtraction(tuned, base: base, baseName: command.base, options) { done, all in
-        ProgressLine.show("decomposed \(done) of \(all) maps", isLast: done == all)
+        ProgressLine.show("decomposed \(done) of \(counted(all, "map"))", isLast: done == all)
     }
     ProgressLine.finish()
     try extraction.write(to: command.output)
@@ -36,6 +36,9 @@ private func text(_ report: ExtractionReport) -> String {
     var lines = report.maps.map { "\($0.name): \(percent($0.share)) of \(short($0.norm))" }
     lines += report.saved.map { "\($0.name): saved whole" }
     lines += report.missed.map { "\($0.name): 0% of \($0.norm.map(short) ?? "more rows")" }
+    if !report.rounded.isEmpty {
+        lines.append("\(counted(report.rounded.count, "tensor")) unchanged but for rounding to another number format")
+    }
     lines.append("all: \(percent(report.share)) of the difference's norm at rank \(report.rank)")
     return lines.joined(separator: "\n") + "\n"
 }

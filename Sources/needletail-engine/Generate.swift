@@ -110,7 +110,9 @@ private struct Prompts {
     private func checked(_ ids: [Int32], _ place: String) throws -> [Int32] {
         guard !ids.isEmpty else { throw UserError("\(place): empty; give at least one character") }
         guard ids.count < contextLength else {
-            throw UserError("\(place): \(ids.count) tokens leave no room in the model's context of \(contextLength)")
+            throw UserError(
+                "\(place): \(counted(ids.count, "token")), which leaves no room in the model's context of \(contextLength)"
+            )
         }
         return ids
     }
@@ -146,7 +148,7 @@ func chat(_ command: ChatCommand) throws {
         let ids = try chats.ids(messages)
         guard ids.count < model.contextLength else {
             throw UserError(
-                "the talk has \(ids.count) tokens and the model's context is \(model.contextLength); /reset forgets it"
+                "the talk has \(counted(ids.count, "token")) and the model's context is \(model.contextLength); /reset forgets it"
             )
         }
         _ = SignalFlags.takeInterrupt()

@@ -26,7 +26,8 @@ func mergeMoE(_ command: MergeMoECommand) throws {
     try assembly.write(
         to: command.output, rows, layout: command.layout, source: try readTextFile(command.config),
         maxShardBytes: command.maxShardBytes, threads: command.threads)
-    ProgressLine.print("wrote \(command.output): \(assembly.architecture.rawValue), \(config.experts.count) experts")
+    ProgressLine.print(
+        "wrote \(command.output): \(assembly.architecture.rawValue), \(counted(config.experts.count, "expert"))")
 }
 
 /// The base model, opened to see what it makes of the prompts.

@@ -76,7 +76,8 @@ private struct ScoredRows {
         let example = try tokens(row, location)
         guard !example.ids.isEmpty else { throw UserError("\(location): no tokens to score") }
         guard example.ids.count <= contextLength else {
-            throw UserError("\(location): \(example.ids.count) tokens; the model's context is \(contextLength)")
+            throw UserError(
+                "\(location): \(counted(example.ids.count, "token")); the model's context is \(contextLength)")
         }
         return example
     }

@@ -13,16 +13,14 @@ func train(_ command: TrainCommand) throws {
 
 func finetune(_ command: FinetuneCommand) throws {
     let resolved = try ConfigLoader.load(SFTConfig.self, file: nil, overrides: command.settings).resolved()
-    if command.dryRun {
-        try StandardOutput.write(resolved.yaml)
-    } else {
-        resolved.yaml.split(separator: "\n").forEach { ProgressLine.print(String($0)) }
+    try run(resolved, isDryRun: command.dryRun) { config in
+        if command.dryRun { return try StandardOutput.write(config.yaml) }
+        config.yaml.split(separator: "\n").forEach { ProgressLine.print(String($0)) }
     }
-    try run(resolved, isDryRun: command.dryRun)
 }
 
-private func run(_ config: SFTConfig, isDryRun: Bool) throws {
+private func run(_ config: SFTConfig, isDryRun: Bool, show: (SFTConfig) throws -> Void = { _ in }) throws {
     if let threads = config.threads { Engine.threads = threads }
-    let status = try SFT.run(config, commandLine: typedCommand, isDryRun: isDryRun)
+    let status = try SFT.run(config, commandLine: typedCommand, isDryRun: isDryRun, show: show)
     if status != .success { exit(status.rawValue) }
 }

@@ -5,6 +5,7 @@ import Tensors
 
 Engine.prepareForTraining()
 Program.main { command in
+    if let threads = (command as? any ThreadedCommand)?.workers.threads { Engine.threads = threads }
     switch command {
     case let command as TrainCommand: try train(command)
     case let command as FinetuneCommand: try finetune(command)
@@ -23,6 +24,7 @@ Program.main { command in
     case let command as BenchGemmCommand: try benchGemm(command)
     case let command as BenchTrainCommand: try benchTrain(command)
     case let command as BenchGenerateCommand: try benchGenerate(command)
+    case let command as RecipesCommand.Explain: try explain(command)
     case is DoctorCommand: try doctor()
     default: throw UserError("needletail-engine and needletail are of different versions; build both again", .internal)
     }

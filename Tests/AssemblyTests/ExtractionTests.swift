@@ -84,6 +84,36 @@ import Testing
         #expect(try error("tuned") > 1e-3)
     }
 
+    /// A table, norms and maps that only one of the models rounds are no change; one number that moved is.
+    @Test(arguments: [(DType.bfloat16, DType.float32), (.float32, .bfloat16), (.float16, .float32)])
+    func roundingIsNoChange(_ tunedType: DType, _ baseType: DType) throws {
+        func write(_ name: String, _ type: DType, _ changes: (String, Tensor) -> Tensor) throws {
+            let tensors = try tinyModel(TinyFamily.qwen2.config).namedParameters().map { name, parameter in
+                SafetensorsWriter.Tensor(name, changes(name, parameter.value.detached()), type)
+            }
+            if folderExists(folder[name]) { try removeTree(folder[name]) }
+            try writeFolder(folder[name], TinyFamily.qwen2.config, tensors)
+        }
+        func moved(_ value: Tensor) -> Tensor { value + filled(value.shape, 7, scale: 0.05) }
+        try write("base", baseType) { $1 }
+        try write("tuned", tunedType) { $0.contains("q_proj.weight") ? moved($1) : $1 }
+        let report = try extract("tuned", ExtractionOptions())
+        #expect(report.saved.isEmpty && report.missed.isEmpty)
+        #expect(report.rounded.contains("model.embed_tokens.weight") && report.json["only_rounded"] != nil)
+        #expect(try Adapter(folder: folder["adapter"]).config.targets == ["q_proj"])
+
+        try removeTree(folder["adapter"])
+        try write("tuned", tunedType) { name, value in
+            guard name == "model.embed_tokens.weight" else {
+                return name.contains("q_proj.weight") ? moved(value) : value
+            }
+            let value = value.clone()
+            value.narrow(0, 3, 1).copyInPlace(moved(value.narrow(0, 3, 1)))
+            return value
+        }
+        #expect(try extract("tuned", ExtractionOptions()).saved.map(\.name) == ["model.embed_tokens.weight"])
+    }
+
     @Test func aShareChoosesTheRank() throws {
         try tune("tuned") { $0.contains("q_proj.weight") }
         var options = ExtractionOptions()

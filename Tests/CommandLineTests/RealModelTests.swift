@@ -119,8 +119,39 @@ private func helpExample(_ verb: String) throws -> String {
         for text in [
             "134,515,008 weights in 30 layers", "4,884,480 (3.63 %): lora of rank 16",
             "40 with 2,122 tokens, 80 trained",
-            "6 of 16 rows", "memory in fp32", "by formula", "[[1<|im_end|>]]",
+            "6 of 16 rows", "memory in fp32", "by formula", "[[1<|im_end|>]]", "--time measures it",
         ] { #expect(outcome.output.contains(text), "\(text) in \(outcome.output)") }
+    }
+
+    /// The steps that are measured are real ones, and nothing of the run is written.
+    @Test func timeIsMeasured() throws {
+        try Workshop.model.get()
+        let outcome = try Workshop.run(
+            """
+            ls > before; needletail recipes explain sft-lora model.path=model data.train=train.jsonl output=never \
+                training.epochs=1 training.batch_rows=8 --time && ls > after; diff before after | grep -v ' after$'
+            """)
+        let lines = outcome.output.split(separator: "\n")
+        #expect(lines.contains { $0.hasPrefix("time a step") && $0.hasSuffix("a second") }, "\(outcome)")
+        #expect(lines.contains { $0.hasPrefix("time in all") && $0.contains("5 judgements") }, "\(outcome)")
+        #expect(lines.contains { $0.hasPrefix("memory measured") } && !lines.contains { $0.hasPrefix(">") })
+    }
+
+    /// A dry run writes the config to standard output and nothing to the folder.
+    @Test func finetuneTakesAnySettingAsKeyAndValue() throws {
+        try Workshop.model.get()
+        let shown = try Workshop.run(
+            """
+            cp train.jsonl 'a,b [c].jsonl'; needletail finetune model 'a,b [c].jsonl' 'output=o "1"' adapter.method=dora \
+                --limit 3 --threads 1 --dry-run && [ ! -e 'o "1"' ]
+            """)
+        #expect(shown.status == 0, "\(shown.errors)")
+        for line in [
+            "  method: dora", #"output: "o \"1\"""#, #"  train: ["a,b [c].jsonl"]"#, "  limit: 3", "threads: 1",
+        ] { #expect(shown.output.contains(line + "\n"), "\(line) in \(shown.output)") }
+        #expect(shown.errors.contains("data.limit: 3 of 38 rows train; held-out rows are not limited\n"))
+        let plain = try Workshop.run("needletail finetune model train.jsonl --dry-run").output
+        #expect(plain.contains("output: runs/finetune\n") && plain.contains("  method: lora\n"))
     }
 
     @Test func trainingLearnsStopsAndGoesOn() throws {

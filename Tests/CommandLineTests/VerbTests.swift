@@ -5,11 +5,14 @@ import Diagnostics
 import Testing
 
 /// Every verb as typed, groups included: `""`, `train`, `tokenizer`, `tokenizer encode` ...
-private let verbs: [String] = {
-    func below(_ verb: any ParsableCommand.Type, _ path: String) -> [String] {
-        [path] + verb.configuration.subcommands.flatMap { below($0, "\(path) \($0.configuration.commandName ?? "?")") }
+private let verbs = verbTypes.map(\.path)
+
+private let verbTypes: [(path: String, type: any ParsableCommand.Type)] = {
+    func below(_ verb: any ParsableCommand.Type, _ path: String) -> [(String, any ParsableCommand.Type)] {
+        [(path, verb)]
+            + verb.configuration.subcommands.flatMap { below($0, "\(path) \($0.configuration.commandName ?? "?")") }
     }
-    return below(Needletail.self, "").map { String($0.drop { $0 == " " }) }
+    return below(Needletail.self, "").map { (String($0.0.drop { $0 == " " }), $0.1) }
 }()
 
 struct VerbTests {
@@ -20,6 +23,18 @@ struct VerbTests {
             #expect(help.status == 0 && help.errors.isEmpty)
             #expect(help.output.contains("Example:\n  needletail \(verb)"), "an example that starts with the verb")
             #expect(help.output.split(separator: "\n").filter { !$0.hasPrefix("USAGE") }.allSatisfy { $0.count <= 80 })
+        }
+    }
+
+    /// Every verb that computes bounds its threads: all of the engine's but those that report, one of them of a config.
+    @Test func engineVerbsTakeThreads() throws {
+        let reporting: [any ParsableCommand.Type] = [DoctorCommand.self, RecipesCommand.Explain.self]
+        let computing = verbTypes.filter { verb in
+            verb.type is any EngineCommand.Type && !reporting.contains { $0 == verb.type }
+        }
+        #expect(computing.count >= 16)
+        for (path, type) in computing {
+            #expect(Needletail.helpMessage(for: type).contains("--threads <count>"), "\(path)")
         }
     }
 
@@ -37,6 +52,8 @@ struct VerbTests {
 
     @Test(arguments: [
         ("trian x.yaml", "unknown verb 'trian'; did you mean 'train'? (see 'needletail --help')"),
+        ("recipes list", "unknown verb 'list'; did you mean 'ls'? (see 'needletail recipes --help')"),
+        ("recipes copy a b", "unknown verb 'copy'; did you mean 'cp'?"),
         ("train", "Missing expected argument '<config>' (see 'needletail train --help')"),
         ("train x.yaml --lmit 3", "Unknown option '--lmit'. Did you mean '--limit'? (see 'needletail train --help')"),
         ("train x.yaml seed", "'seed' is not of the form key=value"),
@@ -49,6 +66,8 @@ struct VerbTests {
         ("merge", "Missing expected argument '<config>' (see 'needletail merge --help')"),
         ("merge m.yaml", "Missing expected argument '<out>'"),
         ("merge m.yaml out --shard-size 5B", "The value '5B' is invalid for '--shard-size <size>'"),
+        ("score model --input a --output b --threads 0", "--threads is 1 to 256, not 0"),
+        ("bench gemm --threads 99999999999", "--threads is 1 to 256, not 99999999999"),
         ("merge m.yaml out --threads 0", "--threads is 1 to 256, not 0"),
         ("completion tcsh", "Please provide one of 'bash', 'zsh' or 'fish'"),
         ("--nope", "Unknown option '--nope' (see 'needletail --help')"),

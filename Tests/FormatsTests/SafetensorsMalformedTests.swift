@@ -30,7 +30,7 @@ private func entry(_ dtype: String = "F32", _ shape: String = "[2]", _ offsets: 
     static let valid = #"{"a":\#(entry())}"#
     static let cases: [SafetensorsCase] = [
         .init("empty file", "too few", bytes: []),
-        .init("seven bytes", "7 bytes are too few", bytes: [1, 0, 0, 0, 0, 0, 0]),
+        .init("seven bytes", "7 bytes, too few", bytes: [1, 0, 0, 0, 0, 0, 0]),
         .init("header beyond 25 MB", "at most 25000000", valid, announced: 25_000_001),
         .init("header length negative", "at most 25000000", valid, announced: .max),
         .init("header longer than the file", "ends inside its header", valid, announced: 10_000),
@@ -86,9 +86,9 @@ private func entry(_ dtype: String = "F32", _ shape: String = "[2]", _ offsets: 
         .init("hole between", "leaves a hole", #"{"a":\#(entry()),"b":\#(entry("F32", "[1]", "[12,16]"))}"#, data: 16),
         .init("same place", "overlaps", #"{"a":\#(entry()),"b":\#(entry())}"#),
         .init("overlap", "overlaps", #"{"a":\#(entry()),"b":\#(entry("F32", "[2]", "[4,12]"))}"#, data: 12),
-        .init("one byte short", "1 bytes are missing", valid, data: 7),
-        .init("one byte more", "1 bytes follow", valid, data: 9),
-        .init("bytes without tensors", "8 bytes follow", "{}"),
+        .init("one byte short", "1 byte missing", valid, data: 7),
+        .init("one byte more", "1 byte after", valid, data: 9),
+        .init("bytes without tensors", "8 bytes after", "{}"),
     ]
 
     @Test(arguments: cases) func refuses(_ malformed: SafetensorsCase) throws {

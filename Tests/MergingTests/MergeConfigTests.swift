@@ -222,7 +222,7 @@ struct MergeDocumentsTests {
         #expect(found(document(nil, "a") + document("a", "b") + document("b", "a")).contains("circle"))
         #expect(found(document("a", "x") + document("b", "x")).contains("not clear (a, b)"))
         #expect(found(document("a", "x") + document("a", "y")).contains("given to two documents"))
-        #expect(found(document(nil, "x") + document(nil, "y")).contains("2 documents have no name"))
+        #expect(found(document(nil, "x") + document(nil, "y")).contains("2 documents without a name"))
         #expect(found(document("../a", "x") + document(nil, "y")).contains("not a plain name"))
     }
 }

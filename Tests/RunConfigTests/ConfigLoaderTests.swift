@@ -59,7 +59,16 @@ private let cases: [Case] = [
     Case(
         yaml: "adapter:\n  method: lorra",
         lines: ["c.yaml:2: adapter.method: \"lorra\" is not one of full, lora, rslora, dora; did you mean lora?"]),
-    Case(yaml: "optimizer: 3", lines: ["c.yaml:1: optimizer: expected a section of keys, found \"3\""]),
+    Case(
+        yaml: "optimizer: 3",
+        lines: ["c.yaml:1: optimizer: expected a section of keys, found \"3\"; did you mean optimizer.name?"]),
+    Case(
+        yaml: "", overrides: ["model=m", "data.train=a.jsonl"],
+        lines: ["command line: model: expected a section of keys, found \"m\"; did you mean model.path?"]),
+    Case(
+        yaml: "", overrides: valid + ["train=a.jsonl"],
+        lines: ["command line: train: unknown key; did you mean data.train?"]),
+    Case(yaml: "optimizer: [3]", lines: ["c.yaml:1: optimizer: expected a section of keys, found a list"]),
     Case(
         yaml: "output: [a, b]\nadapter: {rank: [1]}",
         lines: [
@@ -141,8 +150,13 @@ private let cases: [Case] = [
     }
 
     @Test func missingAndBrokenFiles() {
-        #expect(throws: UserError.self) { try ConfigLoader.load(SFTConfig.self, file: "/nowhere.yaml") }
-        #expect(throws: UserError.self) { try ConfigLoader.load(SFTConfig.self, file: "/tmp") }
+        for file in ["/nowhere.yaml", "/tmp"] {
+            #expect {
+                try ConfigLoader.load(SFTConfig.self, file: file)
+            } throws: {
+                ($0 as? UserError)?.exitStatus == .badData && "\($0)".hasPrefix("\(file): cannot be read: ")
+            }
+        }
     }
 }
 

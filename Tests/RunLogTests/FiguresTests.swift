@@ -1,5 +1,6 @@
 // Numbers as people read them, the step line, charts and the model card.
 
+import Diagnostics
 import Formats
 import RunLog
 import Testing
@@ -20,7 +21,12 @@ import Testing
         (2e-4, 3, "0.000200"), (.nan, 3, "nan"), (-0.5, 2, "-0.50"), (1.2e12, 3, "1.20e+12"),
     ]) func digits(_ value: Double, _ digits: Int, _ text: String) { #expect(significant(value, digits) == text) }
 
+    @Test(arguments: [
+        (0.0, "0 FLOP"), (999.4, "999 FLOP"), (999.6, "1.00 kFLOP"), (4.314e11, "431 GFLOP"), (1.2e15, "1.20 PFLOP"),
+    ]) func operations(_ count: Double, _ text: String) { #expect(operationCount(count) == text) }
+
     @Test func groups() {
+        #expect([0, 1, 2, 28614].map { counted($0, "row") } == ["0 rows", "1 row", "2 rows", "28,614 rows"])
         #expect([0, 999, 1000, 28614, -1_234_567].map(grouped) == ["0", "999", "1,000", "28,614", "-1,234,567"])
         #expect(decimals(2.345, 2) == "2.35" || decimals(2.345, 2) == "2.34")
         #expect(decimals(-0.001, 2) == "0.00" && decimals(.infinity, 2) == "inf")
@@ -70,6 +76,18 @@ import Testing
             #expect(svg.hasPrefix("<svg ") && svg.hasSuffix("</svg>\n"))
             #expect(svg.components(of: "<text").count == svg.components(of: "</text>").count)
         }
+    }
+
+    /// Of another reduction than the held-out loss has, the axis says both.
+    @Test func lossPlotNamesWhatTheLossCounts() {
+        let metrics = [LossMetric.training: [(1, 5.0), (2, 4.0)], LossMetric.heldOut: [(2, 1.0)]]
+            .mapValues { $0.map { (step: $0.0, value: $0.1) } }
+        #expect(lossPlot(title: "a", metrics: metrics).contains(">loss (nats per token)<"))
+        let sums = lossPlot(title: "a", trainingUnit: "nats of a whole step", metrics: metrics)
+        #expect(sums.contains(">loss (training: nats of a whole step; held out: nats per token)<"))
+        let alone = lossPlot(
+            title: "a", trainingUnit: "nats of a whole step", metrics: metrics.filter { $0.key == LossMetric.training })
+        #expect(alone.contains(">loss (nats of a whole step)<"))
     }
 
     @Test func lossPlotHasItsThreeSeriesAndStaysSmall() {

@@ -16,7 +16,7 @@ public struct AnalyzeCommand: ParsableCommand {
 }
 
 /// Spectra of the gradients that rows would give to each layer.
-public struct GradientsCommand: EngineCommand {
+public struct GradientsCommand: ThreadedCommand {
     public static let configuration = CommandConfiguration(
         commandName: "gradients",
         abstract: "Measure the gradient that each row gives to each layer's projections.",
@@ -121,8 +121,7 @@ public struct GradientsCommand: EngineCommand {
     )
     public var device: String = "auto"
 
-    @Option(help: ArgumentHelp("Worker threads; one a physical core when not given.", valueName: "threads"))
-    public var threads: Int?
+    @OptionGroup public var workers: ThreadOptions
 
     @Flag(help: "Write the result as JSON.")
     public var json = false
@@ -169,7 +168,6 @@ public struct GradientsCommand: EngineCommand {
         try require(!allowEqual || !irrelevant.isEmpty, "--allow-equal has no effect without --irrelevant")
         try require(limit > 0, "--limit is 1 or more, not \(limit)")
         try require(maxLength >= 2, "--max-length is 2 or more, not \(maxLength)")
-        try require(threads ?? 1 > 0, "--threads is 1 or more, not \(threads ?? 0)")
         if let parts {
             try require(
                 partSizes?.count == 3 && parts.split(separator: ",").count == 3,

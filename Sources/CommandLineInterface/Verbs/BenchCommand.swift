@@ -16,24 +16,25 @@ public struct BenchCommand: ParsableCommand {
     public init() {}
 }
 
+extension BenchGemmCommand { public var workers: ThreadOptions { options.workers } }
+extension BenchTrainCommand { public var workers: ThreadOptions { options.workers } }
+extension BenchGenerateCommand { public var workers: ThreadOptions { options.workers } }
+
 /// What every measurement asks for.
 public struct BenchOptions: ParsableArguments {
     @Option(help: "Number format of the products; auto is bf16 where the processor is fast with it, else fp32.")
     public var dtype: ComputeType = .auto
 
-    @Option(help: ArgumentHelp("Threads to use; all of them when left out.", valueName: "count"))
-    public var threads: Int?
+    @OptionGroup public var workers: ThreadOptions
 
     @Flag(help: "Print one JSON object.")
     public var json = false
 
     public init() {}
-
-    public func validate() throws { try require(threads ?? 1 > 0, "--threads is 1 or more, not \(threads ?? 0)") }
 }
 
 /// The machine's matrix product.
-public struct BenchGemmCommand: EngineCommand {
+public struct BenchGemmCommand: ThreadedCommand {
     public static let configuration = CommandConfiguration(
         commandName: "gemm",
         abstract: "Measure the matrix product: what the machine can do at most.",
@@ -56,7 +57,7 @@ public struct BenchGemmCommand: EngineCommand {
 }
 
 /// Steps of training on random tokens.
-public struct BenchTrainCommand: EngineCommand {
+public struct BenchTrainCommand: ThreadedCommand {
     public static let configuration = CommandConfiguration(
         commandName: "train",
         abstract: "Measure training: tokens a second, memory, and the share of the machine's matrix product.",

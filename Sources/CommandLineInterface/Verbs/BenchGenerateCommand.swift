@@ -2,7 +2,7 @@
 public import ArgumentParser
 
 /// Steps of generation.
-public struct BenchGenerateCommand: EngineCommand {
+public struct BenchGenerateCommand: ThreadedCommand {
     public static let configuration = CommandConfiguration(
         commandName: "generate",
         abstract:

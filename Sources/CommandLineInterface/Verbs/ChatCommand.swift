@@ -2,7 +2,7 @@
 public import ArgumentParser
 
 /// Talks with a model.
-public struct ChatCommand: EngineCommand {
+public struct ChatCommand: ThreadedCommand {
     public static let configuration = CommandConfiguration(
         commandName: "chat",
         abstract: "Talk with a model, one line at a time.",
@@ -22,6 +22,8 @@ public struct ChatCommand: EngineCommand {
 
     @Option(help: ArgumentHelp("A system message that opens the talk.", valueName: "text"))
     public var system: String?
+
+    @OptionGroup public var workers: ThreadOptions
 
     @OptionGroup(title: "Sampling") public var sampling: SamplingOptions
 

@@ -2,7 +2,7 @@
 public import ArgumentParser
 
 /// Writes a model as a Hugging Face folder.
-public struct ConvertCommand: EngineCommand {
+public struct ConvertCommand: ThreadedCommand {
     public static let configuration = CommandConfiguration(
         commandName: "convert",
         abstract: "Write a model as a Hugging Face folder (safetensors, tokenizer, chat template).",
@@ -24,11 +24,13 @@ public struct ConvertCommand: EngineCommand {
     @Option(help: "Number format of the weights.")
     public var dtype: StorageType = .fp32
 
+    @OptionGroup public var workers: ThreadOptions
+
     public init() {}
 }
 
 /// Folds an adapter into its base.
-public struct MergeAdapterCommand: EngineCommand {
+public struct MergeAdapterCommand: ThreadedCommand {
     public static let configuration = CommandConfiguration(
         commandName: "merge-adapter",
         abstract: "Fold an adapter into its base and write a Hugging Face folder.",
@@ -51,6 +53,8 @@ public struct MergeAdapterCommand: EngineCommand {
 
     @Option(help: "Number format of the weights.")
     public var dtype: StorageType = .fp32
+
+    @OptionGroup public var workers: ThreadOptions
 
     public init() {}
 }

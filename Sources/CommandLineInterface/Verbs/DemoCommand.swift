@@ -2,7 +2,7 @@
 public import ArgumentParser
 
 /// The demonstration of `make demo`.
-public struct DemoCommand: EngineCommand {
+public struct DemoCommand: ThreadedCommand {
     public static let configuration = CommandConfiguration(
         commandName: "demo",
         abstract: "Teach a small real model to tell sarcastic from sincere headlines.",
@@ -29,6 +29,8 @@ public struct DemoCommand: EngineCommand {
 
     @Option(help: "Number format of the training; auto is bf16 where it is fast. Judging is in fp32.")
     public var dtype: ComputeType = .auto
+
+    @OptionGroup public var workers: ThreadOptions
 
     public init() {}
 }

@@ -2,7 +2,7 @@
 public import ArgumentParser
 
 /// Judges a model on rows.
-public struct EvalCommand: EngineCommand {
+public struct EvalCommand: ThreadedCommand {
     public static let configuration = CommandConfiguration(
         commandName: "eval",
         abstract: "Judge a model on rows: loss and perplexity, or accuracy among labelled choices.",
@@ -41,6 +41,8 @@ public struct EvalCommand: EngineCommand {
 
     @Flag(help: "Write the result as JSON.")
     public var json = false
+
+    @OptionGroup public var workers: ThreadOptions
 
     public init() {}
 

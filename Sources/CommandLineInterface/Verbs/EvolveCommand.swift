@@ -41,9 +41,14 @@ public struct EvolveRunCommand: EngineCommand {
     @Argument(help: ArgumentHelp("Changes to the config.", valueName: "key=value"))
     public var overrides: [String] = []
 
+    @OptionGroup public var workers: ThreadOptions
+
     public init() {}
 
     public func check() throws { try requireOverrides(overrides) }
+
+    /// Changes to the config, `--threads` among them.
+    public var settings: [String] { overrides + workers.settings }
 }
 
 /// Runs side by side.

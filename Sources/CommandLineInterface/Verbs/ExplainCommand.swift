@@ -1,22 +1,23 @@
 // needletail recipes explain
-internal import ArgumentParser
+public import ArgumentParser
 internal import Datasets
 internal import Diagnostics
 internal import ModelFiles
 internal import Glibc
 internal import RecipeData
-internal import RunConfig
+public import RunConfig
 internal import RunLog
 
 extension RecipesCommand {
     /// What a config amounts to, before anything is trained.
-    struct Explain: ParsableCommand {
-        static let configuration = CommandConfiguration(
+    public struct Explain: EngineCommand {
+        public static let configuration = CommandConfiguration(
             commandName: "explain",
-            abstract: "Say what a config amounts to: steps, tokens, memory, two rows as trained.",
+            abstract: "Say what a config amounts to: steps, tokens, time, memory, two rows as trained.",
             discussion: """
                 Reads the rows and the headers of the model's files, not its weights. Tokens and steps are counted; \
-                memory is an estimate by formula. How long it takes is not guessed: the first steps of a run tell.
+                operations and memory are estimates by formula. Time is measured: --time loads the model, makes some \
+                of the run's own steps in memory, writes nothing of the run, and says how long all of it takes here.
 
                 Example:
                   needletail recipes explain sft-lora data.train=chats.jsonl
@@ -24,16 +25,34 @@ extension RecipesCommand {
 
         @Argument(
             help: ArgumentHelp("A YAML config, or the name of a recipe.", valueName: "config"), completion: .file())
-        var config: String
+        public var config: String
 
         @Argument(help: ArgumentHelp("Changes to the config.", valueName: "key=value"))
-        var overrides: [String] = []
+        public var overrides: [String] = []
 
-        func run() throws {
+        @Flag(help: "Measure how long the run takes; about half a minute, or as long as four of its steps.")
+        public var time = false
+
+        public init() {}
+
+        public func check() throws { try requireOverrides(overrides) }
+
+        /// The engine takes this program's place only to measure.
+        public func run() throws {
+            if time { try executeEngine() }
+            try explain { _, _ in [("time", "--time measures it")] }
+        }
+
+        /// Writes the report.
+        ///
+        /// - Parameter measured: lines about time, given the resolved config and the operations of the whole run.
+        public func explain(measured: (SFTConfig, Double) throws -> [(String, String)]) throws {
             let config = try loadConfig(config, overrides: overrides).resolved()
-            let outline = try SFTOutline(config)
+            let outline = try SFTOutline(config), measurements = try measured(config, outline.operations)
             var report = DoctorReport()
-            for (name, text) in Self.lines(config, outline) { report.add(name, text) }
+            for (name, text) in Self.lines(config, outline) + measurements + [("output", config.output)] {
+                report.add(name, text)
+            }
             try StandardOutput.write(report.text + "\n")
             let style: InspectionStyle = isatty(STDOUT_FILENO) == 1 ? .ansi : .marks
             for row in try SFTOutline.preview(config, count: 2) { try StandardOutput.write(row.block(style)) }
@@ -42,44 +61,53 @@ extension RecipesCommand {
         private static func lines(_ config: SFTConfig, _ outline: SFTOutline) -> [(String, String)] {
             let data = outline.data, model = outline.model
             var lines = [
-                ("model", "\(config.model.path), \(grouped(model.weights)) weights in \(model.layers) layers"),
+                (
+                    "model",
+                    "\(config.model.path), \(counted(model.weights, "weight")) in \(counted(model.layers, "layer"))"
+                ),
                 ("trained", trained(config, outline)),
                 (
                     "rows",
-                    "\(grouped(data.training.count)) with \(grouped(data.training.tokens)) tokens, "
+                    "\(grouped(data.training.count)) with \(counted(data.training.tokens, "token")), "
                         + "\(grouped(data.training.trainedTokens)) trained; longest \(grouped(longest(data.training)))"
                 ),
                 (
                     "held out",
                     data.validation.isEmpty
                         ? "none, so no best checkpoint is chosen"
-                        : "\(grouped(data.validation.count)) with \(grouped(data.validation.trainedTokens)) trained tokens"
+                        : "\(grouped(data.validation.count)) with \(counted(data.validation.trainedTokens, "trained token"))"
                 ),
             ]
             lines += data.warnings.map { ("note", $0) }
             lines += data.trainingStatistics.droppedByReason.map {
-                ("left out", "\(grouped($0.count)) rows: \($0.reason.rawValue)")
+                ("left out", "\(counted($0.count, "row")): \($0.reason.rawValue)")
             }
             if data.trainingStatistics.duplicates > 0 {
-                lines.append(("left out", "\(grouped(data.trainingStatistics.duplicates)) exact duplicates"))
+                lines.append(("left out", counted(data.trainingStatistics.duplicates, "exact duplicate")))
             }
             if data.trainingStatistics.rowsTruncated > 0 {
                 lines.append(
                     (
                         "cut",
-                        "\(grouped(data.trainingStatistics.rowsTruncated)) rows to \(grouped(config.data.maxLength)) tokens"
+                        "\(counted(data.trainingStatistics.rowsTruncated, "row")) to \(counted(config.data.maxLength, "token"))"
                     ))
             }
             lines += [
-                ("steps", "\(grouped(outline.steps)) of \(grouped(config.training.batchRows)) rows"),
+                ("steps", "\(grouped(outline.steps)) of \(counted(config.training.batchRows, "row"))"),
                 ("tokens", "\(grouped(outline.tokens)) computed, \(grouped(outline.trainedTokens)) trained"),
                 (
                     "learning rate",
                     "\(config.schedule.name.rawValue), peak \(significant(config.optimizer.learningRate ?? 0, 3))"
                 ),
-                ("largest micro-batch", "\(grouped(outline.largestMicroBatch)) tokens"),
+                ("largest micro-batch", counted(outline.largestMicroBatch, "token")),
             ]
-            return lines + memory(config, outline) + [("output", config.output)]
+            lines.append(
+                (
+                    "products",
+                    "\(operationCount(outline.operations / Double(outline.steps))) a step, "
+                        + "\(operationCount(outline.operations)) in all, by formula"
+                ))
+            return lines + memory(config, outline)
         }
 
         private static func trained(_ config: SFTConfig, _ outline: SFTOutline) -> String {
@@ -113,6 +141,6 @@ extension RecipesCommand {
 extension EncodedRow {
     /// A heading and the row's text with its trained part marked.
     func block(_ style: InspectionStyle) -> String {
-        "--- \(location): \(grouped(ids.count)) tokens, \(grouped(example.trainedTokens)) trained\n\(marked(style))\n"
+        "--- \(location): \(counted(ids.count, "token")), \(grouped(example.trainedTokens)) trained\n\(marked(style))\n"
     }
 }

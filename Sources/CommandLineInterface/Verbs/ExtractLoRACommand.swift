@@ -2,14 +2,15 @@
 public import ArgumentParser
 
 /// Takes an adapter out of a fine-tuned model.
-public struct ExtractLoRACommand: EngineCommand {
+public struct ExtractLoRACommand: ThreadedCommand {
     public static let configuration = CommandConfiguration(
         commandName: "extract-lora",
         abstract: "Take a LoRA adapter out of a fine-tuned model and its base.",
         discussion: """
             The difference of every linear map is cut to its largest singular values: no adapter of that rank is nearer. \
             Changed token tables are saved whole; changed norms and biases are named, since no adapter holds them. The \
-            share of each difference's norm that is kept goes to standard output.
+            share of each difference's norm that is kept goes to standard output. Tensors whose numbers one model only \
+            stores in fewer digits (bf16 beside fp32) count as unchanged, and are counted there.
 
             Example:
               needletail extract-lora ./tuned ./adapter --base ./base --rank 16
@@ -41,6 +42,8 @@ public struct ExtractLoRACommand: EngineCommand {
 
     @Flag(help: "One JSON object instead of text.")
     public var json = false
+
+    @OptionGroup public var workers: ThreadOptions
 
     public init() {}
 

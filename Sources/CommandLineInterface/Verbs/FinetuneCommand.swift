@@ -42,8 +42,10 @@ public struct FinetuneCommand: EngineCommand {
     @Flag(help: "Check config, data and model, print what would run, and stop before the first step.")
     public var dryRun = false
 
-    @Option(help: ArgumentHelp("Use only the first rows of the data.", valueName: "rows"))
+    @Option(help: ArgumentHelp(TrainCommand.limitHelp, valueName: "rows"))
     public var limit: Int?
+
+    @OptionGroup public var workers: ThreadOptions
 
     /// What is trained.
     public enum Method: String, CaseIterable, ExpressibleByArgument, Sendable { case full, lora, rslora, dora }
@@ -64,6 +66,7 @@ public struct FinetuneCommand: EngineCommand {
             settings.append("output=\(yamlText(Self.defaultOutput))")
         }
         if let limit { settings.append("data.limit=\(limit)") }
+        settings += workers.settings
         return settings + overrides
     }
 }

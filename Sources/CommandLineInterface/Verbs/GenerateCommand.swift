@@ -2,7 +2,7 @@
 public import ArgumentParser
 
 /// Answers prompts.
-public struct GenerateCommand: EngineCommand {
+public struct GenerateCommand: ThreadedCommand {
     public static let configuration = CommandConfiguration(
         commandName: "generate",
         abstract: "Answer a prompt, or a file of prompts.",
@@ -49,6 +49,8 @@ public struct GenerateCommand: EngineCommand {
 
     @Option(help: ArgumentHelp("Answer this many prompts of --input at a time.", valueName: "prompts"))
     public var batch: Int = 8
+
+    @OptionGroup public var workers: ThreadOptions
 
     @OptionGroup(title: "Sampling") public var sampling: SamplingOptions
 

@@ -21,6 +21,21 @@ public struct ModelOptions: ParsableArguments {
     public init() {}
 }
 
+/// How many threads an operation of the engine may use.
+public struct ThreadOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("Worker threads; one a physical core when not given.", valueName: "count"))
+    public var threads: Int?
+
+    public init() {}
+
+    public func validate() throws {
+        try require((1...256).contains(threads ?? 1), "--threads is 1 to 256, not \(threads ?? 0)")
+    }
+
+    /// The same as changes to a config.
+    var settings: [String] { threads.map { ["threads=\($0)"] } ?? [] }
+}
+
 /// Device and number format.
 public struct ComputeOptions: ParsableArguments {
     @Option(

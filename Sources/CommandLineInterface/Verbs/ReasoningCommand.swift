@@ -1,6 +1,7 @@
 // needletail data: reasoning, tiny-model. What a small replication starts from.
 public import ArgumentParser
 internal import Datasets
+internal import Diagnostics
 internal import Formats
 
 /// Writes toy rows: sums with and without reasoning, made-up facts, plain tasks.
@@ -72,7 +73,7 @@ struct ReasoningRows: ParsableCommand {
     private func mixed(_ toy: ToyReasoning) -> [ToyRow] {
         let (mixed, pairing) = toy.irrelevantRows(rows)
         note(
-            "\(pairing.collisions) of \(rows) rows drew a response equal to their own and drew again; "
+            "\(pairing.collisions) of \(counted(rows, "row")) drew a response equal to their own and drew again; "
                 + "\(rows - mixed.count) left out")
         return mixed
     }

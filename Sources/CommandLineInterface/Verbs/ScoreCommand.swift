@@ -2,7 +2,7 @@
 public import ArgumentParser
 
 /// Writes the log-probability of every token of given rows.
-public struct ScoreCommand: EngineCommand {
+public struct ScoreCommand: ThreadedCommand {
     public static let configuration = CommandConfiguration(
         commandName: "score",
         abstract: "Write the log-probability of every token of given rows.",
@@ -31,6 +31,8 @@ public struct ScoreCommand: EngineCommand {
 
     @Option(help: ArgumentHelp("Rows computed at a time.", valueName: "rows"))
     public var batch: Int = 1
+
+    @OptionGroup public var workers: ThreadOptions
 
     public init() {}
 

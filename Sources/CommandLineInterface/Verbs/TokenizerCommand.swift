@@ -201,7 +201,7 @@ public struct TokenizerCommand: ParsableCommand {
             for token in tokenizer.addedTokens {
                 report.add("added token", "\(token.id) \(quoted(token.content))\(token.special ? " special" : "")")
             }
-            let template = tokenizer.chatTemplate.map { "\($0.unicodeScalars.count) characters" }
+            let template = tokenizer.chatTemplate.map { counted($0.unicodeScalars.count, "character") }
             report.add("chat template", template ?? "none")
             try StandardOutput.write(report.text)
         }

@@ -24,8 +24,13 @@ public struct TrainCommand: EngineCommand {
     @Flag(help: "Check the config, the data and the model, print what would run, and stop before the first step.")
     public var dryRun = false
 
-    @Option(help: ArgumentHelp("Use only the first rows of each data file.", valueName: "rows"))
+    @Option(help: ArgumentHelp(TrainCommand.limitHelp, valueName: "rows"))
     public var limit: Int?
+
+    static let limitHelp: String =
+        "Train on this many rows at most, drawn by data.seed; held-out rows stay as many as without it."
+
+    @OptionGroup public var workers: ThreadOptions
 
     public init() {}
 
@@ -33,6 +38,6 @@ public struct TrainCommand: EngineCommand {
 
     public func check() throws { try requireOverrides(overrides) }
 
-    /// Changes to the config, `--limit` among them; a setting given both ways is there twice.
-    public var settings: [String] { overrides + (limit.map { ["data.limit=\($0)"] } ?? []) }
+    /// Changes to the config, `--limit` and `--threads` among them; a setting given both ways is there twice.
+    public var settings: [String] { overrides + (limit.map { ["data.limit=\($0)"] } ?? []) + workers.settings }
 }
