@@ -39,8 +39,8 @@ private func toyFamily() -> Toy {
         let toy = toyFamily()
         var settings = EvolutionSettings()
         settings.maxGenerations = 1
-        let evolution = Evolution(settings, toy.work)
-        #expect(try evolution.run(foundations: ["add", "reverse", "sort"]) == .maxGenerations)
+        let evolution = Evolution(settings)
+        #expect(try evolution.run(foundations: ["add", "reverse", "sort"], toy.work) == .maxGenerations)
         #expect(toy.asked.map(\.name) == ["1-1", "1-2", "1-3"])
         #expect(toy.asked.map { Set($0.parents) } == [["add", "reverse"], ["add", "sort"], ["reverse", "sort"]])
         #expect(evolution.models.map(\.generation) == [0, 0, 0, 1, 1, 1])
@@ -53,8 +53,8 @@ private func toyFamily() -> Toy {
         (settings.strategy, settings.pool, settings.maxGenerations, settings.earlyStop) = (strategy, pool, 6, nil)
         // A score with a best mixture, so that children overtake their parents.
         toy.score = { v in [100 - 100 * v.reduce(0) { $0 + ($1 - 0.35) * ($1 - 0.35) }] }
-        let evolution = Evolution(settings, toy.work)
-        _ = try evolution.run(foundations: ["add", "reverse", "sort"])
+        let evolution = Evolution(settings)
+        _ = try evolution.run(foundations: ["add", "reverse", "sort"], toy.work)
         let pairs = toy.asked.map { Set($0.parents) }
         #expect(Set(pairs).count == pairs.count && pairs.allSatisfy { $0.count == 2 } && pairs.count >= 4)
         #expect(Set(evolution.models.map(\.name)).count == evolution.models.count)
@@ -62,8 +62,8 @@ private func toyFamily() -> Toy {
 
     @Test func gainsAndDeltasAreAgainstParentsAndTheBest() throws {
         let toy = toyFamily()
-        let evolution = Evolution(EvolutionSettings(), toy.work)
-        _ = try evolution.run(foundations: ["add", "reverse", "sort"])
+        let evolution = Evolution(EvolutionSettings())
+        _ = try evolution.run(foundations: ["add", "reverse", "sort"], toy.work)
         let byName = Dictionary(uniqueKeysWithValues: evolution.models.map { ($0.name, $0) })
         for (i, model) in evolution.models.enumerated() where model.generation > 0 {
             let parents = model.parents.map { byName[$0]! }
@@ -76,8 +76,8 @@ private func toyFamily() -> Toy {
     @Test func equalScoresKeepTheEarlierModels() throws {
         let toy = toyFamily()
         toy.score = { _ in [50] }
-        let evolution = Evolution(EvolutionSettings(), toy.work)
-        #expect(try evolution.run(foundations: ["sort", "add", "reverse"]) == .converged)
+        let evolution = Evolution(EvolutionSettings())
+        #expect(try evolution.run(foundations: ["sort", "add", "reverse"], toy.work) == .converged)
         #expect(evolution.top.map(\.name) == ["sort", "add", "reverse"])
         #expect(evolution.models.count == 6, "all pairs are merged in generation 1, none is left in generation 2")
     }
@@ -88,8 +88,8 @@ private func toyFamily() -> Toy {
             toy.score = { v in [-(v[0] - 0.95) * (v[0] - 0.95)] }
             var settings = EvolutionSettings()
             settings.earlyStop = EarlyStop(threshold: 0.9, patience: patience)
-            let evolution = Evolution(settings, toy.work)
-            #expect(try evolution.run(foundations: ["a", "b", "c"]) == .earlyStop)
+            let evolution = Evolution(settings)
+            #expect(try evolution.run(foundations: ["a", "b", "c"], toy.work) == .earlyStop)
             #expect(evolution.generations.count == patience)
         }
     }
@@ -117,8 +117,8 @@ private func toyFamily() -> Toy {
             }, kinship: { kinships[[$0, $1]] ?? 0.5 })
         var settings = EvolutionSettings()
         (settings.strategy, settings.maxGenerations) = (strategy, 3)
-        let evolution = Evolution(settings, work)
-        #expect(try evolution.run(foundations: ["meta", "instruct", "openchat"]) == .maxGenerations)
+        let evolution = Evolution(settings)
+        #expect(try evolution.run(foundations: ["meta", "instruct", "openchat"], work) == .maxGenerations)
         let third = Set(asked.filter { $0.generation == 3 }.map { Set($0.parents) })
         switch strategy {
         case .greedy:
@@ -152,9 +152,9 @@ private func toyFamily() -> Toy {
         (settings.partner, settings.kinshipIsDistance, settings.pool, settings.earlyStop) = (
             partner, isDistance, .twoBack, nil
         )
-        var evolution = Evolution(settings, work)
+        var evolution = Evolution(settings)
         // All pairs of the foundations are merged in generation 1, so the partner is one of the children: give them names.
-        _ = try evolution.run(foundations: ["best", "other"])
+        _ = try evolution.run(foundations: ["best", "other"], work)
         #expect(asked.count == 1, "with two foundations nothing is left for generation 2")
         var chosen: String?
         let wide = EvolutionWork(
@@ -169,8 +169,8 @@ private func toyFamily() -> Toy {
                 return pair == ["1-1", "third"] ? 0.1 : pair == ["1-1", "other"] ? 0.9 : 0.5
             })
         settings.k = 2
-        evolution = Evolution(settings, wide)
-        _ = try evolution.run(foundations: ["best", "other", "third"])
+        evolution = Evolution(settings)
+        _ = try evolution.run(foundations: ["best", "other", "third"], wide)
         #expect(chosen == (wanted == "far" ? "third" : "other"))
     }
 
@@ -179,8 +179,8 @@ private func toyFamily() -> Toy {
             let toy = toyFamily()
             var settings = EvolutionSettings()
             (settings.strategy, settings.seed, settings.maxGenerations, settings.earlyStop) = (.random, seed, 4, nil)
-            let evolution = Evolution(settings, toy.work)
-            #expect(try evolution.run(foundations: ["add", "reverse", "sort"]) == .maxGenerations)
+            let evolution = Evolution(settings)
+            #expect(try evolution.run(foundations: ["add", "reverse", "sort"], toy.work) == .maxGenerations)
             return toy.asked.map { Set($0.parents) }
         }
         #expect(try pairs(1).count == 12)
@@ -191,9 +191,9 @@ private func toyFamily() -> Toy {
     @Test func anErrorStopsTheLoop() {
         var work = toyFamily().work
         work.makeChild = { throw UserError("disk full at \($0.name)", .cannotWrite) }
-        let evolution = Evolution(EvolutionSettings(), work)
+        let evolution = Evolution(EvolutionSettings())
         #expect(throws: UserError("disk full at 1-1", .cannotWrite)) {
-            _ = try evolution.run(foundations: ["add", "sort"])
+            _ = try evolution.run(foundations: ["add", "sort"], work)
         }
     }
 }

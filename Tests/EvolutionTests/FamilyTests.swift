@@ -4,6 +4,7 @@ import Evolution
 import Formats
 import Glibc
 import Merging
+import RunLog
 import Testing
 
 @Suite struct FamilyTests {
@@ -138,6 +139,113 @@ import Testing
         }
     }
 
+    /// One line, and the way out works: without the line the run ends as it would have.
+    @Test(arguments: [1, 5, 8]) func aDamagedJournalIsNamed(_ number: Int) throws {
+        let nursery = try Nursery(), whole = try nursery.family("whole")
+        try nursery.run(whole)
+        let first = try nursery.family("run", lives: 4)
+        #expect(throws: Killed.self) { try nursery.run(first) }
+        let path = nursery.path("run/journal.jsonl")
+        var lines = try readTextFile(path).split(separator: "\n").map(String.init)
+        for damage in [
+            String(lines[number - 1].dropLast(4)), "{\"model\":\"1-1\",\"scores\":[1,2],\"seconds\":1}", "{}",
+        ] {
+            lines[number - 1] = damage
+            try writeFileAtomically(lines.joined(separator: "\n") + "\n", to: path)
+            let error = #expect(throws: UserError.self) { _ = try nursery.family("run") }
+            #expect(
+                error?.exitStatus == .badData && error?.message.hasPrefix("\(path), line \(number): damaged; ") == true)
+        }
+        lines.remove(at: number - 1)
+        try writeFileAtomically(lines.joined(separator: "\n") + "\n", to: path)
+        try nursery.run(try nursery.family("run"))
+        #expect(try nursery.table("run") == nursery.table("whole"))
+    }
+
+    /// Counted down by the work that may follow; the last child says nothing of what is left.
+    @Test func progressSaysWhatMayFollow() throws {
+        let nursery = try Nursery(), calls = Calls()
+        var settings = EvolutionSettings()
+        (settings.strategy, settings.maxGenerations, settings.earlyStop) = (.kinship, 1, nil)
+        try nursery.run(try nursery.family("one", calls, settings))
+        let lines = calls.log.filter { $0.hasPrefix("1-") }
+        #expect(lines.count == 3)
+        #expect(lines[0].contains(", at most 2 merges (") && lines[1].contains(", at most 1 merge ("))
+        #expect(!lines[2].contains("left"), "\(lines[2])")
+        let more = Calls()
+        settings.maxGenerations = 3
+        try nursery.run(try nursery.family("three", more, settings))
+        // Generations 2 and 3 have at most three pairs of the best three and an exploration.
+        #expect(more.log.first { $0.hasPrefix("1-1 ") }?.contains("at most 10 merges (") == true, "\(more.log)")
+        #expect(more.log.first { $0.hasPrefix("1-3 ") }?.contains("at most 8 merges (") == true)
+        #expect(more.log.first { $0.hasPrefix("2-exp ") }?.contains("at most 4 merges (") == true)
+        #expect(more.log.last { $0.hasPrefix("3-") }?.contains("left") == false)
+    }
+
+    /// Mean over the tasks of |P_a - P_b| of the parents, from the scores in the same table.
+    @Test func parentsDifferenceIsInTheTables() throws {
+        let nursery = try Nursery(), family = try nursery.family("run")
+        try nursery.run(family)
+        let rows = try readTextFile(nursery.path("run/models.jsonl")).split(separator: "\n").map {
+            try JSONValue.parse(Array($0.utf8))
+        }
+        func scores(_ name: String) throws -> [Double] {
+            let row = try #require(rows.first { $0["name"]?.string == name })
+            return ["a", "b", "c"].map { row["scores"]![$0]!.double! }
+        }
+        for row in rows {
+            guard let parents = row["parents"]?.array, parents.count == 2 else {
+                #expect(row["parents_atpd"]?.isNull == true)
+                continue
+            }
+            let (a, b) = (try scores(parents[0].string!), try scores(parents[1].string!))
+            let expected = (abs(a[0] - b[0]) + abs(a[1] - b[1]) + abs(a[2] - b[2])) / 3
+            #expect(expected > 0 && abs(row["parents_atpd"]!.double! - expected) < 1e-12)
+        }
+        let table = try nursery.table("run").map { $0.split(separator: ",", omittingEmptySubsequences: false) }
+        let column = try #require(table[0].firstIndex(of: "parents_atpd"))
+        #expect(table.dropFirst().map { Double($0[column]) } == rows.map { $0["parents_atpd"]?.double })
+        #expect(
+            Family.gains(family.evolution.models).map(\.parentsDifference)
+                == rows.compactMap { $0["parents_atpd"]?.double })
+    }
+
+    @Test func runsAreComparedByGeneration() throws {
+        let nursery = try Nursery()
+        for strategy in [EvolutionSettings.Strategy.greedy, .random] {
+            var settings = EvolutionSettings()
+            (settings.strategy, settings.maxGenerations, settings.earlyStop) = (strategy, 3, nil)
+            try nursery.run(try nursery.family(strategy.rawValue, Calls(), settings))
+        }
+        let comparison = try RunComparison(folders: ["greedy", "random"].map(nursery.path))
+        #expect(comparison.runs.map(\.name) == ["greedy", "random"])
+        for run in comparison.runs {
+            // The other table of the same run says the same of every generation.
+            let lines = try readTextFile(nursery.path("\(run.name)/generations.csv")).split(separator: "\n").dropFirst()
+            let best = lines.map { Double($0.split(separator: ",", omittingEmptySubsequences: false)[3])! }
+            #expect(Array(run.best.dropFirst()) == Array(best.prefix(run.best.count - 1)) && run.best.count >= 3)
+        }
+        #expect(
+            comparison.runs[0].best[0] == comparison.runs[1].best[0]
+                && comparison.runs[0].best != comparison.runs[1].best)
+        #expect(comparison.table[0].hasPrefix("generation") && comparison.table.count == 5)
+        let svg = comparison.chart.svg()
+        #expect(
+            svg.contains(">greedy</text>") && svg.contains(">random</text>")
+                && svg.split(separator: "<polyline").count == 3)
+
+        #expect(throws: UserError.self) { try RunComparison(folders: [nursery.path("a")]) }
+        let path = nursery.path("random/models.jsonl"), rows = try readTextFile(path)
+        try writeFileAtomically(rows.replacing("\"c\":", with: "\"d\":"), to: path)
+        let other = #expect(throws: UserError.self) {
+            try RunComparison(folders: ["greedy", "random"].map(nursery.path))
+        }
+        #expect(other?.message.contains("was judged on a, b, d, ") == true)
+        try writeFileAtomically(rows + "{}\n", to: path)
+        let damaged = #expect(throws: UserError.self) { try RunComparison(folders: [nursery.path("random")]) }
+        #expect(damaged?.message.hasPrefix("\(path), line ") == true)
+    }
+
     /// Folders that were taken away while the run was down are merged again, parents first.
     @Test func aMissingFolderIsMadeAgain() throws {
         let nursery = try Nursery(), whole = try nursery.family("whole")
@@ -159,37 +267,6 @@ import Testing
             metric: .pcc, settings: EvolutionSettings(), keepsAll: true, log: { _ in }, pause: {}
         ) { $0.path.hasSuffix("a") ? [1] : [.nan] }
         #expect(throws: UserError("b: a score is not a number: t nan")) { try nursery.run(family) }
-    }
-}
-
-@Suite struct JournalTests {
-    private func withJournal(_ body: (String) throws -> Void) throws {
-        let nursery = try Nursery()
-        try body(nursery.path("journal.jsonl"))
-    }
-
-    @Test func rowsComeBackAndACutLineIsTakenOff() throws {
-        try withJournal { path in
-            do {
-                let journal = try Journal(path)
-                #expect(journal.earlier.isEmpty)
-                for i in 0..<3 { try journal.append(JSONObject([("row", .init(i))])) }
-            }
-            try appendHalfLine("{\"row\":3", to: path)
-            do {
-                let journal = try Journal(path)
-                #expect(journal.earlier.map { $0["row"]!.int! } == [0, 1, 2])
-                try journal.append(JSONObject([("row", .init(4))]))
-            }
-            #expect(try readTextFile(path) == "{\"row\":0}\n{\"row\":1}\n{\"row\":2}\n{\"row\":4}\n")
-        }
-    }
-
-    @Test func aDamagedLineIsRefused() throws {
-        try withJournal { path in
-            try writeFileAtomically("{\"row\":0}\n{\"ro\n{\"row\":2}\n", to: path)
-            #expect(throws: (any Error).self) { try Journal(path) }
-        }
     }
 }
 

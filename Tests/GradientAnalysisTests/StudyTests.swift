@@ -125,6 +125,39 @@ import Tokenizers
         #expect(try readTextFile(folder["out/layers.csv"]).split(separator: "\n").count == 9)
     }
 
+    /// One picture a response, a column a data set: q and v of each on an axis that all but `none` share.
+    @Test func dataSetsAreDrawnSideBySide() throws {
+        let folder = try TemporaryFolder()
+        var settings = try settings(folder)
+        for (file, words) in [("long", "it is "), ("longer", "so it is ")] {
+            try write(rows.map { ($0.0, words + $0.1) }, to: folder["\(file).jsonl"])
+        }
+        settings.dataSets = [("none", "long"), ("short", "rows"), ("other", "longer")].map {
+            ($0, folder["\($1).jsonl"])
+        }
+        let report = try run(settings), files = try report.writeFiles()
+        for pairing in ["correct", "irrelevant"] {
+            let name = "plots/m-side_by_side-\(pairing).svg"
+            #expect(files.contains(name))
+            let svg = try readTextFile(joinPath(settings.output, name))
+            // Three rows of three panels: nuclear norms of q and v, the ratio of q, the ratio of v.
+            #expect(svg.split(separator: "<clipPath").count == 10 && svg.split(separator: "<polyline").count == 13)
+            for row in 0..<3 {
+                for column in 0..<3 { #expect(svg.split(separator: "\"plot-\(row)-\(column)\"").count == 2) }
+            }
+            let panels = svg.split(separator: "<g transform=\"translate").dropFirst().map { panel in
+                // Labels of the vertical axis stand to the left of it.
+                panel.split(separator: "\n").filter { $0.contains("text-anchor=\"end\"") }.map {
+                    $0.split(separator: ">")[1].split(separator: "<")[0]
+                }
+            }
+            #expect(panels.count == 9 && panels[1] == panels[2] && panels[0] != panels[1])
+        }
+        // One data set has nothing beside it.
+        let alone = try TemporaryFolder()
+        #expect(!(try run(self.settings(alone)).writeFiles().contains { $0.contains("side_by_side") }))
+    }
+
     @Test func aKilledStudyGoesOn() throws {
         let folder = try TemporaryFolder(), settings = try settings(folder)
         _ = try run(settings)
@@ -137,8 +170,16 @@ import Tokenizers
         try writeFileAtomically(whole[..<4].joined(separator: "\n"), to: path)
         _ = try run(settings)
         #expect(try lines(settings) == whole)
-        try writeFileAtomically("{}\n", to: path)
-        #expect(throws: UserError.self) { try run(settings) }
+        // A damaged line is named, and without it the example is computed again.
+        for damage in ["{}", String(whole[1].dropLast(9))] {
+            let lines = [whole[0], damage] + whole[2...]
+            try writeFileAtomically(lines.joined(separator: "\n") + "\n", to: path)
+            let error = #expect(throws: UserError.self) { try run(settings) }
+            #expect(error?.exitStatus == .badData && error?.message.hasPrefix("\(path), line 2: damaged; ") == true)
+        }
+        try writeFileAtomically(([whole[0]] + whole[2...]).joined(separator: "\n") + "\n", to: path)
+        _ = try run(settings)
+        #expect(try lines(settings) == [whole[0]] + whole[2...] + [whole[1]])
     }
 
     @Test func otherSettingsAreRefused() throws {

@@ -236,6 +236,91 @@ struct MergePlanTests {
         }
     }
 
+    /// What is planned is what is written, tensor by tensor and in all; planning and measuring write nothing.
+    @Test(arguments: [pair, ties, pair + "out_dtype: bfloat16", pair + "out_dtype: float16"])
+    func aPlanIsWhatIsWritten(_ yaml: String) throws {
+        try withFolder { folder in
+            try write(folder)
+            let plan = try MergePlan(try parseMerge(yaml, folder), opened: MergeModels())
+            let json = plan.json(try plan.estimate(threads: 1, secondsOfSample: 0.05))
+            #expect(try listFolder(folder) == ["a", "b", "base"])
+            let merged = try merge(yaml, folder), weights = merged.weights
+            #expect(json["output_bytes"]?.int == weights.names.reduce(0) { $0 + weights.info($1)!.byteRange.count })
+            let planned = json["tensors"]!.array!
+            #expect(
+                planned.count == weights.names.count && Set(planned.map { $0["name"]!.string! }) == Set(weights.names))
+            for tensor in planned {
+                let info = try #require(weights.info(tensor["name"]!.string!))
+                #expect(tensor["shape"]!.array!.map { $0.int! } == info.shape)
+                #expect(tensor["dtype"]!.string! == info.elementType.rawValue)
+            }
+            #expect(json["elements"]?.int == plan.tensors.reduce(0) { $0 + $1.elementCount })
+            #expect(json["working_memory_bytes"]!.int! >= 0 && json["seconds"]!.double! > 0)
+        }
+    }
+
+    /// A model of three parts, each merged in its own way: text layers 0, 1 and 3 with weights 1 and 3, a vision tower
+    /// with equal weights, a projector of b and the base. By elementary arithmetic.
+    @Test func everyModuleIsMergedByItsOwnSettings() throws {
+        try withFolder { folder in
+            try write(folder) { model in
+                model.prefix = "language_model."
+                model.more =
+                    (0..<2).map { ("vision_tower.encoder.layers.\($0).fc.weight", [6, 6]) }
+                    + [
+                        ("vision_tower.patch_embedding.weight", [6, 3]),
+                        ("multi_modal_projector.linear.weight", [8, 6]),
+                    ]
+                model.moreConfig["text_config"] = ["num_hidden_layers": 4, "vocab_size": 20]
+                model.moreConfig["vision_config"] = ["num_hidden_layers": 2]
+                model.moreConfig["num_hidden_layers"] = .null
+            }
+            let merged = try merge(
+                """
+                merge_method: linear
+                modules:
+                  text_decoder:
+                    slices:
+                      - sources: [{model: DIR/a, layer_range: [0, 2]}, {model: DIR/b, layer_range: [0, 2], parameters: {weight: 3}}]
+                      - sources: [{model: DIR/a, layer_range: [3, 4]}, {model: DIR/b, layer_range: [3, 4], parameters: {weight: 3}}]
+                  vision_tower:
+                    models: [{model: DIR/a}, {model: DIR/b}]
+                    parameters: {weight: 2}
+                  multi_modal_projector:
+                    models: [{model: DIR/b}, {model: DIR/base, parameters: {weight: 4}}]
+                parameters: {weight: 1}
+                """, folder)
+            func expect(
+                _ output: String, _ shape: [Int], from input: String? = nil, _ mean: (Float, Float, Float) -> Float
+            ) throws {
+                let name = input ?? output, count = shape.reduce(1, *)
+                let base = TinyModel.values(name, count, 9, nil)
+                let expected = zip(zip(values(name, count, 1), values(name, count, 2)), base).map {
+                    mean($0.0, $0.1, $1)
+                }
+                #expect(merged.weights.info(output)?.shape == shape)
+                for (a, b) in zip(try merged.values(output), expected) { #expect(abs(a - b) < 1e-6, "\(output)") }
+            }
+            for (output, input) in [(0, 0), (1, 1), (2, 3)] {
+                let part = "self_attn.q_proj.weight", stack = "language_model.model.layers"
+                try expect("\(stack).\(output).\(part)", [8, 8], from: "\(stack).\(input).\(part)") { a, b, _ in
+                    (a + 3 * b) / 4
+                }
+            }
+            for name in ["language_model.model.embed_tokens.weight", "language_model.lm_head.weight"] {
+                try expect(name, [20, 8]) { a, b, _ in (a + 3 * b) / 4 }
+            }
+            for layer in 0..<2 {
+                try expect("vision_tower.encoder.layers.\(layer).fc.weight", [6, 6]) { a, b, _ in (a + b) / 2 }
+            }
+            try expect("vision_tower.patch_embedding.weight", [6, 3]) { a, b, _ in (a + b) / 2 }
+            try expect("multi_modal_projector.linear.weight", [8, 6]) { _, b, base in (b + 4 * base) / 5 }
+            #expect(merged.weights.names.count == 39 - 9 + 4)
+            #expect(merged.config["text_config"]?["num_hidden_layers"] == 3)
+            #expect(merged.config["vision_config"]?["num_hidden_layers"] == 2)
+        }
+    }
+
     @Test func laterDocumentsUseEarlierResults() throws {
         try withFolder { folder in
             try write(folder)

@@ -25,6 +25,11 @@ struct TinyModel {
     var seed: UInt32 = 1
     /// Added to the random numbers of this seed instead of being drawn alone: a fine-tune of that model.
     var parent: UInt32?
+    /// Put before the names of a part of a larger model.
+    var prefix = ""
+    /// Tensors of other parts, and what config.json says of them.
+    var more: [(name: String, shape: [Int])] = []
+    var moreConfig = JSONObject()
     /// Changes a tensor's values, or its shape, or leaves it out (nil).
     var edit: (String, [Int], [Float]) -> ([Int], [Float])? = { ($1, $2) }
 
@@ -38,8 +43,10 @@ struct TinyModel {
                 ("self_attn.v_proj.weight", [4, D]),
             ]
         let stack = (0..<layers).flatMap { i in layer.map { ("model.layers.\(i).\($0.0)", $0.1) } }
-        return [("model.embed_tokens.weight", [vocabSize, D])] + stack + [("model.norm.weight", [D])]
+        let text =
+            [("model.embed_tokens.weight", [vocabSize, D])] + stack + [("model.norm.weight", [D])]
             + (tied ? [] : [("lm_head.weight", [vocabSize, D])])
+        return text.map { (prefix + $0.0, $0.1) } + more
     }
 
     /// Values of a tensor: the parent's plus a tenth of this seed's, or this seed's alone.
@@ -70,7 +77,9 @@ struct TinyModel {
             "num_hidden_layers": .init(layers), "vocab_size": .init(vocabSize), "tie_word_embeddings": .init(tied),
             "torch_dtype": "float32",
         ]
-        try writeFileAtomically(config.serialized(.pretty), to: joinPath(folder, "config.json"))
+        var object = config.object!
+        for (key, value) in moreConfig { object[key] = value }
+        try writeFileAtomically(JSONValue.object(object).serialized(.pretty), to: joinPath(folder, "config.json"))
         return self
     }
 }
