@@ -178,7 +178,8 @@ let targets: [Target] = [
     tests(
         "RecipesTests",
         [
-            "Recipes", "RecipeData", "RunConfig", "Evaluation", "Models", "Optimizers", "Layers", "Datasets", "Tensors",
+            "Recipes", "RecipeData", "ModelFiles", "RunConfig", "Evaluation", "Models", "Optimizers", "Layers",
+            "Datasets", "Tensors",
             "Tokenizers", "Formats", "Diagnostics", "TestSupport",
         ]),
 ]

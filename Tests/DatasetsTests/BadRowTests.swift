@@ -102,7 +102,7 @@ private let cases: [Case] = [
     Case(
         "a.json", "[" + good + "] x", .invalidJSON,
         "a.json row 1: something follows the end of the JSON array; one array per file"),
-    Case("a.csv", "prompt,completion\na,b\nc\n", .unevenColumns, "a.csv row 2: has 1 columns where the header has 2"),
+    Case("a.csv", "prompt,completion\na,b\nc\n", .unevenColumns, "a.csv row 2: has 1 column where the header has 2"),
     Case(
         "a.csv", "prompt,completion\na,b\nc,\"d\ne,f\n", .unterminatedQuote,
         "a.csv row 2: a quote opened in this record is never closed"),

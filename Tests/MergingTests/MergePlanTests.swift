@@ -420,7 +420,7 @@ struct MergePlanTests {
         ("merge_method: linear\nmodels: [{model: DIR/a@main}]\nparameters: {weight: 1}", "a folder has no revisions"),
         (
             "merge_method: linear\nparameters: {weight: 1}\nslices: [{sources: [{model: DIR/a, layer_range: [0, 2]}, {model: DIR/b, layer_range: [0, 1]}]}]",
-            "slices[0]: DIR/b gives 1 layers, DIR/a 2"
+            "slices[0]: DIR/b gives 1 layer, DIR/a 2"
         ),
         (
             "merge_method: passthrough\nslices: [{sources: [{model: DIR/a, layer_range: [3, 5]}]}]",

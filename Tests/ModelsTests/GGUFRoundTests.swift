@@ -127,7 +127,7 @@ import Tokenizers
         }
         #expect(
             try message { $0.append(("blk.0.extra.weight", .zeros([4]))) }
-                == ": 1 tensors with no place in a llama model, such as blk.0.extra.weight")
+                == ": 1 tensor with no place in a llama model, such as blk.0.extra.weight")
         #expect(
             try message { $0.removeAll { $0.0 == "blk.1.attn_k.weight" } } == ": tensor blk.1.attn_k.weight is missing")
         #expect(

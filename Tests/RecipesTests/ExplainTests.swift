@@ -1,6 +1,7 @@
 // What a run will take: operations by formula, time by its own steps.
 import Datasets
 import Formats
+import ModelFiles
 import RecipeData
 import Recipes
 import RunConfig
