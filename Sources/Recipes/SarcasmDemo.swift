@@ -15,7 +15,7 @@ internal import Tokenizers
 /// `needletail demo`: LoRA on labelled headlines, judged on held-out ones before and after.
 public enum SarcasmDemo {
     /// Fixed, so that the schedule and an exact resume mean something.
-    static let trainingRows = 3_000, heldOutRows = 500
+    static let trainingRows = 2_000, heldOutRows = 500
     static let labels = ["sarcastic", "sincere"]
 
     /// The system message of every row. Short, because its tokens are computed with each headline; without one of ours

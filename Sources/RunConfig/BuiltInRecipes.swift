@@ -94,14 +94,14 @@ extension BuiltInRecipe {
             """)
 
     static let demoSarcasm = BuiltInRecipe(
-        name: "demo-sarcasm", summary: "What `make demo` trains: sarcastic or sincere headlines, 3,000 rows by LoRA.",
+        name: "demo-sarcasm", summary: "What `make demo` trains: sarcastic or sincere headlines, 2,000 rows by LoRA.",
         yaml: """
             # Teach SmolLM2-135M-Instruct to tell sarcastic from sincere headlines; `make demo` runs this.
             recipe: sft
             model:
               path: models/SmolLM2-135M-Instruct
             data:
-              train: [runs/demo-rows/train.jsonl]      # 3,000 headlines, exact duplicates removed
+              train: [runs/demo-rows/train.jsonl]      # 2,000 headlines, exact duplicates removed
               validation: [runs/demo-rows/held-out.jsonl]
               max_length: 256
             adapter:
@@ -116,8 +116,8 @@ extension BuiltInRecipe {
             training:
               epochs: 1
               batch_rows: 16
-              eval_every: 94
-              save_every: 47
+              eval_every: 63
+              save_every: 32
             output: runs/demo
 
             """)
