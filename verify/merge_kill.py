@@ -70,8 +70,9 @@ def loads(path, expected):
     the undisturbed merge's shard of that name holds."""
     folders = [path] + [p for p in path.rglob("*") if p.is_dir()]
     for folder in folders:
-        if (folder / "config.json").exists():
-            return f"{folder.name}: has config.json"
+        # Written last: where it lies, everything else must.
+        if (folder / "config.json").exists() and digest(folder) != expected:
+            return f"{folder.name}: has config.json and is not the finished merge"
         for file in folder.glob("*.safetensors"):
             try:
                 with safetensors.safe_open(file, "pt") as opened:
