@@ -79,6 +79,52 @@ at::Tensor plain_rms_norm(const at::Tensor &x, const at::Tensor &weight, double 
     return (input * scale * weight).to(x.scalar_type());
 }
 
+/// Rows centered, scaled to deviation 1, then weight and bias (Ba et al. 2016, arXiv:1607.06450).
+struct LayerNorm : public Function<LayerNorm> {
+    static at::Tensor forward(
+        AutogradContext *ctx, const at::Tensor &given, const at::Tensor &weight, const at::Tensor &bias, double epsilon) {
+        const auto x = given.contiguous(), w = row(weight, x), b = row(bias, x);
+        const int64_t D = x.size(-1), N = rows_of(x);
+        auto y = at::empty_like(x), mean = at::empty({N}, w.options()), r = at::empty({N}, w.options());
+        by_type(x, [&](auto f) {
+            using F = decltype(f);
+            using T = typename F::T;
+            using W = typename F::W;
+            F::layer_norm(
+                N, D, data<T>(x), D, nullptr, 0, data<W>(w), data<W>(b), W(epsilon), nullptr, 0, data<T>(y), D, data<W>(mean),
+                data<W>(r), parallel);
+        });
+        ctx->save_for_backward({x, weight, bias, mean, r});
+        return y;
+    }
+
+    static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
+        const auto saved = ctx->get_saved_variables();
+        const auto x = saved[0], weight = saved[1], bias = saved[2], dy = gradients[0].contiguous(), w = row(weight, x);
+        const int64_t D = x.size(-1), N = rows_of(x);
+        auto dx = at::empty_like(x), dw = weight.requires_grad() ? at::zeros_like(w) : at::Tensor(),
+             db = bias.requires_grad() ? at::zeros_like(w) : at::Tensor();
+        const auto memory = scratch(nt_norm_scratch_bytes(N, D));
+        by_type(x, [&](auto f) {
+            using F = decltype(f);
+            using T = typename F::T;
+            using W = typename F::W;
+            F::layer_norm_backward(
+                N, D, data<T>(dy), D, data<T>(x), D, data<W>(saved[3]), data<W>(saved[4]), data<W>(w), nullptr, 0, data<T>(dx), D,
+                data<W>(dw), data<W>(db), memory.data_ptr(), parallel);
+        });
+        return {dx, dw.defined() ? give_gradient(weight, dw) : dw, db.defined() ? give_gradient(bias, db) : db, {}};
+    }
+
+    /// A weight as the kernel reads it beside x.
+    static at::Tensor row(const at::Tensor &weight, const at::Tensor &x) { return weight.detach().to(wide(x)).contiguous(); }
+};
+
+at::Tensor plain_layer_norm(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias, double epsilon) {
+    const auto type = wide(x);
+    return at::layer_norm(x.to(type), {x.size(-1)}, weight.to(type), bias.to(type), epsilon).to(x.scalar_type());
+}
+
 /// Queries and keys turned to their positions: tables [positions, E / 2].
 struct Rotary : public Function<Rotary> {
     static variable_list forward(
@@ -152,21 +198,49 @@ struct SwiGLU : public Function<SwiGLU> {
     }
 };
 
+/// GELU in its tanh form; keeps its input only.
+struct GELU : public Function<GELU> {
+    static at::Tensor forward(AutogradContext *ctx, const at::Tensor &given) {
+        const auto x = given.contiguous();
+        auto h = at::empty_like(x);
+        const int64_t D = x.size(-1);
+        by_type(x, [&](auto f) {
+            using F = decltype(f);
+            using T = typename F::T;
+            F::gated(NT_GELU, rows_of(x), D, data<T>(x), D, nullptr, 0, data<T>(h), D, parallel);
+        });
+        ctx->save_for_backward({x});
+        return h;
+    }
+
+    static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
+        auto dx = ctx->get_saved_variables()[0].clone();
+        const auto dh = gradients[0].contiguous();
+        const int64_t D = dx.size(-1);
+        by_type(dx, [&](auto f) {
+            using F = decltype(f);
+            using T = typename F::T;
+            F::gated_backward(NT_GELU, rows_of(dx), D, data<T>(dh), D, data<T>(dx), D, nullptr, 0, /*make_h=*/0, parallel);
+        });
+        return {dx};
+    }
+};
+
 /// Causal attention inside each document of a flat row.
 struct DocumentAttention : public Function<DocumentAttention> {
     static at::Tensor forward(
         AutogradContext *ctx, const at::Tensor &given_q, const at::Tensor &given_k, const at::Tensor &given_v,
         std::vector<int64_t> starts, int64_t window, double scale) {
-        const auto q = given_q.contiguous(), k = given_k.contiguous(), v = given_v.contiguous();
-        auto o = at::empty_like(q), lse = at::empty({q.size(1), q.size(0)}, q.options().dtype(wide(q)));
+        const auto q = whole_rows(given_q), k = whole_rows(given_k), v = whole_rows(given_v);
+        auto o = at::empty(q.sizes(), q.options()), lse = at::empty({q.size(1), q.size(0)}, q.options().dtype(wide(q)));
         const auto shape = shape_of(q, k, starts, window, scale);
         const auto memory = scratch(nt_attention_scratch_bytes(&shape, int(q.element_size()), 0));
-        const int64_t HE = q.size(1) * q.size(2), KE = k.size(1) * k.size(2);
         by_type(q, [&](auto f) {
             using F = decltype(f);
             using T = typename F::T;
             F::attention(
-                &shape, data<T>(q), HE, data<T>(k), KE, data<T>(v), KE, data<T>(o), HE, data<typename F::W>(lse),
+                &shape, data<T>(q), q.stride(0), data<T>(k), k.stride(0), data<T>(v), v.stride(0), data<T>(o), o.stride(0),
+                data<typename F::W>(lse),
                 memory.data_ptr(), parallel);
         });
         ctx->save_for_backward({q, k, v, o, lse});
@@ -181,17 +255,22 @@ struct DocumentAttention : public Function<DocumentAttention> {
         const auto q = saved[0], k = saved[1], v = saved[2], o = saved[3], lse = saved[4], d_o = gradients[0].contiguous();
         const auto starts = ctx->saved_data["starts"].toIntVector();
         const auto shape = shape_of(q, k, starts, ctx->saved_data["window"].toInt(), ctx->saved_data["scale"].toDouble());
-        auto dq = at::empty_like(q), dk = at::empty_like(k), dv = at::empty_like(v);
+        auto dq = at::empty(q.sizes(), q.options()), dk = at::empty(k.sizes(), k.options()), dv = at::empty_like(dk);
         const auto memory = scratch(nt_attention_scratch_bytes(&shape, int(q.element_size()), 1));
         const int64_t HE = q.size(1) * q.size(2), KE = k.size(1) * k.size(2);
         by_type(q, [&](auto f) {
             using F = decltype(f);
             using T = typename F::T;
             F::attention_backward(
-                &shape, data<T>(q), HE, data<T>(k), KE, data<T>(v), KE, data<T>(o), HE, data<typename F::W>(lse), data<T>(d_o), HE,
+                &shape, data<T>(q), q.stride(0), data<T>(k), k.stride(0), data<T>(v), v.stride(0), data<T>(o), HE, data<typename F::W>(lse), data<T>(d_o), HE,
                 data<T>(dq), HE, data<T>(dk), KE, data<T>(dv), KE, memory.data_ptr(), parallel);
         });
         return {dq, dk, dv, {}, {}, {}};
+    }
+
+    /// [N, H, E] with the heads of a token side by side; the tokens may lie apart, as the parts of one product do.
+    static at::Tensor whole_rows(const at::Tensor &x) {
+        return x.stride(2) == 1 && x.stride(1) == x.size(2) ? x : x.contiguous();
     }
 
     static nt_attention shape_of(
@@ -250,6 +329,16 @@ ct_status ct_rms_norm(ct_tensor x, ct_tensor weight, double epsilon, ct_tensor *
     });
 }
 
+ct_status ct_layer_norm(ct_tensor x, ct_tensor weight, ct_tensor bias, double epsilon, ct_tensor *out) {
+    return giving(out, [&] {
+        const auto input = get(x), w = get(weight), b = get(bias);
+        TORCH_CHECK(
+            w.dim() == 1 && w.size(0) == input.size(-1) && b.sizes() == w.sizes(), "weight ", w.sizes(), " and bias ", b.sizes(),
+            " for rows of ", input.sizes());
+        return takes_kernel(input) ? LayerNorm::apply(input, w, b, epsilon) : plain_layer_norm(input, w, b, epsilon);
+    });
+}
+
 ct_status ct_rotary(
     ct_tensor q, ct_tensor k, ct_tensor cos, ct_tensor sin, ct_tensor positions, ct_tensor *turned_q, ct_tensor *turned_k) {
     return guarded([&] {
@@ -278,6 +367,13 @@ ct_status ct_swiglu(ct_tensor gate, ct_tensor up, ct_tensor *out) {
         const auto a = get(gate), b = get(up);
         TORCH_CHECK(a.sizes() == b.sizes() && a.scalar_type() == b.scalar_type(), "gate ", a.sizes(), ", up ", b.sizes());
         return takes_kernel(a) ? SwiGLU::apply(a, b) : at::silu(a) * b;
+    });
+}
+
+ct_status ct_gelu(ct_tensor x, ct_tensor *out) {
+    return giving(out, [&] {
+        const auto input = get(x);
+        return takes_kernel(input) ? GELU::apply(input) : at::gelu(input, "tanh");
     });
 }
 

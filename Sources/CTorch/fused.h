@@ -24,6 +24,8 @@ struct Fused;
         using W = Wide;                                                           \
         static constexpr auto rms_norm = nt_rms_norm_##S;                         \
         static constexpr auto rms_norm_backward = nt_rms_norm_backward_##S;       \
+        static constexpr auto layer_norm = nt_layer_norm_##S;                     \
+        static constexpr auto layer_norm_backward = nt_layer_norm_backward_##S;   \
         static constexpr auto rotary = nt_rotary_##S;                             \
         static constexpr auto gated = nt_gated_##S;                               \
         static constexpr auto gated_backward = nt_gated_backward_##S;             \

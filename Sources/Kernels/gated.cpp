@@ -1,4 +1,4 @@
-// SwiGLU and GeGLU: arguments, the scalar twin, the C entries. Formulas: include/gated.h.
+// SwiGLU, GeGLU and GELU: arguments, the scalar twin, the C entries. Formulas: include/gated.h.
 #include "gated.h"
 
 #include "dispatch.h"
@@ -50,7 +50,7 @@ template <class T, nt_gate kind> void gated(const Gated<T> &a, int64_t begin, in
     for (int64_t row = begin; row < end; ++row)
         for (int64_t i = 0; i < a.width; ++i) {
             const double f = activation<kind>(get(a.gate[row * a.gate_stride + i]), &slope);
-            put(a.h[row * a.h_stride + i], f * get(a.up[row * a.up_stride + i]));
+            put(a.h[row * a.h_stride + i], kind == NT_GELU ? f : f * get(a.up[row * a.up_stride + i]));
         }
 }
 
@@ -59,11 +59,11 @@ template <class T, nt_gate kind> void gated_backward(const GatedBackward<T> &a, 
     for (int64_t row = begin; row < end; ++row)
         for (int64_t i = 0; i < a.width; ++i) {
             T &dh = a.dh[row * a.dh_stride + i], &gate = a.gate[row * a.gate_stride + i];
-            T &up = a.up[row * a.up_stride + i];
-            const double f = activation<kind>(get(gate), &slope), d = get(dh), u = get(up);
+            T *up = kind == NT_GELU ? nullptr : a.up + row * a.up_stride + i;
+            const double f = activation<kind>(get(gate), &slope), d = get(dh), u = up ? get(*up) : 1;
             if (a.make_h) put(dh, f * u);
             put(gate, d * u * slope);
-            put(up, d * f);
+            if (up) put(*up, d * f);
         }
 }
 
@@ -78,15 +78,18 @@ NT_DISPATCH(gated_backward)
 #define NT_ENTRIES(T, S)                                                                                            \
     extern "C" void nt_gated_##S(nt_gate kind, int64_t rows, int64_t width, const T *gate, int64_t gate_stride,     \
                                  const T *up, int64_t up_stride, T *h, int64_t h_stride, nt_parallel parallel) {    \
-        const auto range = kind == NT_SWIGLU ? picked_gated<T, NT_SWIGLU>() : picked_gated<T, NT_GEGLU>();          \
+        const auto range = kind == NT_SWIGLU  ? picked_gated<T, NT_SWIGLU>()                                        \
+                           : kind == NT_GEGLU ? picked_gated<T, NT_GEGLU>()                                         \
+                                              : picked_gated<T, NT_GELU>();                                         \
         const Gated<T> a{width, gate, gate_stride, up, up_stride, h, h_stride};                                     \
         nt::run(parallel, rows, nt::row_grain(width), range, a);                                                    \
     }                                                                                                               \
     extern "C" void nt_gated_backward_##S(nt_gate kind, int64_t rows, int64_t width, T *dh, int64_t dh_stride,      \
                                           T *gate, int64_t gate_stride, T *up, int64_t up_stride, int make_h,       \
                                           nt_parallel parallel) {                                                   \
-        const auto range =                                                                                          \
-            kind == NT_SWIGLU ? picked_gated_backward<T, NT_SWIGLU>() : picked_gated_backward<T, NT_GEGLU>();       \
+        const auto range = kind == NT_SWIGLU  ? picked_gated_backward<T, NT_SWIGLU>()                               \
+                           : kind == NT_GEGLU ? picked_gated_backward<T, NT_GEGLU>()                                \
+                                              : picked_gated_backward<T, NT_GELU>();                                \
         const GatedBackward<T> a{width, dh, dh_stride, gate, gate_stride, up, up_stride, make_h};                   \
         nt::run(parallel, rows, nt::row_grain(width), range, a);                                                    \
     }

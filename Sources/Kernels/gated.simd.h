@@ -1,4 +1,4 @@
-// SwiGLU and GeGLU on vectors. Compiled per instruction set by gated.cpp.
+// SwiGLU, GeGLU and GELU on vectors. Compiled per instruction set by gated.cpp.
 
 // act(x), and act'(x) in *slope
 template <nt_gate kind> NT_INLINE F activation(F x, F *slope) {
@@ -19,25 +19,33 @@ template <nt_gate kind> NT_INLINE F activation(F x, F *slope) {
 
 template <class T, nt_gate kind> void gated(const Gated<T> &a, int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-        const T *gate = a.gate + row * a.gate_stride, *up = a.up + row * a.up_stride;
+        const T *gate = a.gate + row * a.gate_stride, *up = kind == NT_GELU ? nullptr : a.up + row * a.up_stride;
         T *h = a.h + row * a.h_stride;
         each(a.width, [&](int64_t i, auto part, auto) NT_LAMBDA {
             F slope;
-            store(h + i, activation<kind>(load(gate + i, part), &slope) * load(up + i, part), part);
+            const F f = activation<kind>(load(gate + i, part), &slope);
+            if constexpr (kind == NT_GELU) store(h + i, f, part);
+            else store(h + i, f * load(up + i, part), part);
         });
     }
 }
 
 template <class T, nt_gate kind> void gated_backward(const GatedBackward<T> &a, int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-        T *dh = a.dh + row * a.dh_stride, *gate = a.gate + row * a.gate_stride, *up = a.up + row * a.up_stride;
+        T *dh = a.dh + row * a.dh_stride, *gate = a.gate + row * a.gate_stride;
+        T *up = kind == NT_GELU ? nullptr : a.up + row * a.up_stride;
         each(a.width, [&](int64_t i, auto part, auto) NT_LAMBDA {
-            const F d = load(dh + i, part), u = load(up + i, part);
             F slope;
-            const F f = activation<kind>(load(gate + i, part), &slope);
-            if (a.make_h) store(dh + i, f * u, part);
-            store(gate + i, d * u * slope, part);
-            store(up + i, d * f, part);
+            const F d = load(dh + i, part), f = activation<kind>(load(gate + i, part), &slope);
+            if constexpr (kind == NT_GELU) {
+                if (a.make_h) store(dh + i, f, part);
+                store(gate + i, d * slope, part);
+            } else {
+                const F u = load(up + i, part);
+                if (a.make_h) store(dh + i, f * u, part);
+                store(gate + i, d * u * slope, part);
+                store(up + i, d * f, part);
+            }
         });
     }
 }

@@ -25,6 +25,16 @@ extension Tensor {
     public func narrow(_ dim: Int, _ start: Int, _ length: Int) -> Tensor {
         perform("narrow", self) { ct_narrow(handle, Int64(dim), Int64(start), Int64(length), &$0) }
     }
+    /// Three equal parts along `dim` that share memory.
+    public func thirds(_ dim: Int) -> (Tensor, Tensor, Tensor) {
+        var parts = [ct_tensor](repeating: ct_tensor(impl: nil), count: 3)
+        let first = perform("thirds", self) { first in
+            let status = ct_split(handle, 3, Int64(dim), &parts)
+            first = parts[0]
+            return status
+        }
+        return (first, Tensor(owning: parts[1]), Tensor(owning: parts[2]))
+    }
     public func expand(_ shape: Int...) -> Tensor {
         perform("expand", self) { ct_expand(handle, shape.int64, shape.count, &$0) }
     }
@@ -123,6 +133,12 @@ public func rmsNorm(_ x: Tensor, _ weight: Tensor, epsilon: Double) -> Tensor {
     perform("rmsNorm", x, weight) { ct_rms_norm(x.handle, weight.handle, epsilon, &$0) }
 }
 
+/// `(x - mean) / √(variance + ε) · weight + bias` over the last dimension (Ba et al. 2016, arXiv:1607.06450, eq. 4).
+/// Statistics in fp32 at least; the result has x's dtype.
+public func layerNorm(_ x: Tensor, _ weight: Tensor, _ bias: Tensor, epsilon: Double) -> Tensor {
+    perform("layerNorm", x, weight, bias) { ct_layer_norm(x.handle, weight.handle, bias.handle, epsilon, &$0) }
+}
+
 /// Rotary positions, the half-split form (Su et al. 2021, arXiv:2104.09864, eq. 34): q `[N, H, E]`, k `[N, K, E]`.
 ///
 /// - Parameters:
@@ -140,6 +156,10 @@ public func rotary(_ q: Tensor, _ k: Tensor, cos: Tensor, sin: Tensor, at positi
 public func swiGLU(_ gate: Tensor, _ up: Tensor) -> Tensor {
     perform("swiGLU", gate, up) { ct_swiglu(gate.handle, up.handle, &$0) }
 }
+
+/// `x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))`, elementwise: GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415, 2) in
+/// the form that GPT-2 uses; backward keeps x only.
+public func gelu(_ x: Tensor) -> Tensor { perform("gelu", x) { ct_gelu(x.handle, &$0) } }
 
 /// Causal softmax attention inside each document of one flat row of tokens.
 ///

@@ -15,6 +15,23 @@ import Testing
         #expect(error < 1e-6)
     }
 
+    @Test func layerNormGradients() {
+        let error = gradientError([normal64([5, 8], seed: 1), normal64([8], seed: 2), normal64([8], seed: 3)]) {
+            weighed(layerNorm($0[0], $0[1], $0[2], epsilon: 1e-5))
+        }
+        #expect(error < 1e-6)
+    }
+
+    /// fp16 has no kernel; ATen's operations must give the same numbers.
+    @Test func withoutAKernelTheResultIsTheSame() {
+        let x = normal64([5, 8], seed: 1).to(.float16), weight = normal64([8], seed: 2), bias = normal64([8], seed: 3)
+        let norms = [DType.float16, .float64].map { layerNorm(x.to($0), weight, bias, epsilon: 1e-5).to(.float64) }
+        #expect(relativeDifference(norms[0], norms[1]) < 2e-3)
+        let gates = [DType.float16, .float64].map { gelu(x.to($0)).to(.float64) }
+        #expect(relativeDifference(gates[0], gates[1]) < 2e-3)
+        #expect(relativeDifference(gates[1], x.to(.float64)) > 0.1)
+    }
+
     @Test func rotationGradients() {
         let cos = normal64([5, 3], seed: 3), sin = normal64([5, 3], seed: 4),
             positions = Tensor([4, 0, 2, 2] as [Int64])
@@ -30,6 +47,10 @@ import Testing
             weighed(swiGLU($0[0], $0[1]))
         }
         #expect(error < 1e-6)
+    }
+
+    @Test func geluGradients() {
+        #expect(gradientError([normal64([5, 7], seed: 13)]) { weighed(gelu($0[0])) } < 1e-6)
     }
 
     @Test func linearGradients() {
@@ -72,6 +93,21 @@ import Testing
         let q = normal64([7, 4, 6], seed: 6), k = normal64([7, 2, 6], seed: 7), v = normal64([7, 2, 6], seed: 8)
         let error = gradientError([q, k, v]) {
             weighed(documentAttention($0[0], $0[1], $0[2], starts: starts, window: window, scale: 0.4))
+        }
+        #expect(error < 1e-6)
+    }
+
+    /// Queries, keys and values as parts of one product: read where they lie.
+    @Test func attentionOfOneProductsParts() {
+        let qkv = normal64([7, 6, 4], seed: 26), (q, k, v) = qkv.thirds(1)
+        func attended(_ q: Tensor, _ k: Tensor, _ v: Tensor) -> Tensor {
+            documentAttention(q, k, v, starts: [0, 3, 7], window: nil, scale: 0.4)
+        }
+        let apart = attended(q.contiguous(), k.contiguous(), v.contiguous())
+        #expect(attended(q, k, v).values(Double.self) == apart.values(Double.self))
+        let error = gradientError([qkv]) {
+            let (q, k, v) = $0[0].thirds(1)
+            return weighed(attended(q, k, v))
         }
         #expect(error < 1e-6)
     }
@@ -172,7 +208,9 @@ import Testing
     @Test func kernelsRefuseShapesThatCannotMeet() {
         let calls: [() -> Tensor] = [
             { rmsNorm(.zeros([2, 4]), .zeros([5]), epsilon: 1e-5) },
+            { layerNorm(.zeros([2, 4]), .zeros([4]), .zeros([5]), epsilon: 1e-5) },
             { swiGLU(.zeros([2, 4]), .zeros([2, 3])) },
+            { Tensor.zeros([2, 4]).thirds(1).0 },
             {
                 documentAttention(
                     .zeros([3, 4, 8]), .zeros([3, 3, 8]), .zeros([3, 3, 8]), starts: [0, 3], window: nil, scale: 1)

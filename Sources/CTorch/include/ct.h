@@ -58,6 +58,8 @@ ct_status ct_copy_inplace(ct_tensor t, ct_tensor source);
 ct_status ct_reshape(ct_tensor t, const int64_t *sizes, size_t rank, ct_tensor *out);
 ct_status ct_transpose(ct_tensor t, int64_t a, int64_t b, ct_tensor *out);
 ct_status ct_narrow(ct_tensor t, int64_t dim, int64_t start, int64_t length, ct_tensor *out);
+/* `count` equal parts along dim, which share memory; backward is one concatenation. */
+ct_status ct_split(ct_tensor t, size_t count, int64_t dim, ct_tensor *parts);
 ct_status ct_expand(ct_tensor t, const int64_t *sizes, size_t rank, ct_tensor *out);
 ct_status ct_cat(const ct_tensor *parts, size_t count, int64_t dim, ct_tensor *out);
 ct_status ct_index_select(ct_tensor t, int64_t dim, ct_tensor index, ct_tensor *out);
@@ -100,12 +102,16 @@ ct_status ct_adapted_linear(
 ct_status ct_embedding(ct_tensor weight, ct_tensor copy, ct_tensor ids, ct_tensor *out);
 /* x [..., D], weight [D]; statistics in fp32 (fp64 for fp64 input), result in x's dtype */
 ct_status ct_rms_norm(ct_tensor x, ct_tensor weight, double epsilon, ct_tensor *out);
+/* x [..., D], weight and bias [D]; statistics and result as above */
+ct_status ct_layer_norm(ct_tensor x, ct_tensor weight, ct_tensor bias, double epsilon, ct_tensor *out);
 /* q [N, H, E], k [N, K, E]; cos, sin [*, E / 2], positions [N] int64 rows of them: the halves (x1, x2) of E become
    (x1 cos - x2 sin, x2 cos + x1 sin). */
 ct_status ct_rotary(
     ct_tensor q, ct_tensor k, ct_tensor cos, ct_tensor sin, ct_tensor positions, ct_tensor *turned_q, ct_tensor *turned_k);
 /* silu(gate) up, elementwise */
 ct_status ct_swiglu(ct_tensor gate, ct_tensor up, ct_tensor *out);
+/* x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, elementwise */
+ct_status ct_gelu(ct_tensor x, ct_tensor *out);
 /* Causal attention inside each document of a flat row of tokens. q [N, H, E]; k, v [N, K, E]; H a multiple of K.
    starts: documents + 1 offsets, from 0 to N. window: keys a query sees (itself included), 0 for all. -> [N, H, E] */
 ct_status ct_document_attention(
