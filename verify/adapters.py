@@ -31,6 +31,14 @@ WRITTEN_BY_PEFT = {
     "LoRA with rank and alpha patterns": (
         dict(target_modules=ATTENTION, rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 5}), True),
 }
+# On GPT-2, whose maps peft calls `Conv1D`.
+WRITTEN_BY_PEFT_FOR_GPT2 = {
+    "LoRA on c_attn": (dict(target_modules=["c_attn"], fan_in_fan_out=True), False),
+    "rsLoRA on all linear layers": (dict(target_modules="all-linear", use_rslora=True, fan_in_fan_out=True), False),
+    "DoRA on c_attn, c_fc": (dict(target_modules=["c_attn", "c_fc"], use_dora=True, fan_in_fan_out=True), False),
+    "LoRA with a wrong fan_in_fan_out and a trained head": (
+        dict(target_modules=["c_attn", "c_proj"], modules_to_save=["lm_head"]), False),
+}
 
 
 def largest_difference(model, scored):
@@ -57,7 +65,7 @@ def check_written_by_us(report, program, work, base, method, tables=None):
     program.must("train", work / f"{method}.yaml")
     found = [p.parent for p in run.rglob("adapter_config.json")
              if not {"checkpoints", "initial_adapter"} & set(p.relative_to(run).parts)]
-    name = f"ours, {method}{', tables trained, ' + base.name if tables else ''}"
+    name = f"ours, {base.name}, {method}{', tables trained' if tables else ''}"
     report.equals(f"{name}: adapter folders in the run", len(found), 1)
     if len(found) == 1:
         check_folder(report, program, work, name, base, found[0])
@@ -95,6 +103,7 @@ def write_with_peft(base, folder, arguments, seed):
 
 
 def check_written_by_peft(report, program, work, base, number, name, arguments, may_refuse):
+    name = f"{name}, {base.name}"
     folder = work / f"peft-{number}"
     write_with_peft(base, folder, arguments, number)
     if may_refuse and refused(program, work, folder):
@@ -125,13 +134,16 @@ def main():
     torch.set_num_threads(1)
     report, program = Report(), Program(arguments.needletail)
     with Workspace(arguments) as work:
-        base = models.write_tiny(work, "llama_gqa")
-        for method in ["lora", "rslora", "dora"]:
-            check_written_by_us(report, program, work, base, method)
-        for name in ["llama_gqa", "llama_tied"]:
+        base, gpt2 = models.write_tiny(work, "llama_gqa"), models.write_tiny(work, "gpt2_untied")
+        for name in ["llama_gqa", "gpt2"]:
+            for method in ["lora", "rslora", "dora"]:
+                check_written_by_us(report, program, work, models.write_tiny(work, name), method)
+        for name in ["llama_gqa", "llama_tied", "gpt2", "gpt2_untied"]:
             check_written_by_us(report, program, work, models.write_tiny(work, name), "lora", tables=True)
-        for number, (name, (options, may_refuse)) in enumerate(WRITTEN_BY_PEFT.items()):
-            check_written_by_peft(report, program, work, base, number, name, options, may_refuse)
+        cases = [(base, *case) for case in WRITTEN_BY_PEFT.items()]
+        cases += [(gpt2, *case) for case in WRITTEN_BY_PEFT_FOR_GPT2.items()]
+        for number, (model, name, (options, may_refuse)) in enumerate(cases):
+            check_written_by_peft(report, program, work, model, number, name, options, may_refuse)
         check_moved_base(report, program, work, base)
     report.exit()
 

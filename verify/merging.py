@@ -25,6 +25,7 @@ from mergekit.config import MergeConfiguration
 from mergekit.merge import MergeOptions, run_merge
 from safetensors.torch import load_file, save_file
 
+import models
 import union_tokenizer
 from common import Program, Report, Workspace, one_line, parser
 
@@ -466,6 +467,31 @@ def check_files(report, pair, families):
     report.equals("tied with untied: tied flag (our rule)", mine.get("tie_word_embeddings", problem), False)
 
 
+# -- GPT-2 ------------------------------------------------------------------------------------------------------------
+
+def check_gpt2(report, pair, work):
+    """Merges go by names: GPT-2's, with and without its prefix, and the result opens in transformers."""
+    for name in ["gpt2", "gpt2_bare"]:
+        folder = work / f"{name}-pair"
+        for model, seed in [("a", 1), ("b", 2), ("base", 3)]:
+            models.write_tiny(folder / f"{model}-drawn", name, seed=seed).rename(folder / model)
+        for method, base in [("linear", None), ("slerp", "a"), ("ties", "base")]:
+            inputs = {"a": None, "b": None} if method == "slerp" else weights(0.7, 0.3, **({"density": 0.6} if base else {}))
+            config = recipe(method, folder, inputs, base, parameters={"t": 0.35} if method == "slerp" else None)
+            a, _, path = pair.place()
+            problem = pair.ours(config, path, a)
+            if problem.returncode:
+                report.identical(f"{name}, {method}", one_line(problem.stderr))
+                continue
+            opened = transformers.AutoModelForCausalLM.from_pretrained(a).state_dict()
+            if method == "linear":
+                states = [transformers.AutoModelForCausalLM.from_pretrained(folder / m).state_dict() for m in "ab"]
+                gaps = [(opened[k] - 0.7 * states[0][k] - 0.3 * states[1][k]).abs().max().item() for k in opened]
+                report.at_most(f"{name}, linear, opened by transformers: largest difference", max(gaps), LIMIT)
+            ours = {k if k.startswith(("transformer.", "lm_head.")) else f"transformer.{k}": w for k, w in tensors(a).items()}
+            report.identical(f"{name}, {method}: opened by transformers", " ".join([k for k in ours if not torch.equal(opened[k], ours[k])][:3]))
+
+
 # -- random methods ---------------------------------------------------------------------------------------------------
 
 def check_random(report, pair, families):
@@ -615,7 +641,7 @@ def check_mixed(report, pair, families, speakers, seed):
 
 def main():
     arguments = parser(__doc__)
-    parts = ["methods", "sixteen", "structure", "tokenizers", "files", "random", "refusals", "mixed"]
+    parts = ["methods", "sixteen", "structure", "tokenizers", "files", "gpt2", "random", "refusals", "mixed"]
     arguments.add_argument("--only", nargs="+", choices=parts, default=parts)
     arguments = arguments.parse_args()
     report = Report()
@@ -629,7 +655,7 @@ def main():
         checks = {
             "methods": lambda: check_methods(report, pair, families), "sixteen": lambda: check_sixteen(report, pair, families),
             "structure": lambda: check_structure(report, pair, families), "tokenizers": lambda: check_tokenizers(report, pair, speakers),
-            "files": lambda: check_files(report, pair, families), "random": lambda: check_random(report, pair, families),
+            "files": lambda: check_files(report, pair, families), "gpt2": lambda: check_gpt2(report, pair, work), "random": lambda: check_random(report, pair, families),
             "refusals": lambda: check_refusals(report, pair, families),
             "mixed": lambda: check_mixed(report, pair, families, speakers, arguments.seed)}
         for part in arguments.only:

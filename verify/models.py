@@ -11,6 +11,7 @@ import json
 import pathlib
 import random
 
+import safetensors.torch
 import tokenizers
 import torch
 import transformers
@@ -33,6 +34,9 @@ TINY = {
     "mistral_window": ("mistral", {"sliding_window": 8}, None, True),
     "qwen2": ("qwen2", {"tie_word_embeddings": True, "rms_norm_eps": 1e-6}, None, False),
     "qwen2_sharded": ("qwen2", {"num_hidden_layers": 3}, 150_000, False),
+    "gpt2": ("gpt2", {}, None, False),
+    "gpt2_bare": ("gpt2", {"n_layer": 3, "n_inner": None}, None, False),
+    "gpt2_untied": ("gpt2", {"tie_word_embeddings": False, "layer_norm_epsilon": 1e-3}, 150_000, False),
 }
 # Families that merges read and that are not run here.
 MERGE_ONLY = {"qwen3": ("qwen3", {"head_dim": 16}, None, False)}
@@ -109,11 +113,15 @@ def write_tiny(folder, name, seed=7):
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=112, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=256, rms_norm_eps=1e-5, tie_word_embeddings=False,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    if kind == "gpt2":  # its own names; dropout is not applied here, so the peer must not draw any
+        settings = dict(
+            vocab_size=len(tokenizer), n_embd=64, n_inner=112, n_layer=2, n_head=4, n_positions=256, resid_pdrop=0.0,
+            embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)
     config = transformers.AutoConfig.for_model(kind, **{**settings, **changes})
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config).float()
     for name_, parameter in model.named_parameters():
-        if name_.endswith("norm.weight"):
+        if name_.endswith("norm.weight") or ".ln_" in name_ and name_.endswith("weight"):
             parameter.data = 1 + 0.2 * torch.randn_like(parameter)
         else:
             parameter.data = 0.15 * torch.randn_like(parameter)
@@ -123,9 +131,19 @@ def write_tiny(folder, name, seed=7):
     tokenizer.save_pretrained(path)
     if name == "llama_older_keys":
         use_older_keys(path / "config.json")
+    if name == "gpt2_bare":
+        use_bare_names(path / "model.safetensors", config.n_positions)
     if shard_bytes is not None:
         assert (path / "model.safetensors.index.json").exists(), "the model was not sharded"
     return path
+
+
+def use_bare_names(path, positions):
+    """Names the weights as the published GPT-2 folders do, and adds the masks that lie in them."""
+    tensors = {name.removeprefix("transformer."): value for name, value in safetensors.torch.load_file(path).items()}
+    mask = torch.ones(positions, positions).tril()[None, None]
+    tensors |= {f"{name[:-len('c_attn.bias')]}bias": mask.clone() for name in list(tensors) if name.endswith("c_attn.bias")}
+    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
 
 
 def use_older_keys(path):

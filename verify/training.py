@@ -1,6 +1,6 @@
 """Fifty steps of full, LoRA, rsLoRA and DoRA training against PyTorch and peft (what must be shown, item 4).
 
-    .deps/oracle/bin/python verify/training.py [--model FOLDER] [--methods full lora rslora dora] [--steps 50]
+    .deps/oracle/bin/python verify/training.py [--model FOLDER] [--tiny llama_gqa gpt2] [--methods full lora rslora dora] [--steps 50]
     .deps/oracle/bin/python verify/training.py --self-check
 
 The program trains with `record_batches`, which makes the run folder hold
@@ -154,12 +154,13 @@ def make_data(path, rows, seed):
 
 
 def check(report, program, work, model_path, method, steps):
-    data, run, file = work / "train.jsonl", work / f"run-{method}", work / f"{method}.yaml"
+    name = f"{model_path.name}, {method}"
+    data, run, file = work / "train.jsonl", work / f"run-{model_path.name}-{method}", work / f"{method}.yaml"
     if not data.exists():
         make_data(data, 120, 3)
     write_config(file, **settings_of(method, steps), model=str(model_path), train_files=[str(data)], output=str(run))
     program.must("train", file, timeout=3600)
-    compare(report, method, model_path, run)
+    compare(report, name, model_path, run)
 
 
 # -- self-check -------------------------------------------------------------------------------------------------------
@@ -315,7 +316,8 @@ class Quiet(Report):
 
 def main():
     arguments = parser(__doc__)
-    arguments.add_argument("--model", type=pathlib.Path, help="Hugging Face folder (default: a tiny Llama)")
+    arguments.add_argument("--model", type=pathlib.Path, help="Hugging Face folder (default: tiny models)")
+    arguments.add_argument("--tiny", nargs="+", choices=list(models.TINY), default=["llama_gqa", "gpt2"])
     arguments.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     arguments.add_argument("--steps", type=int, default=50)
     arguments.add_argument("--self-check", action="store_true")
@@ -327,9 +329,10 @@ def main():
             self_check(report, work, arguments.methods, arguments.steps)
         else:
             program = Program(arguments.needletail)
-            model = (arguments.model or models.write_tiny(work, "llama_gqa")).resolve()
-            for method in arguments.methods:
-                check(report, program, work, model, method, arguments.steps)
+            folders = [arguments.model] if arguments.model else [models.write_tiny(work, n) for n in arguments.tiny]
+            for model in folders:
+                for method in arguments.methods:
+                    check(report, program, work, model.resolve(), method, arguments.steps)
     report.exit()
 
 

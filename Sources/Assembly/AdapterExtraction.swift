@@ -66,6 +66,7 @@ public struct ExtractionReport: Sendable {
 public final class AdapterExtraction {
     public let config: AdapterConfig
     public let report: ExtractionReport
+    private let naming: TensorNaming
     private let tensors: [SafetensorsWriter.Tensor]
 
     /// Compares the models and decomposes the difference of every linear map of the layers.
@@ -81,6 +82,7 @@ public final class AdapterExtraction {
         progress: (Int, Int) -> Void = { _, _ in }
     ) throws {
         let pair = ModelPair(tuned: tuned, base: base)
+        naming = pair.naming
         try pair.checkNames()
         var report = ExtractionReport(), tensors: [SafetensorsWriter.Tensor] = [], saved: [String] = []
         for name in pair.otherTensors {
@@ -90,15 +92,16 @@ public final class AdapterExtraction {
                 report.rounded.append(name)
                 continue
             }
-            if options.savesTables, ModelPair.tables.contains(name) {
+            if options.savesTables, pair.isTable(name) {
+                let weight = naming.weight(name)!
                 report.saved.append((name, norm))
-                saved.append(String(name.dropLast(".weight".count).split(separator: ".").last!))
+                saved.append(String(weight.dropLast(".weight".count).split(separator: ".").last!))
                 let table = try pair.tensor(tuned, name)
-                tensors.append(.init(AdapterFiles.prefix + name, table, .float32))
-                if !base.tensorNames.contains("lm_head.weight") {
+                tensors.append(.init(AdapterFiles.prefix + weight, table, .float32))
+                if !base.tensorNames.contains(TensorNaming.headTable) {
                     // PEFT takes a saved token table apart from the head that is tied to it: the head comes along.
                     saved.append("lm_head")
-                    tensors.append(.init(AdapterFiles.prefix + "lm_head.weight", table, .float32))
+                    tensors.append(.init(AdapterFiles.prefix + TensorNaming.headTable, table, .float32))
                 }
             } else {
                 report.missed.append((name, norm))
@@ -153,7 +156,7 @@ public final class AdapterExtraction {
             try SafetensorsWriter.write(
                 path: joinPath(folder, AdapterFiles.weightsName), tensors: tensors, metadata: [("format", "pt")])
             try writeFileAtomically(
-                config.json.serialized(.pretty) + "\n", to: joinPath(folder, AdapterFiles.configName))
+                config.json(naming).serialized(.pretty) + "\n", to: joinPath(folder, AdapterFiles.configName))
         }
     }
 }
@@ -162,31 +165,42 @@ public final class AdapterExtraction {
 private struct ModelPair {
     let tuned: MergeModel
     let base: MergeModel
-    static let tables = ["model.embed_tokens.weight", "lm_head.weight"]
+    let naming: TensorNaming
 
-    /// The linear maps of the layers, by name without `.weight`.
+    init(tuned: MergeModel, base: MergeModel) {
+        (self.tuned, self.base) = (tuned, base)
+        naming = TensorNaming(modelType: base.config?["model_type"]?.string)
+    }
+
+    /// Whether it has a row a token.
+    func isTable(_ name: String) -> Bool {
+        naming.weight(name) == naming.tokenTable || name == TensorNaming.headTable
+    }
+
+    /// The linear maps of the layers, by the file's name without `.weight`.
     var maps: [String] {
         base.tensorNames.filter { name in
-            name.hasPrefix("model.layers.") && name.hasSuffix(".weight") && (try? base.form(name)?.shape.count) == 2
+            guard let weight = naming.weight(name), let form = try? base.form(name) else { return false }
+            return naming.isBlockMap(weight, form.shape)
         }.map { String($0.dropLast(".weight".count)) }
     }
 
     var otherTensors: [String] {
         let maps = Set(maps.map { $0 + ".weight" })
-        return base.tensorNames.filter { !maps.contains($0) && !LoadedModel.isLeftover($0) }
+        return base.tensorNames.filter { !maps.contains($0) && naming.weight($0) != nil }
     }
 
     func checkNames() throws {
         let names = Set(base.tensorNames), others = Set(tuned.tensorNames)
-        for name in base.tensorNames where !others.contains(name) && !LoadedModel.isLeftover(name) {
+        for name in base.tensorNames where !others.contains(name) && naming.weight(name) != nil {
             throw UserError("\(tuned.reference): no tensor \(name), which the base has")
         }
-        for name in tuned.tensorNames where !names.contains(name) && !LoadedModel.isLeftover(name) {
+        for name in tuned.tensorNames where !names.contains(name) && naming.weight(name) != nil {
             throw UserError("\(base.reference): no tensor \(name), which the fine-tuned model has; is this its base?")
         }
-        for name in base.tensorNames {
+        for name in base.tensorNames where naming.weight(name) != nil {
             let a = try tuned.form(name)?.shape ?? [], b = try base.form(name)?.shape ?? []
-            let mayGrow = Self.tables.contains(name) && a.count == 2 && b.count == 2 && a[0] >= b[0] && a[1] == b[1]
+            let mayGrow = isTable(name) && a.count == 2 && b.count == 2 && a[0] >= b[0] && a[1] == b[1]
             guard a == b || mayGrow else {
                 throw UserError(
                     "\(tuned.reference): tensor \(name) has shape \(a), the base's has \(b); is this its base?")
@@ -242,8 +256,9 @@ private struct Factors {
     private let b: Tensor, a: Tensor
 
     init(_ pair: ModelPair, _ map: String, limit: Int) throws {
-        let delta = try pair.difference(map + ".weight")
-        name = map
+        let stored = try pair.difference(map + ".weight")
+        let delta = pair.naming.mapsLieTransposed ? stored.transpose(0, 1).contiguous() : stored
+        name = String(pair.naming.weight(map + ".weight")!.dropLast(".weight".count))
         (outputs, inputs) = delta.shape2
         smallSide = min(outputs, inputs)
         let norm = globalNorm([delta])

@@ -1,4 +1,4 @@
-// Linear maps and embeddings, the parts that hold most of a model's weights.
+// Linear maps and embeddings, the parts that hold most of a model's weights, and norms.
 public import Tensors
 
 /// `y = x Wᵀ + b`, with a low-rank adapter on top when one is attached.
@@ -9,8 +9,12 @@ public final class Linear: Module {
     /// Records input and output gradient while it is attached.
     public var probe: GradientProbe?
 
-    public init(_ inFeatures: Int, _ outFeatures: Int, bias: Bool = false, _ dtype: DType, on device: Device) {
-        weight = Parameter(shape: [outFeatures, inFeatures], dtype, on: device)
+    /// - Parameter liesTransposed: checkpoints hold the weight as `[I, O]` (transformers' `Conv1D`).
+    public init(
+        _ inFeatures: Int, _ outFeatures: Int, bias: Bool = false, liesTransposed: Bool = false, _ dtype: DType,
+        on device: Device
+    ) {
+        weight = Parameter(shape: [outFeatures, inFeatures], liesTransposed: liesTransposed, dtype, on: device)
         self.bias = bias ? Parameter(shape: [outFeatures], dtype, on: device) : nil
     }
 
@@ -63,4 +67,20 @@ public final class RMSNorm: Module {
     public var parameters: KeyValuePairs<String, Parameter> { ["weight": weight] }
 
     public func callAsFunction(_ x: Tensor) -> Tensor { rmsNorm(x, weight.value, epsilon: epsilon) }
+}
+
+/// Layer normalization (Ba et al. 2016, arXiv:1607.06450) with weight and bias.
+public final class LayerNorm: Module {
+    public let weight: Parameter, bias: Parameter  // [D]
+    public let epsilon: Double
+
+    public init(_ dimension: Int, epsilon: Double, _ dtype: DType, on device: Device) {
+        weight = Parameter(shape: [dimension], dtype, on: device)
+        bias = Parameter(shape: [dimension], dtype, on: device)
+        self.epsilon = epsilon
+    }
+
+    public var parameters: KeyValuePairs<String, Parameter> { ["weight": weight, "bias": bias] }
+
+    public func callAsFunction(_ x: Tensor) -> Tensor { layerNorm(x, weight.value, bias.value, epsilon: epsilon) }
 }

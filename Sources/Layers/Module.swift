@@ -37,17 +37,30 @@ public final class Parameter {
     public private(set) var shape: [Int]
     /// The last copy asked for, and the version of the value it was made from.
     private var lastCopy: (tensor: Tensor, version: Int)?
+    /// Whether checkpoints hold the matrix transposed.
+    public let liesTransposed: Bool
 
     public init(_ value: Tensor) {
         self.value = value
         shape = value.shape
+        liesTransposed = false
     }
 
     /// Memory to be filled by a checkpoint.
-    public init(shape: [Int], _ dtype: DType, on device: Device) {
+    public init(shape: [Int], liesTransposed: Bool = false, _ dtype: DType, on device: Device) {
         value = .empty(shape, dtype, on: device)
         self.shape = shape
+        self.liesTransposed = liesTransposed
     }
+
+    /// The shape that checkpoints give it.
+    public var fileShape: [Int] { liesTransposed ? shape.reversed() : shape }
+
+    /// A value of the parameter's shape as checkpoints hold it.
+    public func filed(_ value: Tensor) -> Tensor { liesTransposed ? value.transpose(0, 1) : value }
+
+    /// Takes the numbers that a checkpoint holds of it.
+    public func fill(fromFile tensor: Tensor) { value.copyInPlace(filed(tensor)) }
 
     /// Whether the optimizer updates it.
     public var isTrained: Bool {

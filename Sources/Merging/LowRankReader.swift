@@ -17,18 +17,23 @@ public final class AdaptedTensors: Sendable {
     public let vocabularySize: Int?
     private let updates: [ExactString: LowRankUpdate]
     private let saved: [ExactString: StoredTensor]
+    /// Tables with a row a token.
+    private let tables: [String]
 
     /// - Throws: `UserError` when a tensor of the adapter has no place in the base, or one that its configuration
     ///   announces is missing.
     public init(base: SafetensorsFolder, adapterFolder: String) throws {
         self.base = base
         adapter = try AdapterFiles(folder: adapterFolder)
-        var parts = AdapterParts(adapter, base)
+        let naming = try TensorNaming(folder: base.folder)
+        tables = base.names.filter { [naming.tokenTable, TensorNaming.headTable].contains(naming.weight($0)) }
+        var parts = AdapterParts(adapter, base, naming)
         updates = try parts.takeUpdates()
         saved = try parts.takeSaved()
         try parts.requireNothingLeft()
+        let ownRows = tables.compactMap { base.info($0)?.shape.first }.max()
         vocabularySize = saved.values.compactMap(\.shape.first).max().flatMap { rows in
-            rows > base.info("model.embed_tokens.weight")?.shape.first ?? rows ? rows : nil
+            rows > ownRows ?? rows ? rows : nil
         }
     }
 
@@ -41,7 +46,7 @@ public final class AdaptedTensors: Sendable {
         let stored = try StoredTensor(base, name)
         if let update = updates[ExactString(name)] { return LowRankReader(base: stored, update: update) }
         // As merge-adapter does: tokens that the adapter added get the mean row in tables it does not bring.
-        if let vocabularySize, name == "lm_head.weight" || name == "model.embed_tokens.weight" {
+        if let vocabularySize, tables.contains(name) {
             return AlignedTable(stored, paddedTo: vocabularySize)
         }
         return stored
@@ -52,11 +57,12 @@ public final class AdaptedTensors: Sendable {
 private struct AdapterParts {
     private let files: AdapterFiles
     private let base: SafetensorsFolder
+    private let naming: TensorNaming
     /// Base's name and part (`lora_A.weight`) -> name in the file.
     private var left: [ExactString: String] = [:]
 
-    init(_ files: AdapterFiles, _ base: SafetensorsFolder) {
-        (self.files, self.base) = (files, base)
+    init(_ files: AdapterFiles, _ base: SafetensorsFolder, _ naming: TensorNaming) {
+        (self.files, self.base, self.naming) = (files, base, naming)
         for info in files.weights.tensors { left[ExactString(AdapterFiles.normalized(info.name))] = info.name }
     }
 
@@ -69,17 +75,14 @@ private struct AdapterParts {
         var updates: [ExactString: LowRankUpdate] = [:]
         let maps = base.names.filter { $0.hasSuffix(".weight") && base.info($0)!.shape.count == 2 }
         for weight in maps {
-            let name = String(weight.dropLast(".weight".count))
+            guard let name = naming.weight(weight).map({ String($0.dropLast(".weight".count)) }) else { continue }
             let a = take(name + ".lora_A.weight"), b = take(name + ".lora_B.weight")
             let magnitude = take(name + ".lora_magnitude_vector")
             if a == nil && b == nil && magnitude == nil { continue }
             guard let a, let b, files.config.applies(to: name), (magnitude != nil) == files.config.hasMagnitude else {
                 throw failure("tensors for \(name) do not fit adapter_config.json")
             }
-            let shape = base.info(weight)!.shape, rank = files.config.rank
-            updates[ExactString(weight)] = LowRankUpdate(
-                a: try values(a, [rank, shape[1]]), b: try values(b, [shape[0], rank]),
-                magnitude: try magnitude.map { try values($0, [shape[0]]) }, rank: rank, scale: files.config.scale)
+            updates[ExactString(weight)] = try update(base.info(weight)!.shape, a, b, magnitude)
         }
         for target in files.config.targets
         where !updates.keys.contains(where: {
@@ -94,6 +97,23 @@ private struct AdapterParts {
         return updates
     }
 
+    /// The correction of a map that the base's file gives this shape, from the adapter's tensors of these names.
+    private func update(_ shape: [Int], _ a: String, _ b: String, _ magnitude: String?) throws -> LowRankUpdate {
+        let rank = files.config.rank, scale = files.config.scale
+        guard naming.mapsLieTransposed else {
+            return LowRankUpdate(
+                a: try values(a, [rank, shape[1]]), b: try values(b, [shape[0], rank]),
+                magnitude: try magnitude.map { try values($0, [shape[0]]) }, rank: rank, scale: scale)
+        }
+        guard magnitude == nil else {
+            throw failure("DoRA's norms run across the rows of this base's maps; needletail merge-adapter it first")
+        }
+        // (W + s B A)ᵀ = Wᵀ + s Aᵀ Bᵀ
+        return LowRankUpdate(
+            a: transposed(try values(b, [shape[1], rank]), columns: rank),
+            b: transposed(try values(a, [rank, shape[0]]), columns: shape[0]), magnitude: nil, rank: rank, scale: scale)
+    }
+
     /// Tables trained beside the adapter, by the base's name.
     mutating func takeSaved() throws -> [ExactString: StoredTensor] {
         var saved: [ExactString: StoredTensor] = [:]
@@ -102,7 +122,7 @@ private struct AdapterParts {
                 name == "\($0).weight" || name.hasSuffix(".\($0).weight")
             }
             guard isListed else { continue }
-            guard let stored = take(name) else {
+            guard let weight = naming.weight(name), let stored = take(weight) else {
                 throw failure("no tensor \(AdapterFiles.prefix)\(name), which modules_to_save announces")
             }
             let table = try StoredTensor(files.weights, stored), wanted = base.info(name)!.shape
@@ -111,7 +131,9 @@ private struct AdapterParts {
             }
             saved[ExactString(name)] = table
         }
-        if base.info("lm_head.weight") == nil, try files.tiedHead() != nil { _ = take("lm_head.weight") }
+        if base.info(TensorNaming.headTable) == nil, try files.tiedHead(naming) != nil {
+            _ = take(TensorNaming.headTable)
+        }
         return saved
     }
 
@@ -130,6 +152,11 @@ private struct AdapterParts {
         var values = [Float](repeating: 0, count: tensor.elementCount)
         try values.withUnsafeMutableBufferPointer { try tensor.read(0..<$0.count, into: $0.baseAddress!) }
         return values
+    }
+
+    private func transposed(_ values: [Float], columns: Int) -> [Float] {
+        let rows = values.count / columns
+        return values.indices.map { values[$0 % rows * columns + $0 / rows] }
     }
 
     private func failure(_ reason: String) -> UserError { UserError("\(files.weights.path): \(reason)") }

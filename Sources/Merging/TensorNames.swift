@@ -28,7 +28,9 @@ struct LayeredName: Hashable {
 
 enum TensorName {
     /// Buffers that old checkpoints store and every loader computes anew: they are neither merged nor written.
-    static func isDerived(_ name: String) -> Bool { name.hasSuffix("rotary_emb.inv_freq") }
+    static func isDerived(_ name: String) -> Bool {
+        ["rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"].contains { name.hasSuffix($0) }
+    }
 
     /// Whether a tensor outside the layers belongs before them. The rule agrees with mergekit's tables for all families
     /// whose layers are in one stack.

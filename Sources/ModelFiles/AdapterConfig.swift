@@ -62,7 +62,7 @@ public struct AdapterConfig: Sendable, Equatable {
     /// Settings of peft that change what is computed, with the values at which they do not.
     private static let harmless: [(String, [JSONValue])] = [
         ("bias", ["none"]), ("rank_pattern", [[:]]), ("alpha_pattern", [[:]]), ("layers_to_transform", [[]]),
-        ("layers_pattern", [[]]), ("exclude_modules", [[]]), ("fan_in_fan_out", [false]), ("lora_bias", [false]),
+        ("layers_pattern", [[]]), ("exclude_modules", [[]]), ("lora_bias", [false]),
         ("target_parameters", [[]]), ("trainable_token_indices", [[]]), ("layer_replication", [[]]),
         ("megatron_config", []),
         ("alora_invocation_tokens", [[]]), ("use_qalora", [false]), ("arrow_config", []), ("use_bdlora", [false]),
@@ -76,11 +76,13 @@ public struct AdapterConfig: Sendable, Equatable {
         return list.compactMap { $0 }
     }
 
-    /// Contents for adapter_config.json.
-    public var json: JSONValue {
+    /// Contents for adapter_config.json of an adapter on a base so named. `fan_in_fan_out` follows from the base: what a file
+    /// says of it changes nothing, here as in PEFT.
+    public func json(_ naming: TensorNaming) -> JSONValue {
         [
             "alpha_pattern": [:], "auto_mapping": nil, "base_model_name_or_path": .string(baseModel), "bias": "none",
-            "fan_in_fan_out": false, "inference_mode": true, "init_lora_weights": true, "layers_pattern": nil,
+            "fan_in_fan_out": .init(naming.mapsLieTransposed), "inference_mode": true, "init_lora_weights": true,
+            "layers_pattern": nil,
             "layers_to_transform": nil, "lora_alpha": alpha == alpha.rounded() ? .init(Int(alpha)) : .init(alpha),
             "lora_dropout": .init(dropout),
             "modules_to_save": savedModules.isEmpty ? nil : .array(savedModules.map { .string($0) }),

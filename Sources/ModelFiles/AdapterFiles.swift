@@ -32,8 +32,8 @@ public struct AdapterFiles: Sendable {
     /// since PEFT keeps the two apart once one of them is saved.
     ///
     /// - Throws: `UserError` when the copies differ: the base cannot hold two tables.
-    public func tiedHead() throws -> String? {
-        let head = Self.prefix + "lm_head.weight", table = Self.prefix + "model.embed_tokens.weight"
+    public func tiedHead(_ naming: TensorNaming) throws -> String? {
+        let head = Self.prefix + TensorNaming.headTable, table = Self.prefix + naming.tokenTable
         guard weights[head] != nil, weights[table] != nil else { return nil }
         guard try weights.bytes(of: head).elementsEqual(weights.bytes(of: table)) else {
             throw UserError(

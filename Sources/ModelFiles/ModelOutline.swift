@@ -20,6 +20,10 @@ public struct ModelOutline: Sendable, Equatable {
     /// Whether the output table is the token table.
     public let tiedHead: Bool
     public let layers: Int
+    /// Numbers in the tables of tokens, positions and outputs.
+    public let tables: Int
+    /// Longest document the position table allows; nil where positions are computed.
+    public let positions: Int?
 
     /// - Parameters:
     ///   - model: a Hugging Face, adapter or run folder, or a GGUF file; of an adapter, its base counts.
@@ -43,17 +47,33 @@ public struct ModelOutline: Sendable, Equatable {
     }
 
     private init(_ tensors: [(name: String, shape: [Int])], in place: String) throws {
-        guard let table = tensors.first(where: { $0.name == "model.embed_tokens.weight" })?.shape, table.count == 2
-        else {
-            throw UserError("\(place): no tensor model.embed_tokens.weight; this is no model of the Llama family")
+        let naming = try TensorNaming(folder: place)
+        let weights = tensors.compactMap { tensor in naming.weight(tensor.name).map { (name: $0, shape: tensor.shape) }
+        }
+        guard let table = weights.first(where: { $0.name == naming.tokenTable })?.shape, table.count == 2 else {
+            throw UserError("\(place): no tensor \(naming.tokenTable); this is no model of a supported family")
         }
         (vocabSize, hiddenSize) = (table[0], table[1])
-        tiedHead = !tensors.contains { $0.name == "lm_head.weight" }
-        weights = tensors.reduce(0) { $0 + $1.shape.reduce(1, *) }
-        blockLinears = tensors.compactMap { name, shape in
-            guard name.hasPrefix("model.layers."), name.hasSuffix(".weight"), shape.count == 2 else { return nil }
-            return LinearMap(name: String(name.dropLast(".weight".count)), outputs: shape[0], inputs: shape[1])
+        tiedHead = !weights.contains { $0.name == TensorNaming.headTable }
+        self.weights = weights.reduce(0) { $0 + $1.shape.reduce(1, *) }
+        blockLinears = weights.compactMap { name, shape in
+            guard naming.isBlockMap(name, shape) else { return nil }
+            let (outputs, inputs) = naming.mapsLieTransposed ? (shape[1], shape[0]) : (shape[0], shape[1])
+            return LinearMap(name: String(name.dropLast(".weight".count)), outputs: outputs, inputs: inputs)
         }
         layers = Set(blockLinears.map { $0.name.split(separator: ".")[2] }).count
+        positions = try positionLimit(ofModel: place)
+        tables = weights.filter { $0.shape.count == 2 && !$0.name.hasPrefix(naming.blocks) }
+            .reduce(0) { $0 + $1.shape.reduce(1, *) }
+    }
+
+    /// Numbers that a block keeps of each token from forward to backward.
+    ///
+    /// The two norms keep their inputs and the maps theirs, attention q, k and v, the MLP what its activation is made of.
+    public var keptByBlock: Int {
+        func width(_ name: String) -> Int { blockLinears.first { $0.name.hasSuffix(".\(name)") }?.outputs ?? 0 }
+        let qkv = width("q_proj") + width("k_proj") + width("v_proj") + width("c_attn")
+        let attended = blockLinears.first { $0.name.hasSuffix(".o_proj") || $0.name.hasSuffix(".attn.c_proj") }?.inputs
+        return 4 * hiddenSize + qkv + (attended ?? 0) + 3 * width("gate_proj") + 2 * width("c_fc")
     }
 }

@@ -1,7 +1,7 @@
 // Adapters in PEFT's format: adapter_config.json and adapter_model.safetensors.
 internal import Checkpoints
 internal import Diagnostics
-internal import Formats
+package import Formats
 public import Layers
 public import ModelFiles
 internal import RandomStreams
@@ -59,7 +59,7 @@ public struct Adapter {
             }
         }
         let parts = Self.parts(of: loaded, config)
-        let copy = loaded.model.headWeight === loaded.model.tokenTable.weight ? try files.tiedHead() : nil
+        let copy = loaded.model.headWeight === loaded.model.tokenTable.weight ? try files.tiedHead(loaded.naming) : nil
         let tensors = weights.tensors.filter { $0.name != copy }
         if let problem = mismatch(
             parameters: parts.map(\.name), tensors: tensors.map { AdapterFiles.normalized($0.name) })
@@ -95,14 +95,15 @@ public struct Adapter {
         var config = config
         var tensors = parts(of: loaded, config).map { SafetensorsWriter.Tensor($0.name, $0.parameter.value, .float32) }
         // PEFT parts tied tables once one of them is saved, and would go on with the base's head: it is given both.
-        let isTied = loaded.model.headWeight === loaded.model.tokenTable.weight
-        if isTied, config.savedModules.contains("embed_tokens") {
-            tensors.append(.init(prefix + "lm_head.weight", loaded.model.headWeight.value, .float32))
-            config.savedModules = ["embed_tokens", "lm_head"]
+        let isTied = loaded.model.headWeight === loaded.model.tokenTable.weight, table = loaded.naming.tokenModule
+        if isTied, config.savedModules.contains(table) {
+            tensors.append(.init(prefix + TensorNaming.headTable, loaded.model.headWeight.value, .float32))
+            config.savedModules = [table, "lm_head"]
         }
         try SafetensorsWriter.write(
             path: joinPath(folder, AdapterFiles.weightsName), tensors: tensors, metadata: [("format", "pt")])
-        try writeFileAtomically(config.json.serialized(.pretty) + "\n", to: joinPath(folder, AdapterFiles.configName))
+        try writeFileAtomically(
+            config.json(loaded.naming).serialized(.pretty) + "\n", to: joinPath(folder, AdapterFiles.configName))
     }
 }
 
@@ -123,12 +124,8 @@ extension LoadedModel {
                 linear.adapter.map { (name + ".weight", (linear, $0)) }
             })
         let tensors = model.namedParameters().map { name, parameter in
-            guard let (linear, adapter) = adapted[name] else {
-                return SafetensorsWriter.Tensor(name, parameter.value, dtype)
-            }
-            return SafetensorsWriter.Tensor(name: name, elementType: dtype.elementType, shape: parameter.shape) {
-                emit in
-                try adapter.merged(linear.weight).to(dtype, .cpu).contiguous().withBytes { try emit($0) }
+            SafetensorsWriter.Tensor(name, parameter, dtype) {
+                adapted[name].map { linear, adapter in adapter.merged(linear.weight) }
             }
         }
         try SafetensorsWriter.write(folder: folder, tensors: tensors, metadata: [("format", "pt")])
@@ -144,5 +141,20 @@ extension LoadedModel {
         guard case .object(var object) = config else { return config }
         for key in ["torch_dtype", "dtype"] where object[key] != nil { object[key] = .string("\(dtype)") }
         return .object(object)
+    }
+}
+
+extension SafetensorsWriter.Tensor {
+    /// Writes a parameter as checkpoints hold it, converted to `dtype` when its turn comes.
+    ///
+    /// - Parameter changed: what takes the value's place, unless nil.
+    package init(
+        _ name: String, _ parameter: Parameter, _ dtype: DType? = nil, _ changed: @escaping () -> Tensor? = { nil }
+    ) {
+        let dtype = dtype ?? parameter.value.dtype
+        self.init(name: name, elementType: dtype.elementType, shape: parameter.fileShape) { emit in
+            let value = parameter.filed(changed() ?? parameter.value.detached())
+            try value.to(dtype, .cpu).contiguous().withBytes { try emit($0) }
+        }
     }
 }

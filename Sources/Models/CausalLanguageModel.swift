@@ -8,6 +8,8 @@ public protocol CausalLanguageModel: Module {
     var vocabSize: Int { get }
     /// Longest document the model was made for, in tokens.
     var contextLength: Int { get }
+    /// Rows of the position table, which no document may pass; nil where positions are computed.
+    var positionLimit: Int? { get }
     /// The dtype in which activations flow.
     var computeDType: DType { get set }
     var device: Device { get }
@@ -28,6 +30,8 @@ public protocol CausalLanguageModel: Module {
 }
 
 extension CausalLanguageModel {
+    public var positionLimit: Int? { nil }
+
     /// Scores of every token of the vocabulary: hidden `[M, D]` -> fp32 `[M, V]` (fp64 in an fp64 model).
     public func logits(_ hidden: Tensor) -> Tensor {
         let scores = linear(hidden, headWeight.read(in: hidden.dtype))

@@ -119,19 +119,13 @@ final class LlamaDecoder: Module {
 
     func callAsFunction(_ ids: Tensor, _ plan: AttentionPlan, _ cache: KVCache?, _ dtype: DType) -> Tensor {
         let rotation = rope.rotation(at: plan.positions, below: plan.positionBound)
-        var x = embedTokens(ids, dtype)  // [N, D]
-        let stretches = recomputation.stretches(of: layers.items.count)
-        for stretch in stretches {
-            let blocks = { (x: Tensor) in
-                stretch.reduce(x) { x, i in
-                    self.layerObserver?(i, x)
-                    return self.layers.items[i](x, rotation, plan, cache)
-                }
-            }
-            x = cache == nil && stretch != stretches.last ? recomputed(x, blocks) : blocks(x)
+        let x = embedTokens(ids, dtype)  // [N, D]
+        let y = recomputation.run(x, blocks: layers.items.count, recomputes: cache == nil) { i, x in
+            self.layerObserver?(i, x)
+            return self.layers.items[i](x, rotation, plan, cache)
         }
         cache?.advance(plan)
-        return norm(x)
+        return norm(y)
     }
 }
 

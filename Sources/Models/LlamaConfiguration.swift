@@ -2,11 +2,12 @@
 internal import Diagnostics
 public import Formats
 internal import Layers
-internal import ModelFiles
+public import ModelFiles
+public import Tensors
 
-extension LlamaConfig {
-    /// The families this file reads, by `model_type`.
-    static let modelTypes = ["llama", "mistral", "qwen2"]
+extension LlamaConfig: ModelShape {
+    public static let modelTypes = ["llama", "mistral", "qwen2"]
+    public static let naming = TensorNaming.llama
 
     /// Reads config.json as transformers 4 and 5 write it.
     ///
@@ -14,12 +15,7 @@ extension LlamaConfig {
     /// - Throws: `UserError` for a missing or impossible value and for every setting that would change the computation
     ///   and is not supported.
     public init(_ json: JSONValue, file: String) throws {
-        let reader = ConfigReader(json: json, file: file)
-        let type = try reader.string("model_type")
-        guard Self.modelTypes.contains(type) else {
-            throw UserError(
-                "\(file): model_type \(type) is not supported; \(Self.modelTypes.joined(separator: ", ")) are")
-        }
+        let (reader, type) = try Self.reader(json, file: file)
         let hidden = try reader.positive("hidden_size"), heads = try reader.positive("num_attention_heads")
         hiddenSize = hidden
         self.heads = heads
@@ -46,6 +42,41 @@ extension LlamaConfig {
         guard headDim % 2 == 0 else {
             throw UserError("\(file): head_dim \(headDim) is odd; rotary positions need pairs")
         }
+    }
+
+    public var queryWidth: Int { heads * headDim }
+
+    public var parameterShapes: [(name: String, shape: [Int])] {
+        let D = hiddenSize, F = intermediateSize, Q = heads * headDim, KV = kvHeads * headDim
+        var result: [(name: String, shape: [Int])] = [("model.embed_tokens.weight", [vocabSize, D])]
+        for layer in 0..<layers {
+            let at = "model.layers.\(layer)."
+            func linear(_ name: String, _ out: Int, _ into: Int, bias: Bool) {
+                result.append((at + name + ".weight", [out, into]))
+                if bias { result.append((at + name + ".bias", [out])) }
+            }
+            linear("self_attn.q_proj", Q, D, bias: qkvBias)
+            linear("self_attn.k_proj", KV, D, bias: qkvBias)
+            linear("self_attn.v_proj", KV, D, bias: qkvBias)
+            linear("self_attn.o_proj", D, Q, bias: outputBias)
+            linear("mlp.gate_proj", F, D, bias: mlpBias)
+            linear("mlp.up_proj", F, D, bias: mlpBias)
+            linear("mlp.down_proj", D, F, bias: mlpBias)
+            result.append((at + "input_layernorm.weight", [D]))
+            result.append((at + "post_attention_layernorm.weight", [D]))
+        }
+        result.append(("model.norm.weight", [D]))
+        if !tiedHead { result.append((TensorNaming.headTable, [vocabSize, D])) }
+        return result
+    }
+
+    public func makeModel(_ dtype: DType, on device: Device) -> any CausalLanguageModel {
+        Llama(self, dtype, on: device)
+    }
+
+    public func beginning(of name: String, range: Double) -> WeightBeginning {
+        if name.hasSuffix(".bias") { return .constant(0) }
+        return name.hasSuffix("norm.weight") ? .constant(1) : .normal(deviation: range)
     }
 
     private static func windows(_ reader: ConfigReader, _ type: String, layers: Int) throws -> [Int?] {

@@ -7,13 +7,13 @@ internal import RandomStreams
 internal import Tensors
 
 extension CausalLanguageModel {
-    /// Fills every weight as transformers does for a new model: tables and linear maps from N(0, deviation²), biases 0,
-    /// norms 1. Each tensor is a function of (seed, its place in the tree) alone.
-    func initialize(seed: UInt64, deviation: Double) {
+    /// Fills every weight as transformers does for a new model of the family. Each tensor is a function of (seed, its
+    /// place in the tree) alone.
+    func initialize(_ shape: any ModelShape, seed: UInt64, range: Double) {
         for (index, (name, parameter)) in namedParameters().enumerated() {
-            if name.hasSuffix("norm.weight") || name.hasSuffix(".bias") {
-                parameter.value.copyInPlace(.full(parameter.shape, name.hasSuffix(".bias") ? 0 : 1))
-            } else {
+            switch shape.beginning(of: name, range: range) {
+            case .constant(let value): parameter.value.copyInPlace(.full(parameter.shape, value))
+            case .normal(let deviation):
                 let stream = RandomStream(seed: seed, weightStream, UInt64(index))
                 parameter.value.copyInPlace(stream.normal(parameter.shape, deviation: deviation))
             }

@@ -1,4 +1,5 @@
 // Which activations a training step keeps, and which it computes again.
+public import Tensors
 
 /// Activation checkpointing: of every `stride` blocks only the input is kept from forward to backward.
 ///
@@ -18,5 +19,18 @@ public struct Recomputation: Sendable, Equatable {
     public func stretches(of blocks: Int) -> [Range<Int>] {
         guard stride > 0, stride < blocks else { return [0..<blocks] }
         return Swift.stride(from: 0, to: blocks, by: stride).map { $0..<min($0 + stride, blocks) }
+    }
+
+    /// Blocks one after the other.
+    ///
+    /// - Parameters:
+    ///   - recomputes: false where there is no backward, or where a block must not run twice: in front of a cache.
+    ///   - block: the output of block i; may run twice.
+    public func run(_ x: Tensor, blocks: Int, recomputes: Bool, _ block: @escaping (Int, Tensor) -> Tensor) -> Tensor {
+        let stretches = stretches(of: blocks)
+        return stretches.reduce(x) { x, stretch in
+            let body = { (x: Tensor) in stretch.reduce(x) { block($1, $0) } }
+            return recomputes && stretch != stretches.last ? recomputed(x, body) : body(x)
+        }
     }
 }

@@ -1,5 +1,5 @@
 // What a fine-tuning run will take in memory, by formula: no weights are loaded and nothing is measured.
-// N tokens of a micro-batch, D hidden size, Q query width, K key width, F MLP width, V vocabulary, r rank, e bytes a number
+// N tokens of a micro-batch, V vocabulary, r rank, e bytes a number
 public import ModelFiles
 public import RunConfig
 
@@ -15,10 +15,9 @@ public struct MemoryEstimate: Sendable, Equatable {
     public let trainedState: Int
     /// What forward keeps for backward of the largest micro-batch:
     ///
-    ///     layers · N · e (4 D + 2 Q + 2 K + 3 F + 7 r)
+    ///     layers · N · e (numbers kept by a block + r each adapted map)
     ///
-    /// The two norms keep their inputs and the maps theirs (4 D, Q and F); attention q, k and v; the MLP gate and up; an
-    /// adapter its r-wide middle. DoRA also keeps every map's output. Blocks that are computed again keep D each stretch,
+    /// See `ModelOutline.keptByBlock`; an adapter keeps its r-wide middle. DoRA also keeps every map's output. Blocks that are computed again keep D each stretch,
     /// beside the stretch under way. Compare Megatron's count for unfused GPT blocks (Korthikanti et al. 2022,
     /// arXiv:2205.05198, eq. 1).
     public let activations: Int
@@ -44,8 +43,7 @@ public struct MemoryEstimate: Sendable, Equatable {
         let tables = config.saveEmbeddings ? model.vocabSize * model.hiddenSize * (model.tiedHead ? 1 : 2) : 0
         trainedWeights = isFull ? model.weights : widths + tables
         weights = model.weights * (isFull ? 4 : e)
-        let head = model.vocabSize * model.hiddenSize * (model.tiedHead ? 1 : 2)
-        let narrow = run.optimizer.state == .int8 ? trainedWeights - (isFull ? head : tables) : 0
+        let narrow = run.optimizer.state == .int8 ? trainedWeights - (isFull ? model.tables : tables) : 0
         trainedState = trainedWeights * ((isFull ? 12 : 16) + (e == 2 ? 2 : 0)) - 6 * narrow
         let blocks = model.layers, stretch = run.training.recomputeBlocks
         let kept = stretch > 0 && stretch < blocks ? stretch : blocks
@@ -60,10 +58,8 @@ public struct MemoryEstimate: Sendable, Equatable {
     private static func activationBytes(
         _ config: AdapterSection, _ model: ModelOutline, _ adapted: [ModelOutline.LinearMap], _ e: Int
     ) -> Int {
-        func width(_ name: String) -> Int { model.blockLinears.first { $0.name.hasSuffix(".\(name)") }?.outputs ?? 0 }
-        let D = model.hiddenSize, Q = width("q_proj"), K = width("k_proj"), F = width("gate_proj")
         let middles = config.method == .full ? 0 : config.rank * adapted.count
         let outputs = config.method == .dora ? adapted.reduce(0) { $0 + $1.outputs } : 0
-        return model.layers * e * (4 * D + 2 * Q + 2 * K + 3 * F) + e * (middles + outputs)
+        return model.layers * e * model.keptByBlock + e * (middles + outputs)
     }
 }

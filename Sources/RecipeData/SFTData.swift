@@ -47,6 +47,19 @@ public struct SFTData: Sendable {
         self.sources = sources
     }
 
+    /// Refuses rows that a model's table of positions has no place for.
+    ///
+    /// - Parameter positions: rows of the table; nil where positions are computed.
+    public func check(positions: Int?) throws {
+        guard let positions else { return }
+        for rows in [training, validation] {
+            guard let long = rows.indices.first(where: { rows.length($0) > positions }) else { continue }
+            throw UserError(
+                "\(rows.source(long)): \(rows.length(long)) tokens; the model has \(positions) positions: set "
+                    + "data.max_length: \(positions)", .usage)
+        }
+    }
+
     /// The encoder that the configuration describes; also what previews use.
     public static func encoder(
         _ config: DataSection, _ tokenizer: Tokenizer, time: TemplateTime = .now

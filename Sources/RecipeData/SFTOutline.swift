@@ -35,6 +35,7 @@ public struct SFTOutline: Sendable {
         model = try ModelOutline(config.model.path, base: config.model.base)
         let path = try ModelReference.tokenizerPath(config.model.path, base: config.model.base)
         data = try SFTData(config.data, try config.data.tokenizer(at: path))
+        try data.check(positions: model.positions)
         sampler = try config.sampler(data.training)
         steps = config.totalSteps(sampler)
         let training = data.training

@@ -35,6 +35,7 @@ struct SFTInputs {
         tokenizer = try config.data.tokenizer(at: reference.tokenizerFolder)
         time = try RunFolder.record(in: config.output)?[Self.timeKey]?.string.flatMap { TemplateTime(text: $0) } ?? .now
         data = try SFTData(config.data, tokenizer, time: time)
+        try data.check(positions: positionLimit(ofModel: reference.baseFolder))
         sampler = try config.sampler(data.training)
         steps = config.totalSteps(sampler)
         try refuseWithoutEffect()

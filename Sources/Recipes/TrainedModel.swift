@@ -55,7 +55,8 @@ final class TrainedModel {
         }
         let section = config.adapter
         let tables =
-            loaded.model.headWeight === loaded.model.tokenTable.weight ? ["embed_tokens"] : ["embed_tokens", "lm_head"]
+            [loaded.naming.tokenModule]
+            + (loaded.model.headWeight === loaded.model.tokenTable.weight ? [] : ["lm_head"])
         let adapter = AdapterConfig(
             rank: section.rank, alpha: section.alpha, dropout: section.dropout,
             scaling: section.method == .rslora ? .rankStabilized : .standard, hasMagnitude: section.method == .dora,
@@ -101,7 +102,7 @@ final class TrainedModel {
             let weights = try SafetensorsFolder(folder: folder)
             for (name, parameter) in parameters {
                 guard let info = weights.info(name) else { throw UserError("\(folder): no tensor \(name)") }
-                parameter.value.copyInPlace(try tensor(info, weights.bytes(of: name), in: folder))
+                parameter.fill(fromFile: try tensor(info, weights.bytes(of: name), in: folder))
             }
         }
     }

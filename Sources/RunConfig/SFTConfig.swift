@@ -97,7 +97,8 @@ public struct ModelSection: Codable, Sendable, Equatable {
     /// Weights that are not read from files.
     public enum Initialize: String, ConfigChoice { case random }
 
-    /// A Hugging Face folder, an adapter folder, a run folder or a GGUF file. Required.
+    /// A Hugging Face folder, an adapter folder, a run folder or a GGUF file. Required. Dropout rates in a model's config.json
+    /// are not applied: only `adapter.dropout` is.
     public var path = ""
     /// The base of an adapter folder that names none, or one that has moved.
     public var base: String?
@@ -196,7 +197,7 @@ public struct AdapterSection: Codable, Sendable, Equatable {
     public var alpha = 32.0
     /// Share of the adapter's inputs set to zero, 0 ..< 1.
     public var dropout = 0.0
-    /// Ends of names of linear layers, as in [q_proj, v_proj]; `all_linear` for all but the head.
+    /// Ends of names of linear layers, as in [q_proj, v_proj] (GPT-2: [c_attn, c_fc, c_proj]); `all_linear` for all but the head.
     public var targets: [String] = ["all_linear"]
     /// An adapter folder to go on training.
     public var continueFrom: String?

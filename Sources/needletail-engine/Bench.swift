@@ -119,7 +119,7 @@ private final class TrainingBench {
         starts = (0...command.batch).map { $0 * command.sequence }
         let products = model.blockLinears.reduce(0) { $0 + $1.linear.inFeatures * $1.linear.outFeatures }
         let head = model.headWeight.shape.reduce(1, *)
-        let queries = model.blockLinears.filter { $0.name.hasSuffix("q_proj") }.reduce(0) { $0 + $1.linear.outFeatures }
+        let queries = loaded.shape.layers * loaded.shape.queryWidth
         let passes = isFull ? 6.0 : 4.0
         flopsPerToken = passes * Double(products + head) + 6 * Double(queries * command.sequence)
     }

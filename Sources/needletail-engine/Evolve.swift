@@ -63,7 +63,8 @@ private func plannedWork(
     guard merge.parameters.isEmpty else {
         throw UserError("merge.parameters: has no effect with search: cma_es, which finds them; remove it", .usage)
     }
-    guard let layers = foundations[0].config?["num_hidden_layers"]?.int else {
+    let config0 = foundations[0].config
+    guard let layers = (config0?["num_hidden_layers"] ?? config0?["n_layer"])?.int else {
         throw UserError("\(foundations[0].reference): config.json has no num_hidden_layers")
     }
     var options = Genome.Options()

@@ -38,7 +38,7 @@ final class Judge {
             throw UserError("\(base.reference): has no tokenizer; name a model folder")
         }
         let tokenizer = try Tokenizer(modelPath: folder)
-        let contextLength = base.config?["max_position_embeddings"]?.int
+        let contextLength = (base.config?["max_position_embeddings"] ?? base.config?["n_positions"])?.int
         tasks = try config.evaluate.tasks.map { task in
             let labels = task.choice ?? [], name = task.name!, limit = task.limit ?? config.evaluate.limit
             let rows = try Self.chosen(Rows(DataSource([task.data!], name: name)), limit, config.evaluate.seed)
@@ -103,12 +103,12 @@ final class MergedInMemory {
     func scores(_ plan: MergePlan) throws -> [Double] {
         var missing = Set(weights.names.map { ExactString($0) })
         try plan.forEachTensor { tensor, produce in
-            guard weights.has(tensor.name) else { return }
+            guard let weight = weights.weight(tensor.name) else { return }
             var bytes: [UInt8] = []
             bytes.reserveCapacity(tensor.byteCount)
             try produce { bytes.append(contentsOf: $0) }
-            try bytes.withUnsafeBytes { try weights.replace(tensor.name, tensor.elementType, tensor.shape, $0) }
-            missing.remove(ExactString(tensor.name))
+            try bytes.withUnsafeBytes { try weights.replace(weight, tensor.elementType, tensor.shape, $0) }
+            missing.remove(ExactString(weight))
         }
         if let name = weights.names.first(where: { missing.contains(ExactString($0)) }) {
             throw UserError("the merge has no tensor \(name)")

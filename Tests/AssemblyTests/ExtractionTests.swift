@@ -20,12 +20,12 @@ import Testing
     }
 
     /// Writes a model whose tensors that `changes` names have moved by small numbers.
-    private func tune(_ name: String, _ changes: (String) -> Bool) throws {
-        let model = try tinyModel(TinyFamily.qwen2.config)
+    private func tune(_ name: String, _ family: TinyFamily = .qwen2, _ changes: (String) -> Bool) throws {
+        let model = try tinyModel(family.config)
         for (k, (name, parameter)) in model.namedParameters().enumerated() where changes(name) {
             parameter.value.copyInPlace(parameter.value.detached() + filled(parameter.shape, 500 + k, scale: 0.05))
         }
-        try writeFolder(folder[name], TinyFamily.qwen2.config, model)
+        try writeFolder(folder[name], family.config, model)
     }
 
     private func extract(_ name: String, _ options: ExtractionOptions) throws -> ExtractionReport {
@@ -55,6 +55,17 @@ import Testing
         #expect(report.saved.map(\.name) == ["model.embed_tokens.weight"] && report.missed.isEmpty)
         #expect(try error("tuned") < 1e-5)
         #expect(abs(report.share - 1) < 1e-6)
+    }
+
+    /// GPT-2's maps lie transposed, and PEFT is told.
+    @Test func fullRankIsExactForGPT2() throws {
+        try writeFolder(folder["base"], TinyFamily.gpt2.config, tinyModel(TinyFamily.gpt2.config))
+        try tune("tuned", .gpt2) { $0.contains(".c_") && $0.hasSuffix("weight") || $0.contains("wte") }
+        let report = try extract("tuned", ExtractionOptions())
+        #expect(report.maps.count == 8 && report.missed.isEmpty)
+        #expect(report.saved.map(\.name) == ["transformer.wte.weight"])
+        #expect(try readJSONFile(joinPath(folder["adapter"], "adapter_config.json"))["fan_in_fan_out"]?.bool == true)
+        #expect(try error("tuned") < 1e-5)
     }
 
     @Test func anAdapterComesBackAtItsRank() throws {

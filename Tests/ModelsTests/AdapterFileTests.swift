@@ -13,7 +13,9 @@ import Testing
 enum AdapterKind: String, CaseIterable, Sendable {
     case lora, rslora, dora, rsdora
 
-    func config(targets: [String] = ["q_proj", "v_proj", "down_proj"], saved: [String] = []) -> AdapterConfig {
+    func config(_ family: TinyFamily) -> AdapterConfig { config(targets: family.someMaps) }
+
+    func config(targets: [String] = TinyFamily.llama.someMaps, saved: [String] = []) -> AdapterConfig {
         AdapterConfig(
             rank: 3, alpha: 5, dropout: 0, scaling: self == .rslora || self == .rsdora ? .rankStabilized : .standard,
             hasMagnitude: self == .dora || self == .rsdora, targets: targets, savedModules: saved, baseModel: "")
@@ -55,21 +57,36 @@ func moveAdapters(_ loaded: LoadedModel, _ config: AdapterConfig) {
     @Test(arguments: AdapterKind.allCases, TinyFamily.allCases)
     func theFirstOutputIsTheBases(_ kind: AdapterKind, _ family: TinyFamily) throws {
         let base = try load(folder[family.rawValue]).model.allLogits(ids)
-        let loaded = try adapted(family, kind.config())
+        let loaded = try adapted(family, kind.config(family))
         #expect(loaded.model.allLogits(ids).values(Float.self) == base.values(Float.self))
         // ... and not because the adapters are not there.
-        moveAdapters(loaded, kind.config())
+        moveAdapters(loaded, kind.config(family))
         #expect(relativeDifference(loaded.model.allLogits(ids), base) > 0.01)
     }
 
     @Test(arguments: AdapterKind.allCases, TinyFamily.allCases)
     func filesGiveTheSameModel(_ kind: AdapterKind, _ family: TinyFamily) throws {
-        let config = kind.config(saved: ["embed_tokens", "lm_head"]), loaded = try adapted(family, config)
+        let config = kind.config(targets: family.someMaps, saved: [family.tokenModule, "lm_head"]),
+            loaded = try adapted(family, config)
         moveAdapters(loaded, config)
         try Adapter.write(loaded, config, to: folder["adapter"])
         let again = try load(folder["adapter"], base: folder[family.rawValue])
         #expect(again.model.allLogits(ids).values(Float.self) == loaded.model.allLogits(ids).values(Float.self))
         #expect(try Adapter(folder: folder["adapter"]).config == config)
+    }
+
+    /// PEFT puts the value right by the base's kind of map; so it may say anything, and is written as PEFT would.
+    @Test(arguments: [TinyFamily.llama, .gpt2]) func whereMapsLieTransposedFollowsFromTheBase(_ family: TinyFamily)
+        throws
+    {
+        let config = AdapterKind.lora.config(family), loaded = try adapted(family, config)
+        moveAdapters(loaded, config)
+        try Adapter.write(loaded, config, to: folder["adapter"])
+        let file = joinPath(folder["adapter"], AdapterFiles.configName), json = try readJSONFile(file)
+        #expect(json["fan_in_fan_out"]?.bool == (family == .gpt2))
+        try writeFileAtomically(json.changing(["fan_in_fan_out": .init(family != .gpt2)]).serialized(), to: file)
+        let again = try load(folder["adapter"], base: folder[family.rawValue])
+        #expect(again.model.allLogits(ids).values(Float.self) == loaded.model.allLogits(ids).values(Float.self))
     }
 
     @Test func namesAreThoseOfPeft() throws {
@@ -86,17 +103,19 @@ func moveAdapters(_ loaded: LoadedModel, _ config: AdapterConfig) {
     }
 
     /// PEFT parts tied tables once one is saved, so the head is saved with them and found again.
-    @Test func tiedTablesAreSavedTwice() throws {
-        let config = AdapterKind.lora.config(targets: ["q_proj"], saved: ["embed_tokens"])
-        let loaded = try adapted(.qwen2, config)
+    @Test(arguments: [TinyFamily.qwen2, .gpt2]) func tiedTablesAreSavedTwice(_ family: TinyFamily) throws {
+        let table = family.tokenModule
+        let config = AdapterKind.lora.config(targets: [family.someMaps[0]], saved: [table])
+        let loaded = try adapted(family, config)
         moveAdapters(loaded, config)
         try Adapter.write(loaded, config, to: folder["adapter"])
         let file = try SafetensorsFile(path: joinPath(folder["adapter"], AdapterFiles.weightsName))
-        let tables = ["lm_head", "model.embed_tokens"].map { "base_model.model.\($0).weight" }
+        let tables = ["lm_head.weight", family == .gpt2 ? "transformer.wte.weight" : "model.embed_tokens.weight"]
+            .map { "base_model.model." + $0 }
         let values = try tables.map { try file.tensor($0).values(Float.self) }
         #expect(values[0] == values[1])
-        #expect(try Adapter(folder: folder["adapter"]).config.savedModules == ["embed_tokens", "lm_head"])
-        let again = try load(folder["adapter"], base: folder["qwen2"])
+        #expect(try Adapter(folder: folder["adapter"]).config.savedModules == [table, "lm_head"])
+        let again = try load(folder["adapter"], base: folder[family.rawValue])
         #expect(again.model.allLogits(ids).values(Float.self) == loaded.model.allLogits(ids).values(Float.self))
     }
 
@@ -143,7 +162,6 @@ func moveAdapters(_ loaded: LoadedModel, _ config: AdapterConfig) {
         ("rank_pattern", ["q_proj": 2], "\"rank_pattern\": {\"q_proj\":2} is not supported"),
         ("alpha_pattern", ["q_proj": 2], "\"alpha_pattern\": {\"q_proj\":2} is not supported"),
         ("layers_to_transform", [1], "\"layers_to_transform\": [1] is not supported"),
-        ("fan_in_fan_out", true, "\"fan_in_fan_out\": true is not supported"),
         ("lora_bias", true, "\"lora_bias\": true is not supported"),
         ("exclude_modules", ["v_proj"], "\"exclude_modules\": [\"v_proj\"] is not supported"),
         ("trainable_token_indices", [5], "\"trainable_token_indices\": [5] is not supported"),

@@ -9,7 +9,9 @@ import Testing
 
 @Suite struct CacheTests {
     /// Feeds stretches to cached rows; the logits of every token fed, by row.
-    private func feed(_ model: Llama, _ cache: KVCache, _ rows: [Int], _ stretches: [[Int32]]) -> [Tensor] {
+    private func feed(_ model: any CausalLanguageModel, _ cache: KVCache, _ rows: [Int], _ stretches: [[Int32]])
+        -> [Tensor]
+    {
         withoutGradients {
             let plan = AttentionPlan(continuing: cache, rows: rows, lengths: stretches.map(\.count))
             let ids = Tensor(stretches.flatMap { $0.map(Int64.init) })
@@ -19,7 +21,7 @@ import Testing
     }
 
     /// Logits of `ids[from...]` in the full pass.
-    private func full(_ model: Llama, _ ids: [Int32], from: Int = 0) -> Tensor {
+    private func full(_ model: any CausalLanguageModel, _ ids: [Int32], from: Int = 0) -> Tensor {
         model.allLogits(ids).narrow(0, from, ids.count - from)
     }
 

@@ -1,4 +1,4 @@
-// config.json of the Llama family: what is read, and what is refused in which words.
+// config.json of the families: what is read, and what is refused in which words.
 import Diagnostics
 import Formats
 import Layers
@@ -9,7 +9,7 @@ import Testing
 @Suite struct ConfigTests {
     private func message(_ config: JSONValue) -> String {
         do {
-            _ = try LlamaConfig(config, file: "config.json")
+            _ = try modelShape(config, file: "config.json")
             return "accepted"
         } catch let error as UserError {
             return error.message
@@ -21,7 +21,7 @@ import Testing
     static let refused: [(family: TinyFamily, key: String, value: JSONValue?, message: String)] = [
         (.llama, "model_type", nil, "no \"model_type\"; a string is needed"),
         (.llama, "model_type", 3, "\"model_type\" is a number; a string is needed"),
-        (.llama, "model_type", "gpt2", "model_type gpt2 is not supported; llama, mistral, qwen2 are"),
+        (.llama, "model_type", "gemma", "model_type gemma is not supported; llama, mistral, qwen2, gpt2 are"),
         (.llama, "hidden_size", nil, "no \"hidden_size\"; a whole number from 1 to 2^30 is needed"),
         (.llama, "hidden_size", 0, "\"hidden_size\" is a number; a whole number from 1 to 2^30 is needed"),
         (.llama, "hidden_size", -32, "\"hidden_size\" is a number; a whole number from 1 to 2^30 is needed"),
@@ -37,6 +37,19 @@ import Testing
             .llama, "num_attention_heads", .some(.null),
             "no \"num_attention_heads\"; a whole number from 1 to 2^30 is needed"
         ),
+        (.gpt2, "n_embd", nil, "no \"n_embd\"; a whole number from 1 to 2^30 is needed"),
+        (.gpt2, "n_positions", nil, "no \"n_positions\"; a whole number from 1 to 2^30 is needed"),
+        (.gpt2, "n_head", 5, "n_embd 32 is not a multiple of n_head 5"),
+        (
+            .gpt2, "activation_function", "relu",
+            "\"activation_function\" is relu, which is not supported; gelu_new, gelu_pytorch_tanh, gelu_fast is"
+        ),
+        (.gpt2, "scale_attn_weights", false, "\"scale_attn_weights\": false is not supported"),
+        (
+            .gpt2, "scale_attn_by_inverse_layer_idx", true,
+            "\"scale_attn_by_inverse_layer_idx\": true is not supported"
+        ),
+        (.gpt2, "add_cross_attention", true, "\"add_cross_attention\": true is not supported"),
         (.llama, "num_key_value_heads", 3, "num_attention_heads 4 is not a multiple of num_key_value_heads 3"),
         (.llama, "num_key_value_heads", 8, "num_attention_heads 4 is not a multiple of num_key_value_heads 8"),
         (.llama, "head_dim", 7, "head_dim 7 is odd; rotary positions need pairs"),
@@ -120,5 +133,16 @@ import Testing
         #expect(qwen.qkvBias && !qwen.outputBias && !qwen.mlpBias)
         #expect(llama.qkvBias && llama.outputBias && !llama.mlpBias)
         #expect(try !read(.qwen2, ["attention_bias": true]).outputBias)  // the family has none there
+    }
+
+    @Test func gpt2sDefaultsAreItsOwn() throws {
+        func read(_ changes: KeyValuePairs<String, JSONValue?>) throws -> GPT2Config {
+            try GPT2Config(TinyFamily.gpt2.config.changing(changes), file: "config.json")
+        }
+        #expect(try read(["n_inner": .some(.null)]).intermediateSize == 128 && read([:]).intermediateSize == 48)
+        #expect(try read(["tie_word_embeddings": nil]).tiedHead && !read(["tie_word_embeddings": false]).tiedHead)
+        #expect(try read(["layer_norm_epsilon": nil]).normEpsilon == 1e-5)
+        // fp32 softmax and dropout rates change nothing here.
+        #expect(try read(["reorder_and_upcast_attn": true, "attn_pdrop": 0.1, "resid_pdrop": 0.1]) == read([:]))
     }
 }

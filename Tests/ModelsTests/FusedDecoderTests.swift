@@ -30,7 +30,7 @@ private func walk(_ scorer: any SequenceScorer) -> [Tensor] {
 private func difference(_ a: [Tensor], _ b: [Tensor]) -> Double { normDifference(a, b) }
 
 @Suite struct FusedDecoderTests {
-    @Test(arguments: TinyFamily.allCases) func equalsThePlainPath(_ family: TinyFamily) throws {
+    @Test(arguments: TinyFamily.llamas) func equalsThePlainPath(_ family: TinyFamily) throws {
         let model = try tinyModel(family.config)
         let fused = model.makeScorer()
         #expect(difference(walk(fused), walk(model.makePlainScorer())) < 1e-5)
@@ -38,7 +38,7 @@ private func difference(_ a: [Tensor], _ b: [Tensor]) -> Double { normDifference
     }
 
     /// Both round to bf16; the fused path less often, so it is nearer to fp32.
-    @Test(arguments: TinyFamily.allCases) func equalsThePlainPathInBF16(_ family: TinyFamily) throws {
+    @Test(arguments: TinyFamily.llamas) func equalsThePlainPathInBF16(_ family: TinyFamily) throws {
         let exact = walk(try tinyModel(family.config).makePlainScorer())
         let model = try tinyModel(family.config, .bfloat16), fused = model.makeScorer()
         let error = difference(walk(fused), exact), plain = difference(walk(model.makePlainScorer()), exact)
@@ -83,14 +83,20 @@ private func difference(_ a: [Tensor], _ b: [Tensor]) -> Double { normDifference
 
     @Test func whatLooksIntoLayersUsesThem() throws {
         let config = TinyFamily.llama.config
-        #expect(try tinyModel(config).makeScorer().fusedSteps == 0 && tinyModel(config).fusedDecoder() != nil)
-        #expect(try tinyModel(config, .float64).fusedDecoder() == nil)
-        let observed = try tinyModel(config)
+        #expect(try tinyLlama(config).makeScorer().fusedSteps == 0 && tinyLlama(config).fusedDecoder() != nil)
+        #expect(try tinyLlama(config, .float64).fusedDecoder() == nil)
+        let observed = try tinyLlama(config)
         observed.layerObserver = { _, _ in }
         #expect(observed.fusedDecoder() == nil)
-        let probed = try tinyModel(config)
+        let probed = try tinyLlama(config)
         probed.blockLinears[3].linear.probe = GradientProbe()
         #expect(probed.fusedDecoder() == nil)
+    }
+
+    @Test func othersGenerateLayerByLayer() throws {
+        let scorer = try tinyModel(TinyFamily.gpt2.config).makeScorer()
+        _ = walk(scorer)
+        #expect(scorer.fusedSteps == 0 && scorer.bytesPerStep == nil)
     }
 
     @Test(arguments: [DType.float32, .bfloat16]) func sharedBeginnings(_ dtype: DType) throws {

@@ -61,7 +61,7 @@ import Tokenizers
     }
 
     @Test func weightsAndLogitsSurvive() throws {
-        let folder = try TemporaryFolder(), model = try tinyModel(Self.config)
+        let folder = try TemporaryFolder(), model = try tinyLlama(Self.config)
         try write(model, to: folder["tiny.gguf"])
         try GGUFConversion.convert(folder["tiny.gguf"], to: folder["hf"], .f32)
         let loaded = try load(folder["hf"])
@@ -77,7 +77,7 @@ import Tokenizers
     }
 
     @Test(arguments: [ElementType.f16, .bf16]) func narrowTypesAreRounded(_ type: ElementType) throws {
-        let folder = try TemporaryFolder(), model = try tinyModel(Self.config)
+        let folder = try TemporaryFolder(), model = try tinyLlama(Self.config)
         try write(model, to: folder["tiny.gguf"])
         try GGUFConversion.convert(folder["tiny.gguf"], to: folder["hf"], type)
         let narrow: DType = type == .f16 ? .float16 : .bfloat16
@@ -94,7 +94,7 @@ import Tokenizers
         let config = Self.config.changing([
             "hidden_size": 256, "intermediate_size": 256, "num_attention_heads": 4, "tie_word_embeddings": true,
         ])
-        try write(tinyModel(config, scale: 0.2), to: folder["tiny.gguf"], type: type)
+        try write(tinyLlama(config, scale: 0.2), to: folder["tiny.gguf"], type: type)
         try GGUFConversion.convert(folder["tiny.gguf"], to: folder["hf"], .f32)
         let converted = try load(folder["hf"]).model
         let source = try GGUFModel(path: folder["tiny.gguf"]), stored = try StoredModel(source, dtype: .float32)
@@ -115,7 +115,7 @@ import Tokenizers
     }
 
     @Test func tensorsWithoutAPlaceAreRefused() throws {
-        let folder = try TemporaryFolder(), model = try tinyModel(Self.config)
+        let folder = try TemporaryFolder(), model = try tinyLlama(Self.config)
         func message(_ spoil: (inout [(String, Tensor)]) -> Void) throws -> String {
             try write(model, to: folder["bad.gguf"], changing: spoil)
             do {

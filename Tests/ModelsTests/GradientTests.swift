@@ -15,7 +15,7 @@ import Testing
     ///
     /// - Parameter moved: called with parameter and coordinate after each change, to hold something else fixed.
     private func error(
-        _ model: Llama, _ parameters: [(name: String, parameter: Parameter)], moved: () -> Void = {}
+        _ model: any CausalLanguageModel, _ parameters: [(name: String, parameter: Parameter)], moved: () -> Void = {}
     ) -> (worst: Double, at: String) {
         model.documentLoss(documents).backward()
         var worst = 0.0, place = ""

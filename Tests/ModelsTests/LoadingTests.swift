@@ -15,7 +15,7 @@ import Testing
     /// Loads a folder whose tensors `change` has spoiled; what it was told.
     private func message(_ config: JSONValue, _ change: (inout [Written]) -> Void) throws -> String {
         let folder = try TemporaryFolder()
-        var tensors = try tinyModel(config).namedParameters().map { Written($0.name, $0.parameter.value) }
+        var tensors = try fileTensors(of: tinyModel(config))
         change(&tensors)
         try writeFolder(folder.path, config, tensors)
         do {
@@ -77,6 +77,69 @@ import Testing
     @Test func leftoversOfOldExportersAreNoWeights() throws {
         let name = "model.layers.0.self_attn.rotary_emb.inv_freq"
         #expect(try message(TinyFamily.llama.config, add(name, .zeros([4]))) == "loaded")
+    }
+
+    /// The published GPT-2 folders: no prefix, and the masks of attention as tensors.
+    @Test func bareNamesOfGPT2AreItsWeights() throws {
+        let folder = try TemporaryFolder(), config = TinyFamily.gpt2.config, model = try tinyModel(config)
+        func bare(_ name: String) -> String { String(name.dropFirst("transformer.".count)) }
+        var tensors = model.namedParameters().map {
+            Written(bare($0.name), $0.parameter.filed($0.parameter.value))
+        }
+        let table = model.tokenTable.weight.value
+        tensors += [
+            Written("h.0.attn.bias", .zeros([1, 1, 128, 128])), Written("h.1.attn.masked_bias", .zeros([])),
+            Written("lm_head.weight", table),
+        ]
+        try writeFolder(folder.path, config, tensors)
+        #expect(
+            try load(folder.path).model.allLogits([1, 2, 3]).values(Float.self)
+                == model.allLogits([1, 2, 3]).values(Float.self))
+        // What is written has the names that transformers gives, and nothing left over.
+        try load(folder.path).writeMerged(to: folder.path, .float32)
+        let names = try SafetensorsFile(path: folder["model.safetensors"]).tensors.map(\.name)
+        #expect(names.sorted() == model.namedParameters().map(\.name).sorted())
+        #expect(
+            try message(config, add("wte.weight", table))
+                == ": tensors transformer.wte.weight and wte.weight are the same weight")
+        #expect(
+            try message(config, add("lm_head.weight", table + 1))
+                == ": config.json ties the output table to the token table, but lm_head.weight differs from it")
+        let map = "transformer.h.0.mlp.c_fc.weight"
+        #expect(
+            try message(config, replace(map, .zeros([48, 32])))
+                == ": tensor \(map) has shape [48, 32], config.json asks for [32, 48]")
+    }
+
+    /// A map of GPT-2 lies in its file as `[inputs, outputs]`, and comes back there.
+    @Test func mapsOfGPT2LieTransposed() throws {
+        let folder = try TemporaryFolder(), config = TinyFamily.gpt2.config, model = try tinyModel(config)
+        try writeFolder(folder.path, config, model)
+        let file = try SafetensorsFile(path: folder["model.safetensors"])
+        let name = "transformer.h.1.attn.c_attn.weight", stored = try file.tensor(name)
+        #expect(stored.shape == [32, 96])
+        let linear = try #require(load(folder.path).model.blockLinears.first { name.hasPrefix($0.name + ".") }).linear
+        #expect(linear.weight.shape == [96, 32] && linear.outFeatures == 96)
+        let x = filled([2, 32], 3, scale: 1)
+        #expect(relativeDifference(linear(x), x.matmul(stored) + linear.bias!.value) < 1e-6)
+        try load(folder.path).writeMerged(to: folder["again"], .float32)
+        let again = try SafetensorsFile(path: joinPath(folder["again"], "model.safetensors"))
+        for info in file.tensors {
+            #expect(try again.tensor(info.name).values(Float.self) == file.tensor(info.name).values(Float.self))
+        }
+    }
+
+    /// Merges tried in memory hand over tensors as files name and hold them.
+    @Test func replacementsLieAsInFiles() throws {
+        let folder = try TemporaryFolder(), config = TinyFamily.gpt2.config
+        try writeFolder(folder.path, config, tinyModel(config))
+        let loaded = try load(folder.path), weights = ReplaceableWeights(of: loaded)
+        let name = try #require(weights.weight("h.1.mlp.c_fc.weight")), new = filled([32, 48], 9, scale: 1)
+        #expect(name == "transformer.h.1.mlp.c_fc.weight" && weights.weight("h.1.attn.bias") == nil)
+        try new.withBytes { try weights.replace(name, .f32, [32, 48], $0) }
+        let linear = try #require(loaded.model.blockLinears.first { name.hasPrefix($0.name + ".") }).linear
+        #expect(linear.weight.value.values(Float.self) == new.transpose(0, 1).contiguous().values(Float.self))
+        #expect(throws: UserError.self) { try new.withBytes { try weights.replace(name, .f32, [48, 32], $0) } }
     }
 
     @Test(arguments: TinyFamily.allCases) func everyTensorGoesToItsPlace(_ family: TinyFamily) throws {
@@ -162,6 +225,23 @@ import Testing
             if name.hasSuffix("proj.weight") || name.hasSuffix("tokens.weight") {
                 let deviation = (values.map { Double($0 * $0) }.reduce(0, +) / Double(values.count)).squareRoot()
                 #expect(abs(deviation / 0.05 - 1) < 0.12, "\(name): \(deviation)")
+            }
+        }
+    }
+
+    /// GPT-2's maps into the residual stream begin smaller by √(2 layers).
+    @Test func gpt2BeginsAsTransformersBeginsIt() throws {
+        let temporary = try TemporaryFolder(), config = TinyFamily.gpt2.config.changing(["initializer_range": 0.05])
+        try writeFileAtomically(config.serialized(), to: temporary["config.json"])
+        for (name, values) in try weights(temporary.path, seed: 1) {
+            let deviation = (values.map { Double($0 * $0) }.reduce(0, +) / Double(values.count)).squareRoot()
+            if name.hasSuffix(".bias") {
+                #expect(deviation == 0)
+            } else if name.contains(".ln_") {
+                #expect(values.allSatisfy { $0 == 1 })
+            } else {
+                let expected = name.hasSuffix("c_proj.weight") ? 0.025 : 0.05
+                #expect(abs(deviation / expected - 1) < 0.12, "\(name): \(deviation)")
             }
         }
     }

@@ -61,13 +61,21 @@ import Testing
         }
     }
 
-    @Test(arguments: AdapterKind.allCases, TinyFamily.allCases)
+    @Test(arguments: AdapterKind.allCases, TinyFamily.llamas)
     func isWhatMergeAdapterWrites(_ kind: AdapterKind, _ family: TinyFamily) throws {
         try adapt(family, kind.config(saved: family == .qwen2 ? ["embed_tokens"] : ["lm_head"]))
         try expectMerged(family)
         let tensors = try AdaptedTensors(
             base: SafetensorsFolder(folder: folder[family.rawValue]), adapterFolder: folder["adapter"])
         #expect(tensors.vocabularySize == nil)
+    }
+
+    /// Maps that lie transposed take the transposed product; DoRA's norms would run down their columns.
+    @Test(arguments: AdapterKind.allCases) func isWhatMergeAdapterWritesForGPT2(_ kind: AdapterKind) throws {
+        try adapt(.gpt2, kind.config(targets: [], saved: ["wte"]))
+        if !kind.config().hasMagnitude { return try expectMerged(.gpt2) }
+        let error = #expect(throws: UserError.self) { try expectMerged(.gpt2) }
+        #expect(error?.message.hasSuffix("needletail merge-adapter it first") == true)
     }
 
     @Test func addedTokensGrowBothTables() throws {

@@ -120,7 +120,7 @@ import Testing
 }
 
 /// LoRA or DoRA on every block linear map, moved away from its start, trained.
-func attachAdapters(to model: Llama, hasMagnitude: Bool) -> [(name: String, parameter: Parameter)] {
+func attachAdapters(to model: any CausalLanguageModel, hasMagnitude: Bool) -> [(name: String, parameter: Parameter)] {
     model.blockLinears.enumerated().flatMap { k, entry in
         let adapter = LowRankAdapter(
             on: entry.linear, rank: 2, scaling: 1.5, dropout: 0, hasMagnitude: hasMagnitude,

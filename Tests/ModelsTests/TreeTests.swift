@@ -47,7 +47,12 @@ import Testing
 
     @Test(arguments: TinyFamily.allCases) func planAndModelAgree(_ family: TinyFamily) throws {
         let model = try tinyModel(family.config)
-        #expect(model.config.parameterCount == model.namedParameters().reduce(0) { $0 + $1.parameter.value.count })
-        #expect(model.blockLinears.count == 14)
+        let shape = try modelShape(family.config, file: "config.json"), parameters = model.namedParameters()
+        #expect(shape.parameterCount == parameters.reduce(0) { $0 + $1.parameter.value.count })
+        #expect(Set(shape.parameterShapes.map(\.name)) == Set(parameters.map(\.name)))
+        for (name, parameter) in parameters {
+            #expect(shape.parameterShapes.first { $0.name == name }?.shape == parameter.fileShape)
+        }
+        #expect(model.blockLinears.count == (family == .gpt2 ? 8 : 14))
     }
 }

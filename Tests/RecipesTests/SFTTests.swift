@@ -342,6 +342,16 @@ import Tokenizers
         #expect((record["machine"]?["memory_bytes"]?.int ?? 0) > 1 << 28 && record["versions"]?["compiler"] != nil)
     }
 
+    /// A table of positions has an end; where positions are computed there is none.
+    @Test func rowsBeyondThePositionsAreRefused() throws {
+        let place = try RunPlace(.gpt2), file = joinPath(place.folder["model"], "config.json")
+        try writeFileAtomically(readJSONFile(file).changing(["n_positions": 40]).serialized(), to: file)
+        let config = place.config("run"), error = #expect(throws: UserError.self) { try place.run(config) }
+        #expect(error?.exitStatus == .usage)
+        #expect(error?.message.contains("the model has 40 positions: set data.max_length: 40") == true)
+        #expect(!folderExists(config.output))
+    }
+
     @Test func aTextUnitWithoutPlainTextIsRefused() throws {
         let place = try RunPlace(), config = place.config("run") { $0.data.textUnit = .line }
         let error = #expect(throws: UserError.self) { try place.run(config) }

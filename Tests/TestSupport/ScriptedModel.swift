@@ -8,11 +8,15 @@ internal import Tokenizers
 
 /// config.json of a model with the tiny tokenizer's vocabulary.
 public func textConfig(_ family: TinyFamily = .llama) -> JSONValue {
-    family.config.changing(["vocab_size": 268, "max_position_embeddings": 512])
+    family.config.changing(
+        family == .gpt2
+            ? ["vocab_size": 268, "n_positions": 512] : ["vocab_size": 268, "max_position_embeddings": 512])
 }
 
 /// Writes a folder with a tokenizer, too.
-public func writeTextFolder(_ path: String, _ config: JSONValue, _ model: Llama, eos: String = "</s>") throws {
+public func writeTextFolder(
+    _ path: String, _ config: JSONValue, _ model: any CausalLanguageModel, eos: String = "</s>"
+) throws {
     try writeFolder(path, config, model)
     try tinyTokenizer(eos: eos).save(to: path)
 }

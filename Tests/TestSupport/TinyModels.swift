@@ -15,6 +15,8 @@ public enum TinyFamily: String, CaseIterable, Sendable {
     case mistral
     /// Biases, a tied head.
     case qwen2
+    /// Learned positions, LayerNorm, one map for q, k and v, maps that lie transposed, a tied head.
+    case gpt2
 
     /// config.json.
     public var config: JSONValue {
@@ -27,8 +29,24 @@ public enum TinyFamily: String, CaseIterable, Sendable {
         case .llama: return base
         case .mistral: return base.changing(["sliding_window": 4, "head_dim": 16])
         case .qwen2: return base.changing(["tie_word_embeddings": true])
+        case .gpt2:
+            return [
+                "model_type": "gpt2", "vocab_size": 64, "n_embd": 32, "n_inner": 48, "n_layer": 2, "n_head": 4,
+                "n_positions": 128, "layer_norm_epsilon": 1e-5, "tie_word_embeddings": true, "bos_token_id": 0,
+                "eos_token_id": 1,
+            ]
         }
     }
+}
+
+extension TinyFamily {
+    /// The families of one block, which GGUF files and the fused decoder know.
+    public static let llamas: [TinyFamily] = [.llama, .mistral, .qwen2]
+
+    /// Some kinds of linear maps, not all.
+    public var someMaps: [String] { self == .gpt2 ? ["c_attn", "c_proj"] : ["q_proj", "v_proj", "down_proj"] }
+    /// `modules_to_save` for the token table.
+    public var tokenModule: String { self == .gpt2 ? "wte" : "embed_tokens" }
 }
 
 extension JSONValue {
@@ -41,20 +59,28 @@ extension JSONValue {
 }
 
 /// A model in memory, filled as the goldens are: norms around 1, biases within ±0.1, tables within ±`scale` / 2.
-public func tinyModel(_ config: JSONValue, _ dtype: DType = .float32, scale: Double = 0.7) throws -> Llama {
+public func tinyModel(_ config: JSONValue, _ dtype: DType = .float32, scale: Double = 0.7) throws
+    -> any CausalLanguageModel
+{
     // Threads that wait for each other cost more than these models' products, on a busy machine a hundred times more.
     Engine.threads = 1
-    let model = try Llama(LlamaConfig(config, file: "config.json"), dtype, on: .cpu)
+    let model = try modelShape(config, file: "config.json").makeModel(dtype, on: .cpu)
     let parameters = model.namedParameters().sorted { $0.name < $1.name }
     for (k, (name, parameter)) in parameters.enumerated() {
-        let isNorm = name.hasSuffix("norm.weight"), isBias = name.hasSuffix("bias")
+        let isNorm = name.hasSuffix("norm.weight") || name.contains("ln_") && name.hasSuffix("weight"),
+            isBias = name.hasSuffix("bias")
         parameter.value.copyInPlace(
             filled(parameter.shape, k, scale: isNorm ? 0.4 : isBias ? 0.2 : scale, offset: isNorm ? 1 : 0))
     }
     return model
 }
 
-extension Llama {
+/// A tiny model of the Llama family, for what only that has.
+public func tinyLlama(_ config: JSONValue, _ dtype: DType = .float32, scale: Double = 0.7) throws -> Llama {
+    try tinyModel(config, dtype, scale: scale) as! Llama
+}
+
+extension CausalLanguageModel {
     /// Marks every weight as trained, as a full fine-tuning does.
     public func trainAll() -> Self {
         for (_, parameter) in namedParameters() { parameter.isTrained = true }
@@ -63,8 +89,13 @@ extension Llama {
 }
 
 /// Writes a Hugging Face folder: config.json and the parameters of `model`.
-public func writeFolder(_ path: String, _ config: JSONValue, _ model: Llama) throws {
-    try writeFolder(path, config, model.namedParameters().map { .init($0.name, $0.parameter.value) })
+public func writeFolder(_ path: String, _ config: JSONValue, _ model: any CausalLanguageModel) throws {
+    try writeFolder(path, config, fileTensors(of: model))
+}
+
+/// The weights as checkpoints hold them.
+public func fileTensors(of model: any CausalLanguageModel, _ dtype: DType? = nil) -> [SafetensorsWriter.Tensor] {
+    model.namedParameters().map { .init($0.name, $0.parameter.filed($0.parameter.value), dtype) }
 }
 
 public func writeFolder(_ path: String, _ config: JSONValue, _ tensors: [SafetensorsWriter.Tensor]) throws {

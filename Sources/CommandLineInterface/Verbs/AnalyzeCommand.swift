@@ -67,7 +67,10 @@ public struct GradientsCommand: ThreadedCommand {
             "Names of the data sets, in order; the files' own names when not given.", valueName: "name"))
     public var name: [String] = []
 
-    @Option(help: ArgumentHelp("Which of q, k, v, o, gate, up, down, with commas between.", valueName: "list"))
+    @Option(
+        help: ArgumentHelp(
+            "Which of q, k, v, o, gate, up, down, with commas between; GPT-2, with one map for q, k and v, has none of them.",
+            valueName: "list"))
     public var projections: String = "q,k,v,o"
 
     @Option(help: "How prompt and response become text: one below the other, or with the model's chat template.")

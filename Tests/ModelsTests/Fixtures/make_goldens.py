@@ -71,25 +71,32 @@ CASES = {
     "mistral_window_4": ("mistral", {"sliding_window": 4}),
     "qwen2_biases": ("qwen2", {"tie_word_embeddings": True, "rms_norm_eps": 1e-6}),
 }
+# GPT-2's own names for the same sizes.
+GPT2 = dict(vocab_size=64, n_embd=32, n_inner=48, n_layer=2, n_head=4, n_positions=128, bos_token_id=1, eos_token_id=2,
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+CASES |= {
+    "gpt2_tied": ("gpt2", {"n_inner": None}),
+    "gpt2_head_of_its_own": ("gpt2", {"tie_word_embeddings": False, "layer_norm_epsilon": 1e-3}),
+}
 SHORT = [1, 17, 42, 5, 63, 8, 30, 17]
 LONG = [1, 9, 33, 33, 2, 50, 61, 7, 12, 40, 28, 3, 19, 55]
 
 
 def model_case(kind, changes):
     """One tiny model: the config.json it would have, its tensors, logits, loss and gradient norms."""
-    config = transformers.AutoConfig.for_model(kind, **{**BASE, **changes})
+    config = transformers.AutoConfig.for_model(kind, **{**(GPT2 if kind == "gpt2" else BASE), **changes})
     config._attn_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
     tensors = []
     parameters = dict(model.named_parameters())  # a tied head is listed once, as the embedding
     for k, name in enumerate(sorted(parameters)):
-        norm = name.endswith("norm.weight")
+        norm = name.endswith("norm.weight") or ".ln_" in name and name.endswith("weight")
         scale, offset = (0.4, 1.0) if norm else (0.2, 0.0) if name.endswith("bias") else (0.7, 0.0)
         parameters[name].data = filled(tuple(parameters[name].shape), k, scale, offset)
         tensors.append({"name": name, "shape": list(parameters[name].shape), "scale": scale, "offset": offset})
     if config.tie_word_embeddings:
         model.tie_weights()
-        assert model.lm_head.weight is model.model.embed_tokens.weight
+        assert model.lm_head.weight is model.get_input_embeddings().weight
     with torch.no_grad():
         short = model(torch.tensor([SHORT])).logits[0]
         long = model(torch.tensor([LONG])).logits[0, -1]

@@ -1,0 +1,60 @@
+// How a family names its tensors in files: for everything that reads weights by name, with or without a model.
+internal import Diagnostics
+public import Formats
+
+/// Names of a family's tensors, as transformers writes them.
+public struct TensorNaming: Sendable, Equatable {
+    /// The token table.
+    public let tokenTable: String
+    /// What the names of the blocks' tensors begin with, before the block's number.
+    public let blocks: String
+    /// Whether the linear maps of the blocks lie transposed, `[inputs, outputs]`: transformers' `Conv1D`.
+    public let mapsLieTransposed: Bool
+    /// Beginnings of names that other writers leave without their prefix.
+    private let prefix: String
+    private let barePrefixes: [String]
+    /// Ends of names that hold nothing of the model: buffers of old exporters.
+    private let leftovers: [String]
+
+    public static let headTable = "lm_head.weight"
+
+    public static let llama = TensorNaming(
+        tokenTable: "model.embed_tokens.weight", blocks: "model.layers.", mapsLieTransposed: false, prefix: "",
+        barePrefixes: [], leftovers: [".rotary_emb.inv_freq"])
+
+    /// GPT-2: the published folders have the names of the model without its head.
+    public static let gpt2 = TensorNaming(
+        tokenTable: "transformer.wte.weight", blocks: "transformer.h.", mapsLieTransposed: true, prefix: "transformer.",
+        barePrefixes: ["wte.", "wpe.", "h.", "ln_f."], leftovers: [".attn.bias", ".attn.masked_bias"])
+
+    /// - Parameter modelType: config.json's; all but GPT-2's are taken for Llama's, whose names most families share.
+    public init(modelType: String?) { self = modelType == "gpt2" ? .gpt2 : .llama }
+
+    /// Of the folder's config.json; Llama's where there is none.
+    public init(folder: String) throws {
+        let file = joinPath(folder, "config.json")
+        self.init(modelType: fileExists(file) ? try readJSONFile(file)["model_type"]?.string : nil)
+    }
+
+    private init(
+        tokenTable: String, blocks: String, mapsLieTransposed: Bool, prefix: String, barePrefixes: [String],
+        leftovers: [String]
+    ) {
+        (self.tokenTable, self.blocks, self.mapsLieTransposed) = (tokenTable, blocks, mapsLieTransposed)
+        (self.prefix, self.barePrefixes, self.leftovers) = (prefix, barePrefixes, leftovers)
+    }
+
+    /// The name of the weight that a file's tensor holds; nil when it holds none.
+    public func weight(_ tensor: String) -> String? {
+        let name = barePrefixes.contains { tensor.hasPrefix($0) } ? prefix + tensor : tensor
+        return leftovers.contains { name.hasSuffix($0) } ? nil : name
+    }
+
+    /// Whether it is the weight of a linear map of a block, by the weight's name and the tensor's shape.
+    public func isBlockMap(_ weight: String, _ shape: [Int]) -> Bool {
+        weight.hasPrefix(blocks) && weight.hasSuffix(".weight") && shape.count == 2
+    }
+
+    /// `modules_to_save` for the token table: the last part of its name without `.weight`.
+    public var tokenModule: String { String(tokenTable.split(separator: ".").dropLast().last!) }
+}

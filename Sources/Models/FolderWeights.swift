@@ -1,0 +1,68 @@
+// The weights of a Hugging Face folder under the model's names, proven to fit a shape before any memory is taken.
+internal import Checkpoints
+internal import Diagnostics
+internal import Formats
+internal import ModelFiles
+internal import Tensors
+
+/// Tensors of a folder, one for every weight of a model.
+struct FolderWeights {
+    private let folder: SafetensorsFolder
+    /// Names in the files by the weights' names.
+    private var files: [ExactString: String] = [:]
+
+    /// - Throws: `UserError` for every missing, unexpected or misshapen tensor.
+    init(_ folder: SafetensorsFolder, fitting shape: any ModelShape) throws {
+        self.folder = folder
+        let place = folder.folder
+        // Before listing what every layer needs: the number may be absurd.
+        guard shape.layers <= folder.names.count else {
+            throw UserError(
+                "\(place): config.json asks for \(shape.layers) layers; there are \(folder.names.count) tensors")
+        }
+        let naming = type(of: shape).naming
+        for file in folder.names {
+            guard let weight = naming.weight(file) else { continue }
+            if let other = files.updateValue(file, forKey: ExactString(weight)) {
+                throw UserError("\(place): tensors \(other) and \(file) are the same weight")
+            }
+        }
+        if shape.tiedHead { try dropSecondTable(naming) }
+        let wanted = shape.parameterShapes
+        let found = folder.names.compactMap(naming.weight).filter { files[ExactString($0)] != nil }
+        if let problem = mismatch(parameters: wanted.map(\.name), tensors: found) {
+            throw UserError("\(place): weights do not fit config.json: \(problem)")
+        }
+        for (name, shape) in wanted { try check(name, shape) }
+    }
+
+    /// A copy of the weight, as the file holds it.
+    func tensor(_ weight: String) throws -> Tensor {
+        let file = files[ExactString(weight)]!
+        return try Checkpoints.tensor(folder.info(file)!, folder.bytes(of: file), in: folder.folder)
+    }
+
+    /// A tied model may carry its table twice; two different ones would mean that config.json lies.
+    private mutating func dropSecondTable(_ naming: TensorNaming) throws {
+        guard let table = files[ExactString(naming.tokenTable)],
+            let head = files.removeValue(forKey: ExactString(TensorNaming.headTable))
+        else { return }
+        guard try folder.bytes(of: head).elementsEqual(folder.bytes(of: table)) else {
+            throw UserError(
+                "\(folder.folder): config.json ties the output table to the token table, but \(head) differs from it")
+        }
+    }
+
+    private func check(_ weight: String, _ shape: [Int]) throws {
+        let info = folder.info(files[ExactString(weight)]!)!
+        guard info.shape == shape else {
+            throw UserError(
+                "\(folder.folder): tensor \(info.name) has shape \(info.shape), config.json asks for \(shape)")
+        }
+        guard info.elementType.isFloatingPoint else {
+            throw UserError(
+                "\(folder.folder): tensor \(info.name) has type \(info.elementType.rawValue); weights must be floating point"
+            )
+        }
+    }
+}
