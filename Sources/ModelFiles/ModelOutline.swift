@@ -73,7 +73,11 @@ public struct ModelOutline: Sendable, Equatable {
     public var keptByBlock: Int {
         func width(_ name: String) -> Int { blockLinears.first { $0.name.hasSuffix(".\(name)") }?.outputs ?? 0 }
         let qkv = width("q_proj") + width("k_proj") + width("v_proj") + width("c_attn")
-        let attended = blockLinears.first { $0.name.hasSuffix(".o_proj") || $0.name.hasSuffix(".attn.c_proj") }?.inputs
-        return 4 * hiddenSize + qkv + (attended ?? 0) + 3 * width("gate_proj") + 2 * width("c_fc")
+        return 4 * hiddenSize + qkv + queryWidth + 3 * width("gate_proj") + 2 * width("c_fc")
+    }
+
+    /// Width of all query heads of a block together: what its attention hands to the map after it.
+    public var queryWidth: Int {
+        blockLinears.first { $0.name.hasSuffix(".o_proj") || $0.name.hasSuffix(".attn.c_proj") }?.inputs ?? 0
     }
 }

@@ -24,7 +24,7 @@ public struct OperationCount: Sendable, Equatable {
         let W = Double(model.blockLinears.reduce(0) { $0 + $1.outputs * $1.inputs })
         let A = Double(
             isFull ? 0 : run.adapter.adapted(model).reduce(0) { $0 + run.adapter.rank * ($1.inputs + $1.outputs) })
-        let LQ = Double(model.blockLinears.reduce(0) { $0 + ($1.name.hasSuffix(".q_proj") ? $1.outputs : 0) })
+        let LQ = Double(model.layers * model.queryWidth)
         let head = Double(model.vocabSize * model.hiddenSize)
         let again = run.training.shareComputedAgain(of: model.layers)
         let blocks = 2 * (W * (isFull ? 3 : 2) + A * 3 + (W + A) * again) * Double(tokens)
