@@ -2,6 +2,7 @@
 import ArgumentParser
 import CommandLineInterface
 import Diagnostics
+import Formats
 import Testing
 
 /// Every verb as typed, groups included: `""`, `train`, `tokenizer`, `tokenizer encode` ...
@@ -111,6 +112,17 @@ struct EngineTests {
         try withStandInEngine { folder in
             let outcome = try shell("rm bin/needletail-engine; needletail train x.yaml", in: folder)
             #expect(outcome.status == 70 && outcome.errors.contains("needletail-engine is neither in"))
+        }
+    }
+
+    /// The engine's threads do not spin long, unless the person says how they should wait.
+    @Test(arguments: [("", "1000"), ("GOMP_SPINCOUNT=7", "7"), ("OMP_WAIT_POLICY=active", "")])
+    func waitingIsBounded(_ environment: String, _ expected: String) throws {
+        try withStandInEngine { folder in
+            try writeFileAtomically("#!/bin/sh\nprintf \"$GOMP_SPINCOUNT\"\n", to: "\(folder)/bin/needletail-engine")
+            let outcome = try shell(
+                "chmod +x bin/needletail-engine; env -u GOMP_SPINCOUNT \(environment) needletail doctor", in: folder)
+            #expect(outcome.status == 0 && outcome.output == expected, "\(outcome)")
         }
     }
 
