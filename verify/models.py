@@ -34,12 +34,26 @@ TINY = {
     "mistral_window": ("mistral", {"sliding_window": 8}, None, True),
     "qwen2": ("qwen2", {"tie_word_embeddings": True, "rms_norm_eps": 1e-6}, None, False),
     "qwen2_sharded": ("qwen2", {"num_hidden_layers": 3}, 150_000, False),
+    "qwen3": ("qwen3", {"head_dim": 16}, None, False),
+    "olmo2": ("olmo2", {}, None, False),
+    "phi3": ("phi3", {"sliding_window": 8, "rope_parameters": {
+        "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}, None, False),
+    "phi3_longrope": ("phi3", {"original_max_position_embeddings": 128, "rope_parameters": {
+        "rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 1.0, "short_factor": [1.0 + i / 8 for i in range(8)],
+        "long_factor": [2.0 + i for i in range(8)], "original_max_position_embeddings": 128}}, 150_000, False),
+    "gemma2": ("gemma2", {
+        "head_dim": 32, "tie_word_embeddings": True, "query_pre_attn_scalar": 24, "sliding_window": 8,
+        "attn_logit_softcapping": 3.0}, None, True),
+    "gemma3": ("gemma3_text", {
+        "head_dim": 32, "tie_word_embeddings": True, "query_pre_attn_scalar": 24, "sliding_window": 8,
+        "num_hidden_layers": 3, "sliding_window_pattern": 2}, None, True),
+    "gpt_neox": ("gpt_neox", {"hidden_dropout": 0.0}, None, False),
+    "llama_yarn": ("llama", {"rope_parameters": {
+        "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 10000.0}}, None, True),
     "gpt2": ("gpt2", {}, None, False),
     "gpt2_bare": ("gpt2", {"n_layer": 3, "n_inner": None}, None, False),
     "gpt2_untied": ("gpt2", {"tie_word_embeddings": False, "layer_norm_epsilon": 1e-3}, 150_000, False),
 }
-# Families that merges read and that are not run here.
-MERGE_ONLY = {"qwen3": ("qwen3", {"head_dim": 16}, None, False)}
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "<|turn|>", "<|end|>"]
 # Nothing follows the end token of a turn, so which tokens belong to the assistant is beyond doubt. The second template
 # renders the same text and carries the marks by which transformers reports assistant tokens.
@@ -103,8 +117,8 @@ def make_tokenizer(vocabulary_size, begins):
 
 
 def write_tiny(folder, name, seed=7):
-    """Writes one model of `TINY` or `MERGE_ONLY` to folder/name, once, and returns that path."""
-    kind, changes, shard_bytes, begins = (TINY | MERGE_ONLY)[name]
+    """Writes one model of `TINY` to folder/name, once, and returns that path."""
+    kind, changes, shard_bytes, begins = TINY[name]
     path = pathlib.Path(folder) / name
     if (path / "config.json").exists():
         return path

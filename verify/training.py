@@ -1,4 +1,4 @@
-"""Fifty steps of full, LoRA, rsLoRA and DoRA training against PyTorch and peft (what must be shown, item 4).
+"""Fifty steps of full, LoRA, rsLoRA and DoRA training, thirty of every family, against PyTorch and peft.
 
     .deps/oracle/bin/python verify/training.py [--model FOLDER] [--tiny llama_gqa gpt2] [--methods full lora rslora dora] [--steps 50]
     .deps/oracle/bin/python verify/training.py --self-check
@@ -88,7 +88,8 @@ def documents(row):
 
 def load_for_training(model_path, run):
     """The base in fp32, with the run's initial adapter when it has one."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        model_path, dtype=torch.float32, attn_implementation="eager")
     if (run / "initial_adapter").exists():
         model = peft.PeftModel.from_pretrained(model, run / "initial_adapter", is_trainable=True)
     return model.train()
@@ -304,6 +305,10 @@ def self_check(report, work, methods, steps):
                      f"> {LIMIT:g}")
 
 
+# Beside those that are trained by every method.
+FAMILIES = ["mistral_window", "qwen2", "qwen3", "olmo2", "phi3", "gemma2", "gemma3", "gpt_neox", "llama_yarn"]
+
+
 class Quiet(Report):
     """Collects without printing."""
 
@@ -318,6 +323,8 @@ def main():
     arguments = parser(__doc__)
     arguments.add_argument("--model", type=pathlib.Path, help="Hugging Face folder (default: tiny models)")
     arguments.add_argument("--tiny", nargs="+", choices=list(models.TINY), default=["llama_gqa", "gpt2"])
+    arguments.add_argument("--families", nargs="*", choices=list(models.TINY), default=FAMILIES,
+                           help="tiny models trained 30 steps, all weights and LoRA")
     arguments.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     arguments.add_argument("--steps", type=int, default=50)
     arguments.add_argument("--self-check", action="store_true")
@@ -333,6 +340,9 @@ def main():
             for model in folders:
                 for method in arguments.methods:
                     check(report, program, work, model.resolve(), method, arguments.steps)
+            for name in [] if arguments.model else arguments.families:
+                for method in ["full", "lora"]:
+                    check(report, program, work, models.write_tiny(work, name).resolve(), method, 30)
     report.exit()
 
 

@@ -98,10 +98,10 @@ public final class AdapterExtraction {
                 saved.append(String(weight.dropLast(".weight".count).split(separator: ".").last!))
                 let table = try pair.tensor(tuned, name)
                 tensors.append(.init(AdapterFiles.prefix + weight, table, .float32))
-                if !base.tensorNames.contains(TensorNaming.headTable) {
+                if !base.tensorNames.contains(naming.headTable) {
                     // PEFT takes a saved token table apart from the head that is tied to it: the head comes along.
-                    saved.append("lm_head")
-                    tensors.append(.init(AdapterFiles.prefix + TensorNaming.headTable, table, .float32))
+                    saved.append(naming.headModule)
+                    tensors.append(.init(AdapterFiles.prefix + naming.headTable, table, .float32))
                 }
             } else {
                 report.missed.append((name, norm))
@@ -174,7 +174,7 @@ private struct ModelPair {
 
     /// Whether it has a row a token.
     func isTable(_ name: String) -> Bool {
-        naming.weight(name) == naming.tokenTable || name == TensorNaming.headTable
+        naming.weight(name) == naming.tokenTable || name == naming.headTable
     }
 
     /// The linear maps of the layers, by the file's name without `.weight`.

@@ -154,11 +154,9 @@ ct_status ct_transpose(ct_tensor t, int64_t a, int64_t b, ct_tensor *out) {
 ct_status ct_narrow(ct_tensor t, int64_t dim, int64_t start, int64_t length, ct_tensor *out) {
     return giving(out, [&] { return get(t).narrow(dim, start, length); });
 }
-ct_status ct_split(ct_tensor t, size_t count, int64_t dim, ct_tensor *parts) {
+ct_status ct_split(ct_tensor t, const int64_t *lengths, size_t count, int64_t dim, ct_tensor *parts) {
     return guarded([&] {
-        const auto tensor = get(t);
-        TORCH_CHECK(tensor.size(dim) % int64_t(count) == 0, tensor.sizes(), " in ", count, " equal parts along ", dim);
-        const auto split = tensor.split(tensor.size(dim) / int64_t(count), dim);
+        const auto split = get(t).split_with_sizes(sizes(lengths, count), dim);
         for (size_t i = 0; i < count; ++i) parts[i] = own(split[i]);
     });
 }

@@ -39,7 +39,8 @@ namespace {
 int64_t rows_of(const at::Tensor &x) { return x.numel() / std::max<int64_t>(1, x.size(-1)); }
 
 struct RMSNorm : public Function<RMSNorm> {
-    static at::Tensor forward(AutogradContext *ctx, const at::Tensor &given, const at::Tensor &weight, double epsilon) {
+    static at::Tensor forward(
+        AutogradContext *ctx, const at::Tensor &given, const at::Tensor &weight, double offset, double epsilon) {
         const auto x = given.contiguous(), w = weight.detach().to(wide(x)).contiguous();
         const int64_t D = x.size(-1), N = rows_of(x);
         auto y = at::empty_like(x), r = at::empty({N}, w.options());
@@ -48,9 +49,10 @@ struct RMSNorm : public Function<RMSNorm> {
             using T = typename F::T;
             using W = typename F::W;
             F::rms_norm(
-                N, D, data<T>(x), D, nullptr, 0, data<W>(w), W(0), W(epsilon), nullptr, 0, data<T>(y), D, data<W>(r), parallel);
+                N, D, data<T>(x), D, nullptr, 0, data<W>(w), W(offset), W(epsilon), nullptr, 0, data<T>(y), D, data<W>(r), parallel);
         });
         ctx->save_for_backward({x, weight, r});
+        ctx->saved_data["offset"] = offset;
         return y;
     }
 
@@ -58,6 +60,7 @@ struct RMSNorm : public Function<RMSNorm> {
         const auto saved = ctx->get_saved_variables();
         const auto x = saved[0], weight = saved[1], dy = gradients[0].contiguous();
         const auto w = weight.detach().to(wide(x)).contiguous();
+        const double offset = ctx->saved_data["offset"].toDouble();
         const int64_t D = x.size(-1), N = rows_of(x);
         auto dx = at::empty_like(x), dw = weight.requires_grad() ? at::zeros_like(w) : at::Tensor();
         const auto memory = scratch(nt_norm_scratch_bytes(N, D));
@@ -66,17 +69,17 @@ struct RMSNorm : public Function<RMSNorm> {
             using T = typename F::T;
             using W = typename F::W;
             F::rms_norm_backward(
-                N, D, data<T>(dy), D, data<T>(x), D, data<W>(saved[2]), data<W>(w), W(0), nullptr, 0, data<T>(dx), D, data<W>(dw),
-                memory.data_ptr(), parallel);
+                N, D, data<T>(dy), D, data<T>(x), D, data<W>(saved[2]), data<W>(w), W(offset), nullptr, 0, data<T>(dx), D,
+                data<W>(dw), memory.data_ptr(), parallel);
         });
-        return {dx, dw.defined() ? give_gradient(weight, dw) : dw, {}};
+        return {dx, dw.defined() ? give_gradient(weight, dw) : dw, {}, {}};
     }
 };
 
-at::Tensor plain_rms_norm(const at::Tensor &x, const at::Tensor &weight, double epsilon) {
+at::Tensor plain_rms_norm(const at::Tensor &x, const at::Tensor &weight, double offset, double epsilon) {
     const auto input = x.to(wide(x));
     const auto scale = at::rsqrt(input.square().mean(-1, /*keepdim=*/true) + epsilon);
-    return (input * scale * weight).to(x.scalar_type());
+    return (input * scale * (offset == 0 ? weight : weight + offset)).to(x.scalar_type());
 }
 
 /// Rows centered, scaled to deviation 1, then weight and bias (Ba et al. 2016, arXiv:1607.06450).
@@ -125,7 +128,7 @@ at::Tensor plain_layer_norm(const at::Tensor &x, const at::Tensor &weight, const
     return at::layer_norm(x.to(type), {x.size(-1)}, weight.to(type), bias.to(type), epsilon).to(x.scalar_type());
 }
 
-/// Queries and keys turned to their positions: tables [positions, E / 2].
+/// Queries and keys turned to their positions: tables [positions, R / 2].
 struct Rotary : public Function<Rotary> {
     static variable_list forward(
         AutogradContext *ctx, const at::Tensor &q, const at::Tensor &k, const at::Tensor &cos, const at::Tensor &sin,
@@ -161,40 +164,56 @@ struct Rotary : public Function<Rotary> {
 };
 
 at::Tensor plain_rotary(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin, const at::Tensor &positions) {
+    const int64_t R = 2 * cos.size(1);
+    if (R < x.size(-1)) {
+        const auto rest = x.narrow(-1, R, x.size(-1) - R);
+        return at::cat({plain_rotary(x.narrow(-1, 0, R), cos, sin, positions), rest}, -1);
+    }
     const auto rows = [&](const at::Tensor &table) {
         const auto half = table.index_select(0, positions).to(x.scalar_type());
-        return at::cat({half, half}, -1).unsqueeze(1);  // [N, 1, E]
+        return at::cat({half, half}, -1).unsqueeze(1);  // [N, 1, R]
     };
     const auto halves = x.chunk(2, -1);
     return x * rows(cos) + at::cat({-halves[1], halves[0]}, -1) * rows(sin);
 }
 
-/// silu(gate) up; keeps gate and up only.
-struct SwiGLU : public Function<SwiGLU> {
-    static at::Tensor forward(AutogradContext *ctx, const at::Tensor &gate, const at::Tensor &up) {
-        const auto a = gate.contiguous(), b = up.contiguous();
-        auto h = at::empty_like(a);
-        const int64_t D = a.size(-1);
+/// act(gate) up; keeps gate and up only.
+struct Gated : public Function<Gated> {
+    static at::Tensor forward(AutogradContext *ctx, const at::Tensor &gate, const at::Tensor &up, bool is_gelu) {
+        const auto a = flat(gate), b = flat(up);
+        auto h = at::empty(gate.sizes(), gate.options());
         by_type(a, [&](auto f) {
             using F = decltype(f);
             using T = typename F::T;
-            F::gated(NT_SWIGLU, rows_of(a), D, data<T>(a), D, data<T>(b), D, data<T>(h), D, parallel);
+            F::gated(
+                kind(is_gelu), a.size(0), a.size(1), data<T>(a), a.stride(0), data<T>(b), b.stride(0), data<T>(h), a.size(1),
+                parallel);
         });
         ctx->save_for_backward({a, b});
+        ctx->saved_data["gelu"] = is_gelu;
         return h;
     }
 
     static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
         const auto saved = ctx->get_saved_variables();
-        auto a = saved[0].clone(), b = saved[1].clone();
+        auto a = saved[0].clone(at::MemoryFormat::Contiguous), b = saved[1].clone(at::MemoryFormat::Contiguous);
         const auto dh = gradients[0].contiguous();
-        const int64_t D = a.size(-1);
+        const int64_t D = a.size(1);
         by_type(a, [&](auto f) {
             using F = decltype(f);
             using T = typename F::T;
-            F::gated_backward(NT_SWIGLU, rows_of(a), D, data<T>(dh), D, data<T>(a), D, data<T>(b), D, /*make_h=*/0, parallel);
+            F::gated_backward(
+                kind(ctx->saved_data["gelu"].toBool()), a.size(0), D, data<T>(dh), D, data<T>(a), D, data<T>(b), D, /*make_h=*/0,
+                parallel);
         });
-        return {a, b};
+        return {a.view(dh.sizes()), b.view(dh.sizes()), {}};
+    }
+
+    static nt_gate kind(bool is_gelu) { return is_gelu ? NT_GEGLU : NT_SWIGLU; }
+
+    /// [rows, width]; the rows may lie apart, as the parts of one product do.
+    static at::Tensor flat(const at::Tensor &x) {
+        return x.dim() == 2 && x.stride(1) == 1 ? x : x.contiguous().view({-1, x.size(-1)});
     }
 };
 
@@ -230,10 +249,10 @@ struct GELU : public Function<GELU> {
 struct DocumentAttention : public Function<DocumentAttention> {
     static at::Tensor forward(
         AutogradContext *ctx, const at::Tensor &given_q, const at::Tensor &given_k, const at::Tensor &given_v,
-        std::vector<int64_t> starts, int64_t window, double scale) {
+        std::vector<int64_t> starts, int64_t window, double scale, double cap) {
         const auto q = whole_rows(given_q), k = whole_rows(given_k), v = whole_rows(given_v);
         auto o = at::empty(q.sizes(), q.options()), lse = at::empty({q.size(1), q.size(0)}, q.options().dtype(wide(q)));
-        const auto shape = shape_of(q, k, starts, window, scale);
+        const auto shape = shape_of(q, k, starts, window, scale, cap);
         const auto memory = scratch(nt_attention_scratch_bytes(&shape, int(q.element_size()), 0));
         by_type(q, [&](auto f) {
             using F = decltype(f);
@@ -247,6 +266,7 @@ struct DocumentAttention : public Function<DocumentAttention> {
         ctx->saved_data["starts"] = starts;
         ctx->saved_data["window"] = window;
         ctx->saved_data["scale"] = scale;
+        ctx->saved_data["cap"] = cap;
         return o;
     }
 
@@ -254,7 +274,9 @@ struct DocumentAttention : public Function<DocumentAttention> {
         const auto saved = ctx->get_saved_variables();
         const auto q = saved[0], k = saved[1], v = saved[2], o = saved[3], lse = saved[4], d_o = gradients[0].contiguous();
         const auto starts = ctx->saved_data["starts"].toIntVector();
-        const auto shape = shape_of(q, k, starts, ctx->saved_data["window"].toInt(), ctx->saved_data["scale"].toDouble());
+        const auto shape = shape_of(
+            q, k, starts, ctx->saved_data["window"].toInt(), ctx->saved_data["scale"].toDouble(),
+            ctx->saved_data["cap"].toDouble());
         auto dq = at::empty(q.sizes(), q.options()), dk = at::empty(k.sizes(), k.options()), dv = at::empty_like(dk);
         const auto memory = scratch(nt_attention_scratch_bytes(&shape, int(q.element_size()), 1));
         const int64_t HE = q.size(1) * q.size(2), KE = k.size(1) * k.size(2);
@@ -265,7 +287,7 @@ struct DocumentAttention : public Function<DocumentAttention> {
                 &shape, data<T>(q), q.stride(0), data<T>(k), k.stride(0), data<T>(v), v.stride(0), data<T>(o), HE, data<typename F::W>(lse), data<T>(d_o), HE,
                 data<T>(dq), HE, data<T>(dk), KE, data<T>(dv), KE, memory.data_ptr(), parallel);
         });
-        return {dq, dk, dv, {}, {}, {}};
+        return {dq, dk, dv, {}, {}, {}, {}};
     }
 
     /// [N, H, E] with the heads of a token side by side; the tokens may lie apart, as the parts of one product do.
@@ -274,7 +296,8 @@ struct DocumentAttention : public Function<DocumentAttention> {
     }
 
     static nt_attention shape_of(
-        const at::Tensor &q, const at::Tensor &k, const std::vector<int64_t> &starts, int64_t window, double scale) {
+        const at::Tensor &q, const at::Tensor &k, const std::vector<int64_t> &starts, int64_t window, double scale,
+        double cap) {
         nt_attention shape{};
         shape.documents = int64_t(starts.size()) - 1;
         shape.starts = starts.data();
@@ -283,6 +306,7 @@ struct DocumentAttention : public Function<DocumentAttention> {
         shape.head_dim = q.size(2);
         shape.window = window;
         shape.scale = scale;
+        shape.soft_cap = cap;
         // More parts than threads, so that the result is one on any number of threads up to this.
         shape.parts = std::max<int32_t>(16, ct_threads());
         return shape;
@@ -298,7 +322,22 @@ at::Tensor causal_window_mask(int64_t n, int64_t window) {
 /// [n, K, E] -> [1, K, n, E]
 at::Tensor as_heads(const at::Tensor &x) { return x.transpose(0, 1).unsqueeze(0); }
 
-at::Tensor plain_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, int64_t window, double scale) {
+/// Softmax attention of capped scores, written out: q [B, H, T, E], k and v [B, K, S, E], mask true where a key is seen.
+at::Tensor capped_attention(
+    const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &mask, double scale, double cap) {
+    const int64_t group = q.size(1) / k.size(1);
+    const auto keys = k.repeat_interleave(group, 1), values = v.repeat_interleave(group, 1);
+    const auto scores = at::tanh(at::matmul(q, keys.transpose(-1, -2)).to(wide(q)) * (scale / cap)) * cap;
+    const auto p = at::softmax(scores.masked_fill(mask.logical_not(), -INFINITY), -1);
+    return at::matmul(p.to(q.scalar_type()), values);
+}
+
+at::Tensor plain_attention(
+    const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, int64_t window, double scale, double cap) {
+    if (cap > 0) {
+        const auto seen = causal_window_mask(q.size(0), window > 0 ? window : q.size(0)).to(q.device());
+        return capped_attention(as_heads(q), as_heads(k), as_heads(v), seen, scale, cap).squeeze(0).transpose(0, 1);
+    }
     const bool windowed = window > 0 && q.size(0) > window;
     std::optional<at::Tensor> mask;
     if (windowed) mask = causal_window_mask(q.size(0), window).to(q.device());
@@ -309,23 +348,23 @@ at::Tensor plain_attention(const at::Tensor &q, const at::Tensor &k, const at::T
 
 at::Tensor plain_document_attention(
     const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const std::vector<int64_t> &starts, int64_t window,
-    double scale) {
+    double scale, double cap) {
     std::vector<int64_t> lengths;
     for (size_t i = 0; i + 1 < starts.size(); ++i) lengths.push_back(starts[i + 1] - starts[i]);
     // One split, so that its backward is one concatenation (a narrow per document would fill N rows each).
     const auto qs = q.split_with_sizes(lengths), ks = k.split_with_sizes(lengths), vs = v.split_with_sizes(lengths);
     std::vector<at::Tensor> parts;
-    for (size_t i = 0; i < lengths.size(); ++i) parts.push_back(plain_attention(qs[i], ks[i], vs[i], window, scale));
+    for (size_t i = 0; i < lengths.size(); ++i) parts.push_back(plain_attention(qs[i], ks[i], vs[i], window, scale, cap));
     return at::cat(parts, 0);
 }
 
 }  // namespace
 
-ct_status ct_rms_norm(ct_tensor x, ct_tensor weight, double epsilon, ct_tensor *out) {
+ct_status ct_rms_norm(ct_tensor x, ct_tensor weight, double offset, double epsilon, ct_tensor *out) {
     return giving(out, [&] {
         const auto input = get(x), w = get(weight);
         TORCH_CHECK(w.dim() == 1 && w.size(0) == input.size(-1), "weight ", w.sizes(), " for rows of ", input.sizes());
-        return takes_kernel(input) ? RMSNorm::apply(input, w, epsilon) : plain_rms_norm(input, w, epsilon);
+        return takes_kernel(input) ? RMSNorm::apply(input, w, offset, epsilon) : plain_rms_norm(input, w, offset, epsilon);
     });
 }
 
@@ -346,7 +385,7 @@ ct_status ct_rotary(
         const int64_t N = a.size(0), E = a.size(-1);
         TORCH_CHECK(
             a.dim() == 3 && b.dim() == 3 && b.size(0) == N && b.size(2) == E && c.dim() == 2 && c.sizes() == s.sizes() &&
-                2 * c.size(1) == E && p.dim() == 1 && p.size(0) == N && p.scalar_type() == at::kLong &&
+                2 * c.size(1) <= E && p.dim() == 1 && p.size(0) == N && p.scalar_type() == at::kLong &&
                 a.scalar_type() == b.scalar_type(),
             "q ", a.sizes(), ", k ", b.sizes(), ", tables ", c.sizes(), " and ", s.sizes(), ", positions ", p.sizes());
         if (p.is_cpu() && N > 0) {  // other devices check as they gather
@@ -362,23 +401,29 @@ ct_status ct_rotary(
     });
 }
 
-ct_status ct_swiglu(ct_tensor gate, ct_tensor up, ct_tensor *out) {
+ct_status ct_gated(ct_tensor gate, ct_tensor up, bool is_gelu, ct_tensor *out) {
     return giving(out, [&] {
         const auto a = get(gate), b = get(up);
         TORCH_CHECK(a.sizes() == b.sizes() && a.scalar_type() == b.scalar_type(), "gate ", a.sizes(), ", up ", b.sizes());
-        return takes_kernel(a) ? SwiGLU::apply(a, b) : at::silu(a) * b;
+        return takes_kernel(a) ? Gated::apply(a, b, is_gelu) : (is_gelu ? at::gelu(a, "tanh") : at::silu(a)) * b;
     });
 }
 
-ct_status ct_gelu(ct_tensor x, ct_tensor *out) {
+ct_status ct_gelu(ct_tensor x, bool exact, ct_tensor *out) {
     return giving(out, [&] {
         const auto input = get(x);
+        if (exact) return at::gelu(input);  // ATen's is vectorized and keeps x only, as ours would
         return takes_kernel(input) ? GELU::apply(input) : at::gelu(input, "tanh");
     });
 }
 
+ct_status ct_soft_cap(ct_tensor x, double cap, ct_tensor *out) {
+    return giving(out, [&] { return at::tanh(get(x) / cap) * cap; });
+}
+
 ct_status ct_document_attention(
-    ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, size_t documents, int64_t window, double scale, ct_tensor *out) {
+    ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, size_t documents, int64_t window, double scale, double cap,
+    ct_tensor *out) {
     return giving(out, [&] {
         const auto a = get(q), b = get(k), c = get(v);
         const std::vector<int64_t> offsets(starts, starts + documents + 1);
@@ -390,13 +435,15 @@ ct_status ct_document_attention(
             offsets.front() == 0 && offsets.back() == a.size(0) && std::is_sorted(offsets.begin(), offsets.end()),
             "document offsets ", offsets, " for ", a.size(0), " tokens");
         return takes_kernel(a, a.size(2) <= NT_ATTENTION_LARGEST_HEAD)
-            ? DocumentAttention::apply(a, b, c, offsets, window, scale)
-            : plain_document_attention(a, b, c, offsets, window, scale);
+            ? DocumentAttention::apply(a, b, c, offsets, window, scale, cap)
+            : plain_document_attention(a, b, c, offsets, window, scale, cap);
     });
 }
 
-ct_status ct_masked_attention(ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask, double scale, ct_tensor *out) {
+ct_status ct_masked_attention(
+    ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask, double scale, double cap, ct_tensor *out) {
     return giving(out, [&] {
+        if (cap > 0) return capped_attention(get(q), get(k), get(v), get(mask), scale, cap);
         return at::scaled_dot_product_attention(
             get(q), get(k), get(v), get(mask), 0.0, /*is_causal=*/false, scale, /*enable_gqa=*/true);
     });

@@ -114,18 +114,21 @@ struct Embedding : public Function<Embedding> {
     }
 };
 
-/// log softmax(logits)[label] of every row, into `out` [rows] (fp32; fp64 for fp64 logits).
-void log_probabilities(const at::Tensor &logits, const at::Tensor &labels, at::Tensor out) {
+/// cap tanh(x / cap); x for cap 0.
+at::Tensor capped(const at::Tensor &x, double cap) { return cap == 0 ? x : at::tanh(x / cap) * cap; }
+
+/// log softmax(capped logits)[label] of every row, into `out` [rows] (fp32; fp64 for fp64 logits).
+void log_probabilities(const at::Tensor &logits, const at::Tensor &labels, double cap, at::Tensor out) {
     const int64_t rows = logits.size(0), V = logits.size(1);
     if (takes_kernel(logits)) {
         by_type(logits, [&](auto f) {
             using F = decltype(f);
             using W = typename F::W;
             F::log_probabilities(
-                rows, V, data<typename F::T>(logits), V, data<int64_t>(labels), 0, data<W>(out), nullptr, nullptr, parallel);
+                rows, V, data<typename F::T>(logits), V, data<int64_t>(labels), cap, data<W>(out), nullptr, nullptr, parallel);
         });
     } else {
-        const auto wide_logits = logits.to(wide(logits));
+        const auto wide_logits = capped(logits.to(wide(logits)), cap);
         out.copy_(wide_logits.gather(1, labels.unsqueeze(1)).squeeze(1) - at::logsumexp(wide_logits, 1));
     }
 }
@@ -134,7 +137,7 @@ void log_probabilities(const at::Tensor &logits, const at::Tensor &labels, at::T
 struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
     static at::Tensor forward(
         AutogradContext *ctx, const at::Tensor &hidden, const at::Tensor &weight, const at::Tensor &copy,
-        const at::Tensor &labels, const at::Tensor &factors, int64_t chunk) {
+        const at::Tensor &labels, const at::Tensor &factors, double cap, int64_t chunk) {
         const bool needs_hidden = hidden.requires_grad(), needs_weight = weight.requires_grad();
         const int64_t M = hidden.size(0), V = copy.size(0);
         chunk = std::min(chunk, M);
@@ -150,11 +153,11 @@ struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
             at::mm_out(u, h, copy.t());
             if (!needs_hidden && !needs_weight) {  // judging
                 auto parts = at::empty_like(f);
-                log_probabilities(u, y, parts);
+                log_probabilities(u, y, cap, parts);
                 loss -= (parts * f).sum(at::kDouble);
                 continue;
             }
-            loss += rows_loss(u, y, f);  // u becomes its gradient
+            loss += rows_loss(u, y, f, cap);  // u becomes its gradient
             if (needs_hidden) {
                 auto part = d_hidden.narrow(0, start, count);
                 at::mm_out(part, u, copy);
@@ -170,11 +173,12 @@ struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
     }
 
     /// The rows' summed loss, fp64; their logits become the gradients.
-    static at::Tensor rows_loss(at::Tensor &logits, const at::Tensor &labels, const at::Tensor &factors) {
+    static at::Tensor rows_loss(at::Tensor &logits, const at::Tensor &labels, const at::Tensor &factors, double cap) {
         const int64_t rows = logits.size(0), V = logits.size(1);
         if (takes_kernel(logits)) {
             auto losses = at::empty({rows}, at::kDouble);
-            const nt_cross_entropy_options options{};
+            nt_cross_entropy_options options{};
+            options.soft_cap = cap;
             const double sum = by_type(logits, [&](auto f) {
                 using F = decltype(f);
                 using T = typename F::T;
@@ -185,12 +189,13 @@ struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
             return at::scalar_tensor(sum, at::kDouble);
         }
         const auto y = labels.unsqueeze(1), f = factors.unsqueeze(1);
-        auto wide_logits = logits.to(wide(logits));
-        const auto lse = at::logsumexp(wide_logits, 1, /*keepdim=*/true);
-        const auto loss = ((lse - wide_logits.gather(1, y)) * f).sum(at::kDouble);
-        wide_logits.sub_(lse).exp_();
-        wide_logits.scatter_add_(1, y, at::full_like(y, -1, wide_logits.options()));
-        logits.copy_(wide_logits.mul_(f));
+        const auto l = capped(logits.to(wide(logits)), cap);
+        const auto lse = at::logsumexp(l, 1, /*keepdim=*/true);
+        const auto loss = ((lse - l.gather(1, y)) * f).sum(at::kDouble);
+        auto gradient = (l - lse).exp_();
+        gradient.scatter_add_(1, y, at::full_like(y, -1, gradient.options())).mul_(f);
+        if (cap != 0) gradient.mul_(1 - at::square(l / cap));
+        logits.copy_(gradient);
         return loss;
     }
 
@@ -203,7 +208,7 @@ struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
             if (d_weight.defined()) d_weight = d_weight * factor;
         }
         if (d_weight.defined()) d_weight = give_gradient(saved[2], d_weight);
-        return {d_hidden, d_weight, {}, {}, {}, {}};
+        return {d_hidden, d_weight, {}, {}, {}, {}, {}};
     }
 };
 
@@ -252,7 +257,8 @@ ct_status ct_embedding(ct_tensor weight, ct_tensor copy, ct_tensor ids, ct_tenso
 }
 
 ct_status ct_linear_cross_entropy(
-    ct_tensor hidden, ct_tensor weight, ct_tensor copy, ct_tensor labels, ct_tensor factors, int64_t chunk, ct_tensor *out) {
+    ct_tensor hidden, ct_tensor weight, ct_tensor copy, ct_tensor labels, ct_tensor factors, double cap, int64_t chunk,
+    ct_tensor *out) {
     return giving(out, [&] {
         const auto h = get(hidden).contiguous();
         auto w = get(weight), f = get(factors);
@@ -263,11 +269,12 @@ ct_status ct_linear_cross_entropy(
         const auto y = get(labels).contiguous();
         check_labels(h, c, y);
         TORCH_CHECK(f.dim() == 1 && f.size(0) == h.size(0) && f.scalar_type() == wide(h), "factors ", f.sizes());
-        return LinearCrossEntropy::apply(h, w, c, y, f.contiguous(), chunk);
+        return LinearCrossEntropy::apply(h, w, c, y, f.contiguous(), cap, chunk);
     });
 }
 
-ct_status ct_linear_log_probabilities(ct_tensor hidden, ct_tensor weight, ct_tensor labels, int64_t chunk, ct_tensor *out) {
+ct_status ct_linear_log_probabilities(
+    ct_tensor hidden, ct_tensor weight, ct_tensor labels, double cap, int64_t chunk, ct_tensor *out) {
     return giving(out, [&] {
         c10::NoGradGuard no_grad;
         const auto h = get(hidden), w = get(weight), y = get(labels).contiguous();
@@ -276,7 +283,7 @@ ct_status ct_linear_log_probabilities(ct_tensor hidden, ct_tensor weight, ct_ten
         for (int64_t start = 0; start < h.size(0); start += chunk) {
             const int64_t rows = std::min(chunk, h.size(0) - start);
             log_probabilities(
-                at::mm(h.narrow(0, start, rows), w.t()), y.narrow(0, start, rows), result.narrow(0, start, rows));
+                at::mm(h.narrow(0, start, rows), w.t()), y.narrow(0, start, rows), cap, result.narrow(0, start, rows));
         }
         return result;
     });

@@ -55,8 +55,10 @@ private func scored(_ model: any CausalLanguageModel, _ groups: [[TokenizedExamp
             let endings = rows.map { Array(groups[$0][k].ids[(shared[$0] - 1)...]) }
             let hidden = forward(model, endings.map { Array($0.dropLast()) }, cache)
             let targets = Tensor(endings.flatMap { $0.dropFirst().map(Int64.init) }, on: model.device)
-            var values = linearLogProbabilities(hidden, model.headWeight.read(in: hidden.dtype), labels: targets)
-                .values(Float.self)[...]
+            var values = linearLogProbabilities(
+                hidden, model.headWeight.read(in: hidden.dtype), labels: targets, cap: model.logitCap
+            )
+            .values(Float.self)[...]
             for row in rows {
                 let marks = groups[row][k].trained[shared[row]...]
                 result[row][k] = zip(values, marks).filter(\.1).map(\.0)

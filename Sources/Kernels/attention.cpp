@@ -45,7 +45,12 @@ template <class T, class L> struct Unit {
         return lse[(kv_head * group + head) * a.starts[a.documents] + document.first_query + i];
     }
     double score(int64_t head, int64_t i, int64_t j) const {
-        return a.scale * dot(query_row(q, q_stride, head, i), key_row(k, k_stride, j), E());
+        const double s = a.scale * dot(query_row(q, q_stride, head, i), key_row(k, k_stride, j), E());
+        return a.soft_cap > 0 ? a.soft_cap * std::tanh(s / a.soft_cap) : s;
+    }
+    // d of that by d s.
+    double slope(double score) const {
+        return a.soft_cap > 0 ? 1 - score / a.soft_cap * (score / a.soft_cap) : 1;
     }
 
     void forward(T *o, int64_t o_stride, L *lse, int64_t head, int64_t i) const {
@@ -82,8 +87,9 @@ template <class T, class L> struct Backward {
     Pair pair(const Unit<T, L> &u, int64_t head, int64_t i, int64_t j) const {
         const T *up = u.query_row(d_o, do_stride, head, i);
         const double D = dot(up, u.query_row(o, o_stride, head, i), u.E());
-        const double p = std::exp(u.score(head, i, j) - double(u.at(const_cast<L *>(lse), head, i)));
-        return {p, p * (dot(up, u.key_row(u.v, u.v_stride, j), u.E()) - D)};
+        const double score = u.score(head, i, j);
+        const double p = std::exp(score - double(u.at(const_cast<L *>(lse), head, i)));
+        return {p, p * (dot(up, u.key_row(u.v, u.v_stride, j), u.E()) - D) * u.slope(score)};
     }
 
     void query(const Unit<T, L> &u, int64_t head, int64_t i) const {

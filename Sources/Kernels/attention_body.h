@@ -212,6 +212,31 @@ NT_INLINE F seen(F x, F index, F oldest, F newest, F other) {
 
 NT_INLINE F edge(int64_t key) { return set(float(std::clamp<int64_t>(key, -1, block_keys))); }
 
+// ---- soft-cap ----------------------------------------------------------------------------------------------------
+
+// Relative error below 1e-6: a polynomial where 1 - 2 / (e^2x + 1) would cancel (Cephes' tanhf).
+NT_INLINE F tanh(F x) {
+    const F size = max(x, set(0) - x), square = x * x;
+    F small = fma(square, set(-5.70498872745e-3f), set(2.06390887954e-2f));
+    small = fma(small, square, set(-5.37397155531e-2f));
+    small = fma(small, square, set(1.33314422036e-1f));
+    small = fma(small, square, set(-3.33332819422e-1f));
+    small = fma(small * square, x, x);
+    // Beyond 10 it is 1 in fp32; e^2x stays finite, and NaN stays.
+    const F bounded = select(at_most(set(10), size), set(10), size);
+    const F large = set(1) - set(2) / (exp2(bounded * set(2 * log2_e)) + set(1));
+    const F with_sign = select(at_most(set(0), x), large, set(0) - large);
+    return select(at_most(size, set(0.625f)), small, with_sign);
+}
+
+// Scores of rows [rows, block_keys] from strip s0 to s1, products q.k yet: what they are times scale is capped.
+static void cap_scores(const nt_attention &a, float *scores, int64_t rows, int64_t s0, int64_t s1) {
+    const F inner = set(float(a.scale / a.soft_cap)), outer = set(float(a.soft_cap / a.scale));
+    for (int64_t row = 0; row < rows; ++row, scores += block_keys)
+        for (int64_t i = s0 * strip; i < s1 * strip; i += lanes)
+            store(scores + i, tanh(load(scores + i) * inner) * outer);
+}
+
 // ---- forward -----------------------------------------------------------------------------------------------------
 
 // A row's maximum follows only when it is left behind by this much (in powers of 2): p may reach 2^8, which costs no
@@ -274,6 +299,7 @@ static void forward_subpanel(const Sight &sight, const Workspace &w, int64_t dim
     const int64_t columns = (s1 - s0) * strip, at = s0 * strip;
     product<pair, false>(w.q + first * words, words, 1, keys + at, block_keys, w.scores + at, block_keys, last - first,
                          columns, words);
+    if (sight.a.soft_cap > 0) cap_scores(sight.a, w.scores, last - first, s0, s1);
     if (sight.whole(first, last, s1))
         for (int64_t row = first; row < last; ++row) soften<T, true>(sight, w, row, row - first, dim, s0, s1, factor);
     else
@@ -324,11 +350,13 @@ void forward(const nt_attention &a, const Inputs<T> &in, const Outputs<T> &out, 
 
 // ---- backward ----------------------------------------------------------------------------------------------------
 
-// Of `pair` rows: p = 2^(s factor - lse), ds = p (dp - D), as words along keys (ds) and across rows (p, ds_across).
-template <class T, bool whole>
+// Of `pair` rows: p = 2^(s factor - lse), ds = p (dp - D) with the slope of the cap, as words along keys (ds) and across
+// rows (p, ds_across).
+template <class T, bool whole, bool capped>
 NT_INLINE void soften_backward(const Sight &sight, const Workspace &w, int64_t row, int64_t line, int64_t s0,
                                int64_t s1, float factor) {
     constexpr int pair = pair_of<T>;
+    const F inner = set(capped ? float(sight.a.scale / sight.a.soft_cap) : 0);
     F oldest[pair], newest[pair], lse[pair], D[pair];
     for (int i = 0; i < pair; ++i) {
         if constexpr (!whole) {
@@ -348,6 +376,10 @@ NT_INLINE void soften_backward(const Sight &sight, const Workspace &w, int64_t r
             p[i] = exp2(fma(load(scores + i * block_keys + at), set(factor), lse[i]));
             if constexpr (!whole) p[i] = seen(p[i], counting(at), oldest[i], newest[i], set(0));
             ds[i] = p[i] * (load(dp + i * block_keys + at) - D[i]);
+            if constexpr (capped) {
+                const F t = load(scores + i * block_keys + at) * inner;
+                ds[i] = ds[i] * (set(1) - t * t);
+            }
         }
         if constexpr (pair == 2) {
             const auto narrow_p = narrow_pair(p[0], p[1]), narrow_ds = narrow_pair(ds[0], ds[1]);
@@ -375,12 +407,16 @@ static void backward_subpanel(const Sight &sight, const Workspace &w, int64_t di
                          columns, words);
     product<pair, false>(w.d_o + first * words, words, 1, values + at, block_keys, w.dp + at, block_keys, last - first,
                          columns, words);
-    if (sight.whole(first, last, s1))
+    const auto soften = [&](auto whole, auto capped) NT_LAMBDA {
         for (int64_t row = first; row < last; row += pair)
-            soften_backward<T, true>(sight, w, row, row - first, s0, s1, factor);
-    else
-        for (int64_t row = first; row < last; row += pair)
-            soften_backward<T, false>(sight, w, row, row - first, s0, s1, factor);
+            soften_backward<T, whole.value, capped.value>(sight, w, row, row - first, s0, s1, factor);
+    };
+    const bool whole = sight.whole(first, last, s1), capped = sight.a.soft_cap > 0;
+    if (capped) cap_scores(sight.a, w.scores, last - first, s0, s1);
+    if (whole && !capped) soften(std::true_type(), std::false_type());
+    if (!whole && !capped) soften(std::false_type(), std::false_type());
+    if (whole && capped) soften(std::true_type(), std::true_type());
+    if (!whole && capped) soften(std::false_type(), std::true_type());
     product<pair, true>(w.ds + first * line_words<T> + at / pair, line_words<T>, 1, keys_across + at / pair * dim, dim,
                         w.o + first * dim, dim, last - first, dim, columns / pair);
 }

@@ -328,6 +328,11 @@ class Step {
         return packed;
     }
 
+    void normalize_heads(float *heads, int64_t count, const float *norm) {
+        for (int64_t h = 0; h < count; ++h, heads += d_.head_dim)
+            kernels_.rms_norm(heads, norm, d_.head_dim, d_.epsilon, heads);
+    }
+
     void attention(const nt_decoder_layer &l, int64_t layer) {
         const int64_t E = d_.head_dim, Q = d_.heads * E, KV = d_.kv_heads * E;
         const Packed x = normed({&l.q, &l.k, &l.v}, l.input_norm);
@@ -336,6 +341,8 @@ class Step {
         for (int64_t t = 0; t < n_; ++t) {
             const int64_t position = batch_.positions[first_ + t];
             const float *cosines = d_.cosines + position * (E / 2), *sines = d_.sines + position * (E / 2);
+            if (l.query_norm) normalize_heads(s_.q + t * Q, d_.heads, l.query_norm);
+            if (l.key_norm) normalize_heads(s_.k + t * KV, d_.kv_heads, l.key_norm);
             rotate(s_.q + t * Q, d_.heads, E, cosines, sines);
             rotate(s_.k + t * KV, d_.kv_heads, E, cosines, sines);
             const int64_t at = (batch_.sequences[first_ + t] * batch_.slots + position) * KV;

@@ -104,17 +104,22 @@ public final class KVCache {
 
 /// Grouped-query attention under a plan: q `[N, H, E]`, k and v `[N, K, E]` -> `[N, H, E]`.
 ///
-/// - Parameter window: tokens a query sees, itself included; nil for all.
+/// - Parameters:
+///   - window: tokens a query sees, itself included; nil for all.
+///   - scale: what scores are multiplied by; nil: 1 / √E.
+///   - cap: of the scores, as `softCap`; nil for none.
 public func attention(
-    _ q: Tensor, _ k: Tensor, _ v: Tensor, _ plan: AttentionPlan, cache: KVCache?, layer: Int, window: Int?
+    _ q: Tensor, _ k: Tensor, _ v: Tensor, _ plan: AttentionPlan, cache: KVCache?, layer: Int, window: Int?,
+    scale: Double? = nil, cap: Double? = nil
 ) -> Tensor {
-    let scale = 1 / Double(q.shape3.2).squareRoot()
-    guard let cache else { return documentAttention(q, k, v, starts: plan.starts, window: window, scale: scale) }
+    let scale = scale ?? 1 / Double(q.shape3.2).squareRoot()
+    let whole = { documentAttention(q, k, v, starts: plan.starts, window: window, scale: scale, cap: cap) }
+    guard let cache else { return whole() }
     cache.write(k, v, layer: layer, plan)
-    if plan.pasts.allSatisfy({ $0 == 0 }) {
-        return documentAttention(q, k, v, starts: plan.starts, window: window, scale: scale)
+    if plan.pasts.allSatisfy({ $0 == 0 }) { return whole() }
+    if plan.isDecoding {
+        return decodingAttention(q, plan, cache, layer: layer, window: window, scale: scale, cap: cap)
     }
-    if plan.isDecoding { return decodingAttention(q, plan, cache, layer: layer, window: window, scale: scale) }
     let parts = plan.rows.indices.map { i in
         let length = plan.starts[i + 1] - plan.starts[i], seen = plan.pasts[i] + length
         let keys = cache.keys[layer].narrow(0, plan.rows[i], 1).narrow(1, 0, seen).transpose(1, 2)  // [1, K, seen, E]
@@ -122,7 +127,7 @@ public func attention(
         let query = q.narrow(0, plan.starts[i], length).transpose(0, 1)  // [H, length, E]
         let (H, T, E) = query.shape3
         let mask = visible(queries: plan.pasts[i]..<seen, keys: seen, window: window, on: q.device)
-        return maskedAttention(query.reshape(1, H, T, E), keys, values, mask: mask, scale: scale)
+        return maskedAttention(query.reshape(1, H, T, E), keys, values, mask: mask, scale: scale, cap: cap)
             .reshape(H, T, E).transpose(0, 1)
     }
     return .cat(parts, dim: 0)
@@ -130,7 +135,7 @@ public func attention(
 
 /// One token a sequence: the queries of a group take the place of query positions, so no key is copied per head.
 private func decodingAttention(
-    _ q: Tensor, _ plan: AttentionPlan, _ cache: KVCache, layer: Int, window: Int?, scale: Double
+    _ q: Tensor, _ plan: AttentionPlan, _ cache: KVCache, layer: Int, window: Int?, scale: Double, cap: Double?
 ) -> Tensor {
     let (N, H, E) = q.shape3
     let K = cache.keys[layer].shape4.2, longest = plan.pasts.max()! + 1
@@ -144,7 +149,8 @@ private func decodingAttention(
     let seen = plan.pasts.flatMap { past in (0..<longest).map { sees($0, from: past, window) } }
     let mask = Tensor(seen, [N, 1, 1, longest], on: q.device).to(.bool)
     return maskedAttention(
-        q.reshape(N, K, H / K, E), keys, values, mask: mask.expand(N, 1, H / K, longest), scale: scale
+        q.reshape(N, K, H / K, E), keys, values, mask: mask.expand(N, 1, H / K, longest), scale: scale,
+        cap: cap
     )
     .reshape(N, H, E)
 }

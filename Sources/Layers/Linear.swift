@@ -54,23 +54,30 @@ public final class Embedding: Module {
     }
 }
 
+/// What brings the rows of activations `[..., D]` to one size.
+public protocol Normalization: Module {
+    func callAsFunction(_ x: Tensor) -> Tensor
+}
+
 /// Root mean square normalization (Zhang and Sennrich 2019, arXiv:1910.07467).
-public final class RMSNorm: Module {
+public final class RMSNorm: Normalization {
     public let weight: Parameter  // [D]
     public let epsilon: Double
+    /// Added to the weight: 1 in Gemma, whose weights are kept as differences from 1.
+    public let offset: Double
 
-    public init(_ dimension: Int, epsilon: Double, _ dtype: DType, on device: Device) {
+    public init(_ dimension: Int, epsilon: Double, offset: Double = 0, _ dtype: DType, on device: Device) {
         weight = Parameter(shape: [dimension], dtype, on: device)
-        self.epsilon = epsilon
+        (self.epsilon, self.offset) = (epsilon, offset)
     }
 
     public var parameters: KeyValuePairs<String, Parameter> { ["weight": weight] }
 
-    public func callAsFunction(_ x: Tensor) -> Tensor { rmsNorm(x, weight.value, epsilon: epsilon) }
+    public func callAsFunction(_ x: Tensor) -> Tensor { rmsNorm(x, weight.value, offset: offset, epsilon: epsilon) }
 }
 
 /// Layer normalization (Ba et al. 2016, arXiv:1607.06450) with weight and bias.
-public final class LayerNorm: Module {
+public final class LayerNorm: Normalization {
     public let weight: Parameter, bias: Parameter  // [D]
     public let epsilon: Double
 

@@ -26,7 +26,7 @@ public final class AdaptedTensors: Sendable {
         self.base = base
         adapter = try AdapterFiles(folder: adapterFolder)
         let naming = try TensorNaming(folder: base.folder)
-        tables = base.names.filter { [naming.tokenTable, TensorNaming.headTable].contains(naming.weight($0)) }
+        tables = base.names.filter { [naming.tokenTable, naming.headTable].contains(naming.weight($0)) }
         var parts = AdapterParts(adapter, base, naming)
         updates = try parts.takeUpdates()
         saved = try parts.takeSaved()
@@ -131,8 +131,8 @@ private struct AdapterParts {
             }
             saved[ExactString(name)] = table
         }
-        if base.info(TensorNaming.headTable) == nil, try files.tiedHead(naming) != nil {
-            _ = take(TensorNaming.headTable)
+        if base.info(naming.headTable) == nil, try files.tiedHead(naming) != nil {
+            _ = take(naming.headTable)
         }
         return saved
     }

@@ -33,7 +33,7 @@ public struct AdapterFiles: Sendable {
     ///
     /// - Throws: `UserError` when the copies differ: the base cannot hold two tables.
     public func tiedHead(_ naming: TensorNaming) throws -> String? {
-        let head = Self.prefix + TensorNaming.headTable, table = Self.prefix + naming.tokenTable
+        let head = Self.prefix + naming.headTable, table = Self.prefix + naming.tokenTable
         guard weights[head] != nil, weights[table] != nil else { return nil }
         guard try weights.bytes(of: head).elementsEqual(weights.bytes(of: table)) else {
             throw UserError(

@@ -22,8 +22,10 @@ public struct ModelOutline: Sendable, Equatable {
     public let layers: Int
     /// Numbers in the tables of tokens, positions and outputs.
     public let tables: Int
-    /// Longest document the position table allows; nil where positions are computed.
+    /// Longest document the model can take; nil for any.
     public let positions: Int?
+    /// Norms of a block; whether queries and keys are normalized too.
+    private let norms: Int, normalizesHeads: Bool
 
     /// - Parameters:
     ///   - model: a Hugging Face, adapter or run folder, or a GGUF file; of an adapter, its base counts.
@@ -54,7 +56,7 @@ public struct ModelOutline: Sendable, Equatable {
             throw UserError("\(place): no tensor \(naming.tokenTable); this is no model of a supported family")
         }
         (vocabSize, hiddenSize) = (table[0], table[1])
-        tiedHead = !weights.contains { $0.name == TensorNaming.headTable }
+        tiedHead = !weights.contains { $0.name == naming.headTable }
         self.weights = weights.reduce(0) { $0 + $1.shape.reduce(1, *) }
         blockLinears = weights.compactMap { name, shape in
             guard naming.isBlockMap(name, shape) else { return nil }
@@ -63,21 +65,31 @@ public struct ModelOutline: Sendable, Equatable {
         }
         layers = Set(blockLinears.map { $0.name.split(separator: ".")[2] }).count
         positions = try positionLimit(ofModel: place)
+        let first = weights.filter { $0.name.hasPrefix(naming.blocks + "0.") && $0.name.hasSuffix(".weight") }
+        norms = first.count { $0.name.hasSuffix("layernorm.weight") || $0.name.contains(".ln_") }
+        normalizesHeads = first.contains { $0.name.hasSuffix(".q_norm.weight") }
         tables = weights.filter { $0.shape.count == 2 && !$0.name.hasPrefix(naming.blocks) }
             .reduce(0) { $0 + $1.shape.reduce(1, *) }
     }
 
     /// Numbers that a block keeps of each token from forward to backward.
     ///
-    /// The two norms keep their inputs and the maps theirs, attention q, k and v, the MLP what its activation is made of.
+    /// Norms keep their inputs and the maps theirs, attention q, k and v, the MLP what its activation is made of.
     public var keptByBlock: Int {
-        func width(_ name: String) -> Int { blockLinears.first { $0.name.hasSuffix(".\(name)") }?.outputs ?? 0 }
-        let qkv = width("q_proj") + width("k_proj") + width("v_proj") + width("c_attn")
-        return 4 * hiddenSize + qkv + queryWidth + 3 * width("gate_proj") + 2 * width("c_fc")
+        func width(_ names: String...) -> Int {
+            names.reduce(0) { sum, name in
+                sum + (blockLinears.first { $0.name.hasSuffix(".\(name)") }?.outputs ?? 0)
+            }
+        }
+        let qkv = width("q_proj", "k_proj", "v_proj", "c_attn", "qkv_proj", "query_key_value")
+        let beforeNorm = normalizesHeads ? width("q_proj", "k_proj") : 0
+        let gated = 3 * (width("gate_proj") + width("gate_up_proj") / 2), plain = 2 * width("c_fc", "dense_h_to_4h")
+        return (norms + 2) * hiddenSize + qkv + beforeNorm + queryWidth + gated + plain
     }
 
     /// Width of all query heads of a block together: what its attention hands to the map after it.
     public var queryWidth: Int {
-        blockLinears.first { $0.name.hasSuffix(".o_proj") || $0.name.hasSuffix(".attn.c_proj") }?.inputs ?? 0
+        let names = [".o_proj", ".attn.c_proj", ".attention.dense"]
+        return blockLinears.first { map in names.contains { map.name.hasSuffix($0) } }?.inputs ?? 0
     }
 }

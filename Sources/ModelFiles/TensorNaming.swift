@@ -1,6 +1,6 @@
 // How a family names its tensors in files: for everything that reads weights by name, with or without a model.
 internal import Diagnostics
-public import Formats
+internal import Formats
 
 /// Names of a family's tensors, as transformers writes them.
 public struct TensorNaming: Sendable, Equatable {
@@ -15,20 +15,36 @@ public struct TensorNaming: Sendable, Equatable {
     private let barePrefixes: [String]
     /// Ends of names that hold nothing of the model: buffers of old exporters.
     private let leftovers: [String]
-
-    public static let headTable = "lm_head.weight"
+    /// The output table, where it is not the token table.
+    public let headTable: String
+    /// The norm in front of the output table, without the decoder's name.
+    public let finalNormModule: String
 
     public static let llama = TensorNaming(
         tokenTable: "model.embed_tokens.weight", blocks: "model.layers.", mapsLieTransposed: false, prefix: "",
-        barePrefixes: [], leftovers: [".rotary_emb.inv_freq"])
+        barePrefixes: [], leftovers: [".rotary_emb.inv_freq"], headTable: "lm_head.weight", finalNormModule: "norm")
 
     /// GPT-2: the published folders have the names of the model without its head.
     public static let gpt2 = TensorNaming(
         tokenTable: "transformer.wte.weight", blocks: "transformer.h.", mapsLieTransposed: true, prefix: "transformer.",
-        barePrefixes: ["wte.", "wpe.", "h.", "ln_f."], leftovers: [".attn.bias", ".attn.masked_bias"])
+        barePrefixes: ["wte.", "wpe.", "h.", "ln_f."], leftovers: [".attn.bias", ".attn.masked_bias"],
+        headTable: "lm_head.weight", finalNormModule: "ln_f")
 
-    /// - Parameter modelType: config.json's; all but GPT-2's are taken for Llama's, whose names most families share.
-    public init(modelType: String?) { self = modelType == "gpt2" ? .gpt2 : .llama }
+    /// GPT-NeoX and Pythia.
+    public static let gptNeoX = TensorNaming(
+        tokenTable: "gpt_neox.embed_in.weight", blocks: "gpt_neox.layers.", mapsLieTransposed: false, prefix: "",
+        barePrefixes: [], leftovers: [".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias"],
+        headTable: "embed_out.weight", finalNormModule: "final_layer_norm")
+
+    /// - Parameter modelType: config.json's; an unknown one is taken for Llama's, whose names most families share.
+    public init(modelType: String?) {
+        self =
+            switch modelType {
+            case "gpt2": .gpt2
+            case "gpt_neox": .gptNeoX
+            default: .llama
+            }
+    }
 
     /// Of the folder's config.json; Llama's where there is none.
     public init(folder: String) throws {
@@ -38,10 +54,11 @@ public struct TensorNaming: Sendable, Equatable {
 
     private init(
         tokenTable: String, blocks: String, mapsLieTransposed: Bool, prefix: String, barePrefixes: [String],
-        leftovers: [String]
+        leftovers: [String], headTable: String, finalNormModule: String
     ) {
         (self.tokenTable, self.blocks, self.mapsLieTransposed) = (tokenTable, blocks, mapsLieTransposed)
         (self.prefix, self.barePrefixes, self.leftovers) = (prefix, barePrefixes, leftovers)
+        (self.headTable, self.finalNormModule) = (headTable, finalNormModule)
     }
 
     /// The name of the weight that a file's tensor holds; nil when it holds none.
@@ -57,4 +74,10 @@ public struct TensorNaming: Sendable, Equatable {
 
     /// `modules_to_save` for the token table: the last part of its name without `.weight`.
     public var tokenModule: String { String(tokenTable.split(separator: ".").dropLast().last!) }
+    /// `modules_to_save` for the output table.
+    public var headModule: String { String(headTable.dropLast(".weight".count)) }
+    /// The model without its output table.
+    public var decoderModule: String { String(tokenTable.prefix { $0 != "." }) }
+    /// The list of blocks, without the decoder's name.
+    public var blockModule: String { String(blocks.split(separator: ".").last!) }
 }

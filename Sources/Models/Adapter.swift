@@ -97,8 +97,8 @@ public struct Adapter {
         // PEFT parts tied tables once one of them is saved, and would go on with the base's head: it is given both.
         let isTied = loaded.model.headWeight === loaded.model.tokenTable.weight, table = loaded.naming.tokenModule
         if isTied, config.savedModules.contains(table) {
-            tensors.append(.init(prefix + TensorNaming.headTable, loaded.model.headWeight.value, .float32))
-            config.savedModules = [table, "lm_head"]
+            tensors.append(.init(prefix + loaded.naming.headTable, loaded.model.headWeight.value, .float32))
+            config.savedModules = [table, loaded.naming.headModule]
         }
         try SafetensorsWriter.write(
             path: joinPath(folder, AdapterFiles.weightsName), tensors: tensors, metadata: [("format", "pt")])

@@ -10,6 +10,8 @@ public protocol CausalLanguageModel: Module {
     var contextLength: Int { get }
     /// Rows of the position table, which no document may pass; nil where positions are computed.
     var positionLimit: Int? { get }
+    /// Scores are capped to within ± this (`softCap`); nil: not at all.
+    var logitCap: Double? { get }
     /// The dtype in which activations flow.
     var computeDType: DType { get set }
     var device: Device { get }
@@ -31,11 +33,13 @@ public protocol CausalLanguageModel: Module {
 
 extension CausalLanguageModel {
     public var positionLimit: Int? { nil }
+    public var logitCap: Double? { nil }
 
     /// Scores of every token of the vocabulary: hidden `[M, D]` -> fp32 `[M, V]` (fp64 in an fp64 model).
     public func logits(_ hidden: Tensor) -> Tensor {
-        let scores = linear(hidden, headWeight.read(in: hidden.dtype))
-        return scores.dtype == .float64 ? scores : scores.to(.float32)
+        let product = linear(hidden, headWeight.read(in: hidden.dtype))
+        let scores = product.dtype == .float64 ? product : product.to(.float32)
+        return logitCap.map { softCap(scores, $0) } ?? scores
     }
 
     /// `Σ -log p(label)` in nats over the rows of a flat batch that have a label.
@@ -51,14 +55,15 @@ extension CausalLanguageModel {
                 .to(hidden.dtype == .float64 ? .float64 : .float32)
         }
         return linearCrossEntropySum(
-            hidden, headWeight.value, copy: headWeight.copy(in: hidden.dtype), labels: targets, factors: kept)
+            hidden, headWeight.value, copy: headWeight.copy(in: hidden.dtype), labels: targets, factors: kept,
+            cap: logitCap)
     }
 
     /// `log p(label)` in nats for every row that has a label, in order, fp32 at least, without gradients.
     public func logProbabilities(_ ids: [Int32], labels: [Int32], documentStarts: [Int]) -> Tensor {
         withoutGradients {
             let (hidden, targets) = trainedRows(ids, labels, documentStarts)
-            return linearLogProbabilities(hidden, headWeight.read(in: hidden.dtype), labels: targets)
+            return linearLogProbabilities(hidden, headWeight.read(in: hidden.dtype), labels: targets, cap: logitCap)
         }
     }
 
@@ -81,7 +86,7 @@ extension CausalLanguageModel {
     /// The linear maps of the blocks (not the output table) with their names: what adapters attach to.
     public var blockLinears: [(name: String, linear: Linear)] {
         namedModules().compactMap { name, module in (module as? Linear).map { (name, $0) } }.filter {
-            $0.name != "lm_head"
+            $0.linear.weight !== headWeight
         }
     }
 }

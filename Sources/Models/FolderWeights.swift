@@ -45,7 +45,7 @@ struct FolderWeights {
     /// A tied model may carry its table twice; two different ones would mean that config.json lies.
     private mutating func dropSecondTable(_ naming: TensorNaming) throws {
         guard let table = files[ExactString(naming.tokenTable)],
-            let head = files.removeValue(forKey: ExactString(TensorNaming.headTable))
+            let head = files.removeValue(forKey: ExactString(naming.headTable))
         else { return }
         guard try folder.bytes(of: head).elementsEqual(folder.bytes(of: table)) else {
             throw UserError(

@@ -35,8 +35,8 @@ final class GPT2Attention: Module {
 
     func callAsFunction(_ x: Tensor, _ plan: AttentionPlan, _ cache: KVCache?) -> Tensor {
         let (N, D) = x.shape2  // x [N, D]
-        let (q, k, v) = cAttn(x).reshape(N, 3 * heads, D / heads).thirds(1)  // [N, H, E] each
-        let y = attention(q, k, v, plan, cache: cache, layer: layer, window: nil)
+        let H = heads, parts = cAttn(x).reshape(N, 3 * H, D / H).split([H, H, H], 1)  // [N, H, E] each
+        let y = attention(parts[0], parts[1], parts[2], plan, cache: cache, layer: layer, window: nil)
         return cProj(y.reshape(N, D))
     }
 }

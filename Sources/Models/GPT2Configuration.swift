@@ -36,13 +36,13 @@ extension GPT2Config: ModelShape {
 
     public var parameterShapes: [(name: String, shape: [Int])] {
         let D = hiddenSize, F = intermediateSize
-        var result: [(name: String, shape: [Int])] = [
-            ("transformer.wte.weight", [vocabSize, D]), ("transformer.wpe.weight", [contextLength, D]),
-        ]
-        func norm(_ name: String) { result += [(name + ".weight", [D]), (name + ".bias", [D])] }
+        var weights = WeightShapes()
+        func norm(_ name: String) { weights.norm(name, D, bias: true) }
         func map(_ name: String, _ into: Int, _ out: Int) {
-            result += [(name + ".weight", [into, out]), (name + ".bias", [out])]
+            weights.map(name, out, into, bias: true, transposed: true)
         }
+        weights.table(Self.naming.tokenTable, vocabSize, D)
+        weights.table("transformer.wpe.weight", contextLength, D)
         for layer in 0..<layers {
             let at = "transformer.h.\(layer)."
             norm(at + "ln_1")
@@ -53,8 +53,8 @@ extension GPT2Config: ModelShape {
             map(at + "mlp.c_proj", F, D)
         }
         norm("transformer.ln_f")
-        if !tiedHead { result.append((TensorNaming.headTable, [vocabSize, D])) }
-        return result
+        if !tiedHead { weights.table(Self.naming.headTable, vocabSize, D) }
+        return weights.all
     }
 
     public func makeModel(_ dtype: DType, on device: Device) -> any CausalLanguageModel {

@@ -1,7 +1,7 @@
 // What loading, saving and measuring need to know of a family: its shape, read from config.json before any weight is.
 internal import Diagnostics
 public import Formats
-public import Layers
+internal import Layers
 public import ModelFiles
 public import Tensors
 
@@ -50,7 +50,9 @@ extension ModelShape {
 }
 
 /// Every family, one line each.
-private let families: [any ModelShape.Type] = [LlamaConfig.self, GPT2Config.self]
+private let families: [any ModelShape.Type] = [
+    LlamaConfig.self, OLMo2Config.self, Phi3Config.self, GemmaConfig.self, GPTNeoXConfig.self, GPT2Config.self,
+]
 
 /// The shape that config.json describes.
 ///

@@ -21,7 +21,8 @@ public final class StoredModel: SequenceScorer {
         config = try LlamaConfig(source.config, file: source.file.path)
         self.dtype = dtype
         endIDs = source.endTokens
-        rope = RotaryEmbedding(headDim: config.headDim, theta: config.ropeTheta, scaling: config.ropeScaling, on: .cpu)
+        rope = RotaryEmbedding(
+            width: config.headDim, theta: config.rotary.theta, scaling: config.rotary.scaling, on: .cpu)
         decoder = try withoutGradients { [config] in
             let reader = StoredReader(source, dtype)
             let layers = try (0..<config.layers).map { try reader.layer($0, config) }
@@ -73,7 +74,10 @@ private struct StoredReader {
             v: try matrix(at + "self_attn.v_proj"), o: try matrix(at + "self_attn.o_proj"),
             gate: try matrix(at + "mlp.gate_proj"), up: try matrix(at + "mlp.up_proj"),
             down: try matrix(at + "mlp.down_proj"), inputNorm: try vector(at + "input_layernorm.weight"),
-            postNorm: try vector(at + "post_attention_layernorm.weight"), window: config.windows[index])
+            postNorm: try vector(at + "post_attention_layernorm.weight"),
+            queryNorm: config.normalizesHeads ? try vector(at + "self_attn.q_norm.weight") : nil,
+            keyNorm: config.normalizesHeads ? try vector(at + "self_attn.k_norm.weight") : nil,
+            window: config.windows[index])
     }
 
     /// fp32, rows in Hugging Face's order.

@@ -47,7 +47,7 @@ public final class AdamW {
 
     private static func canBeNarrow(_ name: String, _ value: Tensor) -> Bool {
         value.count >= 4096 && value.dtype == .float32 && value.device == .cpu
-            && !["embed_tokens", "lm_head", "wte.", "wpe."].contains { name.contains($0) }
+            && !["embed_tokens", "lm_head", "wte.", "wpe.", "embed_in", "embed_out"].contains { name.contains($0) }
     }
 
     /// Gradients of the trained parameters; a parameter that took no part has none and is left out.

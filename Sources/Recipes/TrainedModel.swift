@@ -56,7 +56,7 @@ final class TrainedModel {
         let section = config.adapter
         let tables =
             [loaded.naming.tokenModule]
-            + (loaded.model.headWeight === loaded.model.tokenTable.weight ? [] : ["lm_head"])
+            + (loaded.model.headWeight === loaded.model.tokenTable.weight ? [] : [loaded.naming.headModule])
         let adapter = AdapterConfig(
             rank: section.rank, alpha: section.alpha, dropout: section.dropout,
             scaling: section.method == .rslora ? .rankStabilized : .standard, hasMagnitude: section.method == .dora,

@@ -63,7 +63,7 @@ extension Tensor {
     }
 }
 
-/// Pre-norm blocks of RMSNorm, rotary grouped-query attention and a gated MLP: what Llama, Mistral and Qwen2 share.
+/// Pre-norm blocks of RMSNorm, rotary grouped-query attention and a gated MLP: what Llama, Mistral, Qwen2 and Qwen3 share.
 ///
 ///     h = x + Wo attention(rope(Wq norm(x)), rope(Wk norm(x)), Wv norm(x));  y = h + Wd (silu(Wg norm(h)) · Wu norm(h))
 ///
@@ -73,17 +73,21 @@ public final class FusedDecoder {
     public struct Layer {
         let q, k, v, o, gate, up, down: StoredWeight
         let inputNorm, postNorm: Tensor
+        let queryNorm, keyNorm: Tensor?
         let window: Int
 
         /// - Parameters:
         ///   - inputNorm, postNorm: weights `[D]`, any float dtype.
+        ///   - queryNorm, keyNorm: weights `[E]` of the norm of each head, of a family that has one (QK-norm).
         ///   - window: tokens seen, oneself included; nil for all.
         public init(
             q: StoredWeight, k: StoredWeight, v: StoredWeight, o: StoredWeight, gate: StoredWeight, up: StoredWeight,
-            down: StoredWeight, inputNorm: Tensor, postNorm: Tensor, window: Int?
+            down: StoredWeight, inputNorm: Tensor, postNorm: Tensor, queryNorm: Tensor? = nil,
+            keyNorm: Tensor? = nil, window: Int?
         ) {
             (self.q, self.k, self.v, self.o, self.gate, self.up, self.down) = (q, k, v, o, gate, up, down)
             (self.inputNorm, self.postNorm) = (inputNorm.plainFloats, postNorm.plainFloats)
+            (self.queryNorm, self.keyNorm) = (queryNorm?.plainFloats, keyNorm?.plainFloats)
             self.window = window ?? 0
         }
     }
@@ -158,7 +162,8 @@ public final class FusedDecoder {
                 to: nt_decoder_layer(
                     q: layer.q.handle, k: layer.k.handle, v: layer.v.handle, o: layer.o.handle,
                     gate: layer.gate.handle, up: layer.up.handle, down: layer.down.handle,
-                    input_norm: layer.inputNorm.floats, post_norm: layer.postNorm.floats, window: Int64(layer.window)))
+                    input_norm: layer.inputNorm.floats, post_norm: layer.postNorm.floats,
+                    query_norm: layer.queryNorm?.floats, key_norm: layer.keyNorm?.floats, window: Int64(layer.window)))
         }
         shape = nt_decoder(
             hidden: Int64(hiddenSize), heads: Int64(heads), kv_heads: Int64(kvHeads), head_dim: Int64(headDim),

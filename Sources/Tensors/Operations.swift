@@ -25,15 +25,15 @@ extension Tensor {
     public func narrow(_ dim: Int, _ start: Int, _ length: Int) -> Tensor {
         perform("narrow", self) { ct_narrow(handle, Int64(dim), Int64(start), Int64(length), &$0) }
     }
-    /// Three equal parts along `dim` that share memory.
-    public func thirds(_ dim: Int) -> (Tensor, Tensor, Tensor) {
-        var parts = [ct_tensor](repeating: ct_tensor(impl: nil), count: 3)
-        let first = perform("thirds", self) { first in
-            let status = ct_split(handle, 3, Int64(dim), &parts)
+    /// Parts of the given sizes along `dim` that share memory; backward is one concatenation.
+    public func split(_ sizes: [Int], _ dim: Int) -> [Tensor] {
+        var parts = [ct_tensor](repeating: ct_tensor(impl: nil), count: sizes.count)
+        let first = perform("split", self) { first in
+            let status = ct_split(handle, sizes.int64, sizes.count, Int64(dim), &parts)
             first = parts[0]
             return status
         }
-        return (first, Tensor(owning: parts[1]), Tensor(owning: parts[2]))
+        return [first] + parts.dropFirst().map { Tensor(owning: $0) }
     }
     public func expand(_ shape: Int...) -> Tensor {
         perform("expand", self) { ct_expand(handle, shape.int64, shape.count, &$0) }
@@ -127,10 +127,10 @@ public func embedding(_ weight: Tensor, _ ids: Tensor, copy: Tensor? = nil) -> T
     perform("embedding", weight, ids, copy) { ct_embedding(weight.handle, copy.handle, ids.handle, &$0) }
 }
 
-/// `x / √(mean(x²) + ε) · weight` over the last dimension (Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4).
+/// `x / √(mean(x²) + ε) · (weight + offset)` over the last dimension (Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4).
 /// Statistics in fp32 at least; the result has x's dtype.
-public func rmsNorm(_ x: Tensor, _ weight: Tensor, epsilon: Double) -> Tensor {
-    perform("rmsNorm", x, weight) { ct_rms_norm(x.handle, weight.handle, epsilon, &$0) }
+public func rmsNorm(_ x: Tensor, _ weight: Tensor, offset: Double = 0, epsilon: Double) -> Tensor {
+    perform("rmsNorm", x, weight) { ct_rms_norm(x.handle, weight.handle, offset, epsilon, &$0) }
 }
 
 /// `(x - mean) / √(variance + ε) · weight + bias` over the last dimension (Ba et al. 2016, arXiv:1607.06450, eq. 4).
@@ -142,7 +142,7 @@ public func layerNorm(_ x: Tensor, _ weight: Tensor, _ bias: Tensor, epsilon: Do
 /// Rotary positions, the half-split form (Su et al. 2021, arXiv:2104.09864, eq. 34): q `[N, H, E]`, k `[N, K, E]`.
 ///
 /// - Parameters:
-///   - cos, sin: tables `[*, E / 2]`.
+///   - cos, sin: tables `[*, R / 2]`; the first R of a head's E numbers turn.
 ///   - positions: rows of them, int64 `[N]`.
 public func rotary(_ q: Tensor, _ k: Tensor, cos: Tensor, sin: Tensor, at positions: Tensor) -> (q: Tensor, k: Tensor) {
     var turnedK = ct_tensor(impl: nil)
@@ -154,12 +154,23 @@ public func rotary(_ q: Tensor, _ k: Tensor, cos: Tensor, sin: Tensor, at positi
 
 /// `silu(gate) · up`, elementwise (Shazeer 2020, arXiv:2002.05202, eq. 6 inside); backward keeps gate and up only.
 public func swiGLU(_ gate: Tensor, _ up: Tensor) -> Tensor {
-    perform("swiGLU", gate, up) { ct_swiglu(gate.handle, up.handle, &$0) }
+    perform("swiGLU", gate, up) { ct_gated(gate.handle, up.handle, false, &$0) }
+}
+
+/// `gelu(gate) · up`, elementwise, with `gelu` in its tanh form (Shazeer 2020, arXiv:2002.05202, eq. 6 inside).
+public func geGLU(_ gate: Tensor, _ up: Tensor) -> Tensor {
+    perform("geGLU", gate, up) { ct_gated(gate.handle, up.handle, true, &$0) }
 }
 
 /// `x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))`, elementwise: GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415, 2) in
 /// the form that GPT-2 uses; backward keeps x only.
-public func gelu(_ x: Tensor) -> Tensor { perform("gelu", x) { ct_gelu(x.handle, &$0) } }
+public func gelu(_ x: Tensor) -> Tensor { perform("gelu", x) { ct_gelu(x.handle, false, &$0) } }
+
+/// `x · Φ(x)` with the normal distribution function Φ, elementwise (Hendrycks and Gimpel 2016, arXiv:1606.08415, 2).
+public func exactGELU(_ x: Tensor) -> Tensor { perform("exactGELU", x) { ct_gelu(x.handle, true, &$0) } }
+
+/// `cap · tanh(x / cap)`, elementwise (Gemma 2, arXiv:2408.00118, section 2).
+public func softCap(_ x: Tensor, _ cap: Double) -> Tensor { perform("softCap", x) { ct_soft_cap(x.handle, cap, &$0) } }
 
 /// Causal softmax attention inside each document of one flat row of tokens.
 ///
@@ -167,20 +178,23 @@ public func gelu(_ x: Tensor) -> Tensor { perform("gelu", x) { ct_gelu(x.handle,
 ///   - q: `[N, H, E]`; k and v `[N, K, E]` with H a multiple of K (grouped queries, arXiv:2305.13245).
 ///   - starts: offsets of the documents, from 0 to N; one more than there are documents.
 ///   - window: keys a query sees, itself included (Mistral's sliding window); nil for all.
+///   - cap: of the scores, as `softCap`; nil for none.
 /// - Returns: `[N, H, E]`.
-public func documentAttention(_ q: Tensor, _ k: Tensor, _ v: Tensor, starts: [Int], window: Int?, scale: Double)
-    -> Tensor
-{
+public func documentAttention(
+    _ q: Tensor, _ k: Tensor, _ v: Tensor, starts: [Int], window: Int?, scale: Double, cap: Double? = nil
+) -> Tensor {
     perform("documentAttention", q, k, v) {
         ct_document_attention(
-            q.handle, k.handle, v.handle, starts.int64, starts.count - 1, Int64(window ?? 0), scale, &$0)
+            q.handle, k.handle, v.handle, starts.int64, starts.count - 1, Int64(window ?? 0), scale, cap ?? 0, &$0)
     }
 }
 
 /// Attention under a mask: q `[B, H, T, E]`, k and v `[B, K, S, E]`, mask bool `[B or 1, 1, T, S]`, true = seen.
-public func maskedAttention(_ q: Tensor, _ k: Tensor, _ v: Tensor, mask: Tensor, scale: Double) -> Tensor {
+public func maskedAttention(
+    _ q: Tensor, _ k: Tensor, _ v: Tensor, mask: Tensor, scale: Double, cap: Double? = nil
+) -> Tensor {
     perform("maskedAttention", q, k, v, mask) {
-        ct_masked_attention(q.handle, k.handle, v.handle, mask.handle, scale, &$0)
+        ct_masked_attention(q.handle, k.handle, v.handle, mask.handle, scale, cap ?? 0, &$0)
     }
 }
 
@@ -188,20 +202,25 @@ public func maskedAttention(_ q: Tensor, _ k: Tensor, _ v: Tensor, mask: Tensor,
 /// factors `[M]` in the dtype of the result, ones when nil.
 ///
 /// Exact; `chunk` rows of logits exist at a time, and none are kept for backward (Liger, arXiv:2410.10989, 3.2).
-/// - Parameter copy: the weight in hidden's dtype, when it is kept in another.
+/// - Parameters:
+///   - copy: the weight in hidden's dtype, when it is kept in another.
+///   - cap: of the logits, as `softCap`; nil for none.
 /// - Returns: a scalar, fp32 (fp64 for fp64 input).
 public func linearCrossEntropySum(
-    _ hidden: Tensor, _ weight: Tensor, copy: Tensor? = nil, labels: Tensor, factors: Tensor? = nil, chunk: Int = 512
+    _ hidden: Tensor, _ weight: Tensor, copy: Tensor? = nil, labels: Tensor, factors: Tensor? = nil,
+    cap: Double? = nil, chunk: Int = 512
 ) -> Tensor {
     perform("linearCrossEntropySum", hidden, weight, copy, labels, factors) {
         ct_linear_cross_entropy(
-            hidden.handle, weight.handle, copy.handle, labels.handle, factors.handle, Int64(chunk), &$0)
+            hidden.handle, weight.handle, copy.handle, labels.handle, factors.handle, cap ?? 0, Int64(chunk), &$0)
     }
 }
 
 /// `log softmax(hidden weightᵀ)[label]` per row `[M]`, in nats, fp32 at least, without gradients.
-public func linearLogProbabilities(_ hidden: Tensor, _ weight: Tensor, labels: Tensor, chunk: Int = 256) -> Tensor {
+public func linearLogProbabilities(
+    _ hidden: Tensor, _ weight: Tensor, labels: Tensor, cap: Double? = nil, chunk: Int = 256
+) -> Tensor {
     perform("linearLogProbabilities", hidden, weight, labels) {
-        ct_linear_log_probabilities(hidden.handle, weight.handle, labels.handle, Int64(chunk), &$0)
+        ct_linear_log_probabilities(hidden.handle, weight.handle, labels.handle, cap ?? 0, Int64(chunk), &$0)
     }
 }

@@ -32,6 +32,7 @@ private struct Case: CustomTestStringConvertible {
     var lengths: [Int]
     var heads = 2, kvHeads = 1, dim = 16, window = 0
     var past: [Int]? = nil
+    var cap = 0.0
     var parts = 3
     var group: Int { heads / kvHeads }
     var queries: Int { lengths.reduce(0, +) }
@@ -45,6 +46,7 @@ private struct Case: CustomTestStringConvertible {
     var scale: Double { 1 / Double(dim).squareRoot() }
     var testDescription: String {
         "\(lengths) H\(heads) K\(kvHeads) E\(dim) window \(window)" + (past.map { " past \($0)" } ?? "")
+            + (cap > 0 ? " cap \(cap)" : "")
     }
 }
 
@@ -124,7 +126,7 @@ private func withShape(_ c: Case, _ body: (UnsafePointer<nt_attention>) -> Void)
                     key_starts: c.past == nil ? nil : keyStarts.baseAddress,
                     key_counts: c.past == nil ? nil : keyCounts.baseAddress, heads: Int64(c.heads),
                     kv_heads: Int64(c.kvHeads), head_dim: Int64(c.dim), window: Int64(c.window), scale: c.scale,
-                    parts: Int64(c.parts))
+                    soft_cap: c.cap, parts: Int64(c.parts))
                 body(&shape)
             }
         }
@@ -142,7 +144,8 @@ private func plainAttention(_ c: Case, _ x: Inputs) -> [Double] {
                 let keys = (c.window > 0 ? max(0, position - c.window + 1) : 0)...position
                 let at = keys.map { ((c.keyStarts[d] + $0) * c.kvHeads + head / c.group) * c.dim }
                 let scores = at.map { key in (0..<c.dim).reduce(0) { $0 + x.q[query + $1] * x.k[key + $1] } * c.scale }
-                let weights = scores.map { exponential($0 - scores.max()!) }
+                let capped = c.cap > 0 ? scores.map { c.cap * (1 - 2 / (exponential(2 * $0 / c.cap) + 1)) } : scores
+                let weights = capped.map { exponential($0 - capped.max()!) }
                 for (weight, value) in zip(weights, at) {
                     for e in 0..<c.dim { o[query + e] += weight / weights.reduce(0, +) * x.v[value + e] }
                 }
@@ -173,6 +176,9 @@ private let cases = [
     Case(lengths: [77], heads: 3, dim: 1, window: 5), Case(lengths: [10, 0, 20]),
     Case(lengths: [20, 70], heads: 6, kvHeads: 2, dim: 32, past: [100, 3]),
     Case(lengths: [20, 70], heads: 6, kvHeads: 2, dim: 32, window: 40, past: [100, 64]),
+    Case(lengths: [5, 130, 33], heads: 6, kvHeads: 2, dim: 24, cap: 0.4),
+    Case(lengths: [97], dim: 17, window: 17, cap: 3),
+    Case(lengths: [20, 70], heads: 6, kvHeads: 2, dim: 32, past: [100, 3], cap: 0.1),
 ]
 
 extension KernelSuite {
@@ -200,7 +206,7 @@ extension KernelSuite {
 
         @Test(arguments: [
             Case(lengths: [5, 3], heads: 4, kvHeads: 2, dim: 3), Case(lengths: [7], dim: 4, window: 3),
-            Case(lengths: [2, 3], heads: 2, kvHeads: 2, dim: 3, past: [4, 1]),
+            Case(lengths: [2, 3], heads: 2, kvHeads: 2, dim: 3, past: [4, 1]), Case(lengths: [5, 3], dim: 4, cap: 0.5),
         ]) fileprivate func theTwinsGradientsAreFiniteDifferences(_ c: Case) {
             let x = Inputs(c), out = f64(c, x)
             for (name, part, gradient) in [("dq", \Inputs.q, out.dq), ("dk", \.k, out.dk), ("dv", \.v, out.dv)] {

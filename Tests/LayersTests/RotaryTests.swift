@@ -16,7 +16,7 @@ import Testing
     }
 
     @Test func frequenciesFollowTheFormula() {
-        let E = 8, rope = RotaryEmbedding(headDim: E, theta: 10_000, scaling: .none, on: .cpu)
+        let E = 8, rope = RotaryEmbedding(width: E, theta: 10_000, scaling: .none, on: .cpu)
         for (i, angle) in angles(rope, at: 3, E / 2).enumerated() {
             let expected = 3 * pow(10_000, -2 * Double(i) / Double(E))
             #expect(abs(angle - expected) < 1e-6)
@@ -24,8 +24,8 @@ import Testing
     }
 
     @Test func linearScalingStretchesPositions() {
-        let plain = RotaryEmbedding(headDim: 8, theta: 10_000, scaling: .none, on: .cpu)
-        let scaled = RotaryEmbedding(headDim: 8, theta: 10_000, scaling: .linear(factor: 4), on: .cpu)
+        let plain = RotaryEmbedding(width: 8, theta: 10_000, scaling: .none, on: .cpu)
+        let scaled = RotaryEmbedding(width: 8, theta: 10_000, scaling: .linear(factor: 4), on: .cpu)
         for (a, b) in zip(angles(scaled, at: 12, 4), angles(plain, at: 3, 4)) { #expect(abs(a - b) < 1e-6) }
     }
 
@@ -33,7 +33,7 @@ import Testing
     @Test func llama3ScalesByWavelength() {
         let scaling = RotaryScaling.llama3(
             factor: 8, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalContext: 64)
-        let rope = RotaryEmbedding(headDim: 8, theta: 10_000, scaling: scaling, on: .cpu)
+        let rope = RotaryEmbedding(width: 8, theta: 10_000, scaling: scaling, on: .cpu)
         let found = angles(rope, at: 1, 4)
         let smooth = (64 / (2 * Double.pi / 0.1) - 1) / 3
         let expected = [1, (1 - smooth) * 0.1 / 8 + smooth * 0.1, 0.01 / 8, 0.001 / 8]
@@ -42,7 +42,7 @@ import Testing
 
     /// Rotation leaves lengths alone, and products of rotated vectors depend on the distance only.
     @Test func onlyTheDistanceCounts() {
-        let rope = RotaryEmbedding(headDim: 6, theta: 100, scaling: .none, on: .cpu)
+        let rope = RotaryEmbedding(width: 6, theta: 100, scaling: .none, on: .cpu)
         let q = normal64([1, 1, 6], seed: 1), k = normal64([1, 1, 6], seed: 2)
         func rotated(_ x: Tensor, _ position: Int) -> Tensor {
             rope.rotation(at: Tensor([Int64(position)]), below: position + 1)(x, x).k
@@ -56,7 +56,7 @@ import Testing
 
     /// The table grows as positions come; rows made before and after agree.
     @Test func growingChangesNothing() {
-        let rope = RotaryEmbedding(headDim: 4, theta: 10_000, scaling: .none, on: .cpu)
+        let rope = RotaryEmbedding(width: 4, theta: 10_000, scaling: .none, on: .cpu)
         let first = rope.rotation(at: .arange(0..<5), below: 5).sin.values(Float.self)
         let all = rope.rotation(at: .arange(0..<300), below: 300).sin.values(Float.self)
         #expect(Array(all[..<first.count]) == first && first.count >= 10)

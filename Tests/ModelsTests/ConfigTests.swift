@@ -107,7 +107,7 @@ import Testing
         ]
         for (changes, theta, scaling) in cases {
             let config = try LlamaConfig(TinyFamily.llama.config.changing(changes), file: "config.json")
-            #expect(config.ropeTheta == theta && config.ropeScaling == scaling, "\(changes)")
+            #expect(config.rotary == Rotary(theta: theta, scaling: scaling), "\(changes)")
         }
     }
 

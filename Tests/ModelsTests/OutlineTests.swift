@@ -28,9 +28,14 @@ import Testing
         #expect(outline.tables == tables.reduce(0) { $0 + $1.parameter.value.count })
     }
 
-    /// Counted by hand: inputs of two norms and of their maps, q, k, v and what is attended, the MLP.
+    /// Counted by hand: inputs of the norms and of two maps, q, k, v (and q and k before their norms), what is attended, the
+    /// MLP.
     @Test func whatABlockKeeps() throws {
-        for (family, kept) in [(TinyFamily.llama, 128 + 64 + 32 + 144), (.gpt2, 128 + 96 + 32 + 96)] {
+        let cases: [(TinyFamily, kept: Int)] = [
+            (.llama, 128 + 64 + 32 + 144), (.qwen3, 128 + 96 + 32 + 64 + 64 + 144), (.phi3, 128 + 64 + 32 + 144),
+            (.gemma3, 192 + 96 + 32 + 64 + 64 + 144), (.gptNeoX, 128 + 96 + 32 + 96), (.gpt2, 128 + 96 + 32 + 96),
+        ]
+        for (family, kept) in cases {
             let folder = try TemporaryFolder()
             try writeFolder(folder.path, family.config, tinyModel(family.config))
             #expect(try ModelOutline(folder.path).keptByBlock == kept, "\(family)")

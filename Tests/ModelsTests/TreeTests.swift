@@ -53,6 +53,6 @@ import Testing
         for (name, parameter) in parameters {
             #expect(shape.parameterShapes.first { $0.name == name }?.shape == parameter.fileShape)
         }
-        #expect(model.blockLinears.count == (family == .gpt2 ? 8 : 14))
+        #expect(model.blockLinears.count == 2 * family.maps)
     }
 }

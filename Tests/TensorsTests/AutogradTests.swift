@@ -97,16 +97,103 @@ import Testing
         #expect(error < 1e-6)
     }
 
+    /// Gate and up as parts of one product, for both activations.
+    @Test(arguments: [false, true]) func gatesOfOneProductsParts(_ isGELU: Bool) {
+        let both = normal64([5, 14], seed: 27), gate = isGELU ? geGLU : swiGLU
+        let parts = both.split([7, 7], 1)
+        let apart = gate(parts[0].contiguous(), parts[1].contiguous())
+        #expect(gate(parts[0], parts[1]).values(Double.self) == apart.values(Double.self))
+        let error = gradientError([both]) {
+            let parts = $0[0].split([7, 7], 1)
+            return weighed(gate(parts[0], parts[1]))
+        }
+        #expect(error < 1e-6)
+        // Another device's path: ATen's operations.
+        let plain =
+            isGELU ? gelu(parts[0]) * parts[1] : swiGLU(parts[0].to(.float16), parts[1].to(.float16)).to(.float64)
+        #expect(relativeDifference(plain, apart) < (isGELU ? 1e-12 : 2e-3))
+    }
+
+    @Test func normsWithAnOffset() {
+        let x = normal64([4, 6], seed: 28), w = normal64([6], seed: 29)
+        #expect(relativeDifference(rmsNorm(x, w, offset: 1, epsilon: 1e-5), rmsNorm(x, w + 1, epsilon: 1e-5)) < 1e-14)
+        let error = gradientError([x, w]) { weighed(rmsNorm($0[0], $0[1], offset: 1, epsilon: 1e-5)) }
+        #expect(error < 1e-6)
+    }
+
+    @Test func exactGELUGradients() {
+        #expect(gradientError([normal64([5, 7], seed: 30)]) { weighed(exactGELU($0[0])) } < 1e-6)
+    }
+
+    /// The first 4 of 6 numbers of a head turn; the last two pass.
+    @Test func partsOfHeadsTurn() {
+        let angles = normal64([9, 2], seed: 31), (cos, sin) = (angles, (angles.pow(2) * -1 + 1.5).exp())
+        let q = normal64([3, 2, 6], seed: 32), k = normal64([3, 1, 6], seed: 33), at = Tensor([4, 0, 8] as [Int64])
+        let (a, _) = rotary(q, k, cos: cos, sin: sin, at: at)
+        let (b, _) = rotary(q.narrow(2, 0, 4), k.narrow(2, 0, 4), cos: cos, sin: sin, at: at)
+        #expect(a.narrow(2, 0, 4).contiguous().values(Double.self) == b.values(Double.self))
+        #expect(
+            a.narrow(2, 4, 2).contiguous().values(Double.self) == q.narrow(2, 4, 2).contiguous().values(Double.self))
+        let (half, _) = rotary(q.to(.float16), k.to(.float16), cos: cos, sin: sin, at: at)
+        #expect(relativeDifference(half.to(.float64), a) < 2e-3)
+        let error = gradientError([q, k]) {
+            let (q, k) = rotary($0[0], $0[1], cos: cos, sin: sin, at: at)
+            return weighed(q) + weighed(k)
+        }
+        #expect(error < 1e-6)
+    }
+
+    @Test(arguments: [2, 6]) func cappedCrossEntropyGradients(_ chunk: Int) {
+        let hidden = normal64([6, 5], seed: 34), weight = normal64([11, 5], seed: 35), labels = [2, 0, 10, 5, 5, 1]
+        let targets = Tensor(labels.map { Int64($0) })
+        let logits = softCap(linear(hidden, weight), 1.5).logSoftmax(dim: 1)
+        let plain = -logits.gather(1, targets.reshape(6, 1)).sum().item
+        #expect(
+            abs(linearCrossEntropySum(hidden, weight, labels: targets, cap: 1.5, chunk: chunk).item - plain) < 1e-12)
+        let rows = linearLogProbabilities(hidden, weight, labels: targets, cap: 1.5, chunk: chunk)
+        #expect(abs(rows.sum().item + plain) < 1e-12)
+        let error = gradientError([hidden, weight]) {
+            linearCrossEntropySum($0[0], $0[1], labels: targets, cap: 1.5, chunk: chunk) * 0.37
+        }
+        #expect(error < 1e-6)
+        let half = linearCrossEntropySum(
+            hidden.to(.float16), weight.to(.float16), labels: targets, cap: 1.5, chunk: chunk)
+        #expect(abs(half.item - plain) < 5e-3 * plain)
+    }
+
+    /// A kernel's path, ATen's and a mask's: one definition.
+    @Test func cappedAttention() {
+        let q = normal64([7, 4, 6], seed: 40), k = normal64([7, 2, 6], seed: 41), v = normal64([7, 2, 6], seed: 42)
+        let error = gradientError([q, k, v]) {
+            weighed(documentAttention($0[0], $0[1], $0[2], starts: [0, 3, 7], window: 3, scale: 0.9, cap: 0.7))
+        }
+        #expect(error < 1e-6)
+        func attended(_ dtype: DType, _ cap: Double?) -> Tensor {
+            documentAttention(q.to(dtype), k.to(dtype), v.to(dtype), starts: [0, 7], window: nil, scale: 0.9, cap: cap)
+        }
+        let whole = attended(.float64, 0.7)
+        #expect(relativeDifference(attended(.float16, 0.7).to(.float64), whole) < 3e-3)
+        #expect(relativeDifference(attended(.float64, nil), whole) > 1e-2)
+        let heads = { (x: Tensor) in x.transpose(0, 1).reshape(1, x.shape3.1, 7, 6) }
+        let mask = Tensor((0..<7).flatMap { t in (0..<7).map { UInt8($0 <= t ? 1 : 0) } }, [1, 1, 7, 7]).to(.bool)
+        let masked = maskedAttention(heads(q), heads(k), heads(v), mask: mask, scale: 0.9, cap: 0.7)
+        #expect(relativeDifference(masked.reshape(4, 7, 6).transpose(0, 1), whole) < 1e-12)
+    }
+
     /// Queries, keys and values as parts of one product: read where they lie.
     @Test func attentionOfOneProductsParts() {
-        let qkv = normal64([7, 6, 4], seed: 26), (q, k, v) = qkv.thirds(1)
+        let qkv = normal64([7, 8, 4], seed: 26), (q, k, v) = parts(qkv)
+        func parts(_ qkv: Tensor) -> (Tensor, Tensor, Tensor) {
+            let parts = qkv.split([4, 2, 2], 1)
+            return (parts[0], parts[1], parts[2])
+        }
         func attended(_ q: Tensor, _ k: Tensor, _ v: Tensor) -> Tensor {
             documentAttention(q, k, v, starts: [0, 3, 7], window: nil, scale: 0.4)
         }
         let apart = attended(q.contiguous(), k.contiguous(), v.contiguous())
         #expect(attended(q, k, v).values(Double.self) == apart.values(Double.self))
         let error = gradientError([qkv]) {
-            let (q, k, v) = $0[0].thirds(1)
+            let (q, k, v) = parts($0[0])
             return weighed(attended(q, k, v))
         }
         #expect(error < 1e-6)
@@ -210,7 +297,7 @@ import Testing
             { rmsNorm(.zeros([2, 4]), .zeros([5]), epsilon: 1e-5) },
             { layerNorm(.zeros([2, 4]), .zeros([4]), .zeros([5]), epsilon: 1e-5) },
             { swiGLU(.zeros([2, 4]), .zeros([2, 3])) },
-            { Tensor.zeros([2, 4]).thirds(1).0 },
+            { Tensor.zeros([2, 4]).split([1, 2], 1)[0] },
             {
                 documentAttention(
                     .zeros([3, 4, 8]), .zeros([3, 3, 8]), .zeros([3, 3, 8]), starts: [0, 3], window: nil, scale: 1)

@@ -15,6 +15,18 @@ public enum TinyFamily: String, CaseIterable, Sendable {
     case mistral
     /// Biases, a tied head.
     case qwen2
+    /// Normalized heads, wider than hidden size / heads.
+    case qwen3
+    /// Norms behind attention and MLP, and of all heads together.
+    case olmo2
+    /// One map for q, k and v, one for gate and up, heads of which a half turns, a window.
+    case phi3
+    /// Four norms a block, GELU, a layer that sees a window and one that sees all, scaled tokens, capped scores and logits.
+    case gemma2
+    /// As Gemma 2, with normalized heads and no caps.
+    case gemma3 = "gemma3_text"
+    /// LayerNorm, attention and MLP side by side, heads of which a half turns.
+    case gptNeoX = "gpt_neox"
     /// Learned positions, LayerNorm, one map for q, k and v, maps that lie transposed, a tied head.
     case gpt2
 
@@ -29,6 +41,17 @@ public enum TinyFamily: String, CaseIterable, Sendable {
         case .llama: return base
         case .mistral: return base.changing(["sliding_window": 4, "head_dim": 16])
         case .qwen2: return base.changing(["tie_word_embeddings": true])
+        case .qwen3: return base.changing(["head_dim": 16])
+        case .olmo2: return base
+        case .phi3: return base.changing(["sliding_window": 5, "partial_rotary_factor": 0.5])
+        case .gemma2, .gemma3:
+            let gemma = base.changing([
+                "head_dim": 16, "tie_word_embeddings": true, "query_pre_attn_scalar": 12, "sliding_window": 4,
+                "layer_types": ["sliding_attention", "full_attention"],
+            ])
+            if self == .gemma3 { return gemma }
+            return gemma.changing(["attn_logit_softcapping": 2, "final_logit_softcapping": 10])
+        case .gptNeoX: return base.changing(["layer_norm_eps": 1e-5, "rotary_pct": 0.5, "hidden_act": "gelu"])
         case .gpt2:
             return [
                 "model_type": "gpt2", "vocab_size": 64, "n_embd": 32, "n_inner": 48, "n_layer": 2, "n_head": 4,
@@ -40,13 +63,25 @@ public enum TinyFamily: String, CaseIterable, Sendable {
 }
 
 extension TinyFamily {
-    /// The families of one block, which GGUF files and the fused decoder know.
-    public static let llamas: [TinyFamily] = [.llama, .mistral, .qwen2]
+    /// The families of one block, which the fused decoder knows.
+    public static let llamas: [TinyFamily] = [.llama, .mistral, .qwen2, .qwen3]
 
     /// Some kinds of linear maps, not all.
-    public var someMaps: [String] { self == .gpt2 ? ["c_attn", "c_proj"] : ["q_proj", "v_proj", "down_proj"] }
-    /// `modules_to_save` for the token table.
-    public var tokenModule: String { self == .gpt2 ? "wte" : "embed_tokens" }
+    public var someMaps: [String] {
+        switch self {
+        case .gpt2: ["c_attn", "c_proj"]
+        case .phi3: ["qkv_proj", "down_proj"]
+        case .gptNeoX: ["query_key_value", "dense"]
+        default: ["q_proj", "v_proj", "down_proj"]
+        }
+    }
+
+    /// Linear maps of a block.
+    public var maps: Int { [.gpt2, .phi3, .gptNeoX].contains(self) ? 4 : 7 }
+
+    /// `modules_to_save` for the token table and the output table.
+    public var tokenModule: String { self == .gpt2 ? "wte" : self == .gptNeoX ? "embed_in" : "embed_tokens" }
+    public var headModule: String { self == .gptNeoX ? "embed_out" : "lm_head" }
 }
 
 extension JSONValue {

@@ -58,8 +58,8 @@ ct_status ct_copy_inplace(ct_tensor t, ct_tensor source);
 ct_status ct_reshape(ct_tensor t, const int64_t *sizes, size_t rank, ct_tensor *out);
 ct_status ct_transpose(ct_tensor t, int64_t a, int64_t b, ct_tensor *out);
 ct_status ct_narrow(ct_tensor t, int64_t dim, int64_t start, int64_t length, ct_tensor *out);
-/* `count` equal parts along dim, which share memory; backward is one concatenation. */
-ct_status ct_split(ct_tensor t, size_t count, int64_t dim, ct_tensor *parts);
+/* Parts of the given sizes along dim, which share memory; backward is one concatenation. */
+ct_status ct_split(ct_tensor t, const int64_t *sizes, size_t count, int64_t dim, ct_tensor *parts);
 ct_status ct_expand(ct_tensor t, const int64_t *sizes, size_t rank, ct_tensor *out);
 ct_status ct_cat(const ct_tensor *parts, size_t count, int64_t dim, ct_tensor *out);
 ct_status ct_index_select(ct_tensor t, int64_t dim, ct_tensor index, ct_tensor *out);
@@ -100,31 +100,38 @@ ct_status ct_adapted_linear(
     double scaling, ct_tensor *out);
 /* Rows of copy [V, D] picked by ids [N] int64, in the copy's dtype. */
 ct_status ct_embedding(ct_tensor weight, ct_tensor copy, ct_tensor ids, ct_tensor *out);
-/* x [..., D], weight [D]; statistics in fp32 (fp64 for fp64 input), result in x's dtype */
-ct_status ct_rms_norm(ct_tensor x, ct_tensor weight, double epsilon, ct_tensor *out);
+/* x [..., D], weight [D], which counts as weight + offset; statistics in fp32 (fp64 for fp64 input), result in x's dtype */
+ct_status ct_rms_norm(ct_tensor x, ct_tensor weight, double offset, double epsilon, ct_tensor *out);
 /* x [..., D], weight and bias [D]; statistics and result as above */
 ct_status ct_layer_norm(ct_tensor x, ct_tensor weight, ct_tensor bias, double epsilon, ct_tensor *out);
-/* q [N, H, E], k [N, K, E]; cos, sin [*, E / 2], positions [N] int64 rows of them: the halves (x1, x2) of E become
-   (x1 cos - x2 sin, x2 cos + x1 sin). */
+/* q [N, H, E], k [N, K, E]; cos, sin [*, R / 2] with R <= E, positions [N] int64 rows of them: the halves (x1, x2) of the
+   first R numbers of a head become (x1 cos - x2 sin, x2 cos + x1 sin), the others stay. */
 ct_status ct_rotary(
     ct_tensor q, ct_tensor k, ct_tensor cos, ct_tensor sin, ct_tensor positions, ct_tensor *turned_q, ct_tensor *turned_k);
-/* silu(gate) up, elementwise */
-ct_status ct_swiglu(ct_tensor gate, ct_tensor up, ct_tensor *out);
-/* x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, elementwise */
-ct_status ct_gelu(ct_tensor x, ct_tensor *out);
+/* act(gate) up, elementwise: silu, or GELU's tanh form. The two may be parts of one product's rows. */
+ct_status ct_gated(ct_tensor gate, ct_tensor up, bool is_gelu, ct_tensor *out);
+/* x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, elementwise; exact: x times the normal distribution function */
+ct_status ct_gelu(ct_tensor x, bool exact, ct_tensor *out);
+/* cap tanh(x / cap), elementwise */
+ct_status ct_soft_cap(ct_tensor x, double cap, ct_tensor *out);
 /* Causal attention inside each document of a flat row of tokens. q [N, H, E]; k, v [N, K, E]; H a multiple of K.
-   starts: documents + 1 offsets, from 0 to N. window: keys a query sees (itself included), 0 for all. -> [N, H, E] */
+   starts: documents + 1 offsets, from 0 to N. window: keys a query sees (itself included), 0 for all. cap: of the scores,
+   as ct_soft_cap, 0 for none. -> [N, H, E] */
 ct_status ct_document_attention(
-    ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, size_t documents, int64_t window, double scale, ct_tensor *out);
-/* q [B, H, T, E]; k, v [B, K, S, E]; mask [B or 1, 1, T, S] bool, true where a key is seen. -> [B, H, T, E] */
-ct_status ct_masked_attention(ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask, double scale, ct_tensor *out);
+    ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, size_t documents, int64_t window, double scale, double cap,
+    ct_tensor *out);
+/* q [B, H, T, E]; k, v [B, K, S, E]; mask [B or 1, 1, T, S] bool, true where a key is seen; cap as above. -> [B, H, T, E] */
+ct_status ct_masked_attention(
+    ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask, double scale, double cap, ct_tensor *out);
 /* Sum over rows of -log softmax(hidden weight^T)[label] * factor; hidden [M, D], weight, copy [V, D], labels [M] int64,
-   factors [M] in fp32 (fp64 for fp64 input) or null for ones.
+   factors [M] in fp32 (fp64 for fp64 input) or null for ones. cap: of the logits, 0 for none.
    `chunk` rows of logits exist at a time; the gradients are computed with them, so no logits are kept. */
 ct_status ct_linear_cross_entropy(
-    ct_tensor hidden, ct_tensor weight, ct_tensor copy, ct_tensor labels, ct_tensor factors, int64_t chunk, ct_tensor *out);
+    ct_tensor hidden, ct_tensor weight, ct_tensor copy, ct_tensor labels, ct_tensor factors, double cap, int64_t chunk,
+    ct_tensor *out);
 /* log softmax(hidden weight^T)[label] per row, fp32 (fp64 for fp64), no gradient. -> [M] */
-ct_status ct_linear_log_probabilities(ct_tensor hidden, ct_tensor weight, ct_tensor labels, int64_t chunk, ct_tensor *out);
+ct_status ct_linear_log_probabilities(
+    ct_tensor hidden, ct_tensor weight, ct_tensor labels, double cap, int64_t chunk, ct_tensor *out);
 
 /* Decompositions of a matrix [M, N] in fp32 or fp64; K = min(M, N). Non-finite input fails. */
 ct_status ct_singular_values(ct_tensor t, ct_tensor *out); /* [K], descending */

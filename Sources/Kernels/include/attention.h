@@ -1,7 +1,7 @@
 /* Causal attention without the T x T matrix: FlashAttention-2 (Dao 2023, arXiv:2307.08691), forward and backward.
  *
  *     s = scale q.k;  p = softmax(s) over the keys a query may see;  o = sum p v;  lse = ln sum e^s
- *     D = sum dO o;  ds = p (dO.v - D);  dv = sum p dO;  dk = scale sum ds q;  dq = scale sum ds k
+ *     D = sum dO o;  ds = p (dO.v - D), times 1 - (s / c)^2 where s is capped;  dv = sum p dO;  dk = scale sum ds q;  dq = scale sum ds k
  *
  * N tokens in one flat row of packed documents, H query heads, K key/value heads, E numbers a head. Query head h uses
  * key/value head h / (H / K) (grouped queries: Ainslie et al. 2023, arXiv:2305.13245). A query sees the keys of its own
@@ -34,6 +34,7 @@ struct nt_attention {
     int64_t head_dim;          /* E, 1 ... 256; multiples of 16 waste nothing, 64 and 128 are the tuned sizes */
     int64_t window;            /* keys a query sees, itself included; 0: all */
     double scale;              /* usually 1 / sqrt(E) */
+    double soft_cap;           /* c: s becomes c tanh(s / c) (Gemma 2, arXiv:2408.00118, section 2); 0: none */
     int64_t parts;             /* pieces of equal work, as many as threads; >= 1. Backward's memory grows with it. */
 };
 

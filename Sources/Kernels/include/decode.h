@@ -70,6 +70,7 @@ size_t nt_decode_attention_scratch_bytes(const int64_t *lengths, int64_t n, int6
 struct nt_decoder_layer {
     struct nt_weight q, k, v, o, gate, up, down;
     const float *input_norm, *post_norm; /* RMSNorm weights [D] */
+    const float *query_norm, *key_norm;  /* null, or RMSNorm weights [E] of each head, before it turns */
     int64_t window;                      /* tokens seen, oneself included; 0: all */
 };
 

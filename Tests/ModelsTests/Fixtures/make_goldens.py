@@ -59,6 +59,9 @@ LLAMA3 = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64, "rope_theta": 10000.0,
 }
+# Wavelengths as above; the ramp between 32 turns and 1 turn in 64 positions lies over the second and third.
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 10000.0}
+NEOX = {"hidden_dropout": 0.0, "layer_norm_eps": 1e-5}
 CASES = {
     "llama_gqa": ("llama", {}),
     "llama_tied_mha": ("llama", {"tie_word_embeddings": True, "num_key_value_heads": 4}),
@@ -70,6 +73,33 @@ CASES = {
     "mistral_window_null_wide_heads": ("mistral", {"sliding_window": None, "head_dim": 16}),
     "mistral_window_4": ("mistral", {"sliding_window": 4}),
     "qwen2_biases": ("qwen2", {"tie_word_embeddings": True, "rms_norm_eps": 1e-6}),
+    "llama_rope_yarn": ("llama", {"rope_parameters": YARN}),
+    "llama_rope_yarn_scaled": ("llama", {"rope_parameters": YARN | {
+        "mscale": 1.0, "mscale_all_dim": 0.6, "beta_fast": 16, "beta_slow": 2, "truncate": False}}),
+    "llama_rope_dynamic": ("llama", {
+        "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}}),
+    "qwen3_head_norms": ("qwen3", {"head_dim": 16}),
+    "olmo2": ("olmo2", {}),
+    "phi3_window": ("phi3", {"sliding_window": 5, "pad_token_id": 0}),
+    "phi3_longrope": ("phi3", {
+        "pad_token_id": 0, "original_max_position_embeddings": 32, "rope_parameters": {
+            "rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "short_factor": [1.1, 1.7],
+            "long_factor": [2.0, 6.0], "original_max_position_embeddings": 32}}),
+    "gemma2": ("gemma2", {
+        "head_dim": 16, "tie_word_embeddings": True, "query_pre_attn_scalar": 12, "sliding_window": 4,
+        "attn_logit_softcapping": 2.0, "final_logit_softcapping": 10.0}),
+    "gemma3": ("gemma3_text", {
+        "head_dim": 16, "tie_word_embeddings": True, "query_pre_attn_scalar": 12, "sliding_window": 4,
+        "layer_types": ["sliding_attention", "full_attention"]}),
+    "gemma3_capped_linear": ("gemma3_text", {
+        "head_dim": 8, "tie_word_embeddings": True, "sliding_window": 6, "final_logit_softcapping": 10.0,
+        "layer_types": ["full_attention", "sliding_attention"], "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}}),
+    "gpt_neox_parallel": ("gpt_neox", NEOX | {"rope_parameters": {"rope_theta": 10000.0, "partial_rotary_factor": 0.5}}),
+    "gpt_neox_serial_tanh": ("gpt_neox", NEOX | {
+        "use_parallel_residual": False, "hidden_act": "gelu_new", "attention_bias": False,
+        "rope_parameters": {"rope_theta": 10000.0, "partial_rotary_factor": 1.0}}),
 }
 # GPT-2's own names for the same sizes.
 GPT2 = dict(vocab_size=64, n_embd=32, n_inner=48, n_layer=2, n_head=4, n_positions=128, bos_token_id=1, eos_token_id=2,

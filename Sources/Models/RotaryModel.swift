@@ -1,0 +1,158 @@
+// A decoder of equal blocks with rotary positions: what the families share. A family's file has its configuration and its
+// block.
+// N tokens, D hidden size
+public import Layers
+internal import ModelFiles
+public import Tensors
+
+/// A block: `[N, D]` -> `[N, D]`.
+public protocol RotaryBlock: Module {
+    func callAsFunction(_ x: Tensor, _ rotation: Rotation, _ plan: AttentionPlan, _ cache: KVCache?) -> Tensor
+}
+
+/// The configuration of a family of such decoders.
+public protocol RotaryFamily: ModelShape {
+    associatedtype Block: RotaryBlock
+
+    var hiddenSize: Int { get }
+    var vocabSize: Int { get }
+    var contextLength: Int { get }
+    /// Longest document it computes as published; nil for any.
+    var positionLimit: Int? { get }
+    var kvHeads: Int { get }
+    var headDim: Int { get }
+    /// How many numbers of a head turn.
+    var rotaryWidth: Int { get }
+    /// Frequencies and scaling; layer i takes `rotaries[rotary(ofLayer: i)]`.
+    var rotaries: [Rotary] { get }
+    func rotary(ofLayer layer: Int) -> Int
+
+    func makeBlock(layer: Int, _ dtype: DType, on device: Device) -> Block
+    /// The norm before the output table.
+    func makeFinalNorm(_ dtype: DType, on device: Device) -> any Normalization
+    /// What rows of the token table are multiplied by.
+    var embeddingScale: Double { get }
+    /// Cap of the logits; nil for none.
+    var logitCap: Double? { get }
+}
+
+/// Frequencies of a rotation.
+public struct Rotary: Sendable, Equatable {
+    public var theta: Double
+    public var scaling = RotaryScaling.none
+}
+
+extension RotaryFamily {
+    public var positionLimit: Int? { nil }
+    public var rotaryWidth: Int { headDim }
+    public func rotary(ofLayer layer: Int) -> Int { 0 }
+    public var embeddingScale: Double { 1 }
+    public var logitCap: Double? { nil }
+
+    public func makeModel(_ dtype: DType, on device: Device) -> any CausalLanguageModel {
+        RotaryModel(self, dtype, on: device)
+    }
+
+    /// Norms begin at 1, biases at 0, everything else is drawn.
+    public func beginning(of name: String, range: Double) -> WeightBeginning {
+        if name.hasSuffix(".bias") { return .constant(0) }
+        return name.hasSuffix("norm.weight") ? .constant(1) : .normal(deviation: range)
+    }
+}
+
+/// The decoder without its output table; a module of its own since checkpoints name it.
+public final class RotaryDecoder<Family: RotaryFamily>: Module {
+    let embedTokens: Embedding
+    let layers: ModuleList<Family.Block>
+    let norm: any Normalization
+    let ropes: [RotaryEmbedding]
+    private let family: Family
+    var layerObserver: ((Int, Tensor) -> Void)?
+    var recomputation = Recomputation()
+
+    public var children: KeyValuePairs<String, any Module> {
+        let naming = Family.naming
+        return [naming.tokenModule: embedTokens, naming.blockModule: layers, naming.finalNormModule: norm]
+    }
+
+    init(_ family: Family, _ dtype: DType, on device: Device) {
+        embedTokens = Embedding(family.vocabSize, family.hiddenSize, dtype, on: device)
+        layers = ModuleList((0..<family.layers).map { family.makeBlock(layer: $0, dtype, on: device) })
+        norm = family.makeFinalNorm(dtype, on: device)
+        ropes = family.rotaries.map {
+            RotaryEmbedding(width: family.rotaryWidth, theta: $0.theta, scaling: $0.scaling, on: device)
+        }
+        self.family = family
+    }
+
+    func callAsFunction(_ ids: Tensor, _ plan: AttentionPlan, _ cache: KVCache?, _ dtype: DType) -> Tensor {
+        if let limit = family.positionLimit {
+            precondition(plan.positionBound <= limit, "position \(plan.positionBound - 1) of \(limit)")
+        }
+        let rotations = ropes.map { $0.rotation(at: plan.positions, below: plan.positionBound) }
+        var x = embedTokens(ids, dtype)  // [N, D]
+        if family.embeddingScale != 1 { x = x * dtype.rounded(family.embeddingScale) }
+        let y = recomputation.run(x, blocks: layers.items.count, recomputes: cache == nil) { i, x in
+            self.layerObserver?(i, x)
+            return self.layers.items[i](x, rotations[self.family.rotary(ofLayer: i)], plan, cache)
+        }
+        cache?.advance(plan)
+        return norm(y)
+    }
+}
+
+/// A causal language model of such a family.
+public final class RotaryModel<Family: RotaryFamily>: CausalLanguageModel {
+    public let config: Family
+    public var computeDType: DType
+    public let device: Device
+    let model: RotaryDecoder<Family>
+    let head: Linear?
+
+    /// Memory for the weights in `dtype`, to be filled by a checkpoint.
+    public init(_ config: Family, _ dtype: DType, on device: Device) {
+        self.config = config
+        self.device = device
+        computeDType = dtype
+        model = RotaryDecoder(config, dtype, on: device)
+        head = config.tiedHead ? nil : Linear(config.hiddenSize, config.vocabSize, dtype, on: device)
+    }
+
+    public var children: KeyValuePairs<String, any Module> {
+        let naming = Family.naming
+        guard let head else { return [naming.decoderModule: model] }
+        return [naming.decoderModule: model, naming.headModule: head]
+    }
+
+    public var vocabSize: Int { tokenTable.weight.shape[0] }
+    public var contextLength: Int { config.contextLength }
+    public var positionLimit: Int? { config.positionLimit }
+    public var tokenTable: Embedding { model.embedTokens }
+    public var headWeight: Parameter { head?.weight ?? model.embedTokens.weight }
+    public var logitCap: Double? { config.logitCap }
+
+    public func hiddenStates(_ ids: Tensor, _ plan: AttentionPlan, cache: KVCache?) -> Tensor {
+        model(ids, plan, cache, computeDType)
+    }
+
+    public var recomputation: Recomputation {
+        get { model.recomputation }
+        set { model.recomputation = newValue }
+    }
+
+    public var layerObserver: ((Int, Tensor) -> Void)? {
+        get { model.layerObserver }
+        set { model.layerObserver = newValue }
+    }
+
+    public func makeCache(sequences: Int, capacity: Int) -> KVCache {
+        KVCache(
+            layers: config.layers, sequences: sequences, capacity: capacity, kvHeads: config.kvHeads,
+            headDim: config.headDim, computeDType, on: device)
+    }
+}
+
+extension DType {
+    /// A number as a tensor of this type would hold it: models published in bf16 were trained with constants rounded to it.
+    func rounded(_ value: Double) -> Double { Tensor.full([1], value, .float64).to(self).to(.float64).item }
+}
