@@ -362,6 +362,7 @@ at::Tensor plain_document_attention(
 
 ct_status ct_rms_norm(ct_tensor x, ct_tensor weight, double offset, double epsilon, ct_tensor *out) {
     return giving(out, [&] {
+        SHIM_NAMED("rms_norm");
         const auto input = get(x), w = get(weight);
         TORCH_CHECK(w.dim() == 1 && w.size(0) == input.size(-1), "weight ", w.sizes(), " for rows of ", input.sizes());
         return takes_kernel(input) ? RMSNorm::apply(input, w, offset, epsilon) : plain_rms_norm(input, w, offset, epsilon);
@@ -370,6 +371,7 @@ ct_status ct_rms_norm(ct_tensor x, ct_tensor weight, double offset, double epsil
 
 ct_status ct_layer_norm(ct_tensor x, ct_tensor weight, ct_tensor bias, double epsilon, ct_tensor *out) {
     return giving(out, [&] {
+        SHIM_NAMED("layer_norm");
         const auto input = get(x), w = get(weight), b = get(bias);
         TORCH_CHECK(
             w.dim() == 1 && w.size(0) == input.size(-1) && b.sizes() == w.sizes(), "weight ", w.sizes(), " and bias ", b.sizes(),
@@ -381,6 +383,7 @@ ct_status ct_layer_norm(ct_tensor x, ct_tensor weight, ct_tensor bias, double ep
 ct_status ct_rotary(
     ct_tensor q, ct_tensor k, ct_tensor cos, ct_tensor sin, ct_tensor positions, ct_tensor *turned_q, ct_tensor *turned_k) {
     return guarded([&] {
+        SHIM_NAMED("rotary");
         const auto a = get(q), b = get(k), c = get(cos).contiguous(), s = get(sin).contiguous(), p = get(positions).contiguous();
         const int64_t N = a.size(0), E = a.size(-1);
         TORCH_CHECK(
@@ -403,6 +406,7 @@ ct_status ct_rotary(
 
 ct_status ct_gated(ct_tensor gate, ct_tensor up, bool is_gelu, ct_tensor *out) {
     return giving(out, [&] {
+        SHIM_NAMED("gated");
         const auto a = get(gate), b = get(up);
         TORCH_CHECK(a.sizes() == b.sizes() && a.scalar_type() == b.scalar_type(), "gate ", a.sizes(), ", up ", b.sizes());
         return takes_kernel(a) ? Gated::apply(a, b, is_gelu) : (is_gelu ? at::gelu(a, "tanh") : at::silu(a)) * b;
@@ -411,6 +415,7 @@ ct_status ct_gated(ct_tensor gate, ct_tensor up, bool is_gelu, ct_tensor *out) {
 
 ct_status ct_gelu(ct_tensor x, bool exact, ct_tensor *out) {
     return giving(out, [&] {
+        SHIM_NAMED("gelu");
         const auto input = get(x);
         if (exact) return at::gelu(input);  // ATen's is vectorized and keeps x only, as ours would
         return takes_kernel(input) ? GELU::apply(input) : at::gelu(input, "tanh");
@@ -425,6 +430,7 @@ ct_status ct_document_attention(
     ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, size_t documents, int64_t window, double scale, double cap,
     ct_tensor *out) {
     return giving(out, [&] {
+        SHIM_NAMED("document_attention");
         const auto a = get(q), b = get(k), c = get(v);
         const std::vector<int64_t> offsets(starts, starts + documents + 1);
         TORCH_CHECK(

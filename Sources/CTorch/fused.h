@@ -1,6 +1,7 @@
 // The fused kernels by element type, and what the autograd nodes around them share.
 #pragma once
 #include <ATen/Parallel.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "attention.h"
@@ -60,6 +61,9 @@ auto by_type(const at::Tensor &x, Body &&body) {
         default: TORCH_INTERNAL_ASSERT(x.scalar_type() == at::kDouble); return body(Fused<double>{});
     }
 }
+
+/// The operation's name in traces, until the end of the scope; without a trace under way it costs a branch.
+#define SHIM_NAMED(name) RECORD_FUNCTION("needletail::" name, std::vector<c10::IValue>{})
 
 template <typename T>
 T *data(const at::Tensor &x) {

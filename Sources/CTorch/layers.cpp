@@ -235,6 +235,7 @@ ct_status ct_matmul(ct_tensor a, ct_tensor b, ct_tensor *out) {
 }
 ct_status ct_linear(ct_tensor x, ct_tensor weight, ct_tensor copy, ct_tensor bias, ct_tensor *out) {
     return giving(out, [&] {
+        SHIM_NAMED("linear");
         const auto w = get(weight);
         return Linear::apply(get(x), w, or_weight(get(copy), w), if_defined(get(bias)));
     });
@@ -243,6 +244,7 @@ ct_status ct_adapted_linear(
     ct_tensor x, ct_tensor dropped, ct_tensor weight, ct_tensor a, ct_tensor a_copy, ct_tensor b, ct_tensor b_copy,
     double scaling, ct_tensor *out) {
     return giving(out, [&] {
+        SHIM_NAMED("adapted_linear");
         const auto A = get(a), B = get(b);
         return AdaptedLinear::apply(
             get(x), if_defined(get(dropped)), get(weight), A, or_weight(get(a_copy), A), B, or_weight(get(b_copy), B), scaling);
@@ -250,6 +252,7 @@ ct_status ct_adapted_linear(
 }
 ct_status ct_embedding(ct_tensor weight, ct_tensor copy, ct_tensor ids, ct_tensor *out) {
     return giving(out, [&] {
+        SHIM_NAMED("embedding");
         const auto w = get(weight), index = get(ids);
         TORCH_CHECK(index.dim() == 1 && index.scalar_type() == at::kLong, "ids ", index.sizes(), " of ", index.scalar_type());
         return Embedding::apply(w, or_weight(get(copy), w), index.contiguous());
@@ -260,6 +263,7 @@ ct_status ct_linear_cross_entropy(
     ct_tensor hidden, ct_tensor weight, ct_tensor copy, ct_tensor labels, ct_tensor factors, double cap, int64_t chunk,
     ct_tensor *out) {
     return giving(out, [&] {
+        SHIM_NAMED("linear_cross_entropy");
         const auto h = get(hidden).contiguous();
         auto w = get(weight), f = get(factors);
         const auto c = or_weight(get(copy), w);
@@ -276,6 +280,7 @@ ct_status ct_linear_cross_entropy(
 ct_status ct_linear_log_probabilities(
     ct_tensor hidden, ct_tensor weight, ct_tensor labels, double cap, int64_t chunk, ct_tensor *out) {
     return giving(out, [&] {
+        SHIM_NAMED("linear_log_probabilities");
         c10::NoGradGuard no_grad;
         const auto h = get(hidden), w = get(weight), y = get(labels).contiguous();
         check_labels(h, w, y);

@@ -24,6 +24,15 @@ public enum Engine {
     public static var processGroups: [String] {
         [("gloo", ct_has_gloo()), ("nccl", ct_has_nccl()), ("mpi", ct_has_mpi())].filter(\.1).map(\.0)
     }
+    /// Records the operations of `body`, backward passes included, with their shapes and times.
+    ///
+    /// - Parameter path: a file for chrome://tracing or ui.perfetto.dev (Kineto's JSON), written when body has ended.
+    /// - Returns: false when no such file was written.
+    public static func trace(to path: String, _ body: () -> Void) -> Bool {
+        guard ct_trace_start() == CT_OK else { return false }
+        body()
+        return ct_trace_stop(path) == CT_OK
+    }
     /// Calls of operations with a fused kernel that took it, and that took LibTorch's operations instead: for tests.
     public static var fusedCalls: (fused: Int, fallback: Int) { (Int(ct_fused_calls()), Int(ct_fallback_calls())) }
     /// Tensor handles alive in the process: for leak tests.

@@ -35,6 +35,7 @@ func benchTrain(_ command: BenchTrainCommand) throws {
     while command.steps.map({ steps.count < $0 }) ?? (steps.count < 3 || clock.seconds < command.seconds) {
         steps.append(bench.step())
     }
+    try command.trace.map { try writeTrace(to: $0) { for _ in 0..<2 { _ = bench.step() } } }
     let median = steps.sorted { $0.seconds < $1.seconds }[steps.count / 2]
     let tokens = command.batch * command.sequence
     let gflops = bench.flopsPerToken * Double(tokens) / median.seconds / 1e9
@@ -60,6 +61,15 @@ func benchTrain(_ command: BenchTrainCommand) throws {
         peak memory \(byteSize(peakMemoryBytes()))
 
         """)
+}
+
+/// A trace of `body`, complete or not at all.
+private func writeTrace(to path: String, _ body: () -> Void) throws {
+    let unfinished = path + ".unfinished"
+    guard Engine.trace(to: unfinished, body), fileExists(unfinished) else {
+        throw UserError("\(path): the trace could not be written; is its folder there, and not full?", .cannotWrite)
+    }
+    try moveFile(unfinished, to: path)
 }
 
 private func name(_ dtype: DType) -> String { dtype == .bfloat16 ? "bf16" : "fp32" }

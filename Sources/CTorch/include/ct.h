@@ -142,6 +142,11 @@ ct_status ct_qr_r(ct_tensor t, ct_tensor *out); /* R [K, N] of t = Q R, Q not fo
 int64_t ct_fused_calls(void);
 int64_t ct_fallback_calls(void);
 
+/* Profiling: from start to stop, operations of this thread and of the backward passes it begins are recorded with their
+   shapes and times. stop writes them in Chrome's trace format; a file that cannot be written is not an error of this call. */
+ct_status ct_trace_start(void);
+ct_status ct_trace_stop(const char *path);
+
 /* Autograd */
 bool ct_set_gradients_enabled(bool enabled); /* this thread's; returns what it was */
 int64_t ct_changes(ct_tensor t); /* changes in place so far */

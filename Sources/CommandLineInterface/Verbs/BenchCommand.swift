@@ -99,6 +99,12 @@ public struct BenchTrainCommand: ThreadedCommand {
             "Blocks computed again in backward, of which only the input is kept; 0: none.", valueName: "blocks"))
     public var recomputeBlocks: Int = 0
 
+    @Option(
+        help: ArgumentHelp(
+            "Also write a trace of two more steps, every operation with its shapes and times, for chrome://tracing or "
+                + "ui.perfetto.dev.", valueName: "file"), completion: .file())
+    public var trace: String?
+
     @OptionGroup public var options: BenchOptions
 
     public enum MomentType: String, CaseIterable, ExpressibleByArgument, Sendable { case fp32, int8 }
