@@ -1,6 +1,7 @@
-"""The demo beside peft: tokens per second and peak memory on the same rows (what must be shown, item 10).
+"""The demo, or other rows, beside peft: tokens per second and peak memory on the same rows.
 
     .deps/oracle/bin/python verify/bench_demo.py --run runs/demo [--model FOLDER_OR_GGUF]
+    .deps/oracle/bin/python verify/bench_demo.py --rows alpaca_en_demo.json --model FOLDER_OR_GGUF
 
 peft trains as the demo does (LoRA r 16 on all linear layers, learning rate 5e-4, 16 rows a step), in fp32 and bf16,
 each way of making batches in its own process, and its fastest counts:
@@ -10,7 +11,8 @@ each way of making batches in its own process, and its fastest counts:
   trained   packed, and logits only where there is a label (`logits_to_keep`)
 Documents come from the run's `batches.jsonl` when it was recorded, else from the rows it was trained on (beside it, in
 `<run>-rows/train.jsonl`), rendered by transformers with the model's chat template; they must have as many trained tokens
-as the run. Needletail is measured in the same session: the run's config for a few steps in a new folder, and what
+as the run. With --rows the program first trains on that file for a few steps, whose batches it records: rows of any
+length, every one as long as it is. Needletail is measured in the same session: the run's config for a few steps in a new folder, and what
 `summary.json` says. Tokens are real tokens, never padding.
 """
 
@@ -57,8 +59,11 @@ def documents_of(run, model, report):
     """What the run was trained on, and whether that is known to be all of it."""
     recorded = (run / "batches.jsonl").exists()
     rows = recorded_documents(run) if recorded else rendered_documents(rows_of(run) / "train.jsonl", model)
-    report.note("documents", f"{len(rows)}, {sum(len(ids) for ids, _ in rows) / len(rows):.1f} tokens each, "
+    lengths = sorted(len(ids) for ids, _ in rows)
+    report.note("documents", f"{len(rows)}, {sum(lengths) / len(rows):.1f} tokens each ({lengths[0]} to {lengths[-1]}), "
                              f"{'recorded by the run' if recorded else 'rendered by transformers'}")
+    if not (run / "summary.json").exists():  # not the demo's
+        return rows
     trained = sum(label != -100 for _, labels in rows for label in labels)
     report.equals("trained tokens, the run's and of these documents", trained,
                   json.loads((run / "summary.json").read_text())["trained_tokens"])
@@ -178,6 +183,14 @@ def needletail_now(program, run, work, steps):
             "peak_memory_bytes": max(row["peak_memory_bytes"] for row in rows)}
 
 
+def recorded_run(program, model, rows, work, steps):
+    """A run of LoRA as the variants train it, on a file of rows, which records its batches."""
+    settings = {"output": work / "run", "steps": steps, "record_batches": "true", "rows_per_step": ROWS_PER_STEP,
+                "validation_rows": 0, "learning_rate": 5e-4, "max_grad_norm": 1.0, "log_every": 1}
+    program.must("finetune", model, rows, *[override(key, value) for key, value in settings.items()], timeout=3600)
+    return work / "run"
+
+
 def show(report, name, figures):
     report.note(name, f"{figures['tokens_per_second']:.0f} tokens/s, "
                       f"{figures['peak_memory_bytes'] / 2**20:.0f} MiB at peak")
@@ -186,6 +199,7 @@ def show(report, name, figures):
 def main():
     arguments = parser(__doc__)
     arguments.add_argument("--run", type=pathlib.Path, default=REPOSITORY / "runs/demo", help="the demo's run folder")
+    arguments.add_argument("--rows", type=pathlib.Path, help="train on this file instead of looking at a run")
     arguments.add_argument("--model", type=pathlib.Path, help="folder or GGUF (default: the run's model)")
     arguments.add_argument("--seconds", type=float, default=20, help="measured time per variant")
     arguments.add_argument("--steps", type=int, default=25, help="steps of needletail measured in this session")
@@ -197,8 +211,11 @@ def main():
     if arguments.variant:
         return measure(arguments.variant, arguments.model, arguments.documents, arguments.seconds)
 
-    report, run = Report(), arguments.run
+    report, program = Report(), Program(arguments.needletail, arguments.threads)
     with Workspace(arguments) as work:
+        run = arguments.run
+        if arguments.rows:
+            run = recorded_run(program, arguments.model, arguments.rows.resolve(), work, arguments.steps)
         config = yaml.safe_load((run / "config.yaml").read_text())
         model = as_folder(arguments.model or pathlib.Path(setting(config, "model")), work)
         (work / "documents.json").write_text(json.dumps(documents_of(run, model, report)))
@@ -207,9 +224,10 @@ def main():
         for figures in found:
             show(report, f"peft {figures['variant']}", figures)
         best = max(found, key=lambda figures: figures["tokens_per_second"])
-        now = needletail_now(Program(arguments.needletail, arguments.threads), run, work, arguments.steps)
+        now = needletail_now(program, run, work, arguments.steps)
         show(report, "needletail, this session", now)
-        show(report, "needletail, summary.json", json.loads((run / "summary.json").read_text()))
+        if (run / "summary.json").exists():
+            show(report, "needletail, summary.json", json.loads((run / "summary.json").read_text()))
         report.note(f"needletail against peft's fastest ({best['variant']})",
                     f"speed x{now['tokens_per_second'] / best['tokens_per_second']:.2f}, "
                     f"memory x{now['peak_memory_bytes'] / best['peak_memory_bytes']:.2f}")

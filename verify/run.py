@@ -27,6 +27,7 @@ def commands(arguments):
     """Oracle -> its own arguments, and oracle -> what it would need, for those that cannot run."""
     seed = ["--seed", arguments.seed]
     gguf = ["--gguf", arguments.gguf] if arguments.gguf else []
+    gguf_model = ["--model", arguments.gguf] if arguments.gguf else []
     demo = ["--run", arguments.demo]
     texts = ["--gpt2", arguments.gpt2, "--texts", *(arguments.texts or [])]
     entries = {
@@ -50,6 +51,7 @@ def commands(arguments):
         "training, real model": ["training.py", "--model", arguments.real_model, "--methods", "full", "lora"],
         "demo": ["demo.py", *demo],
         "demo beside peft": ["bench_demo.py", *demo],
+        "chat rows beside peft": ["bench_demo.py", *gguf_model, "--rows", arguments.rows],
         "merge speed": ["merge_speed.py", *seed],
     }
     named = arguments.only or []
@@ -60,6 +62,7 @@ def commands(arguments):
         "training, real model": not arguments.real_model and "--real-model FOLDER",
         "demo": no_demo,
         "demo beside peft": no_demo,
+        "chat rows beside peft": "chat rows beside peft" not in named and "a quiet machine, so --only or make bench",
         "merge speed": "merge speed" not in named and "minutes and gigabytes, so --only or make bench",
     }
     if unknown := sorted(set(named) - set(entries)):
@@ -121,6 +124,7 @@ def main():
     arguments.add_argument("--texts", nargs="+", help="plain text files of 5 MB or more together, for tokenization")
     arguments.add_argument("--templates", help="folder of *.jinja files, for chat templates")
     arguments.add_argument("--real-model", help="a Hugging Face folder; also compares training on it (slow)")
+    arguments.add_argument("--rows", help="alpaca_en_demo.json, for chat rows beside peft")
     arguments.add_argument("--demo", help="the demo's run folder, for demo and demo beside peft")
     arguments.add_argument("--only", nargs="+", help="names of oracles as in the report")
     arguments.add_argument("--results", default=str(HERE / "results"), help="folder of the report")
