@@ -140,7 +140,9 @@ let targets: [Target] = [
     tests("TensorsTests", ["Tensors", "RandomStreams", "Kernels", "TestSupport"], fixtures: false),
     tests("KernelsTests", ["Kernels"], fixtures: false),
     tests("LayersTests", ["Layers", "Tensors", "RandomStreams", "TestSupport"], fixtures: false),
-    tests("OptimizersTests", ["Optimizers", "Layers", "Tensors", "Formats", "TestSupport"], fixtures: false),
+    tests(
+        "OptimizersTests", ["Optimizers", "Layers", "Tensors", "RandomStreams", "Formats", "TestSupport"],
+        fixtures: false),
     tests(
         "ModelsTests",
         [

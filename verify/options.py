@@ -85,6 +85,7 @@ def options(place):
     spiky = {"training.steps": 60, "training.on_spike": "skip", "training.spike_window": 16,
              "training.spike_threshold": 1.5}
     no_split = {"data.validation_rows": None}
+    muon = {"optimizer.name": "muon", "adapter.method": "full", "adapter.rank": 16}
     return [
         ("model.base", str(place.base), {}), ("model.dtype", "bf16", {}),
         ("model.initialize", "random", {}), ("model.initialize", "random", {"adapter.method": "full", "adapter.rank": 16}),
@@ -105,7 +106,14 @@ def options(place):
         ("adapter.rank", 5, {"adapter.continue_from": str(first / "adapter"), "adapter.rank": 6}),
         ("adapter.save_embeddings", True, {}), ("adapter.dropout", 0.3, {"adapter.method": "full", "adapter.rank": 16}),
         ("optimizer.learning_rate", 2e-3, {}), ("optimizer.beta1", 0.5, {}), ("optimizer.beta2", 0.5, {}),
-        ("optimizer.state", "int8", {"adapter.method": "full", "adapter.rank": 16}), ("optimizer.epsilon", 1e-3, {}), ("optimizer.weight_decay", 0.5, {}), ("schedule.name", "cosine", {}),
+        ("optimizer.state", "int8", {"adapter.method": "full", "adapter.rank": 16}), ("optimizer.epsilon", 1e-3, {}),
+        ("optimizer.name", "muon", {}), ("optimizer.name", "muon", {"adapter.method": "full", "adapter.rank": 16}),
+        *((f"optimizer.{key}", value, muon) for key, value in (
+            ("adamw_learning_rate", 3e-3), ("momentum", 0.5), ("momentum_warmup_steps", 3),
+            ("orthogonalization", "polar_express"), ("state", "int8"))),
+        ("optimizer.momentum", 0.5, {}), ("optimizer.adamw_learning_rate", 3e-3, {}),
+        ("optimizer.momentum_warmup_steps", 3, {}), ("optimizer.orthogonalization", "polar_express", {}),
+        ("optimizer.weight_decay", 0.5, {}), ("schedule.name", "cosine", {}),
         ("schedule.name", "wsd", {}), ("schedule.name", "constant", {}), ("schedule.warmup_steps", 2, {}),
         ("schedule.warmup_steps", 1, {"training.steps": 1}), ("schedule.warmup_ratio", 0.4, {}),
         ("schedule.min_ratio", 0.5, {}), ("schedule.min_ratio", 0.5, {"schedule.name": "constant"}),
@@ -145,7 +153,7 @@ def check_options(report, place):
                      "differs or refused")
         tried.add(key)
         shutil.rmtree(folder, ignore_errors=True)
-    keys = {k for k in listed_keys(place)} - tried - {"recipe", "model.path", "optimizer.name", "training.on_nonfinite",
+    keys = {k for k in listed_keys(place)} - tried - {"recipe", "model.path", "training.on_nonfinite",
                                            "training.recompute_blocks"}  # memory only: PropertyTests
     report.identical("keys of the config that were not tried", ", ".join(sorted(keys)))
 

@@ -47,6 +47,7 @@ def commands(arguments):
         "kinship": ["kinship.py"],
         "program": ["program.py"],
         "tokenization": ["tokenization.py", *gguf, *texts, *seed],
+        "optimizers": ["optimizers.py", "--texts", *(arguments.texts or [])],
         "chat templates": ["templates.py", "--templates", arguments.templates],
         "training, real model": ["training.py", "--model", arguments.real_model, "--methods", "full", "lora"],
         "demo": ["demo.py", *demo],
@@ -58,6 +59,7 @@ def commands(arguments):
     no_demo = not arguments.demo and "a finished demo: make demo"
     needs = {
         "tokenization": not (arguments.gguf and arguments.gpt2 and arguments.texts) and "--gguf, --gpt2 and --texts",
+        "optimizers": not arguments.texts and "--texts",
         "chat templates": not arguments.templates and "--templates",
         "training, real model": not arguments.real_model and "--real-model FOLDER",
         "demo": no_demo,
@@ -121,7 +123,7 @@ def main():
     arguments = parser(__doc__)
     arguments.add_argument("--gguf", help="the real model, for score")
     arguments.add_argument("--gpt2", help="folder with GPT-2's encoder.json and vocab.bpe, for tokenization")
-    arguments.add_argument("--texts", nargs="+", help="plain text files of 5 MB or more together, for tokenization")
+    arguments.add_argument("--texts", nargs="+", help="plain text files of 5 MB or more together, for tokenization and optimizers")
     arguments.add_argument("--templates", help="folder of *.jinja files, for chat templates")
     arguments.add_argument("--real-model", help="a Hugging Face folder; also compares training on it (slow)")
     arguments.add_argument("--rows", help="alpaca_en_demo.json, for chat rows beside peft")

@@ -21,6 +21,9 @@ bool ct_requires_gradient(ct_tensor t) { return get(t).requires_grad(); }
 ct_status ct_set_requires_gradient(ct_tensor t, bool required) {
     return guarded([&] { get(t).set_requires_grad(required); });
 }
+ct_status ct_set_gradient_dtype(ct_tensor t, ct_dtype dtype) {
+    return guarded([&] { get(t).set_grad_dtype(scalar_type(dtype)); });
+}
 ct_status ct_detach(ct_tensor t, ct_tensor *out) {
     return giving(out, [&] { return get(t).detach(); });
 }

@@ -1,5 +1,6 @@
 // Norm, rotary positions, gate and attention on the fused kernels, as autograd nodes; ATen's operations elsewhere.
-// Gradients of trained weights go straight into the leaf's gradient in its own dtype: nothing passes through bf16 twice.
+// Gradients of trained weights go straight into the leaf's gradient in its own dtype, which a bf16 leaf says is fp32 when
+// it is the upper half of split masters: nothing passes through bf16 twice.
 // N tokens, D row width, H query heads, K key/value heads, E head dimension
 #include "fused.h"
 
@@ -12,9 +13,12 @@ namespace shim {
 
 std::atomic<int64_t> fused_calls{0}, fallback_calls{0};
 
+static at::ScalarType gradient_type(const at::Tensor &leaf) { return leaf.grad_dtype().value_or(leaf.scalar_type()); }
+
 at::Tensor gradient_to_add_into(const at::Tensor &leaf) {
     auto &gradient = leaf.mutable_grad();
-    if (!gradient.defined()) gradient = at::zeros(leaf.sizes(), leaf.options().requires_grad(false));
+    if (!gradient.defined())
+        gradient = at::zeros(leaf.sizes(), leaf.options().dtype(gradient_type(leaf)).requires_grad(false));
     return gradient;
 }
 
@@ -24,7 +28,7 @@ at::Tensor give_gradient(const at::Tensor &weight, at::Tensor gradient) {
     if (own.defined())
         own.add_(gradient);
     else
-        own = gradient.to(weight.scalar_type());
+        own = gradient.to(gradient_type(weight));
     return {};
 }
 

@@ -83,7 +83,7 @@ inline void parallel(int64_t count, int64_t grain, nt_body body, void *context) 
 /// The gradient of a leaf as memory to add into, zero where nothing was added yet.
 at::Tensor gradient_to_add_into(const at::Tensor &leaf);
 
-/// Adds a gradient into a trained leaf's own, in the leaf's dtype. A weight that is not a leaf gets its gradient the
+/// Adds a gradient into a trained leaf's own, in the leaf's gradient dtype. A weight that is not a leaf gets its gradient the
 /// usual way: the result is then what the node's backward returns, else undefined.
 at::Tensor give_gradient(const at::Tensor &weight, at::Tensor gradient);
 

@@ -1,8 +1,9 @@
 // Products with trained weights, the token table and the loss head, as autograd nodes.
 // N tokens, I input features, O output features, r rank, M rows with a label, V vocabulary, D hidden size
 //
-// A trained weight has a master (a leaf, fp32) and a copy in the dtype of the products, converted once per update. The
-// nodes multiply by the copy and add the gradient into the master's own: `give_gradient`.
+// A trained weight has a master (a leaf, fp32) and a copy in the dtype of the products, converted once per update; of split
+// masters the leaf is the bf16 half, which is its own copy. The nodes multiply by the copy and add the gradient into the
+// leaf's own: `give_gradient`.
 #include "fused.h"
 
 using namespace shim;

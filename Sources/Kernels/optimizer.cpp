@@ -1,4 +1,4 @@
-// AdamW, its 8-bit state, the gradient norm and conversions: arguments, the scalar twins, the C entries.
+// AdamW, its 8-bit state, split masters and the gradient norm: arguments, the scalar twins, the C entries.
 // Formulas: include/optimizer.h.
 #include "optimizer.h"
 
@@ -21,15 +21,14 @@ template <class T> struct AdamW {
     uint8_t *m_codes, *v_codes;
     float *m_scales, *v_scales;
     nt_adamw_options options;
+    double *sums;  // of squares of the moves, one a block
 };
 
 template <class T> struct Flat {
     int64_t count;
-    const T *x;
-    float *f32;
-    bf16 *half;
+    T *f32;
+    bf16 *high;
     uint16_t *low;
-    float factor;
 };
 
 struct Codes {
@@ -43,14 +42,6 @@ struct Codes {
 template <class T> struct SquareSum {
     int64_t count;
     const T *x;
-    double *sums;
-    int64_t *nonfinite;
-};
-
-template <class T> struct UpdateSquareSum {
-    int64_t count;
-    const T *g, *m, *v;
-    nt_adamw_options options;
     double *sums;
 };
 
@@ -145,21 +136,39 @@ template <class T, Master master> void set_master(const AdamW<T> &a, int64_t i, 
     }
 }
 
-template <class T, Master master> void step_at(const AdamW<T> &a, int64_t i, double &m, double &v) {
+// The new moments, and what the weight moves by but for rate, correction1 and decay.
+template <class T> double moved(const AdamW<T> &a, int64_t i, double &m, double &v) {
     const nt_adamw_options &o = a.options;
-    const double g = o.gradient_scale * double(a.g[i]), p = master_at<T, master>(a, i);
+    const double g = o.gradient_scale * double(a.g[i]);
     m = o.beta1 * m + (1 - o.beta1) * g;
     v = o.beta2 * v + (1 - o.beta2) * g * g;
-    const double update = m / o.correction1 / (std::sqrt(v / o.correction2) + o.epsilon);
-    set_master<T, master>(a, i, p - o.learning_rate * (update + o.weight_decay * p));
+    return m / (std::sqrt(v / o.correction2) + o.epsilon);
+}
+
+// Also adds the move's square to the block's sum.
+template <class T, Master master> void step_at(const AdamW<T> &a, int64_t i, double &m, double &v) {
+    const nt_adamw_options &o = a.options;
+    const double move = moved(a, i, m, v), p = master_at<T, master>(a, i);
+    a.sums[i / flat_block] += move * move;
+    set_master<T, master>(a, i, p - o.learning_rate * (move / o.correction1 + o.weight_decay * p));
 }
 
 template <class T, Master master> void adamw(const AdamW<T> &a, int64_t begin, int64_t end) {
+    std::fill(a.sums + begin, a.sums + end, 0);
     each_of(a, begin, end, [&](int64_t i) {
         double m = a.m[i], v = a.v[i];
         step_at<T, master>(a, i, m, v);
         a.m[i] = T(m);
         a.v[i] = T(v);
+    });
+}
+
+template <class T> void update_square_sum(const AdamW<T> &a, int64_t begin, int64_t end) {
+    std::fill(a.sums + begin, a.sums + end, 0);
+    each_of(a, begin, end, [&](int64_t i) {
+        double m = a.m[i], v = a.v[i];
+        const double move = moved(a, i, m, v);
+        a.sums[i / flat_block] += move * move;
     });
 }
 
@@ -179,6 +188,7 @@ inline float encode_block(const Map &map, const double *x, int64_t count, uint8_
 
 template <class T, Master master> void adamw8(const AdamW<T> &a, int64_t begin, int64_t end) {
     double m[flat_block], v[flat_block];
+    std::fill(a.sums + begin, a.sums + end, 0);
     for (int64_t block = begin; block < end; ++block) {
         const int64_t start = block * flat_block, count = std::min(flat_block, a.count - start);
         for (int64_t i = 0; i < count; ++i) {
@@ -209,53 +219,18 @@ template <class T> void decode(const Codes &a, int64_t begin, int64_t end) {
 template <class T> void square_sum(const SquareSum<T> &a, int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
         double sum = 0;
-        int64_t bad = 0;
-        for (int64_t i = block * sum_block; i < std::min(a.count, (block + 1) * sum_block); ++i) {
-            sum += get(a.x[i]) * get(a.x[i]);
-            bad += !std::isfinite(get(a.x[i]));
-        }
+        for (int64_t i = block * sum_block; i < std::min(a.count, (block + 1) * sum_block); ++i)
+            sum += double(a.x[i]) * double(a.x[i]);
         a.sums[block] = sum;
-        a.nonfinite[block] = bad;
     }
-}
-
-template <class T> void convert(const Flat<T> &a, int64_t begin, int64_t end) {
-    each_of(a, begin, end, [&](int64_t i) {
-        // Not by way of fp64, which would change a signalling NaN.
-        if constexpr (std::is_same_v<T, bf16>) a.f32[i] = widened(a.x[i]);
-        else a.half[i] = rounded(a.x[i]);
-    });
 }
 
 template <class T> void cut_masters(const Flat<T> &a, int64_t begin, int64_t end) {
-    each_of(a, begin, end, [&](int64_t i) { cut(float(a.x[i]), a.half[i], a.low[i]); });
-}
-
-template <class T> void update_square_sum(const UpdateSquareSum<T> &a, int64_t begin, int64_t end) {
-    const nt_adamw_options &o = a.options;
-    for (int64_t block = begin; block < end; ++block) {
-        double sum = 0;
-        for (int64_t i = block * sum_block; i < std::min(a.count, (block + 1) * sum_block); ++i) {
-            const double g = o.gradient_scale * double(a.g[i]);
-            const double m = o.beta1 * a.m[i] + (1 - o.beta1) * g, v = o.beta2 * a.v[i] + (1 - o.beta2) * g * g;
-            const double update = m / o.correction1 / (std::sqrt(v / o.correction2) + std::max(o.epsilon, 1e-30));
-            sum += update * update;
-        }
-        a.sums[block] = sum;
-    }
+    each_of(a, begin, end, [&](int64_t i) { cut(a.f32[i], a.high[i], a.low[i]); });
 }
 
 template <class T> void join_masters(const Flat<T> &a, int64_t begin, int64_t end) {
-    each_of(a, begin, end, [&](int64_t i) { a.f32[i] = join(a.half[i], a.low[i]); });
-}
-
-template <class T> void accumulate(const Flat<T> &a, int64_t begin, int64_t end) {
-    each_of(a, begin, end, [&](int64_t i) { a.f32[i] += float(get(a.x[i])); });
-}
-
-template <class T> void multiply(const Flat<T> &a, int64_t begin, int64_t end) {
-    T *x = const_cast<T *>(a.x);
-    each_of(a, begin, end, [&](int64_t i) { put(x[i], get(x[i]) * double(a.factor)); });
+    each_of(a, begin, end, [&](int64_t i) { a.f32[i] = join(a.high[i], a.low[i]); });
 }
 
 }  // namespace nt_twin
@@ -269,11 +244,8 @@ NT_DISPATCH(encode)
 NT_DISPATCH(decode)
 NT_DISPATCH(square_sum)
 NT_DISPATCH(update_square_sum)
-NT_DISPATCH(convert)
 NT_DISPATCH(cut_masters)
 NT_DISPATCH(join_masters)
-NT_DISPATCH(accumulate)
-NT_DISPATCH(multiply)
 
 namespace {
 
@@ -281,52 +253,70 @@ template <class A> void run_flat(nt_parallel parallel, void (*range)(const A &, 
     nt::run(parallel, blocks(a.count, flat_block), flat_grain, range, a);
 }
 
-template <class T>
-double square_sum(int64_t count, const T *x, int64_t *nonfinite, void *scratch, nt_parallel parallel) {
-    const int64_t parts = blocks(count, sum_block);
-    double *sums = static_cast<double *>(scratch);
-    const SquareSum<T> a{count, x, sums, reinterpret_cast<int64_t *>(sums + parts)};
-    nt::run(parallel, parts, 1, picked_square_sum<T>(), a);
+// Sums of blocks in their order, whatever thread made them.
+double total(const double *sums, int64_t count) {
     double sum = 0;
-    int64_t bad = 0;
-    for (int64_t i = 0; i < parts; ++i) sum += a.sums[i], bad += a.nonfinite[i];
-    if (nonfinite) *nonfinite = bad;
+    for (int64_t i = 0; i < count; ++i) sum += sums[i];
     return sum;
+}
+
+// Runs a step, or what would be one: the sum of squares of its update.
+template <class T>
+double run_step(nt_parallel parallel, void (*range)(const AdamW<T> &, int64_t, int64_t), const AdamW<T> &a) {
+    run_flat(parallel, range, a);
+    return total(a.sums, blocks(a.count, flat_block)) / (a.options.correction1 * a.options.correction1);
 }
 
 }  // namespace
 
 extern "C" {
 
-void nt_adamw_f32(int64_t count, float *p, const float *g, float *m, float *v, uint16_t *copy,
-                  const nt_adamw_options *options, nt_parallel parallel) {
-    const AdamW<float> a{count, p, copy, nullptr, g, m, v, nullptr, nullptr, nullptr, nullptr, *options};
-    run_flat(parallel, copy ? picked_adamw<float, copied>() : picked_adamw<float, whole>(), a);
+size_t nt_adamw_scratch_bytes(int64_t count) { return size_t(blocks(count, flat_block)) * sizeof(double); }
+
+double nt_adamw_f32(int64_t count, float *p, const float *g, float *m, float *v, uint16_t *copy,
+                    const nt_adamw_options *options, void *scratch, nt_parallel parallel) {
+    const AdamW<float> a{.count = count, .p = p, .high = copy, .g = g, .m = m, .v = v,
+                         .options = *options, .sums = static_cast<double *>(scratch)};
+    return run_step(parallel, copy ? picked_adamw<float, copied>() : picked_adamw<float, whole>(), a);
 }
 
-void nt_adamw_f64(int64_t count, double *p, const double *g, double *m, double *v, const nt_adamw_options *options,
-                  nt_parallel parallel) {
-    const AdamW<double> a{count, p, nullptr, nullptr, g, m, v, nullptr, nullptr, nullptr, nullptr, *options};
-    run_flat(parallel, picked_adamw<double, whole>(), a);
+double nt_adamw_f64(int64_t count, double *p, const double *g, double *m, double *v, const nt_adamw_options *options,
+                    void *scratch, nt_parallel parallel) {
+    const AdamW<double> a{.count = count, .p = p, .g = g, .m = m, .v = v,
+                          .options = *options, .sums = static_cast<double *>(scratch)};
+    return run_step(parallel, picked_adamw<double, whole>(), a);
 }
 
-void nt_adamw_split(int64_t count, uint16_t *high, uint16_t *low, const float *g, float *m, float *v,
-                    const nt_adamw_options *options, nt_parallel parallel) {
-    const AdamW<float> a{count, nullptr, high, low, g, m, v, nullptr, nullptr, nullptr, nullptr, *options};
-    run_flat(parallel, picked_adamw<float, split>(), a);
+double nt_adamw_split(int64_t count, uint16_t *high, uint16_t *low, const float *g, float *m, float *v,
+                      const nt_adamw_options *options, void *scratch, nt_parallel parallel) {
+    const AdamW<float> a{.count = count, .high = high, .low = low, .g = g, .m = m, .v = v,
+                         .options = *options, .sums = static_cast<double *>(scratch)};
+    return run_step(parallel, picked_adamw<float, split>(), a);
 }
 
-void nt_adamw8_f32(int64_t count, float *p, const float *g, uint8_t *m_codes, float *m_scales, uint8_t *v_codes,
-                   float *v_scales, uint16_t *copy, const nt_adamw_options *options, nt_parallel parallel) {
-    const AdamW<float> a{count, p, copy, nullptr, g, nullptr, nullptr, m_codes, v_codes, m_scales, v_scales, *options};
-    run_flat(parallel, copy ? picked_adamw8<float, copied>() : picked_adamw8<float, whole>(), a);
+double nt_adamw8_f32(int64_t count, float *p, const float *g, uint8_t *m_codes, float *m_scales, uint8_t *v_codes,
+                     float *v_scales, uint16_t *copy, const nt_adamw_options *options, void *scratch,
+                     nt_parallel parallel) {
+    const AdamW<float> a{.count = count, .p = p, .high = copy, .g = g, .m_codes = m_codes, .v_codes = v_codes,
+                         .m_scales = m_scales, .v_scales = v_scales, .options = *options,
+                         .sums = static_cast<double *>(scratch)};
+    return run_step(parallel, copy ? picked_adamw8<float, copied>() : picked_adamw8<float, whole>(), a);
 }
 
-void nt_adamw8_split(int64_t count, uint16_t *high, uint16_t *low, const float *g, uint8_t *m_codes, float *m_scales,
-                     uint8_t *v_codes, float *v_scales, const nt_adamw_options *options, nt_parallel parallel) {
-    const AdamW<float> a{count,   nullptr, high,    low,      g,        nullptr,
-                         nullptr, m_codes, v_codes, m_scales, v_scales, *options};
-    run_flat(parallel, picked_adamw8<float, split>(), a);
+double nt_adamw8_split(int64_t count, uint16_t *high, uint16_t *low, const float *g, uint8_t *m_codes, float *m_scales,
+                       uint8_t *v_codes, float *v_scales, const nt_adamw_options *options, void *scratch,
+                       nt_parallel parallel) {
+    const AdamW<float> a{.count = count, .high = high, .low = low, .g = g, .m_codes = m_codes, .v_codes = v_codes,
+                         .m_scales = m_scales, .v_scales = v_scales, .options = *options,
+                         .sums = static_cast<double *>(scratch)};
+    return run_step(parallel, picked_adamw8<float, split>(), a);
+}
+
+double nt_adamw_update_square_sum_f32(int64_t count, const float *g, const float *m, const float *v,
+                                      const nt_adamw_options *options, void *scratch, nt_parallel parallel) {
+    const AdamW<float> a{.count = count, .g = g, .m = const_cast<float *>(m), .v = const_cast<float *>(v),
+                         .options = *options, .sums = static_cast<double *>(scratch)};
+    return run_step(parallel, picked_update_square_sum<float>(), a);
 }
 
 void nt_adam8_map(int is_signed, float numbers[256]) {
@@ -344,57 +334,22 @@ void nt_adam8_decode(int is_signed, int64_t count, const uint8_t *codes, const f
     run_flat(parallel, picked_decode<float>(), a);
 }
 
-double nt_adamw_update_square_sum_f32(int64_t count, const float *g, const float *m, const float *v,
-                                      const nt_adamw_options *options, void *scratch, nt_parallel parallel) {
-    double *sums = static_cast<double *>(scratch), sum = 0;
+size_t nt_square_sum_scratch_bytes(int64_t count) { return size_t(blocks(count, sum_block)) * sizeof(double); }
+
+double nt_square_sum_f32(int64_t count, const float *x, void *scratch, nt_parallel parallel) {
+    const SquareSum<float> a{count, x, static_cast<double *>(scratch)};
     const int64_t parts = blocks(count, sum_block);
-    const UpdateSquareSum<float> a{count, g, m, v, *options, sums};
-    nt::run(parallel, parts, 1, picked_update_square_sum<float>(), a);
-    for (int64_t i = 0; i < parts; ++i) sum += sums[i];
-    return sum;
-}
-
-size_t nt_square_sum_scratch_bytes(int64_t count) { return size_t(blocks(count, sum_block)) * 16; }
-
-double nt_square_sum_f32(int64_t count, const float *x, int64_t *nonfinite, void *scratch, nt_parallel parallel) {
-    return square_sum(count, x, nonfinite, scratch, parallel);
-}
-
-double nt_square_sum_bf16(int64_t count, const uint16_t *x, int64_t *nonfinite, void *scratch, nt_parallel parallel) {
-    return square_sum(count, x, nonfinite, scratch, parallel);
+    nt::run(parallel, parts, 1, picked_square_sum<float>(), a);
+    return total(a.sums, parts);
 }
 
 void nt_split_masters(int64_t count, const float *p, uint16_t *high, uint16_t *low, nt_parallel parallel) {
-    run_flat(parallel, picked_cut_masters<float>(), Flat<float>{count, p, nullptr, high, low, 0});
+    run_flat(parallel, picked_cut_masters<float>(), Flat<float>{count, const_cast<float *>(p), high, low});
 }
 
 void nt_join_masters(int64_t count, const uint16_t *high, const uint16_t *low, float *p, nt_parallel parallel) {
-    const Flat<float> a{count, nullptr, p, const_cast<uint16_t *>(high), const_cast<uint16_t *>(low), 0};
+    const Flat<float> a{count, p, const_cast<uint16_t *>(high), const_cast<uint16_t *>(low)};
     run_flat(parallel, picked_join_masters<float>(), a);
-}
-
-void nt_narrow_f32_to_bf16(int64_t count, const float *x, uint16_t *out, nt_parallel parallel) {
-    run_flat(parallel, picked_convert<float>(), Flat<float>{count, x, nullptr, out, nullptr, 0});
-}
-
-void nt_widen_bf16_to_f32(int64_t count, const uint16_t *x, float *out, nt_parallel parallel) {
-    run_flat(parallel, picked_convert<bf16>(), Flat<bf16>{count, x, out, nullptr, nullptr, 0});
-}
-
-void nt_accumulate_f32(int64_t count, float *sum, const float *x, nt_parallel parallel) {
-    run_flat(parallel, picked_accumulate<float>(), Flat<float>{count, x, sum, nullptr, nullptr, 0});
-}
-
-void nt_accumulate_bf16(int64_t count, float *sum, const uint16_t *x, nt_parallel parallel) {
-    run_flat(parallel, picked_accumulate<bf16>(), Flat<bf16>{count, x, sum, nullptr, nullptr, 0});
-}
-
-void nt_multiply_f32(int64_t count, float *x, float factor, nt_parallel parallel) {
-    run_flat(parallel, picked_multiply<float>(), Flat<float>{count, x, nullptr, nullptr, nullptr, factor});
-}
-
-void nt_multiply_bf16(int64_t count, uint16_t *x, float factor, nt_parallel parallel) {
-    run_flat(parallel, picked_multiply<bf16>(), Flat<bf16>{count, x, nullptr, nullptr, nullptr, factor});
 }
 
 }  // extern "C"

@@ -1,4 +1,4 @@
-// AdamW, its 8-bit state, the gradient norm and conversions on vectors. Compiled per instruction set by optimizer.cpp.
+// AdamW, its 8-bit state, split masters and the gradient norm on vectors. Compiled per instruction set by optimizer.cpp.
 
 // The part of a flat buffer that blocks begin ..< end hold: f(i, part, slot) with i from the buffer's start.
 template <class A, class Body> NT_INLINE void each_of(const A &a, int64_t begin, int64_t end, Body &&body) {
@@ -31,7 +31,7 @@ template <Master master, class Part> NT_INLINE void store_master(const AdamW<flo
     }
 }
 
-// The numbers of a step, ready for use: p' = keep p - rate m / (sqrt(v) root + epsilon).
+// The numbers of a step, ready for use: p' = keep p - rate moved, moved = m / (sqrt(v) root + epsilon).
 struct Step {
     F scale, beta1, rest1, beta2, rest2, keep, rate, root, epsilon;
 };
@@ -44,24 +44,50 @@ NT_INLINE Step make_step(const nt_adamw_options &o) {
             set(float(1 - o.learning_rate * o.weight_decay)),
             set(float(o.learning_rate / o.correction1)),
             set(float(1 / std::sqrt(o.correction2))),
-            set(float(o.epsilon))};
+            set(std::max(float(o.epsilon), 1e-30f))};  // not 0: past a buffer's end everything is 0, and 0 / epsilon too
 }
-NT_INLINE F stepped(const Step &s, F p, F gradient, F &m, F &v) {
+// The new moments and what follows from them.
+NT_INLINE F moved(const Step &s, F gradient, F &m, F &v) {
     const F g = gradient * s.scale;
     m = fma(s.beta1, m, s.rest1 * g);
     v = fma(s.beta2, v, s.rest2 * g * g);
-    return fnma(s.rate, m / fma(sqrt(v), s.root, s.epsilon), s.keep * p);
+    return m / fma(sqrt(v), s.root, s.epsilon);
 }
+NT_INLINE F stepped(const Step &s, F p, F move) { return fnma(s.rate, move, s.keep * p); }
+
+NT_INLINE double sum(const Doubles sums[4]) { return (sum(sums[0]) + sum(sums[1])) + (sum(sums[2]) + sum(sums[3])); }
 
 template <class T, Master master> void adamw(const AdamW<T> &a, int64_t begin, int64_t end) {
     const Step s = make_step(a.options);
-    each_of(a, begin, end, [&](int64_t i, auto part, auto) NT_LAMBDA {
-        F m = load(a.m + i, part), v = load(a.v + i, part);
-        const F p = stepped(s, load_master<master>(a, i, part), load(a.g + i, part), m, v);
-        store(a.m + i, m, part);
-        store(a.v + i, v, part);
-        store_master<master>(a, i, p, part);
-    });
+    for (int64_t block = begin; block < end; ++block) {
+        const int64_t start = block * flat_block;
+        Doubles sums[4]{};
+        each(std::min(flat_block, a.count - start), [&](int64_t j, auto part, auto slot) NT_LAMBDA {
+            const int64_t i = start + j;
+            F m = load(a.m + i, part), v = load(a.v + i, part);
+            const F move = moved(s, load(a.g + i, part), m, v);
+            add_squares(sums[slot], move);
+            store(a.m + i, m, part);
+            store(a.v + i, v, part);
+            store_master<master>(a, i, stepped(s, load_master<master>(a, i, part), move), part);
+        });
+        a.sums[block] = sum(sums);
+    }
+}
+
+// The sums of `adamw`; nothing else is written.
+template <class T> void update_square_sum(const AdamW<T> &a, int64_t begin, int64_t end) {
+    const Step s = make_step(a.options);
+    for (int64_t block = begin; block < end; ++block) {
+        const int64_t start = block * flat_block;
+        Doubles sums[4]{};
+        each(std::min(flat_block, a.count - start), [&](int64_t j, auto part, auto slot) NT_LAMBDA {
+            const int64_t i = start + j;
+            F m = load(a.m + i, part), v = load(a.v + i, part);
+            add_squares(sums[slot], moved(s, load(a.g + i, part), m, v));
+        });
+        a.sums[block] = sum(sums);
+    }
 }
 
 // A code's number. 2 place + 1, place counted from 0 (from 1 without a sign), has the decade as its exponent and the
@@ -110,15 +136,18 @@ template <class T, Master master> void adamw8(const AdamW<T> &a, int64_t begin, 
     for (int64_t block = begin; block < end; ++block) {
         const int64_t start = block * flat_block, count = std::min(flat_block, a.count - start);
         const F m_scale = set(a.m_scales[block]), v_scale = set(a.v_scales[block]);
-        each(count, [&](int64_t j, auto part, auto) NT_LAMBDA {
+        Doubles sums[4]{};
+        each(count, [&](int64_t j, auto part, auto slot) NT_LAMBDA {
             const int64_t i = start + j;
             F m = decoded<true>(load_whole(a.m_codes + i, part)) * m_scale;
             F v = decoded<false>(load_whole(a.v_codes + i, part)) * v_scale;
-            const F p = stepped(s, load_master<master>(a, i, part), load(a.g + i, part), m, v);
-            store_master<master>(a, i, p, part);
+            const F move = moved(s, load(a.g + i, part), m, v);
+            add_squares(sums[slot], move);
+            store_master<master>(a, i, stepped(s, load_master<master>(a, i, part), move), part);
             store(kept_m + j, m, part);
             store(kept_v + j, v, part);
         });
+        a.sums[block] = sum(sums);
         a.m_scales[block] = encode_block<true>(kept_m, count, a.m_codes + start);
         a.v_scales[block] = encode_block<false>(kept_v, count, a.v_codes + start);
     }
@@ -147,64 +176,20 @@ template <class T> void square_sum(const SquareSum<T> &a, int64_t begin, int64_t
     for (int64_t block = begin; block < end; ++block) {
         const T *x = a.x + block * sum_block;
         Doubles sums[4]{};
-        int64_t bad = 0;
-        each(std::min(sum_block, a.count - block * sum_block), [&](int64_t i, auto part, auto slot) NT_LAMBDA {
-            const F value = load(x + i, part);
-            add_squares(sums[slot], value);
-            bad += nonfinite(value);
-        });
-        a.sums[block] = (sum(sums[0]) + sum(sums[1])) + (sum(sums[2]) + sum(sums[3]));
-        a.nonfinite[block] = bad;
+        each(std::min(sum_block, a.count - block * sum_block),
+             [&](int64_t i, auto part, auto slot) NT_LAMBDA { add_squares(sums[slot], load(x + i, part)); });
+        a.sums[block] = sum(sums);
     }
-}
-
-// The squares of what `adamw` would move by, without rate and decay; nothing is written.
-template <class T> void update_square_sum(const UpdateSquareSum<T> &a, int64_t begin, int64_t end) {
-    const Step s = make_step(a.options);
-    const F inverse = set(float(1 / a.options.correction1));
-    for (int64_t block = begin; block < end; ++block) {
-        const int64_t start = block * sum_block;
-        Doubles sums[4]{};
-        each(std::min(sum_block, a.count - start), [&](int64_t i, auto part, auto slot) NT_LAMBDA {
-            const F g = load(a.g + start + i, part) * s.scale;
-            const F m = fma(s.beta1, load(a.m + start + i, part), s.rest1 * g);
-            const F v = fma(s.beta2, load(a.v + start + i, part), s.rest2 * g * g);
-            // Past the end everything is 0, and 0 / epsilon too.
-            add_squares(sums[slot], inverse * m / fma(sqrt(v), s.root, max(s.epsilon, set(1e-30f))));
-        });
-        a.sums[block] = (sum(sums[0]) + sum(sums[1])) + (sum(sums[2]) + sum(sums[3]));
-    }
-}
-
-template <class T> void convert(const Flat<T> &a, int64_t begin, int64_t end) {
-    each_of(a, begin, end, [&](int64_t i, auto part, auto) NT_LAMBDA {
-        if constexpr (std::is_same_v<T, float>) store_exactly(a.half + i, load(a.x + i, part), part);
-        else store(a.f32 + i, load(a.x + i, part), part);
-    });
 }
 
 template <class T> void cut_masters(const Flat<T> &a, int64_t begin, int64_t end) {
     each_of(a, begin, end, [&](int64_t i, auto part, auto) NT_LAMBDA {
-        cut(load(a.x + i, part), a.half + i, a.low + i, part);
+        cut(load(a.f32 + i, part), a.high + i, a.low + i, part);
     });
 }
 
 template <class T> void join_masters(const Flat<T> &a, int64_t begin, int64_t end) {
     each_of(a, begin, end, [&](int64_t i, auto part, auto) NT_LAMBDA {
-        store(a.f32 + i, join(a.half + i, a.low + i, part), part);
-    });
-}
-
-template <class T> void accumulate(const Flat<T> &a, int64_t begin, int64_t end) {
-    each_of(a, begin, end, [&](int64_t i, auto part, auto) NT_LAMBDA {
-        store(a.f32 + i, load(a.f32 + i, part) + load(a.x + i, part), part);
-    });
-}
-
-template <class T> void multiply(const Flat<T> &a, int64_t begin, int64_t end) {
-    T *x = const_cast<T *>(a.x);
-    const F factor = set(a.factor);
-    each_of(a, begin, end, [&](int64_t i, auto part, auto) NT_LAMBDA {
-        store(x + i, load(x + i, part) * factor, part);
+        store(a.f32 + i, join(a.high + i, a.low + i, part), part);
     });
 }

@@ -119,10 +119,6 @@ NT_INLINE F lookup32(const float *table, I i) { return lookup(table, both(i, set
 NT_INLINE I lookup32(const int32_t *table, I i) { return _mm256_i32gather_epi32(table, both(i, set_whole(31)), 4); }
 NT_INLINE I plus_one_where(Mask m, I x) { return _mm256_sub_epi32(x, _mm256_castps_si256(m)); }
 
-NT_INLINE int64_t nonfinite(F x) {
-    const int finite = _mm256_movemask_ps(less(abs(x), set(INFINITY)));
-    return __builtin_popcount(~unsigned(finite) & 0xFF);
-}
 struct Doubles {
     __m256d at[2];
 };

@@ -96,7 +96,6 @@ NT_INLINE I lookup32(const int32_t *table, I i) {
 }
 NT_INLINE I plus_one_where(Mask m, I x) { return _mm512_mask_add_epi32(x, m, x, _mm512_set1_epi32(1)); }
 
-NT_INLINE int64_t nonfinite(F x) { return __builtin_popcount(unsigned(__mmask16(~less(abs(x), set(INFINITY))))); }
 struct Doubles {
     __m512d at[2];
 };

@@ -5,15 +5,18 @@ public import Tensors
 public final class Linear: Module {
     public let weight: Parameter  // [O, I]
     public let bias: Parameter?  // [O]
+    /// Equal maps whose outputs lie side by side in this one's, as q, k and v of one product.
+    public let parts: Int
     public var adapter: LowRankAdapter?
     /// Records input and output gradient while it is attached.
     public var probe: GradientProbe?
 
     /// - Parameter liesTransposed: checkpoints hold the weight as `[I, O]` (transformers' `Conv1D`).
     public init(
-        _ inFeatures: Int, _ outFeatures: Int, bias: Bool = false, liesTransposed: Bool = false, _ dtype: DType,
-        on device: Device
+        _ inFeatures: Int, _ outFeatures: Int, parts: Int = 1, bias: Bool = false, liesTransposed: Bool = false,
+        _ dtype: DType, on device: Device
     ) {
+        self.parts = parts
         weight = Parameter(shape: [outFeatures, inFeatures], liesTransposed: liesTransposed, dtype, on: device)
         self.bias = bias ? Parameter(shape: [outFeatures], dtype, on: device) : nil
     }

@@ -73,7 +73,7 @@ public struct Adapter {
                     "\(weights.path): tensor \(info.name) has shape \(info.shape), the base model asks for \(parameter.value.shape)"
                 )
             }
-            parameter.value.copyInPlace(try weights.tensor(info.name))
+            parameter.fill(try weights.tensor(info.name))
         }
     }
 
@@ -93,11 +93,11 @@ public struct Adapter {
     /// Writes adapter_config.json and adapter_model.safetensors (fp32) into an existing folder.
     public static func write(_ loaded: LoadedModel, _ config: AdapterConfig, to folder: String) throws {
         var config = config
-        var tensors = parts(of: loaded, config).map { SafetensorsWriter.Tensor($0.name, $0.parameter.value, .float32) }
+        var tensors = parts(of: loaded, config).map { SafetensorsWriter.Tensor($0.name, $0.parameter, .float32) }
         // PEFT parts tied tables once one of them is saved, and would go on with the base's head: it is given both.
         let isTied = loaded.model.headWeight === loaded.model.tokenTable.weight, table = loaded.naming.tokenModule
         if isTied, config.savedModules.contains(table) {
-            tensors.append(.init(prefix + loaded.naming.headTable, loaded.model.headWeight.value, .float32))
+            tensors.append(.init(prefix + loaded.naming.headTable, loaded.model.headWeight, .float32))
             config.savedModules = [table, loaded.naming.headModule]
         }
         try SafetensorsWriter.write(
@@ -151,9 +151,9 @@ extension SafetensorsWriter.Tensor {
     package init(
         _ name: String, _ parameter: Parameter, _ dtype: DType? = nil, _ changed: @escaping () -> Tensor? = { nil }
     ) {
-        let dtype = dtype ?? parameter.value.dtype
+        let dtype = dtype ?? parameter.mastersDType
         self.init(name: name, elementType: dtype.elementType, shape: parameter.fileShape) { emit in
-            let value = parameter.filed(changed() ?? parameter.value.detached())
+            let value = parameter.filed(changed() ?? parameter.masters)
             try value.to(dtype, .cpu).contiguous().withBytes { try emit($0) }
         }
     }

@@ -27,7 +27,7 @@ final class GPT2Attention: Module {
 
     init(_ config: GPT2Config, layer: Int, _ dtype: DType, on device: Device) {
         let D = config.hiddenSize
-        cAttn = Linear(D, 3 * D, bias: true, liesTransposed: true, dtype, on: device)
+        cAttn = Linear(D, 3 * D, parts: 3, bias: true, liesTransposed: true, dtype, on: device)
         cProj = Linear(D, D, bias: true, liesTransposed: true, dtype, on: device)
         heads = config.heads
         self.layer = layer

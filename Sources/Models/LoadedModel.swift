@@ -78,7 +78,7 @@ public final class LoadedModel {
         if model.headWeight !== model.tokenTable.weight { tables.append(model.headWeight) }
         withoutGradients {
             for table in tables {
-                let old = table.value.detached(), rows = old.shape[0]
+                let old = table.masters, rows = old.shape[0]
                 let mean = (old.to(.float32).sum(dim: 0, keepDim: true) / Double(rows)).to(old.dtype)
                 table.replace(with: .cat([old, mean.expand(size - rows, old.shape[1])], dim: 0))
             }
@@ -86,6 +86,16 @@ public final class LoadedModel {
         if case .object(var object) = config {
             object["vocab_size"] = .init(size)
             config = .object(object)
+        }
+    }
+
+    /// Splits the masters of trained matrices where that saves their copy: where products are in bf16, on the CPU
+    /// (`Parameter.splitMasters`). Vectors stay whole, since norms and biases are read in fp32.
+    public func splitMasters() {
+        guard model.computeDType == .bfloat16, model.device == .cpu else { return }
+        for (_, parameter) in model.namedParameters()
+        where parameter.isTrained && parameter.shape.count == 2 && parameter.value.dtype == .float32 {
+            parameter.splitMasters()
         }
     }
 

@@ -12,10 +12,10 @@ extension CausalLanguageModel {
     func initialize(_ shape: any ModelShape, seed: UInt64, range: Double) {
         for (index, (name, parameter)) in namedParameters().enumerated() {
             switch shape.beginning(of: name, range: range) {
-            case .constant(let value): parameter.value.copyInPlace(.full(parameter.shape, value))
+            case .constant(let value): parameter.fill(.full(parameter.shape, value))
             case .normal(let deviation):
                 let stream = RandomStream(seed: seed, weightStream, UInt64(index))
-                parameter.value.copyInPlace(stream.normal(parameter.shape, deviation: deviation))
+                parameter.fill(stream.normal(parameter.shape, deviation: deviation))
             }
         }
     }

@@ -1,12 +1,12 @@
-// AdamW with its state, and the gradient clipping that goes before it.
+// AdamW with its state.
 public import Layers
 public import Tensors
 
 /// AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2) over a model's trained parameters.
 ///
-/// Moments are kept in the dtype of the parameter's master, or in 8 bits. Weight decay applies to matrices only: decaying
+/// Moments are kept in the dtype of the parameter's masters, or in 8 bits. Weight decay applies to matrices only: decaying
 /// norms and biases has no use, and a vector of magnitudes (DoRA) would shrink.
-public final class AdamW {
+public final class AdamW: Optimizer {
     public struct Settings: Sendable, Equatable {
         public var beta1: Double, beta2: Double, epsilon: Double, weightDecay: Double
         /// Moments in 8 bits where that is safe: not for token tables (their rows are updated unevenly; section 2.3 of
@@ -27,91 +27,71 @@ public final class AdamW {
         case narrow(BlockwiseMoments)
     }
 
-    /// The trained parameters with their names, in the order of the model.
     public let parameters: [(name: String, parameter: Parameter)]
     private let moments: [Moments]
     private let settings: Settings
-    /// Updates made so far.
     public private(set) var steps = 0
 
     public init(_ parameters: [(name: String, parameter: Parameter)], _ settings: Settings) {
         self.parameters = parameters
         self.settings = settings
         moments = parameters.map { name, parameter in
-            let value = parameter.value
-            if settings.hasNarrowMoments, Self.canBeNarrow(name, value) { return .narrow(BlockwiseMoments(for: value)) }
-            func zeros() -> Tensor { .zeros(value.shape, value.dtype, on: value.device) }
+            if settings.hasNarrowMoments, Self.canBeNarrow(name, parameter) {
+                return .narrow(BlockwiseMoments(for: parameter.value))
+            }
+            func zeros() -> Tensor { .zeros(parameter.shape, parameter.mastersDType, on: parameter.value.device) }
             return .whole(first: zeros(), second: zeros())
         }
     }
 
-    private static func canBeNarrow(_ name: String, _ value: Tensor) -> Bool {
-        value.count >= 4096 && value.dtype == .float32 && value.device == .cpu
+    private static func canBeNarrow(_ name: String, _ parameter: Parameter) -> Bool {
+        parameter.value.count >= 4096 && parameter.mastersDType == .float32 && parameter.value.device == .cpu
             && !["embed_tokens", "lm_head", "wte.", "wpe.", "embed_in", "embed_out"].contains { name.contains($0) }
     }
 
-    /// Gradients of the trained parameters; a parameter that took no part has none and is left out.
-    private var withGradients: [(index: Int, value: Tensor, gradient: Tensor)] {
-        parameters.indices.compactMap { i in
-            let value = parameters[i].parameter.value
-            return value.gradient.map { (i, value, $0) }
-        }
+    private func numbers(
+        ofStep step: Int, learningRate: Double, weightDecay: Double, gradientScale: Double
+    ) -> AdamWStep {
+        AdamWStep(
+            step, learningRate: learningRate, beta1: settings.beta1, beta2: settings.beta2, epsilon: settings.epsilon,
+            weightDecay: weightDecay, gradientScale: gradientScale)
     }
 
-    /// One update with the gradients that backward left, times `gradientScale`; they stay.
-    public func step(learningRate: Double, gradientScale: Double = 1) {
+    @discardableResult
+    public func step(learningRate: Double, gradientScale: Double) -> Double {
         steps += 1
-        for (i, _, gradient) in withGradients {
-            parameters[i].parameter.update { value, copy in
-                let decay = value.rank > 1 ? settings.weightDecay : 0
+        var squares = 0.0
+        for (i, gradient) in withGradients {
+            let parameter = parameters[i].parameter
+            let step = numbers(
+                ofStep: steps, learningRate: learningRate,
+                weightDecay: parameter.shape.count > 1 ? settings.weightDecay : 0, gradientScale: gradientScale)
+            parameter.update { masters in
                 switch moments[i] {
                 case .whole(let first, let second):
-                    adamWInPlace(
-                        value, gradient: gradient, firstMoment: first, secondMoment: second, copy: copy, step: steps,
-                        learningRate: learningRate, beta1: settings.beta1, beta2: settings.beta2,
-                        epsilon: settings.epsilon, weightDecay: decay, gradientScale: gradientScale)
+                    squares += adamWInPlace(
+                        masters, gradient: gradient, firstMoment: first, secondMoment: second, step)
                 case .narrow(let moments):
-                    adamWInPlace(
-                        value, gradient: gradient, moments: moments, copy: copy, step: steps,
-                        learningRate: learningRate, beta1: settings.beta1, beta2: settings.beta2,
-                        epsilon: settings.epsilon, weightDecay: decay, gradientScale: gradientScale)
+                    squares += adamWInPlace(masters, gradient: gradient, moments: moments, step)
                 }
             }
         }
+        return squares.squareRoot()
     }
 
-    /// ‖update‖ / rate of the step that would come now, decay left out: what a guard looks at before the step is made.
     public func updateNorm(gradientScale: Double = 1) -> Double {
-        withGradients.reduce(0) { sum, entry in
+        let step = numbers(ofStep: steps + 1, learningRate: 0, weightDecay: 0, gradientScale: gradientScale)
+        return withGradients.reduce(0) { sum, entry in
             let (first, second): (Tensor, Tensor) =
                 switch moments[entry.index] {
                 case .whole(let first, let second): (first, second)
                 case .narrow(let moments): moments.decoded()
                 }
             return sum
-                + adamWUpdateSquareSum(
-                    gradient: entry.gradient, firstMoment: first, secondMoment: second, step: steps + 1,
-                    beta1: settings.beta1, beta2: settings.beta2, epsilon: settings.epsilon,
-                    gradientScale: gradientScale)
+                + adamWUpdateSquareSum(gradient: entry.gradient, firstMoment: first, secondMoment: second, step)
         }.squareRoot()
     }
 
-    public func zeroGradients() { for (_, parameter) in parameters { parameter.value.clearGradient() } }
-
-    /// ‖g‖ over all gradients; not finite when one of them is not.
-    public func gradientNorm() -> Double { globalNorm(withGradients.map(\.gradient)) }
-
-    /// What gradients of that norm are multiplied by so that it is at most `max`: `max / norm` above it, else 1
-    /// (Pascanu et al. 2013, arXiv:1211.5063). `step` takes it, so that clipping costs no pass of its own.
-    public static func clipScale(norm: Double, max: Double) -> Double { norm > max ? max / (norm + 1e-6) : 1 }
-
-    /// Names of parameters whose gradients hold NaN or infinity, for the message that stops a run.
-    public func nonFiniteGradients() -> [String] {
-        withGradients.filter { $0.gradient.isFinite().to(.float32).sum().item < Double($0.gradient.count) }
-            .map { parameters[$0.index].name }
-    }
-
-    /// The moments under the parameters' names, for checkpoints.
     public var state: [(name: String, tensor: Tensor)] {
         parameters.indices.flatMap { i -> [(name: String, tensor: Tensor)] in
             let name = parameters[i].name
@@ -126,7 +106,6 @@ public final class AdamW {
         }
     }
 
-    /// Continues from a checkpoint: `tensor(name)` gives each entry of `state`.
     public func restore(steps: Int, _ tensor: (String) throws -> Tensor) throws {
         for (name, value) in state { value.copyInPlace(try tensor(name)) }
         self.steps = steps

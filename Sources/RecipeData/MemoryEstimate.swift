@@ -10,8 +10,10 @@ public struct MemoryEstimate: Sendable, Equatable {
     public let trainedWeights: Int
     /// Weights that are computed with.
     public let weights: Int
-    /// fp32 master, gradient and AdamW's two moments of what is trained, and the copy that bf16 products use: 16 or 18
-    /// bytes a number (a full run's masters are its weights, so 4 less); 8-bit moments of all but token tables take 6 less.
+    /// Of what is trained, beside its weights where they are counted already: fp32 masters, gradients and the optimizer's
+    /// moments, and the copies that an adapter's bf16 products use. 16 bytes a number, 12 of a full run, whose masters are
+    /// its weights, also where products are in bf16 (they are split then); adapters in bf16 18. 8-bit moments of all but
+    /// token tables take 6 less, and Muon's one moment of the blocks' matrices 4 less.
     public let trainedState: Int
     /// What forward keeps for backward of the largest micro-batch:
     ///
@@ -44,7 +46,9 @@ public struct MemoryEstimate: Sendable, Equatable {
         trainedWeights = isFull ? model.weights : widths + tables
         weights = model.weights * (isFull ? 4 : e)
         let narrow = run.optimizer.state == .int8 ? trainedWeights - (isFull ? model.tables : tables) : 0
-        trainedState = trainedWeights * ((isFull ? 12 : 16) + (e == 2 ? 2 : 0)) - 6 * narrow
+        let matrices = model.blockLinears.reduce(0) { $0 + $1.outputs * $1.inputs }
+        let state = isFull ? 12 * trainedWeights : widths * (e == 2 ? 18 : 16) + tables * (16 - e)
+        trainedState = state - 6 * narrow - (run.optimizer.name == .muon ? 4 * matrices : 0)
         let blocks = model.layers, stretch = run.training.recomputeBlocks
         let kept = stretch > 0 && stretch < blocks ? stretch : blocks
         activations =

@@ -9,6 +9,8 @@ public import RunConfig
 ///     forward    2 (W + A) N + 2 V D T + 2 L Q Σ n²                (causal: half of the n² pairs of query and key)
 ///     backward   the same for the inputs of each product, and 2 per weight and token for the weights that are trained
 ///
+///     Muon       5 (3 m² n + m³) a step and block matrix of sides m ≤ n  (a symmetric product counts half)
+///
 /// An adapter's frozen maps have no weight gradients: 4 W N where full training takes 6 W N. Blocks that are computed
 /// again take their forward twice. Not counted: norms of DoRA's weights, what kernels compute again within themselves,
 /// everything that is no product, and judging.
@@ -16,10 +18,11 @@ public struct OperationCount: Sendable, Equatable {
     public let total: Double
 
     /// - Parameters:
+    ///   - steps: of the whole run.
     ///   - tokens: computed in the whole run.
     ///   - trainedTokens: those that are labels.
     ///   - squares: Σ n² over the rows of the whole run.
-    public init(_ run: SFTConfig, _ model: ModelOutline, tokens: Int, trainedTokens: Int, squares: Int) {
+    public init(_ run: SFTConfig, _ model: ModelOutline, steps: Int, tokens: Int, trainedTokens: Int, squares: Int) {
         let isFull = run.adapter.method == .full
         let W = Double(model.blockLinears.reduce(0) { $0 + $1.outputs * $1.inputs })
         let A = Double(
@@ -29,7 +32,17 @@ public struct OperationCount: Sendable, Equatable {
         let again = run.training.shareComputedAgain(of: model.layers)
         let blocks = 2 * (W * (isFull ? 3 : 2) + A * 3 + (W + A) * again) * Double(tokens)
         let logits = 2 * head * (isFull || run.adapter.saveEmbeddings ? 3 : 2) * Double(trainedTokens)
-        total = blocks + logits + 2 * LQ * (3 + again) * Double(squares)
+        let muon = run.optimizer.name == .muon ? Double(steps) * model.blockLinears.reduce(0) { $0 + $1.muon } : 0
+        total = blocks + logits + 2 * LQ * (3 + again) * Double(squares) + muon
+    }
+}
+
+extension ModelOutline.LinearMap {
+    /// Operations of one step of Muon; q, k and v of one map are three matrices.
+    fileprivate var muon: Double {
+        let parts = name.hasSuffix(".c_attn") ? 3 : 1, rows = outputs / parts
+        let m = Double(min(rows, inputs)), n = Double(max(rows, inputs))
+        return Double(parts) * 5 * (3 * m * m * n + m * m * m)
     }
 }
 

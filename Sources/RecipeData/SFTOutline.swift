@@ -49,7 +49,8 @@ public struct SFTOutline: Sendable {
         }
         (self.tokens, self.trainedTokens, largestMicroBatch) = (tokens, trainedTokens, largest)
         operations =
-            OperationCount(config, model, tokens: tokens, trainedTokens: trainedTokens, squares: squares).total
+            OperationCount(config, model, steps: steps, tokens: tokens, trainedTokens: trainedTokens, squares: squares)
+            .total
     }
 
     public func memory(bytesPerNumber: Int) -> MemoryEstimate {

@@ -30,7 +30,7 @@ public struct RunTime: Sendable {
     public init(_ given: SFTConfig, seconds budget: Double = 20) throws {
         let inputs = try SFTInputs(given), config = inputs.config
         let trained = try TrainedModel(config, inputs)
-        let optimizer = AdamW(trained.parameters, config.optimizer.settings)
+        let optimizer = config.optimizer(of: trained)
         let gradients = StepGradients(
             reduction: config.training.lossReduction, sampler: inputs.sampler, trained: trained)
         let schedule = config.learningRateSchedule(steps: inputs.steps)
@@ -38,8 +38,8 @@ public struct RunTime: Sendable {
             let clock = StepClock(), plan = inputs.sampler.plan(step: step)
             _ = gradients.accumulate(plan)
             let norm = optimizer.gradientNorm()
-            let clip = config.training.maxGradNorm.map { AdamW.clipScale(norm: norm, max: $0) } ?? 1
-            _ = optimizer.updateNorm(gradientScale: clip)
+            let clip = config.training.maxGradNorm.map { clipScale(norm: norm, max: $0) } ?? 1
+            if config.training.onSpike != .log { _ = optimizer.updateNorm(gradientScale: clip) }
             optimizer.step(learningRate: schedule(step), gradientScale: clip)
             optimizer.zeroGradients()
             return (plan.tokens, clock.seconds)

@@ -50,7 +50,7 @@ public enum SFT {
             try show(config)
             inputs.describe().forEach { run.log($0) }
             let trained = try TrainedModel(config, inputs)
-            let optimizer = AdamW(trained.parameters, config.optimizer.settings)
+            let optimizer = config.optimizer(of: trained)
             return (optimizer, try SFTSession(config, inputs, run, trained, optimizer))
         }
 
@@ -63,11 +63,9 @@ public enum SFT {
             let plan = inputs.sampler.plan(step: session.step)
             let loss = try session.accumulateGradients(plan)
             let norm = optimizer.gradientNorm()
-            let clip = config.training.maxGradNorm.map { AdamW.clipScale(norm: norm, max: $0) } ?? 1
-            let updateNorm = optimizer.updateNorm(gradientScale: clip)
-            if try session.allowsUpdate(loss: loss, norm: norm, updateNorm: updateNorm) {
-                optimizer.step(learningRate: schedule(session.step), gradientScale: clip)
-            }
+            let clip = config.training.maxGradNorm.map { clipScale(norm: norm, max: $0) } ?? 1
+            let updateNorm = try session.update(
+                loss: loss, norm: norm, gradientScale: clip, learningRate: schedule(session.step))
             optimizer.zeroGradients()
             session.advance(plan)
             try session.report(
@@ -80,14 +78,22 @@ public enum SFT {
     }
 }
 
-extension OptimizerSection {
-    var settings: AdamW.Settings {
-        .init(
-            beta1: beta1, beta2: beta2, epsilon: epsilon, weightDecay: weightDecay, hasNarrowMoments: state == .int8)
-    }
-}
-
 extension SFTConfig {
+    func optimizer(of trained: TrainedModel) -> any Optimizer {
+        let o = optimizer
+        let adamw = AdamW.Settings(
+            beta1: o.beta1, beta2: o.beta2, epsilon: o.epsilon, weightDecay: o.weightDecay,
+            hasNarrowMoments: o.state == .int8)
+        guard o.name == .muon else { return AdamW(trained.parameters, adamw) }
+        let products = trained.loaded.model.computeDType
+        let settings = Muon.Settings(
+            momentum: o.momentum, momentumWarmupSteps: o.momentumWarmupSteps, weightDecay: o.weightDecay,
+            orthogonalization: o.orthogonalization == .newtonSchulz
+                ? .newtonSchulz(products) : .polarExpress(products),
+            rest: adamw, restRateShare: o.adamwLearningRate.map { $0 / o.learningRate! } ?? 1)
+        return Muon(trained.parameters, matrices: trained.blockMatrices, settings)
+    }
+
     func learningRateSchedule(steps: Int) -> Schedule {
         let warmup = schedule.warmupSteps ?? Int(((schedule.warmupRatio ?? 0) * Double(steps)).rounded(.up))
         return Schedule(

@@ -35,15 +35,17 @@ final class SFTSession {
     private let inputs: SFTInputs
     private let run: RunFolder
     private let trained: TrainedModel
-    private let optimizer: AdamW
+    private let optimizer: any Optimizer
     private let store: CheckpointStore
     private let metrics: MetricsLog
     private let batches: BatchRecord?
     private let prompts: ChatPrompts?
 
     /// Fresh, or as the newest valid checkpoint left it.
-    init(_ config: SFTConfig, _ inputs: SFTInputs, _ run: RunFolder, _ trained: TrainedModel, _ optimizer: AdamW) throws
-    {
+    init(
+        _ config: SFTConfig, _ inputs: SFTInputs, _ run: RunFolder, _ trained: TrainedModel,
+        _ optimizer: any Optimizer
+    ) throws {
         (self.config, self.inputs, self.run, self.trained, self.optimizer) = (config, inputs, run, trained, optimizer)
         let training = config.training
         spikes = SpikeGuard(window: training.spikeWindow, threshold: training.spikeThreshold)
@@ -77,14 +79,32 @@ final class SFTSession {
         ).accumulate(plan)
     }
 
-    /// Whether the gradients may change the weights; stops the run, with its state as it was, where policy says so.
-    func allowsUpdate(loss: Double, norm: Double, updateNorm: Double) throws -> Bool {
+    /// Makes the update unless a guard forbids it; stops the run, with its state as it was, where policy says so.
+    ///
+    /// A guard that may forbid the update is told its norm beforehand, which takes a pass over gradients and moments. One
+    /// that only reports is told it by the pass that makes the update.
+    /// - Returns: the update's norm.
+    func update(loss: Double, norm: Double, gradientScale: Double, learningRate: Double) throws -> Double {
+        func make() -> Double { optimizer.step(learningRate: learningRate, gradientScale: gradientScale) }
+        let isFinite = try allowsUpdate(loss: loss, norm: norm)
+        if isFinite, config.training.onSpike == .log {
+            let updateNorm = make()
+            try judgeSpike(loss: loss, norm: norm, updateNorm: updateNorm)
+            return updateNorm
+        }
+        let updateNorm = optimizer.updateNorm(gradientScale: gradientScale)
+        if isFinite, try judgeSpike(loss: loss, norm: norm, updateNorm: updateNorm) { _ = make() }
+        return updateNorm
+    }
+
+    /// Whether loss and gradients are numbers that may change the weights.
+    private func allowsUpdate(loss: Double, norm: Double) throws -> Bool {
         let place = norm.isFinite ? nil : optimizer.nonFiniteGradients().first
         switch finiteness.judge(
             step: step, isFinite: loss.isFinite && norm.isFinite, quantity: loss.isFinite ? "gradient" : "loss",
             place: place)
         {
-        case .proceed: break
+        case .proceed: return true
         case .skip(let message):
             run.log(message)
             return false
@@ -92,18 +112,24 @@ final class SFTSession {
             try run.write(failureReport(place).serialized(.pretty) + "\n", to: "failure.json")
             throw UserError(message + " (rows and gradients of the step: \(joinPath(run.path, "failure.json")))")
         }
+    }
+
+    /// Whether the step may be made although it may be a spike.
+    @discardableResult
+    private func judgeSpike(loss: Double, norm: Double, updateNorm: Double) throws -> Bool {
         guard let spike = spikes.observe(step: step, loss: loss, gradNorm: norm, updateNorm: updateNorm) else {
             return true
         }
         let message = spike.message(window: config.training.spikeWindow)
         switch config.training.onSpike {
-        case .log: run.log(message)
+        case .log:
+            run.log(message)
+            return true
         case .skip:
             run.log(message + "; step skipped")
             return false
         case .stop: throw UserError(message + "; stopped before the update, as training.on_spike asks")
         }
-        return true
     }
 
     /// The rows of the step and, per parameter, the range and the count of what is not finite.

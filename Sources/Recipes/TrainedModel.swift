@@ -41,6 +41,7 @@ final class TrainedModel {
         } else {
             parameters = loaded.model.namedParameters()
         }
+        loaded.splitMasters()
     }
 
     /// The adapter that the reference brought (with this run's dropout), else a new one.
@@ -65,6 +66,11 @@ final class TrainedModel {
             baseModel: reference.baseFolder)
         try Adapter.attachNew(adapter, to: loaded, seed: config.training.seed)
         return adapter
+    }
+
+    /// The matrices of the blocks: parameters' names with the number of equal maps that lie in each.
+    var blockMatrices: [String: Int] {
+        Dictionary(uniqueKeysWithValues: loaded.model.blockLinears.map { ($0.name + ".weight", $0.linear.parts) })
     }
 
     /// Chooses this micro-batch's dropout; nil turns it off.
@@ -97,7 +103,7 @@ final class TrainedModel {
     func restore(from folder: String) throws {
         if adapter != nil {
             let file = try SafetensorsFile(path: joinPath(folder, AdapterFiles.weightsName))
-            for (name, parameter) in parameters { parameter.value.copyInPlace(try file.tensor(name)) }
+            for (name, parameter) in parameters { parameter.fill(try file.tensor(name)) }
         } else {
             let weights = try SafetensorsFolder(folder: folder)
             for (name, parameter) in parameters {

@@ -57,6 +57,10 @@ public struct SFTConfig: RecipeConfig {
             problems.append(
                 .init("adapter", "rank, alpha, dropout and targets have no effect with method: full; remove them"))
         }
+        if optimizer.name == .muon, adapter.method != .full {
+            problems.append(
+                .init("optimizer.name", "muon trains all weights: set adapter.method: full, or name: adamw"))
+        }
         if model.initialize == .random, adapter.method != .full {
             problems.append(
                 .init("model.initialize", "random weights under an adapter stay random; set adapter.method: full"))
@@ -227,13 +231,27 @@ public struct AdapterSection: Codable, Sendable, Equatable {
     }
 }
 
-/// AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101).
+/// AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), or Muon (Jordan et al. 2024) for the matrices of the blocks with
+/// AdamW for everything else.
 public struct OptimizerSection: Codable, Sendable, Equatable {
-    public enum Name: String, ConfigChoice { case adamw }
+    public enum Name: String, ConfigChoice { case adamw, muon }
+    public enum Orthogonalization: String, ConfigChoice {
+        case newtonSchulz = "newton_schulz"
+        case polarExpress = "polar_express"
+    }
 
+    /// `muon` trains all weights (adapter.method: full), with one moment instead of two for the matrices of the blocks.
     public var name = Name.adamw
-    /// Peak of the schedule; null: 2e-4 for adapters, 2e-5 for all weights.
+    /// Peak of the schedule; null: 2e-4 for adapters, 2e-5 for all weights. Muon's updates have the size of AdamW's.
     public var learningRate: Double?
+    /// Peak for what muon leaves to AdamW (tables, head, vectors); null: `learning_rate`.
+    public var adamwLearningRate: Double?
+    /// Muon's, after a rise from 0.85 over the first `momentum_warmup_steps`.
+    public var momentum = 0.95
+    public var momentumWarmupSteps = 300
+    /// Polynomials by which muon makes a matrix orthogonal: five equal steps, or five that follow each other's errors
+    /// (Polar Express, arXiv:2505.16932).
+    public var orthogonalization = Orthogonalization.newtonSchulz
     public var beta1 = 0.9
     public var beta2 = 0.999
     public var epsilon = 1e-8
@@ -256,7 +274,30 @@ public struct OptimizerSection: Codable, Sendable, Equatable {
         }
         if !(epsilon > 0) { problems.append(.init("epsilon", "\(epsilon) is not above 0")) }
         if weightDecay < 0 { problems.append(.init("weight_decay", "\(weightDecay) is negative")) }
+        return problems + (name == .muon ? muonProblems() : idleMuonSettings())
+    }
+
+    private func muonProblems() -> [ConfigProblem] {
+        var problems = atLeast(0, momentumWarmupSteps, "momentum_warmup_steps")
+        if let rate = adamwLearningRate, !(rate > 0 && rate <= 1) {
+            problems.append(.init("adamw_learning_rate", "\(rate) is not in 0 <..1"))
+        }
+        if !(0..<1).contains(momentum) { problems.append(.init("momentum", "\(momentum) is not in 0 ..< 1")) }
+        if state == .int8 {
+            problems.append(
+                .init("state", "int8 has no effect with name: muon, which leaves only tables and vectors to AdamW"))
+        }
         return problems
+    }
+
+    private func idleMuonSettings() -> [ConfigProblem] {
+        let defaults = OptimizerSection()
+        let given = [
+            ("adamw_learning_rate", adamwLearningRate != nil), ("momentum", momentum != defaults.momentum),
+            ("momentum_warmup_steps", momentumWarmupSteps != defaults.momentumWarmupSteps),
+            ("orthogonalization", orthogonalization != defaults.orthogonalization),
+        ]
+        return given.filter(\.1).map { .init($0.0, "has no effect without name: muon; remove it") }
     }
 }
 

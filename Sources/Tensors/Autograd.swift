@@ -22,6 +22,11 @@ extension Tensor {
         set { performInPlace("requiresGradient", [self]) { ct_set_requires_gradient(handle, newValue) } }
     }
 
+    /// Lets backward leave a gradient of another dtype than the leaf's.
+    public func setGradientDType(_ dtype: DType) {
+        performInPlace("setGradientDType", [self]) { ct_set_gradient_dtype(handle, dtype.rawValue) }
+    }
+
     /// Counts the changes of the memory in place, by whatever name it is known.
     public var version: Int { isPoison ? 0 : withExtendedLifetime(self) { Int(ct_changes(handle)) } }
 

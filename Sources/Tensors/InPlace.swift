@@ -17,23 +17,77 @@ extension Tensor {
     }
 }
 
+/// What an optimizer updates: numbers with, where one is in use, a copy in another dtype; or split masters.
+///
+/// Split masters are fp32 numbers kept as two halves: a bf16 number near each, which products take as it is, and the
+/// signed distance in units of the last place, 16 bits. Together they are the fp32 number, bit for bit.
+public struct Masters {
+    public let value: Tensor
+    public let low: Tensor?
+    public let copy: Tensor?
+
+    public init(_ value: Tensor, low: Tensor? = nil, copy: Tensor? = nil) {
+        (self.value, self.low, self.copy) = (value, low, copy)
+    }
+
+    /// Memory for split masters, to be filled.
+    public init(splitOf shape: [Int]) {
+        self.init(.empty(shape, .bfloat16), low: .empty(shape, .int16))
+    }
+
+    /// Takes fp32 numbers apart into the two halves.
+    public func split(_ numbers: Tensor) {
+        performInPlace("splitMasters", [value, numbers] + (low.map { [$0] } ?? [])) {
+            ct_split_masters(numbers.handle, value.handle, low.handle)
+        }
+    }
+
+    /// The fp32 numbers of two halves.
+    public func joined() -> Tensor {
+        perform("joinMasters", value, low) { ct_join_masters(value.handle, low.handle, &$0) }
+    }
+
+    var operands: [Tensor] { [value, low, copy].compactMap { $0 } }
+    var handles: ct_masters { ct_masters(value: value.handle, low: low.handle, copy: copy.handle) }
+}
+
+/// The numbers of one AdamW step; `step` is t, from 1.
+public struct AdamWStep {
+    public var step: Int
+    public var learningRate: Double, beta1: Double, beta2: Double, epsilon: Double, weightDecay: Double
+    public var gradientScale: Double
+
+    public init(
+        _ step: Int, learningRate: Double, beta1: Double, beta2: Double, epsilon: Double, weightDecay: Double,
+        gradientScale: Double
+    ) {
+        (self.step, self.learningRate, self.beta1, self.beta2) = (step, learningRate, beta1, beta2)
+        (self.epsilon, self.weightDecay, self.gradientScale) = (epsilon, weightDecay, gradientScale)
+    }
+
+    var options: ct_adamw_options {
+        ct_adamw_options(
+            step: Int64(step), learning_rate: learningRate, beta1: beta1, beta2: beta2, epsilon: epsilon,
+            weight_decay: weightDecay, gradient_scale: gradientScale)
+    }
+}
+
 /// One AdamW update of a parameter (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2):
 ///
 ///     g' = scale·g;  m = β₁m + (1-β₁)g';  v = β₂v + (1-β₂)g'²
 ///     p -= lr · ((m / (1-β₁ᵗ)) / (√(v / (1-β₂ᵗ)) + ε) + λp)
 ///
-/// - Parameters:
-///   - copy: given the parameter's new value in the same pass.
-///   - step: t, from 1.
+/// - Returns: `‖m / (1-β₁ᵗ) / (√(v / (1-β₂ᵗ)) + ε)‖²`: the update's, without rate and decay.
+@discardableResult
 public func adamWInPlace(
-    _ parameter: Tensor, gradient: Tensor, firstMoment: Tensor, secondMoment: Tensor, copy: Tensor?, step: Int,
-    learningRate: Double, beta1: Double, beta2: Double, epsilon: Double, weightDecay: Double, gradientScale: Double
-) {
-    performInPlace("adamW", [parameter, gradient, firstMoment, secondMoment] + (copy.map { [$0] } ?? [])) {
+    _ masters: Masters, gradient: Tensor, firstMoment: Tensor, secondMoment: Tensor, _ step: AdamWStep
+) -> Double {
+    var options = step.options, sum = 0.0
+    performInPlace("adamW", masters.operands + [gradient, firstMoment, secondMoment]) {
         ct_adamw_inplace(
-            parameter.handle, gradient.handle, firstMoment.handle, secondMoment.handle, copy.handle, Int64(step),
-            learningRate, beta1, beta2, epsilon, weightDecay, gradientScale)
+            masters.handles, gradient.handle, firstMoment.handle, secondMoment.handle, &options, &sum)
     }
+    return sum
 }
 
 /// A moment of AdamW in 8 bits: codes of a dynamic map in blocks with a scale each (Dettmers et al. 2022,
@@ -66,32 +120,27 @@ public struct BlockwiseMoments {
     }
 }
 
-/// `adamWInPlace` with moments in 8 bits: fp32 parameters on the CPU.
-public func adamWInPlace(
-    _ parameter: Tensor, gradient: Tensor, moments: BlockwiseMoments, copy: Tensor?, step: Int, learningRate: Double,
-    beta1: Double, beta2: Double, epsilon: Double, weightDecay: Double, gradientScale: Double
-) {
-    let m = moments
-    let operands = [parameter, gradient, m.firstCodes, m.firstScales, m.secondCodes, m.secondScales]
-    performInPlace("adamW8", operands + (copy.map { [$0] } ?? [])) {
+/// `adamWInPlace` with moments in 8 bits: fp32 masters on the CPU.
+@discardableResult
+public func adamWInPlace(_ masters: Masters, gradient: Tensor, moments m: BlockwiseMoments, _ step: AdamWStep) -> Double
+{
+    var options = step.options, sum = 0.0
+    let operands = masters.operands + [gradient, m.firstCodes, m.firstScales, m.secondCodes, m.secondScales]
+    performInPlace("adamW8", operands) {
         ct_adamw8_inplace(
-            parameter.handle, gradient.handle, m.firstCodes.handle, m.firstScales.handle, m.secondCodes.handle,
-            m.secondScales.handle, copy.handle, Int64(step), learningRate, beta1, beta2, epsilon, weightDecay,
-            gradientScale)
+            masters.handles, gradient.handle, m.firstCodes.handle, m.firstScales.handle, m.secondCodes.handle,
+            m.secondScales.handle, &options, &sum)
     }
+    return sum
 }
 
-/// `‖m' / (1-β₁ᵗ) / (√(v' / (1-β₂ᵗ)) + ε)‖²` of the update that `adamWInPlace` would make at step t; changes nothing.
+/// What `adamWInPlace` would return, its rate and decay left out; changes nothing.
 public func adamWUpdateSquareSum(
-    gradient: Tensor, firstMoment: Tensor, secondMoment: Tensor, step: Int, beta1: Double, beta2: Double,
-    epsilon: Double,
-    gradientScale: Double
+    gradient: Tensor, firstMoment: Tensor, secondMoment: Tensor, _ step: AdamWStep
 ) -> Double {
-    var sum = 0.0
+    var options = step.options, sum = 0.0
     performInPlace("adamWUpdateSquareSum", [gradient, firstMoment, secondMoment]) {
-        ct_adamw_update_square_sum(
-            gradient.handle, firstMoment.handle, secondMoment.handle, Int64(step), beta1, beta2, epsilon, gradientScale,
-            &sum)
+        ct_adamw_update_square_sum(gradient.handle, firstMoment.handle, secondMoment.handle, &options, &sum)
     }
     return sum
 }

@@ -99,7 +99,8 @@ extension Tensor {
 
 /// `x weightᵀ + bias`; x `[..., I]`, weight `[O, I]`, bias `[O]`.
 ///
-/// The gradient of a weight that is a leaf is added into the leaf's own as backward comes to it, in the leaf's dtype.
+/// The gradient of a weight that is a leaf is added into the leaf's own as backward comes to it, in the leaf's dtype or
+/// the one that was set for it (`setGradientDType`).
 /// - Parameter copy: the weight in x's dtype, when it is kept in another.
 public func linear(_ x: Tensor, _ weight: Tensor, _ bias: Tensor? = nil, copy: Tensor? = nil) -> Tensor {
     perform("linear", x, weight, bias, copy) {

@@ -108,6 +108,7 @@ private final class TrainingBench {
         let model = loaded.model, settings = AdamW.Settings(hasNarrowMoments: command.state == .int8)
         model.recomputation = .init(stride: command.recomputeBlocks)
         if isFull {
+            loaded.splitMasters()
             optimizer = AdamW(model.namedParameters(), settings)
         } else {
             let adapter = AdapterConfig(
@@ -152,7 +153,7 @@ private final class TrainingBench {
         loss.backward()
         step.backward = clock.seconds
         clock = StepClock()
-        let clip = AdamW.clipScale(norm: optimizer.gradientNorm(), max: 1)
+        let clip = clipScale(norm: optimizer.gradientNorm(), max: 1)
         optimizer.step(learningRate: 1e-4, gradientScale: clip)
         optimizer.zeroGradients()
         step.update = clock.seconds

@@ -1,5 +1,5 @@
-// AdamW with its kinds of state, split masters, 8-bit codes, the gradient norm and conversions: every level against the
-// f64 twin, PyTorch's step and the published map of codes.
+// AdamW with its kinds of state, split masters, 8-bit codes and the gradient norm: every level against the f64 twin,
+// PyTorch's step and the published map of codes.
 internal import Kernels
 internal import Testing
 
@@ -19,6 +19,11 @@ private struct State {
     var count: Int64 { Int64(p.count) }
 }
 
+/// Memory for the sums of a step.
+private func scratch(_ count: Int) -> [Double] {
+    [Double](repeating: 0, count: nt_adamw_scratch_bytes(Int64(count)) / 8)
+}
+
 private let roundingCases: [Float] = (0...0xFFFF).flatMap { high in
     [UInt32(0), 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF].map { Float(bitPattern: UInt32(high) << 16 | $0) }
 }
@@ -29,12 +34,19 @@ extension KernelSuite {
 
         /// Three steps of torch.optim.AdamW, gradients multiplied by 0.5.
         @Test func goldens() {
-            var p = Goldens.adamStart, m = [Double](repeating: 0, count: 23), v = m
+            var p = Goldens.adamStart, m = [Double](repeating: 0, count: 23), v = m, sums = scratch(23)
             for step in 0..<3 {
                 var now = options
                 now.correction1 = 1 - [0.9, 0.81, 0.729][step]
                 now.correction2 = 1 - [0.95, 0.9025, 0.857375][step]
-                nt_adamw_f64(23, &p, Array(Goldens.adamGradients[step * 23..<step * 23 + 23]), &m, &v, &now, nil)
+                let gradient = Array(Goldens.adamGradients[step * 23..<step * 23 + 23]), before = p
+                let moved = nt_adamw_f64(23, &p, gradient, &m, &v, &now, &sums, nil)
+                // The way made, but for what decay takes.
+                let squares = zip(p, before).reduce(0) { sum, pair in
+                    let way = (pair.1 - pair.0) / now.learning_rate - now.weight_decay * pair.1
+                    return sum + way * way
+                }
+                #expect(abs(moved / squares - 1) < 1e-9)
             }
             #expect(distance(p, Goldens.adamWeights) < 1e-13)
             #expect(distance(m, Goldens.adamMean) < 1e-13)
@@ -44,14 +56,24 @@ extension KernelSuite {
         @Test(arguments: sizes) func everyLevel(_ count: Int) {
             let start = State(count)
             var twin = (p: start.p.map(\.double), m: start.m.map(\.double), v: start.v.map(\.double)), now = options
-            nt_adamw_f64(start.count, &twin.p, start.g.map(\.double), &twin.m, &twin.v, &now, nil)
+            var sums = scratch(count)
+            let moved = nt_adamw_f64(
+                start.count, &twin.p, start.g.map(\.double), &twin.m, &twin.v, &now, &sums, nil)
             atEachLevel { level in
                 var state = start, copied = start, copy = [UInt16](repeating: 0, count: count)
-                nt_adamw_f32(start.count, &state.p, start.g, &state.m, &state.v, nil, &now, nil)
-                nt_adamw_f32(start.count, &copied.p, start.g, &copied.m, &copied.v, &copy, &now, twoThreads)
+                let before = [nil, twoThreads].map {
+                    nt_adamw_update_square_sum_f32(start.count, start.g, start.m, start.v, &now, &sums, $0)
+                }
+                let squares = [
+                    nt_adamw_f32(start.count, &state.p, start.g, &state.m, &state.v, nil, &now, &sums, nil),
+                    nt_adamw_f32(
+                        start.count, &copied.p, start.g, &copied.m, &copied.v, &copy, &now, &sums, twoThreads),
+                ]
                 #expect(distance(state.p.map(\.double), twin.p) < 1e-6, "level \(level)")
                 #expect(distance(state.m.map(\.double), twin.m) < 1e-6, "level \(level)")
                 #expect(distance(state.v.map(\.double), twin.v) < 1e-6, "level \(level)")
+                #expect(abs(squares[0] / moved - 1) < 1e-5, "level \(level)")
+                #expect(squares[1] == squares[0] && before == squares, "told before and after, level \(level)")
                 let same = [copied.p == state.p, copied.m == state.m, copied.v == state.v]
                 #expect(same == [true, true, true], "with a copy, on two threads; level \(level)")
                 let rounded = copy == state.p.map { UInt16(rounding: Double($0)) }
@@ -59,10 +81,11 @@ extension KernelSuite {
 
                 var split = start, high = copy, low = copy, joined = start.p
                 nt_split_masters(start.count, start.p, &high, &low, nil)
-                nt_adamw_split(start.count, &high, &low, start.g, &split.m, &split.v, &now, twoThreads)
+                let again = nt_adamw_split(
+                    start.count, &high, &low, start.g, &split.m, &split.v, &now, &sums, twoThreads)
                 nt_join_masters(start.count, high, low, &joined, nil)
-                let exact = [joined == state.p, split.m == state.m, split.v == state.v]
-                #expect(exact == [true, true, true], "split masters at level \(level)")
+                let exact = [joined == state.p, split.m == state.m, split.v == state.v, again == squares[0]]
+                #expect(exact == [true, true, true, true], "split masters at level \(level)")
             }
         }
 
@@ -128,17 +151,21 @@ extension KernelSuite {
             atEachLevel { level in
                 var mCodes = [UInt8](repeating: 0, count: count), vCodes = mCodes
                 var mScales = [Float](repeating: 0, count: blocks), vScales = mScales
-                var expected = start, now = options
+                var expected = start, now = options, sums = scratch(count)
                 nt_adam8_encode(1, start.count, start.m, &mCodes, &mScales, nil)
                 nt_adam8_encode(0, start.count, start.v, &vCodes, &vScales, nil)
                 nt_adam8_decode(1, start.count, mCodes, mScales, &expected.m, nil)
                 nt_adam8_decode(0, start.count, vCodes, vScales, &expected.v, nil)
-                nt_adamw_f32(start.count, &expected.p, start.g, &expected.m, &expected.v, nil, &now, nil)
+                let moved = nt_adamw_f32(
+                    start.count, &expected.p, start.g, &expected.m, &expected.v, nil, &now, &sums, nil)
                 var high = [UInt16](repeating: 0, count: count), low = high, copy = high, joined = start.p, p = start.p
                 nt_split_masters(start.count, start.p, &high, &low, nil)
                 var split = (mCodes, mScales, vCodes, vScales)
-                nt_adamw8_f32(start.count, &p, start.g, &mCodes, &mScales, &vCodes, &vScales, &copy, &now, twoThreads)
-                nt_adamw8_split(start.count, &high, &low, start.g, &split.0, &split.1, &split.2, &split.3, &now, nil)
+                let squares = nt_adamw8_f32(
+                    start.count, &p, start.g, &mCodes, &mScales, &vCodes, &vScales, &copy, &now, &sums, twoThreads)
+                let again = nt_adamw8_split(
+                    start.count, &high, &low, start.g, &split.0, &split.1, &split.2, &split.3, &now, &sums, nil)
+                #expect(abs(squares / moved - 1) < 1e-5 && again == squares, "level \(level)")
                 nt_join_masters(start.count, high, low, &joined, nil)
                 #expect(distance(p.map(\.double), expected.p.map(\.double)) < 1e-6, "level \(level)")
                 let same = [joined == p, split.0 == mCodes, split.1 == mScales, split.2 == vCodes, split.3 == vScales]
@@ -154,77 +181,22 @@ extension KernelSuite {
             }
         }
 
-        /// The update that the next step makes, read off the twin's own steps: (p - p') / rate without decay.
-        @Test(arguments: [1, 33, 70_001]) func updateSquareSums(_ count: Int) {
-            let g: [Float] = stored(noise(count, 21)), m: [Float] = stored(noise(count, 22))
-            let v: [Float] = stored(noise(count, 23).map { $0 * $0 })
-            var options = nt_adamw_options(
-                learning_rate: 1, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0, correction1: 0.3,
-                correction2: 0.05, gradient_scale: 0.7)
-            var p = [Double](repeating: 0, count: count), m1 = m.map(\.double), v1 = v.map(\.double)
-            nt_adamw_f64(Int64(count), &p, g.map(\.double), &m1, &v1, &options, nil)
-            let expected = p.reduce(0) { $0 + $1 * $1 }
-            var scratch = [UInt8](repeating: 0, count: nt_square_sum_scratch_bytes(Int64(count)))
-            atEachLevel { level in
-                let sums = [nil, twoThreads].map {
-                    nt_adamw_update_square_sum_f32(Int64(count), g, m, v, &options, &scratch, $0)
-                }
-                #expect(abs(sums[0] / expected - 1) < 1e-5 && sums[0] == sums[1], "level \(level)")
-            }
-        }
-
         @Test func squareSums() {
             let count = 70_003
             var x: [Float] = stored(noise(count, 1))
-            let half: [UInt16] = stored(noise(count, 1))
             (x[5], x[6], x[70_000]) = (3e30, 1e-30, -2e25)  // squares outside fp32
-            let sum = x.reduce(0) { $0 + Double($1) * Double($1) },
-                halfSum = half.reduce(0) { $0 + $1.double * $1.double }
-            var scratch = [UInt8](repeating: 0, count: nt_square_sum_scratch_bytes(Int64(count))), bad: Int64 = 9
+            let sum = x.reduce(0) { $0 + Double($1) * Double($1) }
+            var scratch = [Double](repeating: 0, count: nt_square_sum_scratch_bytes(Int64(count)) / 8)
             atEachLevel { level in
-                let one = nt_square_sum_f32(Int64(count), x, &bad, &scratch, nil)
-                let two = nt_square_sum_f32(Int64(count), x, &bad, &scratch, twoThreads)
-                #expect(one == two && abs(one - sum) <= 1e-12 * sum && bad == 0, "level \(level)")
-                let narrow = nt_square_sum_bf16(Int64(count), half, nil, &scratch, twoThreads)
-                #expect(abs(narrow - halfSum) <= 1e-12 * halfSum, "level \(level)")
-                let tiny = nt_square_sum_f32(2, [1e-30, 1e-30], &bad, &scratch, nil)
+                let one = nt_square_sum_f32(Int64(count), x, &scratch, nil)
+                let two = nt_square_sum_f32(Int64(count), x, &scratch, twoThreads)
+                #expect(one == two && abs(one - sum) <= 1e-12 * sum, "level \(level)")
+                let tiny = nt_square_sum_f32(2, [1e-30, 1e-30], &scratch, nil)
                 #expect(abs(tiny - 2e-60) < 1e-66, "level \(level)")
-                var broken = x
-                for i in [0, 17, 65_536, count - 1] { broken[i] = .nan }
-                broken[100] = -.infinity
-                let sum = nt_square_sum_f32(Int64(count), broken, &bad, &scratch, twoThreads)
-                #expect(!sum.isFinite && bad == 5, "level \(level): \(bad)")
-                var brokenHalf = half
-                brokenHalf[3] = 0x7F80
-                _ = nt_square_sum_bf16(Int64(count), brokenHalf, &bad, &scratch, twoThreads)
-                #expect(bad == 1, "level \(level)")
-            }
-        }
-
-        @Test func conversions() {
-            let count = Int64(roundingCases.count), halves = (0...0xFFFF).map { UInt16($0) }
-            atEachLevel { level in
-                var narrow = [UInt16](repeating: 0, count: roundingCases.count)
-                nt_narrow_f32_to_bf16(count, roundingCases, &narrow, twoThreads)
-                let nearest = zip(narrow, roundingCases).allSatisfy { found, x in
-                    found == (x.isNaN ? UInt16(x.bitPattern >> 16) | 0x40 : UInt16(rounding: Double(x)))
-                }
-                #expect(nearest, "level \(level)")
-                var wide = [Float](repeating: 0, count: 65_536)
-                nt_widen_bf16_to_f32(65_536, halves, &wide, twoThreads)
-                let exact = zip(wide, halves).allSatisfy { $0.bitPattern == UInt32($1) << 16 }
-                #expect(exact, "level \(level)")
-                for size in [1, 19, 300] {
-                    let x: [Float] = stored(noise(size, 1)), y: [UInt16] = stored(noise(size, 2))
-                    var sum = x, product = x, half = y
-                    nt_accumulate_bf16(Int64(size), &sum, y, nil)
-                    #expect(sum == zip(x, y).map { $0 + Float($1.double) }, "level \(level)")
-                    nt_accumulate_f32(Int64(size), &sum, x, nil)
-                    #expect(sum == zip(x, y).map { $0 + Float($1.double) + $0 }, "level \(level)")
-                    nt_multiply_f32(Int64(size), &product, 0.3, nil)
-                    #expect(product == x.map { $0 * 0.3 }, "level \(level)")
-                    nt_multiply_bf16(Int64(size), &half, 0.3, nil)
-                    #expect(half == y.map { UInt16(rounding: Double(Float($0.double) * 0.3)) }, "level \(level)")
+                for (place, value) in [(0, Float.nan), (17, .infinity), (65_536, .nan), (count - 1, -.infinity)] {
+                    var broken = x
+                    broken[place] = value
+                    #expect(!nt_square_sum_f32(Int64(count), broken, &scratch, twoThreads).isFinite, "level \(level)")
                 }
             }
         }

@@ -27,7 +27,7 @@ import Testing
                 let counts = LeakTests.handles {
                     for _ in 0..<2 { model.documentLoss([someIDs(9, seed: 1), someIDs(4, seed: 2)]).backward() }
                     optimizer.step(
-                        learningRate: 1e-3, gradientScale: AdamW.clipScale(norm: optimizer.gradientNorm(), max: 1))
+                        learningRate: 1e-3, gradientScale: clipScale(norm: optimizer.gradientNorm(), max: 1))
                     optimizer.zeroGradients()
                 }
                 precondition(Set(counts).count == 1, "handles after each step: \(counts)")

@@ -117,7 +117,7 @@ extension Parameter {
         for (parameter, gradient) in zip(parameters, gradients) { parameter.setGradient(gradient) }
         let norm = optimizer.gradientNorm()
         #expect(abs(norm - golden["norm"]!.double!) < 1e-12)
-        let scale = AdamW.clipScale(norm: norm, max: golden["limit"]!.double!)
+        let scale = clipScale(norm: norm, max: golden["limit"]!.double!)
         for (parameter, expected) in zip(parameters, golden["clipped"]!.array!) {
             for (a, b) in zip(parameter.value.gradient!.values(Double.self), expected.flatNumbers) {
                 #expect(abs(a * scale - b) < 1e-12)

@@ -38,6 +38,31 @@ import Tokenizers
             config.schedule.name = .cosine
             config.schedule.warmupSteps = 2
         }
+        try stopCostsNothing(place, config)
+    }
+
+    /// Split masters (bf16) and the other optimizers.
+    @Test(
+        arguments: [(OptimizerSection.Name.adamw, OptimizerSection.State.fp32), (.adamw, .int8), (.muon, .fp32)],
+        [TinyFamily.llama, .gpt2]
+    )
+    func aStopCostsNoOptimizer(
+        _ optimizer: (OptimizerSection.Name, OptimizerSection.State), _ family: TinyFamily
+    ) throws {
+        let place = try RunPlace(family)
+        let config = place.config("whole", .full) { config in
+            config.model.dtype = .bf16
+            (config.optimizer.name, config.optimizer.state) = optimizer
+            config.optimizer.weightDecay = 0.1
+            if optimizer.0 == .muon { config.optimizer.momentumWarmupSteps = 6 }
+        }
+        let losses = try place.run(config).values("train/loss")
+        #expect(losses.last! < 0.9 * losses[0])
+        try removeTree(config.output)
+        try stopCostsNothing(place, config)
+    }
+
+    private func stopCostsNothing(_ place: RunPlace, _ config: SFTConfig) throws {
         let metrics = try place.run(config), weights = try place.weights(config), state = try place.lastState(config)
         let saved = try listFolder(joinPath(config.output, "checkpoints")).map { Int($0.dropFirst(5))! }
         #expect(Set(saved).isSuperset(of: [2, 3, 6, 8]))
@@ -297,6 +322,15 @@ import Tokenizers
         ("training.loss_reduction", .lora, { $0.training.lossReduction = .sum }),
     ]
 
+    static let muonOptions: [(name: String, change: Change)] = [
+        ("muon learning_rate", { $0.optimizer.learningRate = 0.02 }),
+        ("muon adamw_learning_rate", { $0.optimizer.adamwLearningRate = 0.02 }),
+        ("muon momentum", { $0.optimizer.momentum = 0.5 }),
+        ("muon momentum_warmup_steps", { $0.optimizer.momentumWarmupSteps = 2 }),
+        ("muon orthogonalization", { $0.optimizer.orthogonalization = .polarExpress }),
+        ("muon beta1", { $0.optimizer.beta1 = 0.5 }), ("muon weight_decay", { $0.optimizer.weightDecay = 0.5 }),
+    ]
+
     /// The held-out loss at the end differs, or the length of the run.
     @Test func noOptionIsWithoutEffect() throws {
         let place = try RunPlace()
@@ -315,6 +349,16 @@ import Tokenizers
         let plain = try end("plain", .lora) { _ in }, full = try end("full", .full) { _ in }
         for (name, method, change) in Self.options {
             #expect(try end(name, method, change) != (method == .full ? full : plain), "\(name)")
+        }
+        func muon(_ config: inout SFTConfig) { config.optimizer.name = .muon }
+        let plainMuon = try end("muon", .full, muon)
+        #expect(plainMuon != full)
+        for (name, change) in Self.muonOptions {
+            #expect(
+                try end(name, .full) { config in
+                    muon(&config)
+                    change(&config)
+                } != plainMuon, "\(name)")
         }
         let right = try end("right", .lora) { $0.data.maxLength = 38 }
         #expect(try end("left", .lora) { ($0.data.maxLength, $0.data.truncation) = (38, .left) } != right)

@@ -131,6 +131,21 @@ private let cases: [Case] = [
             "c.yaml:11: training.steps: give epochs or steps, not both",
             "c.yaml:11: training.batch_rows: 0 is less than 1",
         ]),
+    Case(
+        yaml: "optimizer: {momentum: 0.9, momentum_warmup_steps: 5, adamw_learning_rate: 1e-3}",
+        lines: ["adamw_learning_rate", "momentum", "momentum_warmup_steps"].map {
+            "c.yaml:1: optimizer.\($0): has no effect without name: muon; remove it"
+        }),
+    Case(
+        yaml: "optimizer: {name: muon, orthogonalization: polar_express}",
+        lines: ["c.yaml:1: optimizer.name: muon trains all weights: set adapter.method: full, or name: adamw"]),
+    Case(
+        yaml: "adapter: {method: full}\noptimizer: {name: muon, momentum: 1, state: int8, adamw_learning_rate: 2}",
+        lines: [
+            "c.yaml:2: optimizer.adamw_learning_rate: 2.0 is not in 0 <..1",
+            "c.yaml:2: optimizer.momentum: 1.0 is not in 0 ..< 1",
+            "c.yaml:2: optimizer.state: int8 has no effect with name: muon, which leaves only tables and vectors to AdamW",
+        ]),
 ]
 
 @Suite struct ConfigMessages {
@@ -234,6 +249,8 @@ private let cases: [Case] = [
         #expect(try load("").resolved().optimizer.learningRate == 2e-4)
         #expect(try load("adapter: {method: full}").resolved().optimizer.learningRate == 2e-5)
         #expect(try load("", valid + ["optimizer.learning_rate=1"]).resolved().optimizer.learningRate == 1)
+        #expect(
+            try load("adapter: {method: full}\noptimizer: {name: muon}").resolved().optimizer.learningRate == 2e-5)
     }
 
     @Test func resolvedConfigurationReproducesItself() throws {

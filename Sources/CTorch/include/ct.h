@@ -91,7 +91,7 @@ ct_status ct_log_softmax(ct_tensor t, int64_t dim, ct_tensor *out);
 /* Layers */
 ct_status ct_matmul(ct_tensor a, ct_tensor b, ct_tensor *out);
 /* A trained weight is a leaf; its `copy` is its value in x's dtype, null when it is that itself. Backward adds the
-   weight's gradient into the leaf's own, in the leaf's dtype. */
+   weight's gradient into the leaf's own, in the leaf's gradient dtype. */
 /* x [..., I], weight and copy [O, I], bias [O] of any float dtype or null: x weight^T + bias */
 ct_status ct_linear(ct_tensor x, ct_tensor weight, ct_tensor copy, ct_tensor bias, ct_tensor *out);
 /* x weight^T + scaling (x' a^T) b^T: x [N, I], weight [O, I] frozen, a [r, I], b [O, r]; x' = dropped, or x when null. */
@@ -152,6 +152,8 @@ bool ct_set_gradients_enabled(bool enabled); /* this thread's; returns what it w
 int64_t ct_changes(ct_tensor t); /* changes in place so far */
 bool ct_requires_gradient(ct_tensor t);
 ct_status ct_set_requires_gradient(ct_tensor t, bool required);
+/* The dtype of a leaf's gradient, when it is not the leaf's. */
+ct_status ct_set_gradient_dtype(ct_tensor t, ct_dtype dtype);
 ct_status ct_detach(ct_tensor t, ct_tensor *out);
 /* gradient: of `output`, null for a scalar that counts once */
 ct_status ct_backward(ct_tensor output, ct_tensor gradient);
@@ -166,25 +168,53 @@ ct_status ct_custom_function(
     const ct_tensor *inputs, size_t input_count, const ct_tensor *outputs, size_t output_count, const ct_tensor *saved,
     size_t saved_count, void *context, ct_backward_function backward, void (*release)(void *), ct_tensor *results);
 
-/* Optimizer arithmetic, in place, no gradient. The gradient counts gradient_scale times; `copy`, unless null, is given
-   the parameter's new value in its own dtype. */
+/* Optimizer arithmetic, in place, no gradient.
+   What is updated: `value`, with `copy`, unless null, given its new numbers in another dtype (bf16 on the CPU); or split
+   masters (Kernels/include/optimizer.h): fp32 numbers of which `value` is the upper half, bf16, and `low` the lower, i16. */
+typedef struct { ct_tensor value, low, copy; } ct_masters;
+ct_status ct_split_masters(ct_tensor master, ct_tensor high, ct_tensor low); /* writes into high and low */
+ct_status ct_join_masters(ct_tensor high, ct_tensor low, ct_tensor *out);    /* fp32 */
+
+/* step: t, from 1; the gradient counts gradient_scale times. */
+typedef struct {
+    int64_t step;
+    double learning_rate, beta1, beta2, epsilon, weight_decay, gradient_scale;
+} ct_adamw_options;
+/* *update_square_sum: of the update, without rate and decay. */
 ct_status ct_adamw_inplace(
-    ct_tensor parameter, ct_tensor gradient, ct_tensor exp_avg, ct_tensor exp_avg_sq, ct_tensor copy, int64_t step,
-    double learning_rate, double beta1, double beta2, double epsilon, double weight_decay, double gradient_scale);
+    ct_masters masters, ct_tensor gradient, ct_tensor exp_avg, ct_tensor exp_avg_sq, const ct_adamw_options *options,
+    double *update_square_sum);
 /* The same with 8-bit moments (Dettmers et al. 2022, arXiv:2110.02861): codes u8 as the parameter, scales fp32 of each
-   block of ct_adam8_block elements. CPU, fp32 parameters. ct_adam8_start fills them for a run's start, ct_adam8_decode
+   block of ct_adam8_block elements. CPU, fp32 masters. ct_adam8_start fills them for a run's start, ct_adam8_decode
    gives a moment in fp32, flat. */
 int64_t ct_adam8_block(void);
 ct_status ct_adam8_start(ct_tensor first_codes, ct_tensor first_scales, ct_tensor second_codes, ct_tensor second_scales);
 ct_status ct_adam8_decode(ct_tensor codes, ct_tensor scales, bool is_signed, ct_tensor *out);
 ct_status ct_adamw8_inplace(
-    ct_tensor parameter, ct_tensor gradient, ct_tensor first_codes, ct_tensor first_scales, ct_tensor second_codes,
-    ct_tensor second_scales, ct_tensor copy, int64_t step, double learning_rate, double beta1, double beta2, double epsilon,
-    double weight_decay, double gradient_scale);
-/* Sum of squares of the update that ct_adamw_inplace would make, without rate and decay. */
+    ct_masters masters, ct_tensor gradient, ct_tensor first_codes, ct_tensor first_scales, ct_tensor second_codes,
+    ct_tensor second_scales, const ct_adamw_options *options, double *update_square_sum);
+/* What ct_adamw_inplace would give as *update_square_sum; changes nothing. */
 ct_status ct_adamw_update_square_sum(
-    ct_tensor gradient, ct_tensor exp_avg, ct_tensor exp_avg_sq, int64_t step, double beta1, double beta2, double epsilon,
-    double gradient_scale, double *sum);
+    ct_tensor gradient, ct_tensor exp_avg, ct_tensor exp_avg_sq, const ct_adamw_options *options, double *sum);
+
+/* x / (norm_factor times its Frobenius norm), then `steps` of x = a x + (b A + c A^2) x, A = x x^T (x^T x of a tall x), each
+   with its three of `coefficients`, in products of dtype `products`: singular values go to about 1. */
+typedef struct {
+    const double *coefficients;
+    size_t steps;
+    double norm_factor;
+    ct_dtype products;
+} ct_orthogonalization;
+ct_status ct_orthogonalized(ct_tensor x, const ct_orthogonalization *orthogonalization, ct_tensor *out);
+/* m = momentum m + (1 - momentum) g;  u = momentum m + (1 - momentum) g;  of each of `parts` matrices that lie above one
+   another:  value -= learning_rate (scale orthogonalized(u) + weight_decay value).  g counts gradient_scale times. */
+typedef struct {
+    double learning_rate, momentum, weight_decay, scale, gradient_scale;
+} ct_muon_options;
+ct_status ct_muon_inplace(
+    ct_tensor value, ct_tensor gradient, ct_tensor momentum, int64_t parts, const ct_muon_options *options,
+    const ct_orthogonalization *orthogonalization);
+
 ct_status ct_global_norm(const ct_tensor *tensors, size_t count, double *norm);
 
 #ifdef __cplusplus

@@ -2,14 +2,17 @@
 
     .deps/oracle/bin/python Tests/RecipesTests/Fixtures/make_goldens.py
 
-writes `training_goldens.json` beside itself. AdamW and the loss are computed in float64 (tests in fp32: 1e-6 relative
-for the loss, 1e-6 absolute for the weights; in fp64: 1e-12).
+writes `training_goldens.json` beside itself. AdamW, Muon and the loss are computed in float64 (tests in fp32: 1e-6
+relative for the loss, 1e-6 absolute for the weights; in fp64: 1e-12). Muon is written out in numpy, and where torch has
+the same rule compared with torch's own code, whose rounding to bfloat16 is taken out.
 """
 
 import json
 import pathlib
 import sys
+import unittest.mock
 
+import numpy
 import torch
 import transformers
 
@@ -43,6 +46,50 @@ def adamw_case(betas, eps, decay, rates):
     return {"beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": decay, "learning_rates": rates,
             "start": start, "gradients": gradients, "weights_after": weights,
             "first_moment": state["exp_avg"].tolist(), "second_moment": state["exp_avg_sq"].tolist()}
+
+
+NEWTON_SCHULZ = [(3.4445, -4.7750, 2.0315)] * 5
+POLAR_EXPRESS = [(8.15655, -22.48329, 15.87877), (4.04293, -2.80892, 0.50002), (3.89167, -2.77248, 0.50606),
+                 (3.28575, -2.36813, 0.46449), (2.34655, -1.70978, 0.42324)]
+
+
+def orthogonalized(x, polynomials, factor):
+    """The polynomials on the singular values, by way of the decomposition: no product of the iteration is used."""
+    u, s, vt = numpy.linalg.svd(x, full_matrices=False)
+    s = s / (numpy.sqrt((x ** 2).sum()) * factor)
+    for a, b, c in polynomials:
+        s = a * s + b * s ** 3 + c * s ** 5
+    return u @ numpy.diag(s) @ vt
+
+
+def muon_case(name, rows, columns, parts, decay, moments, rates, compares=False):
+    """Steps of Muon on a matrix of `parts` matrices above one another; the momentum and the rate change every step."""
+    polynomials, factor = {"newton_schulz": (NEWTON_SCHULZ, 1.0), "polar_express": (POLAR_EXPRESS, 1.01)}[name]
+    start = numpy.array(rounded6(sequence(rows * columns, 40))).reshape(rows, columns)
+    weight, momentum = start.copy(), numpy.zeros_like(start)
+    peer = torch.nn.Parameter(torch.tensor(start))
+    torch_muon = torch.optim.Muon([peer], lr=rates[0], weight_decay=decay, momentum=moments[0],
+                                  adjust_lr_fn="match_rms_adamw")
+    gradients, weights = [], []
+    for k, (mu, rate) in enumerate(zip(moments, rates)):
+        gradient = numpy.array(rounded6(sequence(rows * columns, 41 + k))).reshape(rows, columns) * 10.0 ** (k - 2)
+        momentum = mu * momentum + (1 - mu) * gradient
+        update = mu * momentum + (1 - mu) * gradient
+        turned = numpy.concatenate([orthogonalized(part, polynomials, factor) for part in numpy.split(update, parts)])
+        weight = weight * (1 - rate * decay) - rate * 0.2 * max(rows // parts, columns) ** 0.5 * turned
+        torch_muon.param_groups[0].update(lr=rate, momentum=mu)
+        peer.grad = torch.tensor(gradient)
+        with unittest.mock.patch.object(torch.Tensor, "bfloat16", torch.Tensor.double):
+            torch_muon.step()
+        gradients.append(gradient.flatten().tolist())
+        weights.append(weight.flatten().tolist())
+    if compares:
+        off = numpy.abs(weight - peer.detach().numpy()).max()
+        print(f"muon {rows} x {columns}: {off:.1e} from torch.optim.Muon")
+        assert off < 1e-9, "torch.optim.Muon goes another way"
+    return {"orthogonalization": name, "shape": [rows, columns], "parts": parts, "weight_decay": decay,
+            "momentum": moments, "learning_rates": rates, "start": start.flatten().tolist(), "gradients": gradients,
+            "weights_after": weights, "momentum_after": momentum.flatten().tolist()}
 
 
 def schedule_case(kind, steps, warmup, **specific):
@@ -80,13 +127,18 @@ def cross_entropy_case(labels):
 
 
 def main():
-    versions = {"python": sys.version.split()[0], "torch": torch.__version__, "transformers": transformers.__version__}
+    versions = {"python": sys.version.split()[0], "numpy": numpy.__version__, "torch": torch.__version__,
+                "transformers": transformers.__version__}
     print(versions)
     rates = [1e-3, 2e-3, 1.5e-3, 1e-3, 5e-4]
     goldens = {
         "versions": versions,
         "adamw": [adamw_case((0.9, 0.999), 1e-8, 0.1, rates), adamw_case((0.9, 0.95), 1e-6, 0.0, rates),
                   adamw_case((0.0, 0.999), 1e-8, 0.01, rates)],
+        "muon": [muon_case("newton_schulz", 4, 6, 1, 0.1, [0.85, 0.9, 0.95], rates[:3], compares=True),
+                 muon_case("newton_schulz", 7, 5, 1, 0.0, [0.9, 0.9, 0.9], rates[:3], compares=True),
+                 muon_case("newton_schulz", 9, 4, 3, 0.1, [0.95, 0.95, 0.95], rates[:3]),
+                 muon_case("polar_express", 4, 6, 1, 0.1, [0.85, 0.9, 0.95], rates[:3])],
         "schedules": [
             schedule_case("constant", 4, 0),
             schedule_case("constant_with_warmup", 8, 3),
