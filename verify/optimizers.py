@@ -1,6 +1,6 @@
 """Optimizers on a language model that learns real text: Muon beside AdamW, and AdamW's moments in 8 bits.
 
-    .deps/oracle/bin/python verify/optimizers.py --texts FILE ... [--steps 300] [--only muon int8]
+    .deps/oracle/bin/python verify/optimizers.py --texts FILE ... [--steps 200] [--only muon int8]
 
 muon   A Llama of about 2 million weights from random ones, same rows for all. AdamW's best rate of several after N steps
        against Muon's after 0.8 N, each with its whole schedule. The Muon run is repeated by torch.optim.Muon on the recorded
@@ -66,8 +66,8 @@ def make_base(work, name, text, vocabulary, hidden, layers):
 class Runs:
     """Runs of the program on one base, every token trained."""
 
-    def __init__(self, program, work, base):
-        self.program, self.work, self.base = program, work, base
+    def __init__(self, program, work, base, rows):
+        self.program, self.work, self.base, self.rows = program, work, base, rows
 
     def __call__(self, name, steps, rate, **settings):
         """(held-out loss at the end, run folder)"""
@@ -75,7 +75,7 @@ class Runs:
         write_config(
             self.work / f"{name}.yaml", recipe="sft", model=str(self.base), dtype="fp32", method="full",
             train_files=[str(self.work / "train.jsonl")], validation_files=[str(self.work / "held-out.jsonl")],
-            kind="text", max_length=2 * LENGTH, rows_per_step=16, micro_batch_tokens=4096, schedule="cosine",
+            kind="text", max_length=2 * LENGTH, rows_per_step=self.rows, micro_batch_tokens=4096, schedule="cosine",
             warmup_steps=steps // 20, beta2=0.95, weight_decay=0.1, steps=steps, learning_rate=rate, eval_every=steps,
             save_every=steps, record_batches=True, log_every=1, output=str(run), **settings)
         self.program.must("train", self.work / f"{name}.yaml", timeout=7200)
@@ -120,11 +120,11 @@ def replay(base, run, make_optimizers):
 
 
 def adamw(parameters, config, kind=torch.optim.AdamW, **options):
-    decay = setting(config, "weight_decay")
+    decay = setting(config, "weight_decay", 0.0)
     return kind(
         [{"params": [p for p in parameters if p.dim() > 1], "weight_decay": decay},
          {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0}],
-        betas=(setting(config, "beta1"), setting(config, "beta2")), eps=setting(config, "eps"), **options)
+        betas=(setting(config, "beta1", 0.9), setting(config, "beta2", 0.999)), eps=setting(config, "eps", 1e-8), **options)
 
 
 def muon_on(is_turned):
@@ -132,7 +132,7 @@ def muon_on(is_turned):
     def make(model, config):
         named = list(model.named_parameters())
         turned = [p for name, p in named if is_turned(name)]
-        return [torch.optim.Muon(turned, weight_decay=setting(config, "weight_decay"), adjust_lr_fn="match_rms_adamw"),
+        return [torch.optim.Muon(turned, weight_decay=setting(config, "weight_decay", 0.0), adjust_lr_fn="match_rms_adamw"),
                 adamw([p for name, p in named if not is_turned(name)], config)]
     return make
 
@@ -197,7 +197,7 @@ def tail(losses):
 def check_muon(report, program, work, text, steps):
     base, weights = make_base(work, "base", text, 1024, 160, 6)
     report.note("weights of the model", weights)
-    runs, fewer = Runs(program, work, base), steps * 4 // 5
+    runs, fewer = Runs(program, work, base, 16), steps * 4 // 5
     adamw_loss, _, rate = runs.best(report, "adamw", steps, [2e-3, 4e-3, 8e-3])
     muon_loss, run, muon_rate = runs.best(report, "muon", fewer, [4e-3, 8e-3, 16e-3])
     report.at_most(f"Muon's held-out loss after {fewer} steps (limit: AdamW's after {steps})", muon_loss, adamw_loss)
@@ -223,7 +223,7 @@ def state_bytes(run, steps):
 def check_int8(report, program, work, text, steps):
     base, weights = make_base(work, "small", text, 512, 128, 3)
     report.note("weights of the smaller model", weights)
-    runs = Runs(program, work, base)
+    runs = Runs(program, work, base, 4)
     whole, whole_run = runs("whole", steps, 4e-3)
     int8, int8_run = runs("int8", steps, 4e-3, optimizer_state="int8")
     report.at_most(f"8-bit moments: held-out loss after {steps} steps, relative to fp32's", abs(int8 / whole - 1), 0.01)
@@ -240,7 +240,7 @@ def check_int8(report, program, work, text, steps):
 def main():
     arguments = parser(__doc__)
     arguments.add_argument("--texts", nargs="+", required=True, help="plain text files of a megabyte or more together")
-    arguments.add_argument("--steps", type=int, default=300, help="of AdamW beside Muon")
+    arguments.add_argument("--steps", type=int, default=200, help="of AdamW beside Muon")
     arguments.add_argument("--int8-steps", type=int, default=500)
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--only", nargs="+", choices=["muon", "int8"], default=["muon", "int8"])

@@ -178,6 +178,39 @@ import Testing
         }
     }
 
+    /// The same loss, gradients and files as with whole masters; only matrices in bf16 training are split.
+    @Test(arguments: [TinyFamily.llama, .gpt2]) func splitMastersAreTheSameModel(_ family: TinyFamily) throws {
+        let folder = try TemporaryFolder()
+        try writeFolder(folder.path, family.config, tinyModel(family.config))
+        func loaded(_ dtype: DType) throws -> LoadedModel {
+            try LoadedModel(ModelReference(folder.path), dtype: dtype, trainsAll: true)
+        }
+        let whole = try loaded(.bfloat16), split = try loaded(.bfloat16), fp32 = try loaded(.float32)
+        for each in [split, fp32] { each.splitMasters() }
+        #expect(fp32.model.namedParameters().allSatisfy { $0.parameter.value.dtype == .float32 })
+        let losses = [whole, split].map { each in
+            let loss = each.model.documentLoss([someIDs(9, seed: 1), someIDs(5, seed: 2)])
+            loss.backward()
+            return loss.item
+        }
+        #expect(losses[0] == losses[1])
+        for (a, b) in zip(whole.model.namedParameters(), split.model.namedParameters()) {
+            #expect(b.parameter.value.dtype == (a.parameter.shape.count == 2 ? .bfloat16 : .float32), "\(a.name)")
+            let gradients = [a, b].map { $0.parameter.value.gradient! }
+            #expect(gradients[1].dtype == .float32)
+            #expect(gradients[0].values(Float.self) == gradients[1].values(Float.self), "\(a.name)")
+        }
+        for (name, each) in [("whole", whole), ("split", split)] {
+            each.resizeVocabulary(to: 70)
+            try each.writeMerged(to: folder[name], .float32)
+        }
+        let files = try ["whole", "split"].map { try SafetensorsFile(path: joinPath(folder[$0], "model.safetensors")) }
+        for info in files[0].tensors {
+            let (a, b) = (try files[0].tensor(info.name), try files[1].tensor(info.name))
+            #expect(a.shape == b.shape && a.values(Float.self) == b.values(Float.self), "\(info.name)")
+        }
+    }
+
     @Test(arguments: TinyFamily.allCases) func newTokensBeginAtTheMean(_ family: TinyFamily) throws {
         let folder = try TemporaryFolder(), model = try tinyModel(family.config)
         try writeFolder(folder.path, family.config, model)
