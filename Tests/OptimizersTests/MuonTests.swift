@@ -54,10 +54,10 @@ import Testing
                 how.coefficients.reduce(s) { s, c in c[0] * s + c[1] * s * s * s + c[2] * s * s * s * s * s }
             }.sorted(by: >)
             for (a, b) in zip(after, expected) { #expect(abs(a - b) < 2e-4, "\(name) \(shape)") }
-            #expect(after[0] < 1.15, "\(name) \(shape): \(after[0])")
-            if shape[0] != shape[1] {
-                #expect(after.last! > (name == "Polar Express" ? 0.85 : 0.66), "\(name) \(shape): \(after.last!)")
-            }
+            let isPolar = name == "Polar Express", isSquare = shape[0] == shape[1]
+            #expect(after[0] < (isPolar || !isSquare ? 1.15 : 1.21), "\(name) \(shape): \(after[0])")
+            let least = isSquare ? 0 : isPolar ? 0.85 : 0.66
+            #expect(after.last! > least, "\(name) \(shape): \(after.last!)")
         }
     }
 
@@ -93,7 +93,9 @@ import Testing
 
     @Test func momentumRises() {
         let settings = Muon.Settings(momentum: 0.95, momentumWarmupSteps: 300)
-        #expect([0, 150, 300, 1000].map { settings.momentum(at: $0) } == [0.85, 0.9, 0.95, 0.95])
+        for (step, momentum) in [(0, 0.85), (150, 0.9), (300, 0.95), (1000, 0.95)] {
+            #expect(abs(settings.momentum(at: step) - momentum) < 1e-12)
+        }
         #expect(Muon.Settings(momentum: 0.95, momentumWarmupSteps: 0).momentum(at: 0) == 0.95)
         #expect(Muon.Settings(momentum: 0.5, momentumWarmupSteps: 10).momentum(at: 0) == 0.5)
     }

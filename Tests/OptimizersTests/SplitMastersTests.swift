@@ -45,8 +45,11 @@ import Testing
         step(split, second, 0..<5)
         #expect(split.masters.values(Float.self) == whole.masters.values(Float.self))
         #expect(whole.masters.values(Float.self) != filled(Self.shape, 1, scale: 1).values(Float.self))
-        // What products see is the bf16 number nearest to the master; these numbers have no two.
-        #expect(split.read(in: .bfloat16).values(Float.self) == whole.read(in: .bfloat16).values(Float.self))
+        // What products see is the bf16 number nearest to the master; of two, the other one.
+        let seen = [split, whole].map { $0.read(in: .bfloat16).values(Float.self) }
+        for (i, master) in whole.masters.values(Float.self).enumerated() where seen[0][i] != seen[1][i] {
+            #expect(master.bitPattern & 0xFFFF == 0x8000)
+        }
         for (a, b) in zip(first.state, second.state) {
             #expect(
                 a.name == b.name && a.tensor.to(.float32).values(Float.self) == b.tensor.to(.float32).values(Float.self)
