@@ -88,6 +88,7 @@ def options(place):
     muon = {"optimizer.name": "muon", "adapter.method": "full", "adapter.rank": 16}
     return [
         ("model.base", str(place.base), {}), ("model.dtype", "bf16", {}),
+        ("model.quantize", "nf4", {}), ("model.quantize", "nf4", {"adapter.method": "full", "adapter.rank": 16}),
         ("model.initialize", "random", {}), ("model.initialize", "random", {"adapter.method": "full", "adapter.rank": 16}),
         ("data.train", [str(other)], {}),
         ("data.validation", [str(other)], no_split), ("data.validation_fraction", 0.5, no_split),

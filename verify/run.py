@@ -20,7 +20,8 @@ from common import REPOSITORY, parser
 
 HERE = pathlib.Path(__file__).resolve().parent
 LINE = re.compile(r"^(?P<name>.+?): (?P<value>.*) \(limit ?(?P<limit>.*)\) (?P<verdict>ok|FAIL)$")
-PACKAGES = ["torch", "transformers", "peft", "tokenizers", "jinja2", "safetensors", "gguf", "numpy", "mergekit"]
+PACKAGES = ["torch", "transformers", "peft", "tokenizers", "jinja2", "safetensors", "gguf", "numpy", "mergekit",
+            "bitsandbytes"]
 
 
 def commands(arguments):
@@ -46,6 +47,7 @@ def commands(arguments):
         "gradients": ["gradients.py", *seed],
         "kinship": ["kinship.py"],
         "program": ["program.py"],
+        "quantised bases": ["quantization.py", *gguf],
         "tokenization": ["tokenization.py", *gguf, *texts, *seed],
         "optimizers": ["optimizers.py", "--texts", *(arguments.texts or [])],
         "chat templates": ["templates.py", "--templates", arguments.templates],
@@ -58,6 +60,7 @@ def commands(arguments):
     named = arguments.only or []
     no_demo = not arguments.demo and "a finished demo: make demo"
     needs = {
+        "quantised bases": not arguments.gguf and "--gguf",
         "tokenization": not (arguments.gguf and arguments.gpt2 and arguments.texts) and "--gguf, --gpt2 and --texts",
         "optimizers": not arguments.texts and "--texts",
         "chat templates": not arguments.templates and "--templates",

@@ -9,6 +9,7 @@
 #include "gated.h"
 #include "loss.h"
 #include "norm.h"
+#include "packed.h"
 #include "rotary.h"
 #include "shim.h"
 
@@ -35,6 +36,7 @@ struct Fused;
         static constexpr auto cross_entropy = nt_cross_entropy_##S;               \
         static constexpr auto log_probabilities = nt_log_probabilities_##S;       \
         static constexpr auto embedding_backward = nt_embedding_backward_##S;     \
+        static constexpr auto packed_decode = nt_packed_decode_##S;               \
     };
 SHIM_FUSED(uint16_t, float, bf16)
 SHIM_FUSED(float, float, f32)

@@ -4,7 +4,7 @@
 // A trained weight has a master (a leaf, fp32) and a copy in the dtype of the products, converted once per update; of split
 // masters the leaf is the bf16 half, which is its own copy. The nodes multiply by the copy and add the gradient into the
 // leaf's own: `give_gradient`.
-#include "fused.h"
+#include "frozen.h"
 
 using namespace shim;
 using torch::autograd::AutogradContext;
@@ -43,18 +43,18 @@ struct Linear : public Function<Linear> {
     static at::Tensor rows(const at::Tensor &x) { return x.reshape({-1, x.size(-1)}); }
 };
 
-/// x W^T + s (x' A^T) B^T with W frozen; x' is x, or x after dropout (Hu et al. 2021, arXiv:2106.09685, eq. 3).
+/// x W^T + s (x' A^T) B^T with W frozen, perhaps packed; x' is x, or x after dropout (Hu et al. 2021, arXiv:2106.09685, eq. 3).
 /// Neither dW nor B A is ever formed.
 struct AdaptedLinear : public Function<AdaptedLinear> {
     static at::Tensor forward(
-        AutogradContext *ctx, const at::Tensor &x, const std::optional<at::Tensor> &dropped, const at::Tensor &weight,
+        AutogradContext *ctx, const at::Tensor &x, const std::optional<at::Tensor> &dropped, const FrozenWeight &weight,
         const at::Tensor &a,
         const at::Tensor &a_copy, const at::Tensor &b, const at::Tensor &b_copy, double scaling) {
         const auto input = dropped.value_or(x);
         const auto u = at::mm(input, a_copy.t());  // [N, r]
-        auto y = at::mm(x, weight.t());
+        auto y = weight.product(x);
         y.addmm_(u, b_copy.t(), 1, scaling);
-        ctx->save_for_backward({input, weight, a, a_copy, b, b_copy, u});
+        weight.save(ctx, {input, a, a_copy, b, b_copy, u});
         ctx->saved_data["scaling"] = scaling;
         ctx->saved_data["drops"] = dropped.has_value();
         return y;
@@ -62,8 +62,8 @@ struct AdaptedLinear : public Function<AdaptedLinear> {
 
     static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
         const auto saved = ctx->get_saved_variables();
-        const auto input = saved[0], weight = saved[1], a = saved[2], a_copy = saved[3], b = saved[4], b_copy = saved[5],
-                   u = saved[6], dy = gradients[0];
+        const auto input = saved[0], a = saved[1], a_copy = saved[2], b = saved[3], b_copy = saved[4], u = saved[5],
+                   dy = gradients[0];
         const double s = ctx->saved_data["scaling"].toDouble();
         const auto q = at::mm(dy, b_copy);  // [N, r]
         variable_list result(8);
@@ -71,7 +71,7 @@ struct AdaptedLinear : public Function<AdaptedLinear> {
         if (b.requires_grad()) result[5] = give_gradient(b, at::mm(dy.t(), u).mul_(s));
         const bool drops = ctx->saved_data["drops"].toBool();
         if (ctx->needs_input_grad(0)) {
-            result[0] = at::mm(dy, weight);
+            result[0] = FrozenWeight::restored(ctx, saved).back(dy);
             if (!drops) result[0].addmm_(q, a_copy, 1, s);
         }
         if (drops && ctx->needs_input_grad(1)) result[1] = at::mm(q, a_copy).mul_(s);
@@ -242,13 +242,14 @@ ct_status ct_linear(ct_tensor x, ct_tensor weight, ct_tensor copy, ct_tensor bia
     });
 }
 ct_status ct_adapted_linear(
-    ct_tensor x, ct_tensor dropped, ct_tensor weight, ct_tensor a, ct_tensor a_copy, ct_tensor b, ct_tensor b_copy,
-    double scaling, ct_tensor *out) {
+    ct_tensor x, ct_tensor dropped, ct_tensor weight, const ct_packed *packed, ct_tensor a, ct_tensor a_copy, ct_tensor b,
+    ct_tensor b_copy, double scaling, ct_tensor *out) {
     return giving(out, [&] {
         SHIM_NAMED("adapted_linear");
         const auto A = get(a), B = get(b);
         return AdaptedLinear::apply(
-            get(x), if_defined(get(dropped)), get(weight), A, or_weight(get(a_copy), A), B, or_weight(get(b_copy), B), scaling);
+            get(x), if_defined(get(dropped)), packed ? FrozenWeight(*packed) : FrozenWeight(get(weight)), A,
+            or_weight(get(a_copy), A), B, or_weight(get(b_copy), B), scaling);
     });
 }
 ct_status ct_embedding(ct_tensor weight, ct_tensor copy, ct_tensor ids, ct_tensor *out) {

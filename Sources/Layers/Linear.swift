@@ -3,7 +3,7 @@ public import Tensors
 
 /// `y = x Wᵀ + b`, with a low-rank adapter on top when one is attached.
 public final class Linear: Module {
-    public let weight: Parameter  // [O, I]
+    public let weight: Parameter  // [O, I], perhaps packed
     public let bias: Parameter?  // [O]
     /// Equal maps whose outputs lie side by side in this one's, as q, k and v of one product.
     public let parts: Int
@@ -35,7 +35,10 @@ public final class Linear: Module {
     }
 
     private func output(_ x: Tensor) -> Tensor {
-        guard let adapter else { return linear(x, weight.value, bias?.value, copy: weight.copy(in: x.dtype)) }
+        guard let adapter else {
+            if let packed = weight.packed { return linear(x, packed, bias?.value) }
+            return linear(x, weight.value, bias?.value, copy: weight.copy(in: x.dtype))
+        }
         let y = adapter(x, on: weight)
         return bias.map { y + $0.read(in: x.dtype) } ?? y
     }

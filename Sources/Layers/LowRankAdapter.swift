@@ -25,15 +25,14 @@ public final class LowRankAdapter: Module {
         on base: Linear, rank: Int, scaling: Double, dropout: Double, hasMagnitude: Bool, initialization: RandomStream
     ) {
         let bound = 1 / Float(base.inFeatures).squareRoot()
-        let device = base.weight.value.device
+        let device = base.weight.device
         // A model kept in fp64 (gradient checks) gets adapters in fp64; every other one fp32 masters.
-        let dtype: DType = base.weight.value.dtype == .float64 ? .float64 : .float32
+        let dtype: DType = base.weight.dtype == .float64 ? .float64 : .float32
         a = Parameter(initialization.uniform([rank, base.inFeatures], -bound, bound).to(dtype, device))
         b = Parameter(.zeros([base.outFeatures, rank], dtype, on: device))
         self.scaling = scaling
         self.dropout = dropout
-        let squares =
-            hasMagnitude ? withoutGradients { base.weight.value.detached().to(dtype).pow(2).sum(dim: 1) } : nil
+        let squares = hasMagnitude ? base.weight.squaredRowNorms(in: dtype) : nil
         squaredBaseNorms = squares
         magnitude = squares.map { Parameter($0.sqrt()) }
     }
@@ -51,9 +50,15 @@ public final class LowRankAdapter: Module {
         if let dropoutStream, dropout > 0 {
             dropped = x * dropoutStream.dropoutMask(x.shape, probability: dropout, x.dtype).to(x.device)
         }
-        let sum = adaptedLinear(
-            x, dropped: dropped, weight.read(in: x.dtype), a: a.value, aCopy: a.copy(in: x.dtype), b: b.value,
-            bCopy: b.copy(in: x.dtype), scaling: scaling)
+        let (aCopy, bCopy) = (a.copy(in: x.dtype), b.copy(in: x.dtype))
+        let sum =
+            weight.packed.map {
+                adaptedLinear(
+                    x, dropped: dropped, $0, a: a.value, aCopy: aCopy, b: b.value, bCopy: bCopy, scaling: scaling)
+            }
+            ?? adaptedLinear(
+                x, dropped: dropped, weight.read(in: x.dtype), a: a.value, aCopy: aCopy, b: b.value, bCopy: bCopy,
+                scaling: scaling)
         guard let magnitude else { return sum }
         return sum * (magnitude.value / rowNorms(weight)).to(x.dtype)
     }
@@ -62,19 +67,33 @@ public final class LowRankAdapter: Module {
     func rowNorms(_ weight: Parameter) -> Tensor {
         withoutGradients {
             let A = a.value.detached(), B = b.value.detached()
-            let cross = (linear(weight.value.detached().to(A.dtype), A) * B).sum(dim: 1)
+            // W Aᵀ [O, r]
+            let projected =
+                weight.packed.map { linear(A, $0).transpose(0, 1) } ?? linear(weight.value.detached().to(A.dtype), A)
+            let cross = (projected * B).sum(dim: 1)
             let own = (B.matmul(linear(A, A)) * B).sum(dim: 1)
             return (squaredBaseNorms! + cross * (2 * scaling) + own * (scaling * scaling)).sqrt()
         }
     }
 
-    /// The weight that acts like base and adapter together, fp32 `[O, I]`.
+    /// The weight that acts like base and adapter together, fp32 `[O, I]`; a packed base counts as its decoded numbers.
     public func merged(_ weight: Parameter) -> Tensor {
         withoutGradients {
-            let sum =
-                weight.value.detached().to(a.value.dtype) + b.value.detached().matmul(a.value.detached()) * scaling
+            let dtype = a.value.dtype
+            let base = weight.packed.map { $0.decoded(in: dtype) } ?? weight.value.detached().to(dtype)
+            let sum = base + b.value.detached().matmul(a.value.detached()) * scaling
             guard let magnitude else { return sum }
             return sum * (magnitude.value.detached() / sum.pow(2).sum(dim: 1).sqrt()).reshape(-1, 1)
+        }
+    }
+}
+
+extension Parameter {
+    /// ‖W_i‖² of every row, `[O]`.
+    fileprivate func squaredRowNorms(in dtype: DType) -> Tensor {
+        withoutGradients {
+            guard let packed else { return value.detached().to(dtype).pow(2).sum(dim: 1) }
+            return .cat(packed.panels.map { packed.decoded($0, in: dtype).pow(2).sum(dim: 1) }, dim: 0)
         }
     }
 }

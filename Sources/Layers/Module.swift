@@ -32,29 +32,57 @@ extension Module {
 
 /// A tensor of a model that is loaded, saved and perhaps trained.
 public final class Parameter {
-    /// A trained parameter holds fp32 masters; layers compute with a copy in their input's dtype. Of split masters
-    /// (`splitMasters`) this is the bf16 half, which products take as it is; backward still leaves gradients in fp32.
-    public private(set) var value: Tensor
-    /// The other half of split masters.
-    private var low: Tensor?
+    /// What it holds: memory is taken when it is first asked for.
+    private enum Storage {
+        case reserved
+        case tensor(Tensor)
+        /// fp32 masters in two halves.
+        case split(Masters)
+        case packed(PackedWeight)
+    }
+    private var storage: Storage
     public private(set) var shape: [Int]
+    /// The dtype of the numbers: of split masters fp32, of a packed weight the one that it takes the place of.
+    public private(set) var dtype: DType
+    public let device: Device
     /// The last copy asked for, and the version of the value it was made from.
     private var lastCopy: (tensor: Tensor, version: Int)?
     /// Whether checkpoints hold the matrix transposed.
     public let liesTransposed: Bool
 
     public init(_ value: Tensor) {
-        self.value = value
-        shape = value.shape
+        storage = .tensor(value)
+        (shape, dtype, device) = (value.shape, value.dtype, value.device)
         liesTransposed = false
     }
 
     /// Memory to be filled by a checkpoint.
     public init(shape: [Int], liesTransposed: Bool = false, _ dtype: DType, on device: Device) {
-        value = .empty(shape, dtype, on: device)
-        self.shape = shape
+        storage = .reserved
+        (self.shape, self.dtype, self.device) = (shape, dtype, device)
         self.liesTransposed = liesTransposed
     }
+
+    /// A trained parameter holds fp32 masters; layers compute with a copy in their input's dtype. Of split masters
+    /// (`splitMasters`) this is the bf16 half, which products take as it is; backward still leaves gradients in fp32.
+    ///
+    /// - Precondition: it is not packed.
+    public var value: Tensor {
+        switch storage {
+        case .tensor(let value): return value
+        case .split(let masters): return masters.value
+        case .reserved:
+            let value = Tensor.empty(shape, dtype, on: device)
+            storage = .tensor(value)
+            return value
+        case .packed: preconditionFailure("a packed weight has no tensor; read(in:) decodes it")
+        }
+    }
+
+    /// The blocks that stand in the place of a tensor, if they do.
+    public var packed: PackedWeight? { if case .packed(let packed) = storage { packed } else { nil } }
+
+    private var split: Masters? { if case .split(let masters) = storage { masters } else { nil } }
 
     /// The shape that checkpoints give it.
     public var fileShape: [Int] { liesTransposed ? shape.reversed() : shape }
@@ -67,43 +95,46 @@ public final class Parameter {
 
     /// Takes the numbers of a tensor of its shape.
     public func fill(_ tensor: Tensor) {
-        if low == nil { value.copyInPlace(tensor) } else { whole.split(tensor.to(.float32)) }
+        if let split { split.split(tensor.to(.float32)) } else { value.copyInPlace(tensor) }
     }
 
-    /// Whether the optimizer updates it.
+    /// Whether the optimizer updates it; never a packed weight.
     public var isTrained: Bool {
-        get { value.requiresGradient }
+        get { packed == nil && value.requiresGradient }
         set { value.requiresGradient = newValue }
     }
 
     /// Takes another tensor in place of the old one: another size or dtype. Whether it is trained stays.
     public func replace(with tensor: Tensor) {
         let wasTrained = isTrained
-        value = tensor.detached()
-        shape = tensor.shape
-        (low, lastCopy) = (nil, nil)
+        storage = .tensor(tensor.detached())
+        (shape, dtype) = (tensor.shape, tensor.dtype)
+        lastCopy = nil
         isTrained = wasTrained
+    }
+
+    /// Takes a packed matrix in place of a frozen tensor.
+    public func replace(with packed: PackedWeight) {
+        precondition(
+            [packed.rows, packed.columns] == shape && device == .cpu, "packed \(packed.rows) x \(packed.columns)")
+        storage = .packed(packed)
+        lastCopy = nil
     }
 
     /// Keeps fp32 masters on the CPU as two halves, 4 bytes a number where they and a bf16 copy take 6. The masters stay
     /// what they were, bit for bit; of two bf16 numbers equally near to one, products see the larger in magnitude, not the
     /// even one.
     public func splitMasters() {
-        precondition(value.dtype == .float32 && value.device == .cpu, "fp32 on the CPU is split, not \(value.summary)")
+        precondition(value.dtype == .float32 && device == .cpu, "fp32 on the CPU is split, not \(value.summary)")
         let wasTrained = isTrained, halves = Masters(splitOf: shape)
         halves.split(value.detached())
         halves.value.setGradientDType(.float32)
-        (value, low, lastCopy) = (halves.value, halves.low, nil)
+        (storage, lastCopy) = (.split(halves), nil)
         isTrained = wasTrained
     }
 
-    private var whole: Masters { Masters(value, low: low) }
-
-    /// The dtype of the masters.
-    public var mastersDType: DType { low == nil ? value.dtype : .float32 }
-
-    /// The value in full precision, outside of any graph; of split masters a new tensor.
-    public var masters: Tensor { low == nil ? value.detached() : whole.joined() }
+    /// The value in full precision, outside of any graph; of split masters and of a packed weight a new tensor.
+    public var masters: Tensor { split?.joined() ?? packed?.decoded(in: .float32) ?? value.detached() }
 
     /// The value in the dtype of a product, converted once after each change; nil when it is kept in that dtype.
     public func copy(in dtype: DType) -> Tensor? {
@@ -115,22 +146,24 @@ public final class Parameter {
         return tensor
     }
 
-    /// The value in `dtype`, outside of any graph.
-    public func read(in dtype: DType) -> Tensor { copy(in: dtype) ?? value.detached() }
+    /// The value in `dtype`, outside of any graph; of a packed weight, all of it decoded, and not kept.
+    public func read(in dtype: DType) -> Tensor {
+        packed.map { $0.decoded(in: dtype) } ?? copy(in: dtype) ?? value.detached()
+    }
 
     /// What an optimizer updates: split masters, or the value with its bf16 copy where one is in use, to be written in the
     /// same pass.
     public func update(_ body: (Masters) -> Void) {
         let copy = lastCopy.flatMap { $0.tensor.dtype == .bfloat16 && $0.version == value.version ? $0.tensor : nil }
-        body(Masters(value, low: low, copy: copy))
+        body(split ?? Masters(value, low: nil, copy: copy))
         if let copy { lastCopy = (copy, value.version) }
     }
 
     /// The same for an optimizer that needs all numbers at once: they exist in full precision while it works.
     public func updateWhole(_ body: (Tensor) -> Void) {
-        let numbers = low == nil ? value : masters
+        let numbers = split == nil ? value : masters
         body(numbers)
-        if low != nil { fill(numbers) }
+        if split != nil { fill(numbers) }
     }
 }
 

@@ -9,6 +9,8 @@ public struct ModelOutline: Sendable, Equatable {
         public let name: String
         public let outputs: Int
         public let inputs: Int
+        /// Bytes of its weight in the model's file.
+        public let storedBytes: Int
     }
 
     /// Numbers in all tensors; a table that serves twice counts once.
@@ -37,20 +39,24 @@ public struct ModelOutline: Sendable, Equatable {
             guard try isGGUF(path) else { throw ModelReference.notAModel(path) }
             let file = try GGUFFile(path: path)
             let plan = try GGUFShape(file).tensorPlan(file)
-            try self.init(plan.map { ($0.name, $0.tensor.shape) }, in: path)
+            try self.init(plan.map { ($0.name, $0.tensor.shape, $0.tensor.byteRange.count) }, in: path)
         } else if fileExists(joinPath(path, AdapterFiles.configName)) {
             try self.init(ModelReference.basePath(ofAdapter: path, override: base))
         } else if fileExists(joinPath(path, "config.json")) {
             let files = try SafetensorsFolder(folder: path)
-            try self.init(files.names.compactMap { name in files.info(name).map { (name, $0.shape) } }, in: path)
+            let tensors = files.names.compactMap { name in
+                files.info(name).map { (name, $0.shape, $0.byteRange.count) }
+            }
+            try self.init(tensors, in: path)
         } else {
             throw ModelReference.notAModel(path)
         }
     }
 
-    private init(_ tensors: [(name: String, shape: [Int])], in place: String) throws {
+    private init(_ tensors: [(name: String, shape: [Int], bytes: Int)], in place: String) throws {
         let naming = try TensorNaming(folder: place)
-        let weights = tensors.compactMap { tensor in naming.weight(tensor.name).map { (name: $0, shape: tensor.shape) }
+        let weights = tensors.compactMap { tensor in
+            naming.weight(tensor.name).map { (name: $0, shape: tensor.shape, bytes: tensor.bytes) }
         }
         guard let table = weights.first(where: { $0.name == naming.tokenTable })?.shape, table.count == 2 else {
             throw UserError("\(place): no tensor \(naming.tokenTable); this is no model of a supported family")
@@ -58,10 +64,11 @@ public struct ModelOutline: Sendable, Equatable {
         (vocabSize, hiddenSize) = (table[0], table[1])
         tiedHead = !weights.contains { $0.name == naming.headTable }
         self.weights = weights.reduce(0) { $0 + $1.shape.reduce(1, *) }
-        blockLinears = weights.compactMap { name, shape in
+        blockLinears = weights.compactMap { name, shape, bytes in
             guard naming.isBlockMap(name, shape) else { return nil }
             let (outputs, inputs) = naming.mapsLieTransposed ? (shape[1], shape[0]) : (shape[0], shape[1])
-            return LinearMap(name: String(name.dropLast(".weight".count)), outputs: outputs, inputs: inputs)
+            return LinearMap(
+                name: String(name.dropLast(".weight".count)), outputs: outputs, inputs: inputs, storedBytes: bytes)
         }
         layers = Set(blockLinears.map { $0.name.split(separator: ".")[2] }).count
         positions = try positionLimit(ofModel: place)

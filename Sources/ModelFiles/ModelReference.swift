@@ -11,6 +11,8 @@ public struct ModelReference: Sendable, Equatable {
     public let baseFolder: String
     /// PEFT folder on top of it.
     public let adapterFolder: String?
+    /// The GGUF file that `baseFolder` was converted from; nil for a folder of its own.
+    public let storedFile: String?
     /// Where the tokenizer's files are: the adapter's folder if it has its own, else the base's.
     public var tokenizerFolder: String {
         if let adapterFolder, fileExists(joinPath(adapterFolder, "tokenizer.json")) { return adapterFolder }
@@ -28,6 +30,7 @@ public struct ModelReference: Sendable, Equatable {
             try Self.refuse(base, path)
             baseFolder = try GGUFConversion.cachedFolder(of: path, report: report)
             adapterFolder = nil
+            storedFile = path
         } else if fileExists(joinPath(path, AdapterFiles.configName)) {
             let found = try Self.basePath(ofAdapter: path, override: base)
             let reference = try ModelReference(found, report: report)
@@ -37,10 +40,12 @@ public struct ModelReference: Sendable, Equatable {
             }
             baseFolder = reference.baseFolder
             adapterFolder = path
+            storedFile = reference.storedFile
         } else if fileExists(joinPath(path, "config.json")) {
             try Self.refuse(base, path)
             baseFolder = path
             adapterFolder = nil
+            storedFile = nil
         } else {
             throw Self.notAModel(path)
         }
@@ -48,7 +53,7 @@ public struct ModelReference: Sendable, Equatable {
 
     /// A config.json alone, without weights or tokenizer; its folder may hold anything.
     package init(configuration file: String) {
-        (baseFolder, adapterFolder) = (parentFolder(of: file), nil)
+        (baseFolder, adapterFolder, storedFile) = (parentFolder(of: file), nil, nil)
     }
 
     /// Whether a MODEL argument leads to an adapter, which needs a base.

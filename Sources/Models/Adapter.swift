@@ -151,7 +151,7 @@ extension SafetensorsWriter.Tensor {
     package init(
         _ name: String, _ parameter: Parameter, _ dtype: DType? = nil, _ changed: @escaping () -> Tensor? = { nil }
     ) {
-        let dtype = dtype ?? parameter.mastersDType
+        let dtype = dtype ?? parameter.dtype
         self.init(name: name, elementType: dtype.elementType, shape: parameter.fileShape) { emit in
             let value = parameter.filed(changed() ?? parameter.masters)
             try value.to(dtype, .cpu).contiguous().withBytes { try emit($0) }

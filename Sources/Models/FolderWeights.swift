@@ -36,10 +36,12 @@ struct FolderWeights {
         for (name, shape) in wanted { try check(name, shape) }
     }
 
-    /// A copy of the weight, as the file holds it.
+    /// A copy of the weight, as the file holds it; read, not mapped, so that no page of the file counts as memory.
     func tensor(_ weight: String) throws -> Tensor {
-        let file = files[ExactString(weight)]!
-        return try Checkpoints.tensor(folder.info(file)!, folder.bytes(of: file), in: folder.folder)
+        let file = files[ExactString(weight)]!, info = folder.info(file)!
+        let tensor = Tensor.empty(info.shape, DType(info.elementType)!)  // a floating-point type
+        try tensor.withMutableBytes { try folder.read(file, into: $0) }
+        return tensor
     }
 
     /// A tied model may carry its table twice; two different ones would mean that config.json lies.

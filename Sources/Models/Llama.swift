@@ -64,7 +64,7 @@ extension RotaryModel: FusedDecoding where Family == LlamaConfig {
 
     public func fusedDecoder() -> FusedDecoder? {
         guard FusedDecoder.isFast, device == .cpu, [.float32, .bfloat16].contains(computeDType), layerObserver == nil,
-            blockLinears.allSatisfy({ $0.linear.probe == nil })
+            blockLinears.allSatisfy({ $0.linear.probe == nil && $0.linear.weight.packed == nil })
         else { return nil }
         func stored(_ linear: Linear) -> StoredWeight? {
             let weight = linear.adapter.map { $0.merged(linear.weight).to(computeDType) }

@@ -21,27 +21,33 @@ public final class LoadedModel {
     ///   - dtype: the dtype of the computation and of the weights that are not trained.
     ///   - trainsAll: keeps fp32 masters and trains every weight.
     ///   - randomSeed: draws the weights, in a folder that holds none; nil reads them.
+    ///   - quantization: how the blocks' linear maps are kept, on the CPU, for an adapter or to compute with; nil as
+    ///     tensors.
     /// - Throws: `UserError` for files that do not fit the configuration, every missing or unexpected tensor included.
     public convenience init(
         _ reference: ModelReference, dtype: DType, device: Device = .cpu, trainsAll: Bool = false,
-        randomSeed: UInt64? = nil
+        randomSeed: UInt64? = nil, quantization: BaseQuantization? = nil
     ) throws {
         if randomSeed != nil { try refuseWeights(in: reference.baseFolder) }
         try self.init(
-            reference, file: joinPath(reference.baseFolder, "config.json"), dtype, device, trainsAll, randomSeed)
+            reference, file: joinPath(reference.baseFolder, "config.json"), dtype, device, trainsAll, randomSeed,
+            quantization)
     }
 
     /// A model of random weights from a config.json alone: for measurements.
     public convenience init(
-        configuration file: String, dtype: DType, device: Device = .cpu, trainsAll: Bool, randomSeed: UInt64
+        configuration file: String, dtype: DType, device: Device = .cpu, trainsAll: Bool, randomSeed: UInt64,
+        quantization: BaseQuantization? = nil
     ) throws {
-        try self.init(ModelReference(configuration: file), file: file, dtype, device, trainsAll, randomSeed)
+        try self.init(
+            ModelReference(configuration: file), file: file, dtype, device, trainsAll, randomSeed, quantization)
     }
 
     private init(
         _ reference: ModelReference, file: String, _ dtype: DType, _ device: Device, _ trainsAll: Bool,
-        _ randomSeed: UInt64?
+        _ randomSeed: UInt64?, _ quantization: BaseQuantization?
     ) throws {
+        precondition(!trainsAll || quantization == nil, "packed weights are not trained")
         self.reference = reference
         config = try readJSONFile(file)
         let storage: DType = trainsAll && dtype != .float64 ? .float32 : dtype
@@ -50,11 +56,18 @@ public final class LoadedModel {
         let model = shape.makeModel(storage, on: device)
         model.computeDType = dtype
         self.model = model
+        let packing = try quantization.map { try BasePacking($0, model, reference) }
         if let randomSeed {
-            try model.initialize(shape, seed: randomSeed, range: initializerRange(config, file: file))
+            try model.initialize(shape, seed: randomSeed, range: initializerRange(config, file: file)) {
+                name, parameter in _ = try packing?.pack(name, parameter) { parameter.filed(parameter.value) }
+            }
         } else if let weights {
-            for (name, parameter) in model.namedParameters() { parameter.fill(fromFile: try weights.tensor(name)) }
+            for (name, parameter) in model.namedParameters() {
+                if try packing?.pack(name, parameter, { try weights.tensor(name) }) == true { continue }
+                parameter.fill(fromFile: try weights.tensor(name))
+            }
         }
+        try packing?.finish(dtype)
         if trainsAll { for (_, parameter) in model.namedParameters() { parameter.isTrained = true } }
         if let adapter = reference.adapterFolder {
             try Adapter(folder: adapter).attach(to: self)

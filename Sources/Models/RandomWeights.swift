@@ -9,7 +9,11 @@ internal import Tensors
 extension CausalLanguageModel {
     /// Fills every weight as transformers does for a new model of the family. Each tensor is a function of (seed, its
     /// place in the tree) alone.
-    func initialize(_ shape: any ModelShape, seed: UInt64, range: Double) {
+    ///
+    /// - Parameter finished: told of each weight before the next is begun.
+    func initialize(
+        _ shape: any ModelShape, seed: UInt64, range: Double, finished: (String, Parameter) throws -> Void
+    ) rethrows {
         for (index, (name, parameter)) in namedParameters().enumerated() {
             switch shape.beginning(of: name, range: range) {
             case .constant(let value): parameter.fill(.full(parameter.shape, value))
@@ -17,6 +21,7 @@ extension CausalLanguageModel {
                 let stream = RandomStream(seed: seed, weightStream, UInt64(index))
                 parameter.fill(stream.normal(parameter.shape, deviation: deviation))
             }
+            try finished(name, parameter)
         }
     }
 }

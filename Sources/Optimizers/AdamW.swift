@@ -39,13 +39,13 @@ public final class AdamW: Optimizer {
             if settings.hasNarrowMoments, Self.canBeNarrow(name, parameter) {
                 return .narrow(BlockwiseMoments(for: parameter.value))
             }
-            func zeros() -> Tensor { .zeros(parameter.shape, parameter.mastersDType, on: parameter.value.device) }
+            func zeros() -> Tensor { .zeros(parameter.shape, parameter.dtype, on: parameter.value.device) }
             return .whole(first: zeros(), second: zeros())
         }
     }
 
     private static func canBeNarrow(_ name: String, _ parameter: Parameter) -> Bool {
-        parameter.value.count >= 4096 && parameter.mastersDType == .float32 && parameter.value.device == .cpu
+        parameter.value.count >= 4096 && parameter.dtype == .float32 && parameter.value.device == .cpu
             && !["embed_tokens", "lm_head", "wte.", "wpe.", "embed_in", "embed_out"].contains { name.contains($0) }
     }
 

@@ -72,7 +72,7 @@ public final class Muon: Optimizer {
             matrices[name].map { parts in
                 precondition(
                     parameter.shape.count == 2 && parameter.shape[0] % parts == 0, "\(name) is no \(parts) matrices")
-                let zeros = Tensor.zeros(parameter.shape, parameter.mastersDType, on: parameter.value.device)
+                let zeros = Tensor.zeros(parameter.shape, parameter.dtype, on: parameter.value.device)
                 return Matrix(name: name, parameter: parameter, momentum: zeros, parts: parts)
             }
         }

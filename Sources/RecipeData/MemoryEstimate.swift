@@ -8,7 +8,7 @@ public import RunConfig
 public struct MemoryEstimate: Sendable, Equatable {
     /// Numbers that are trained.
     public let trainedWeights: Int
-    /// Weights that are computed with.
+    /// Weights that are computed with; quantised maps at their packed size.
     public let weights: Int
     /// Of what is trained, beside its weights where they are counted already: fp32 masters, gradients and the optimizer's
     /// moments, and the copies that an adapter's bf16 products use. 16 bytes a number, 12 of a full run, whose masters are
@@ -44,7 +44,7 @@ public struct MemoryEstimate: Sendable, Equatable {
         }
         let tables = config.saveEmbeddings ? model.vocabSize * model.hiddenSize * (model.tiedHead ? 1 : 2) : 0
         trainedWeights = isFull ? model.weights : widths + tables
-        weights = model.weights * (isFull ? 4 : e)
+        weights = isFull ? model.weights * 4 : run.model.quantize.bytes(ofWeights: model, bytesPerNumber: e)
         let narrow = run.optimizer.state == .int8 ? trainedWeights - (isFull ? model.tables : tables) : 0
         let matrices = model.blockLinears.reduce(0) { $0 + $1.outputs * $1.inputs }
         let state = isFull ? 12 * trainedWeights : widths * (e == 2 ? 18 : 16) + tables * (16 - e)
@@ -65,5 +65,26 @@ public struct MemoryEstimate: Sendable, Equatable {
         let middles = config.method == .full ? 0 : config.rank * adapted.count
         let outputs = config.method == .dora ? adapted.reduce(0) { $0 + $1.outputs } : 0
         return model.layers * e * model.keptByBlock + e * (middles + outputs)
+    }
+}
+
+extension ModelSection.Quantize {
+    /// All weights, with the blocks' maps in the form that this keeps them in.
+    fileprivate func bytes(ofWeights model: ModelOutline, bytesPerNumber e: Int) -> Int {
+        model.blockLinears.reduce(model.weights * e) { sum, map in
+            let dense = map.outputs * map.inputs * e
+            return sum - dense + bytes(of: map, dense: dense)
+        }
+    }
+
+    /// - Parameter dense: bytes as a tensor.
+    private func bytes(of map: ModelOutline.LinearMap, dense: Int) -> Int {
+        func blocks(_ size: Int) -> Int { map.outputs * ((map.inputs + size - 1) / size) }
+        return switch self {
+        case .none: dense
+        case .nf4: 33 * blocks(64) + 4 * ((blocks(64) + 255) / 256)  // codes and scale; a step for 256 scales
+        case .int8: 34 * blocks(32)
+        case .asStored: min(dense, map.storedBytes)
+        }
     }
 }

@@ -123,6 +123,17 @@ extension SFTConfig.Device {
     }
 }
 
+extension ModelSection.Quantize {
+    var quantization: BaseQuantization? {
+        switch self {
+        case .none: nil
+        case .nf4: .nf4
+        case .int8: .int8
+        case .asStored: .asStored
+        }
+    }
+}
+
 extension ModelSection.Precision {
     public func computeDType(on device: Tensors.Device) -> DType {
         switch self {

@@ -57,7 +57,9 @@ struct SFTInputs {
                 "adapter.continue_from: model.path leads to an adapter already (\(adapter)); name one of the two",
                 .usage)
         }
-        let reference = try ModelReference(folder, base: model.baseFolder) { ProgressLine.print($0) }
+        let reference = try ModelReference(folder, base: model.storedFile ?? model.baseFolder) {
+            ProgressLine.print($0)
+        }
         guard reference.adapterFolder != nil else {
             throw UserError("adapter.continue_from: \(folder) is no adapter folder", .usage)
         }
@@ -73,6 +75,11 @@ struct SFTInputs {
         if config.optimizer.state == .int8, device != .cpu {
             throw UserError("optimizer.state: int8 is for the CPU; remove it, or set device: cpu", .usage)
         }
+        if config.model.quantize != .none, device != .cpu {
+            throw UserError(
+                "model.quantize: \(config.model.quantize.rawValue) is for the CPU; remove it, or set device: cpu",
+                .usage)
+        }
         let schedule = config.learningRateSchedule(steps: steps)
         if (0..<steps).allSatisfy({ schedule($0) == 0 }) {
             throw UserError(
@@ -86,6 +93,7 @@ struct SFTInputs {
         let rows = data.training.count, tokens = data.training.tokens
         var lines = [
             "model \(config.model.path), \(config.adapter.method.rawValue), \(config.computeDType(on: device)), "
+                + (config.model.quantize == .none ? "" : "base \(config.model.quantize.rawValue), ")
                 + "\(counted(Engine.threads, "thread"))",
             "data \(counted(rows, "row")), \(counted(tokens, "token")), \(grouped(data.training.trainedTokens)) trained; "
                 + "held out \(counted(data.validation.count, "row")), \(counted(data.validation.trainedTokens, "trained token"))",

@@ -26,7 +26,8 @@ final class TrainedModel {
         let isFull = config.adapter.method == .full
         loaded = try LoadedModel(
             inputs.reference, dtype: config.computeDType(on: device), device: device, trainsAll: isFull,
-            randomSeed: config.model.initialize == .random ? config.training.seed : nil)
+            randomSeed: config.model.initialize == .random ? config.training.seed : nil,
+            quantization: config.model.quantize.quantization)
         loaded.model.recomputation = .init(stride: config.training.recomputeBlocks)
         tokenizer = inputs.tokenizer
         seed = config.training.seed

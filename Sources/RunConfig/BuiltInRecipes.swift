@@ -9,7 +9,7 @@ public struct BuiltInRecipe: Sendable {
     public let yaml: String
 
     /// Sorted by name.
-    public static let all: [BuiltInRecipe] = [demoSarcasm, sftDoRA, sftFull, sftLoRA]
+    public static let all: [BuiltInRecipe] = [demoSarcasm, sftDoRA, sftFull, sftLoRA, sftQLoRA]
 
     public static func named(_ name: String) -> BuiltInRecipe? { all.first { $0.name == name } }
 }
@@ -64,6 +64,32 @@ extension BuiltInRecipe {
               epochs: 2
               batch_rows: 16
             output: runs/sft-dora
+
+            """)
+
+    static let sftQLoRA = BuiltInRecipe(
+        name: "sft-qlora", summary: "As sft-lora on frozen weights of 4 bits (QLoRA): the least memory.",
+        yaml: """
+            # Fine-tune a chat model with QLoRA: a LoRA adapter on weights that are kept in 4 bits; CPU only.
+            # needletail train sft-qlora.yaml model.path=MODEL data.train=rows.jsonl
+            recipe: sft
+            model:
+              path: models/SmolLM2-135M-Instruct
+              quantize: nf4                       # or as_stored for a GGUF file's own blocks
+            data:
+              train: [rows.jsonl]
+              validation_fraction: 0.05
+            adapter:
+              method: lora
+              rank: 16
+              alpha: 32
+            schedule:
+              name: cosine
+              warmup_ratio: 0.03
+            training:
+              epochs: 2
+              batch_rows: 16
+            output: runs/sft-qlora
 
             """)
 

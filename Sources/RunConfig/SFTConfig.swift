@@ -65,6 +65,14 @@ public struct SFTConfig: RecipeConfig {
             problems.append(
                 .init("model.initialize", "random weights under an adapter stay random; set adapter.method: full"))
         }
+        if model.quantize != .none, adapter.method == .full {
+            problems.append(
+                .init("model.quantize", "quantised weights cannot be trained; set adapter.method: lora, rslora or dora")
+            )
+        }
+        if model.quantize != .none, device == .cuda {
+            problems.append(.init("model.quantize", "\(model.quantize.rawValue) is for the CPU; set device: cpu"))
+        }
         if !data.addTokens.isEmpty, adapter.method != .full, !adapter.saveEmbeddings {
             problems.append(
                 .init("data.add_tokens", "an adapter without adapter.save_embeddings: true learns nothing about them"))
@@ -98,6 +106,11 @@ public struct SFTConfig: RecipeConfig {
 public struct ModelSection: Codable, Sendable, Equatable {
     /// What weights are computed in; `auto` is bf16 where the machine has instructions for it, else fp32.
     public enum Precision: String, ConfigChoice { case auto, fp32, bf16 }
+    /// How the frozen weights under an adapter are kept.
+    public enum Quantize: String, ConfigChoice {
+        case none, nf4, int8
+        case asStored = "as_stored"
+    }
     /// Weights that are not read from files.
     public enum Initialize: String, ConfigChoice { case random }
 
@@ -107,6 +120,10 @@ public struct ModelSection: Codable, Sendable, Equatable {
     /// The base of an adapter folder that names none, or one that has moved.
     public var base: String?
     public var dtype = Precision.auto
+    /// How the linear maps of the blocks are kept in memory while an adapter is trained on them, on the CPU: nf4 (QLoRA,
+    /// Dettmers et al. 2023, arXiv:2305.14314; 4.1 bits a weight), int8 (8.5 bits), as_stored (a GGUF file's own blocks,
+    /// a folder's bf16 or fp16, nothing rounded again). Embedding, head, norms and biases stay in `dtype`.
+    public var quantize = Quantize.none
     /// `random` starts from weights drawn by `training.seed` with the standard deviation that config.json gives as
     /// `initializer_range`, in a folder that holds none; null reads the folder's weights.
     public var initialize: Initialize?

@@ -119,7 +119,7 @@ public func adaptedLinear(
 ) -> Tensor {
     perform("adaptedLinear", x, dropped, weight, a, aCopy, b, bCopy) {
         ct_adapted_linear(
-            x.handle, dropped.handle, weight.handle, a.handle, aCopy.handle, b.handle, bCopy.handle, scaling, &$0)
+            x.handle, dropped.handle, weight.handle, nil, a.handle, aCopy.handle, b.handle, bCopy.handle, scaling, &$0)
     }
 }
 

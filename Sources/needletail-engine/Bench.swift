@@ -104,7 +104,7 @@ private final class TrainingBench {
 
     init(_ command: BenchTrainCommand, _ dtype: DType) throws {
         let isFull = command.method == .full
-        loaded = try Self.load(command.model, dtype, trainsAll: isFull)
+        loaded = try Self.load(command.model, dtype, command.method)
         let model = loaded.model, settings = AdamW.Settings(hasNarrowMoments: command.state == .int8)
         model.recomputation = .init(stride: command.recomputeBlocks)
         if isFull {
@@ -136,11 +136,14 @@ private final class TrainingBench {
     }
 
     /// Weights of a folder; random ones for a config.json alone.
-    private static func load(_ path: String, _ dtype: DType, trainsAll: Bool) throws -> LoadedModel {
+    private static func load(_ path: String, _ dtype: DType, _ method: BenchTrainCommand.Method) throws -> LoadedModel {
+        let trainsAll = method == .full, quantization: BaseQuantization? = method == .qlora ? .nf4 : nil
         guard path.hasSuffix(".json") else {
-            return try LoadedModel(try ModelReference(path), dtype: dtype, trainsAll: trainsAll)
+            let reference = try ModelReference(path)
+            return try LoadedModel(reference, dtype: dtype, trainsAll: trainsAll, quantization: quantization)
         }
-        return try LoadedModel(configuration: path, dtype: dtype, trainsAll: trainsAll, randomSeed: 1)
+        return try LoadedModel(
+            configuration: path, dtype: dtype, trainsAll: trainsAll, randomSeed: 1, quantization: quantization)
     }
 
     func step() -> Step {

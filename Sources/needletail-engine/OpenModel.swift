@@ -13,13 +13,16 @@ struct OpenModel {
     let loaded: LoadedModel
     let tokenizer: Tokenizer
 
-    init(_ options: ModelOptions) throws { try self.init(options.model, base: options.base, options.compute) }
-
-    init(_ path: String, base: String? = nil, _ compute: ComputeOptions) throws {
-        let device = try engineDevice(compute.device)
-        let reference = try ModelReference(path, base: base) { ProgressLine.print($0) }
+    init(_ options: ModelOptions) throws {
+        let device = try engineDevice(options.compute.device)
+        if let form = options.quantize, device != .cpu {
+            throw UserError("--quantize \(form.rawValue): is for the CPU; add --device cpu", .usage)
+        }
+        let reference = try ModelReference(options.model, base: options.base) { ProgressLine.print($0) }
         tokenizer = try Tokenizer(modelPath: reference.tokenizerFolder)
-        loaded = try LoadedModel(reference, dtype: compute.dtype.dtype(on: device), device: device)
+        loaded = try LoadedModel(
+            reference, dtype: options.compute.dtype.dtype(on: device), device: device,
+            quantization: options.quantize?.quantization)
     }
 }
 
@@ -35,6 +38,9 @@ struct OpenGenerator {
             generator = try Generator(model.loaded, model.tokenizer)
             (tokenizer, contextLength) = (model.tokenizer, model.loaded.contextLength)
             return
+        }
+        if let form = options.quantize {
+            throw UserError("--quantize \(form.rawValue): has no place beside --weights as-is; remove one", .usage)
         }
         if options.base != nil { throw UserError("--base: a GGUF file is a whole model; leave it out", .usage) }
         let device = options.compute.device == "auto" ? .cpu : try engineDevice(options.compute.device)
@@ -55,6 +61,16 @@ func engineDevice(_ name: String) throws -> Device {
         throw UserError("--device \(name): no CUDA device is usable here (see needletail doctor)", .usage)
     }
     return device
+}
+
+extension BaseForm {
+    var quantization: BaseQuantization {
+        switch self {
+        case .nf4: .nf4
+        case .int8: .int8
+        case .asStored: .asStored
+        }
+    }
 }
 
 extension ComputeType {

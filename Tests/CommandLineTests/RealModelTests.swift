@@ -212,6 +212,28 @@ private func helpExample(_ verb: String) throws -> String {
         #expect(abs(sums[2] - (example["sum"]?.double ?? 0)) < 1e-3)
     }
 
+    /// An adapter on a base of 4 bits, merged into those bits, gives the scores it was trained with; a GGUF file's own
+    /// blocks give those of its conversion.
+    @Test func quantisedBasesScoreAlike() throws {
+        try Workshop.model.get()
+        let gguf = try Workshop.asset("SmolLM2-135M-Instruct.Q4_1.gguf")
+        let outcome = try Workshop.run(
+            """
+            echo '{"text":"The capital of"}' > texts; score() { needletail score "$@" --input texts --output - --dtype fp32; }
+            needletail finetune model train.jsonl --output runs/q model.quantize=nf4 data.validation=[held-out.jsonl] \
+                training.steps=2 training.batch_rows=4 optimizer.learning_rate=5e-3 model.dtype=fp32 2> log \
+                && needletail merge-adapter runs/q merged-q --quantize nf4 2> /dev/null \
+                && score runs/q --quantize nf4 && score merged-q && score runs/q && score model \
+                && score '\(gguf)' --quantize as_stored && grep -c 'base nf4' log
+            """)
+        #expect(outcome.status == 0, "\(outcome.errors)")
+        let lines = outcome.output.split(separator: "\n")
+        try #require(lines.count == 6 && lines[5] == "1", "\(outcome.output)")
+        let sums = try lines.prefix(5).compactMap { try JSONValue.parse(String($0))["sum"]?.double }
+        #expect(abs(sums[0] - sums[1]) < 1e-4 && abs(sums[0] - sums[2]) > 1e-3, "\(sums)")
+        #expect(abs(sums[3] - sums[4]) < 1e-4 && abs(sums[3] - sums[2]) > 1e-3, "\(sums)")
+    }
+
     @Test func modelAnswersAndIsJudged() throws {
         _ = try Workshop.trained.get()
         let answer = try Workshop.run(
@@ -245,6 +267,14 @@ private func helpExample(_ verb: String) throws -> String {
             "columns \"foo\" are no known kind of row"
         ),
         ("needletail finetune model train.jsonl --output r1 optimizr.learning_rate=1", 64, "did you mean optimizer?"),
+        (
+            "needletail finetune model train.jsonl --output r1 --method full model.quantize=nf4", 64,
+            "model.quantize: quantised weights cannot be trained"
+        ),
+        (
+            "echo '{\"text\":\"a\"}' > x; needletail score model --input x --output - --dtype fp32 --quantize as_stored",
+            64, "as_stored would save nothing"
+        ),
         ("needletail finetune model train.jsonl --output /proc/r1", 73, "/proc/r1"),
         ("printf 'a b\\nc d\\n' > x.txt; needletail finetune model x.txt --output r1", 65, "data.text_unit: paragraph"),
         ("needletail eval model train.jsonl --text-unit line", 64, "text_unit: has no effect"),

@@ -2,6 +2,7 @@
 // H heads, E head dimension, D hidden size
 import Diagnostics
 import Formats
+import Glibc
 import Layers
 import ModelFiles
 import Models
@@ -112,6 +113,29 @@ import Tokenizers
             #expect(error < (type == .f32 || type == .f16 ? 1e-5 : 0.05), "after \(at) tokens")
         }
         #expect(stored.fusedSteps == steps.count)
+    }
+
+    /// A file's blocks kept packed for training: the scores of the conversion to fp32, its order of rows included.
+    @Test func packedBlocksGiveTheScoresOfTheConversion() async {
+        await #expect(processExitsWith: .success) {
+            let types: [(GGMLType, PackedWeight.Format)] = [
+                (.bf16, .bfloat16), (.f16, .float16), (.q8_0, .q8_0), (.q4_0, .q4_0), (.q4_1, .q4_1), (.q5_0, .q5_0),
+                (.q4_K, .q4_K), (.q6_K, .q6_K),
+            ]
+            for (type, format) in types {
+                let folder = try TemporaryFolder(), suite = GGUFRoundTests()
+                setenv("NEEDLETAIL_CACHE", folder["cache"], 1)  // of this process alone
+                let config = GGUFRoundTests.config.changing(["hidden_size": 256, "intermediate_size": 256])
+                try suite.write(tinyLlama(config, scale: 0.2), to: folder["tiny.gguf"], type: type)
+                let reference = try ModelReference(folder["tiny.gguf"])
+                let packed = try LoadedModel(reference, dtype: .float32, quantization: .asStored).model
+                precondition(packed.blockLinears.allSatisfy { $0.linear.weight.packed?.format == format }, "\(type)")
+                let ids = someIDs(21, seed: 2, vocabulary: 268)
+                let off = relativeDifference(
+                    packed.allLogits(ids), try LoadedModel(reference, dtype: .float32).model.allLogits(ids))
+                precondition(off < 1e-5, "\(type): \(off)")
+            }
+        }
     }
 
     @Test func tensorsWithoutAPlaceAreRefused() throws {

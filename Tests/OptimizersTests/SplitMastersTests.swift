@@ -94,13 +94,13 @@ import Testing
     /// 4 bytes a number, none of them a copy.
     @Test func whatIsKept() {
         let parameter = parameter(split: true)
-        #expect(parameter.value.dtype == .bfloat16 && parameter.mastersDType == .float32 && parameter.isTrained)
+        #expect(parameter.value.dtype == .bfloat16 && parameter.dtype == .float32 && parameter.isTrained)
         #expect(parameter.copy(in: .bfloat16) == nil)
         parameter.update { masters in
             #expect(masters.low?.dtype == .int16 && masters.low?.shape == Self.shape && masters.copy == nil)
         }
         parameter.replace(with: .zeros([2, 3]))
-        #expect(parameter.mastersDType == .float32 && parameter.value.dtype == .float32)
+        #expect(parameter.dtype == .float32 && parameter.value.dtype == .float32)
         parameter.update { #expect($0.low == nil) }
     }
 }

@@ -109,6 +109,17 @@ private let cases: [Case] = [
             "c.yaml: data.train: required: files of rows, as in train: [rows.jsonl]",
         ]),
     Case(
+        yaml: "model:\n  quantize: nf4\nadapter:\n  method: full\n",
+        lines: [
+            "c.yaml:2: model.quantize: quantised weights cannot be trained; set adapter.method: lora, rslora or dora"
+        ]),
+    Case(
+        yaml: "model:\n  quantize: as_stored\ndevice: cuda\n",
+        lines: ["c.yaml:2: model.quantize: as_stored is for the CPU; set device: cpu"]),
+    Case(
+        yaml: "model:\n  quantize: nf5\n",
+        lines: ["c.yaml:2: model.quantize: \"nf5\" is not one of none, nf4, int8, as_stored; did you mean nf4?"]),
+    Case(
         yaml: """
             optimizer:
               learning_rate: 3

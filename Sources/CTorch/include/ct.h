@@ -94,10 +94,22 @@ ct_status ct_matmul(ct_tensor a, ct_tensor b, ct_tensor *out);
    weight's gradient into the leaf's own, in the leaf's gradient dtype. */
 /* x [..., I], weight and copy [O, I], bias [O] of any float dtype or null: x weight^T + bias */
 ct_status ct_linear(ct_tensor x, ct_tensor weight, ct_tensor copy, ct_tensor bias, ct_tensor *out);
-/* x weight^T + scaling (x' a^T) b^T: x [N, I], weight [O, I] frozen, a [r, I], b [O, r]; x' = dropped, or x when null. */
+/* A frozen matrix in blocks (Kernels' packed.h): data u8 [O, bytes of a row]; NF4 also has scale codes i8 and steps fp32. */
+typedef struct {
+    int32_t type;
+    int64_t columns;
+    ct_tensor data, scale_codes, scale_steps;
+    float scale_mean;
+} ct_packed;
+/* Rows row ..< row + rows of a packed matrix in fp32, bf16 or fp64. -> [rows, I] */
+ct_status ct_packed_rows(const ct_packed *weight, int64_t row, int64_t rows, ct_dtype dtype, ct_tensor *out);
+/* x weight^T + bias: x [N, I], fp32, bf16 or fp64 on the CPU, bias [O] frozen or null. */
+ct_status ct_packed_linear(ct_tensor x, const ct_packed *weight, ct_tensor bias, ct_tensor *out);
+/* x weight^T + scaling (x' a^T) b^T: x [N, I], weight [O, I] frozen (`packed` in its place unless null), a [r, I],
+   b [O, r]; x' = dropped, or x when null. */
 ct_status ct_adapted_linear(
-    ct_tensor x, ct_tensor dropped, ct_tensor weight, ct_tensor a, ct_tensor a_copy, ct_tensor b, ct_tensor b_copy,
-    double scaling, ct_tensor *out);
+    ct_tensor x, ct_tensor dropped, ct_tensor weight, const ct_packed *packed, ct_tensor a, ct_tensor a_copy, ct_tensor b,
+    ct_tensor b_copy, double scaling, ct_tensor *out);
 /* Rows of copy [V, D] picked by ids [N] int64, in the copy's dtype. */
 ct_status ct_embedding(ct_tensor weight, ct_tensor copy, ct_tensor ids, ct_tensor *out);
 /* x [..., D], weight [D], which counts as weight + offset; statistics in fp32 (fp64 for fp64 input), result in x's dtype */

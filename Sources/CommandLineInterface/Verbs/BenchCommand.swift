@@ -88,7 +88,10 @@ public struct BenchTrainCommand: ThreadedCommand {
         help: ArgumentHelp("Measure as many steps as fit, at least three; ignored with --steps.", valueName: "time"))
     public var seconds: Double = 10
 
-    @Option(help: "What is trained: full (all weights) or lora (rank 16 on every linear map of the blocks).")
+    @Option(
+        help: ArgumentHelp(
+            "What is trained: full (all weights), lora (rank 16 on every linear map of the blocks), qlora (the same on "
+                + "frozen weights in NF4)."))
     public var method: Method = .full
 
     @Option(help: "Moments of the optimizer: fp32 or int8.")
@@ -108,7 +111,7 @@ public struct BenchTrainCommand: ThreadedCommand {
     @OptionGroup public var options: BenchOptions
 
     public enum MomentType: String, CaseIterable, ExpressibleByArgument, Sendable { case fp32, int8 }
-    public enum Method: String, CaseIterable, ExpressibleByArgument, Sendable { case full, lora }
+    public enum Method: String, CaseIterable, ExpressibleByArgument, Sendable { case full, lora, qlora }
 
     public init() {}
 

@@ -35,6 +35,9 @@ public struct MergeAdapterCommand: ThreadedCommand {
         commandName: "merge-adapter",
         abstract: "Fold an adapter into its base and write a Hugging Face folder.",
         discussion: """
+            An adapter that was trained on a quantised base (model.quantize) is folded into the base as it was before; \
+            with --quantize into the quantised numbers, so that the result computes exactly what was trained.
+
             Example:
               needletail merge-adapter runs/demo/adapter runs/demo/merged-again --dtype fp32
             """
@@ -53,6 +56,11 @@ public struct MergeAdapterCommand: ThreadedCommand {
 
     @Option(help: "Number format of the weights.")
     public var dtype: StorageType = .fp32
+
+    @Option(
+        help: ArgumentHelp("Fold into the base's numbers after this quantisation: \(BaseForm.list).", valueName: "form")
+    )
+    public var quantize: BaseForm?
 
     @OptionGroup public var workers: ThreadOptions
 

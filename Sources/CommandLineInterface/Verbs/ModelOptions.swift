@@ -17,9 +17,23 @@ public struct ModelOptions: ParsableArguments {
         completion: .file())
     public var base: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "Keep the linear maps of the blocks quantised, as model.quantize does in training: \(BaseForm.list); CPU only.",
+            valueName: "form"))
+    public var quantize: BaseForm?
+
     @OptionGroup public var compute: ComputeOptions
 
     public init() {}
+}
+
+/// Quantised forms of the linear maps of a model's blocks.
+public enum BaseForm: String, CaseIterable, ExpressibleByArgument, Sendable {
+    case nf4, int8
+    case asStored = "as_stored"
+
+    static let list = allCases.map(\.rawValue).joined(separator: ", ")
 }
 
 /// How many threads an operation of the engine may use.

@@ -13,6 +13,7 @@
 #include "merge.h"
 #include "norm.h"
 #include "optimizer.h"
+#include "packed.h"
 #include "parallel.h"
 #include "rotary.h"
 
