@@ -9,7 +9,7 @@ using torch::autograd::variable_list;
 namespace shim {
 
 /// Bytes of a panel, which is written by the decoder and read by the product: it fits the third level of the cache, and
-/// the library still gets products of enough rows. How it was chosen: docs/decisions/006-packed-bases.md.
+/// the library still gets products of enough rows. How it was chosen: docs/decisions/007-packed-bases.md.
 constexpr int64_t kPanelBytes = 4 << 20;
 
 FrozenWeight::FrozenWeight(const ct_packed &packed)

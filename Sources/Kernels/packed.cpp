@@ -81,6 +81,9 @@ template <class T> void row_part(const Encode<T> &a, int64_t row, int64_t begin,
     for (int64_t i = there; i < count; ++i) out[i] = 0;
 }
 
+// 1 / d; 0 where that would be infinite, which is where d is 0 in half precision.
+float q8_0_inverse(float d) { return d >= 0x1p-126f ? 1 / d : 0; }
+
 // 64 codes as 32 bytes.
 void store_nf4(const uint8_t *codes, uint8_t *out) {
     for (int i = 0; i < 32; ++i) out[i] = uint8_t(codes[i] | codes[32 + i] << 4);
@@ -153,7 +156,7 @@ template <class T> void q8_0_encode(const Encode<T> &a, int64_t begin, int64_t e
             float x[32], most = 0;
             row_part(a, row, 32 * b, 32, x);
             for (float value : x) most = std::max(most, std::fabs(value));
-            const float d = most / 127, inverse = d > 0 ? 1 / d : 0;
+            const float d = most / 127, inverse = q8_0_inverse(d);
             uint8_t *out = a.data + (row * blocks + b) * 34;
             nt_f16_from_f32(&d, out, 1);
             for (int i = 0; i < 32; ++i) out[2 + i] = uint8_t(int8_t(std::round(x[i] * inverse)));  // halves away from 0

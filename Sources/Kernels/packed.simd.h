@@ -91,7 +91,7 @@ template <class T> void q8_0_encode(const Encode<T> &a, int64_t begin, int64_t e
         for (int64_t b = 0; b < blocks; ++b) {
             float x[32];
             row_part(a, row, 32 * b, 32, x);
-            const float d = largest_magnitude<32>(x) / 127, inverse = d > 0 ? 1 / d : 0;
+            const float d = largest_magnitude<32>(x) / 127, inverse = q8_0_inverse(d);
             uint8_t *out = a.data + (row * blocks + b) * 34;
             nt_f16_from_f32(&d, out, 1);
             for (int i = 0; i < 32; i += lanes) {

@@ -28,7 +28,10 @@ private final class Packed {
     init(_ type: Int32, _ rows: Int, _ columns: Int, of numbers: [Float], parallel: nt_parallel? = nil) {
         (self.type, self.rows, self.columns) = (type, rows, columns)
         data = Array(repeating: 0xAA, count: rows * Int(nt_packed_row_bytes(type, Int64(columns))))
-        if type == NT_W_Q8_0 { return nt_q8_0_encode(Int64(rows), Int64(columns), numbers, &data, parallel) }
+        guard type == NT_W_NF4 else {
+            nt_q8_0_encode(Int64(rows), Int64(columns), numbers, &data, parallel)
+            return
+        }
         magnitudes = Array(repeating: 0, count: rows * ((columns + 63) / 64))
         nt_nf4_encode(Int64(rows), Int64(columns), numbers, &data, &magnitudes, parallel)
         codes = Array(repeating: 0, count: magnitudes.count)
@@ -96,6 +99,12 @@ private let names: [(Int32, String)] = [
     (Int32(NT_W_Q3_K), "Q3_K"), (Int32(NT_W_Q4_K), "Q4_K"), (Int32(NT_W_Q5_K), "Q5_K"), (Int32(NT_W_Q6_K), "Q6_K"),
 ]
 
+/// A failed comparison of the arrays themselves would describe every number.
+private func same<T: Equatable>(_ a: [T], _ b: [T], _ what: String) {
+    let isSame = a == b
+    #expect(isSame, "\(what)")
+}
+
 /// FNV-1a over 32-bit words, in 64 bits.
 private func hash(_ words: [UInt32]) -> UInt64 {
     words.reduce(0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
@@ -115,16 +124,15 @@ extension KernelSuite {
                 let single = w.decoded(nt_packed_decode_f32), half = w.decoded(nt_packed_decode_bf16)
                 let some = w.decoded(nt_packed_decode_f32, rows: part, columns: inside)
                 #expect(single.contains { $0 != 0 } && single.allSatisfy(\.isFinite))
-                #expect(half == single.map { UInt16(rounding: Double($0)) })
-                #expect(w.decoded(nt_packed_decode_f64) == single.map(Double.init))
+                same(half, single.map { UInt16(rounding: Double($0)) }, "bf16")
+                same(w.decoded(nt_packed_decode_f64), single.map(Double.init), "fp64")
                 let expected = part.flatMap { row in inside.map { single[row * columns + $0] } }
-                #expect(some == expected, "part of \(rows) x \(columns)")
+                same(some, expected, "part of \(rows) x \(columns)")
                 atEachLevel { level in
-                    #expect(w.decoded(nt_packed_decode_f32, parallel: twoThreads) == single, "level \(level)")
-                    #expect(w.decoded(nt_packed_decode_bf16, parallel: backwards) == half, "level \(level)")
-                    #expect(
-                        w.decoded(nt_packed_decode_f32, rows: part, columns: inside) == expected,
-                        "part of \(rows) x \(columns), level \(level)")
+                    let here = "\(rows) x \(columns), level \(level)"
+                    same(w.decoded(nt_packed_decode_f32, parallel: twoThreads), single, here)
+                    same(w.decoded(nt_packed_decode_bf16, parallel: backwards), half, "bf16 \(here)")
+                    same(w.decoded(nt_packed_decode_f32, rows: part, columns: inside), expected, "part of \(here)")
                 }
             }
         }
@@ -166,6 +174,16 @@ extension KernelSuite {
             }
         }
 
+        /// A step of 1: what lies halfway goes away from 0, as in ggml.
+        @Test func q8_0sHalvesGoAwayFromZero() {
+            var numbers = [Float](repeating: 0, count: 32)
+            numbers.replaceSubrange(0..<7, with: [127, 0.5, 1.5, 2.5, -0.5, -2.5, 0.49999997])
+            atEachLevel { level in
+                let codes = Packed(Int32(NT_W_Q8_0), 1, 32, of: numbers).data[2..<9].map { Int8(bitPattern: $0) }
+                #expect(codes == [127, 1, 2, 3, -1, -3, 0], "level \(level)")
+            }
+        }
+
         /// Odd rows, blocks of zeros, subnormal numbers: each number becomes the nearest of 16, at every level alike.
         @Test(arguments: [(1, 1), (3, 63), (5, 65), (2, 577)]) func nf4TakesTheNearest(_ rows: Int, _ columns: Int) {
             var numbers = noise(rows * columns, UInt64(columns)).map { Float($0) }
@@ -183,10 +201,12 @@ extension KernelSuite {
             }
             atEachLevel { level in
                 let w = Packed(Int32(NT_W_NF4), rows, columns, of: numbers, parallel: twoThreads)
-                #expect(w.data == twin.data && w.magnitudes == twin.magnitudes, "level \(level)")
-                let bytes = Packed(Int32(NT_W_Q8_0), rows, columns, of: numbers)
+                let isTwin = w.data == twin.data && w.magnitudes == twin.magnitudes
+                #expect(isTwin, "NF4, level \(level)")
+                let bytes = Packed(Int32(NT_W_Q8_0), rows, columns, of: numbers).data
                 nt_set_isa_limit(0)
-                #expect(bytes.data == Packed(Int32(NT_W_Q8_0), rows, columns, of: numbers).data, "level \(level)")
+                let same = bytes == Packed(Int32(NT_W_Q8_0), rows, columns, of: numbers).data
+                #expect(same, "Q8_0, level \(level)")
             }
         }
 

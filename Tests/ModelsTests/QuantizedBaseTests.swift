@@ -49,7 +49,7 @@ import Testing
         let scores = packed.model.allLogits(ids)
         #expect(relativeDifference(scores, dense.model.allLogits(ids)) < 1e-5)
         let off = relativeDifference(scores, whole.model.allLogits(ids))
-        #expect(off > 1e-4 && off < (k == 0 ? 0.5 : 0.05), "\(off)")
+        #expect(off > 1e-4 && off < (k == 0 ? 0.8 : 0.05), "\(off)")
     }
 
     /// Ten steps of LoRA, DoRA and rsLoRA: the same losses and adapters as on the dense model.

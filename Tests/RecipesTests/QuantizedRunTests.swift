@@ -5,6 +5,7 @@ import ModelFiles
 import RecipeData
 import Recipes
 import RunConfig
+import Tensors
 import TestSupport
 import Testing
 
