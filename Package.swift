@@ -132,7 +132,7 @@ let targets: [Target] = [
     tests("FormatsTests", ["Formats", "Diagnostics"]),
     tests("TokenizersTests", ["Tokenizers", "Formats", "Diagnostics"]),
     tests("ChatTemplatesTests", ["ChatTemplates", "Formats", "Diagnostics"]),
-    tests("DatasetsTests", ["Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics"]),
+    tests("DatasetsTests", ["Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics", crypto]),
     tests("RunConfigTests", ["RunConfig", "Diagnostics"], fixtures: false),
     tests("RunLogTests", ["RunLog", "Formats", "Diagnostics"]),
     tests("ModelFilesTests", ["ModelFiles", "RunLog", "Formats", "Diagnostics"], fixtures: false),

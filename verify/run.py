@@ -41,6 +41,7 @@ def commands(arguments):
         "merge kill": ["merge_kill.py", *seed],
         "bad input": ["bad_input.py"],
         "options": ["options.py"],
+        "token cache": ["token_cache.py", *gguf, "--texts", *(arguments.texts or []), *seed],
         "mixtures of experts": ["moe_assembly.py", *seed],
         "LoRA extraction": ["lora_extraction.py", *seed],
         "union tokenizers": ["union_tokenizer.py"],
@@ -61,6 +62,7 @@ def commands(arguments):
     no_demo = not arguments.demo and "a finished demo: make demo"
     needs = {
         "quantised bases": not arguments.gguf and "--gguf",
+        "token cache": not (arguments.gguf and arguments.texts) and "--gguf and --texts",
         "tokenization": not (arguments.gguf and arguments.gpt2 and arguments.texts) and "--gguf, --gpt2 and --texts",
         "optimizers": not arguments.texts and "--texts",
         "chat templates": not arguments.templates and "--templates",

@@ -25,12 +25,12 @@ public struct ChatTemplate: Sendable {
     ///   - tools: JSON schemas of functions the model may call.
     ///   - addGenerationPrompt: end with the header of an answer.
     ///   - variables: more names, usually `bos_token` and `eos_token`.
-    ///   - now: what `strftime_now` tells.
+    ///   - now: what `strftime_now` tells; given the format that it prints.
     /// - Throws: `UserError` for what the template refuses (`raise_exception`), does wrong, or exceeds.
     public func render(
         messages: [JSONValue], tools: [JSONValue]? = nil, addGenerationPrompt: Bool = false,
         variables: JSONObject = JSONObject(), limits: TemplateLimits = .init(),
-        now: @escaping @Sendable () -> TemplateTime = { .now }
+        now: @escaping @Sendable (_ format: String) -> TemplateTime = { _ in .now }
     ) throws -> String {
         try renderMarkingGenerated(
             messages: messages, tools: tools, addGenerationPrompt: addGenerationPrompt, variables: variables,
@@ -42,7 +42,7 @@ public struct ChatTemplate: Sendable {
     public func renderMarkingGenerated(
         messages: [JSONValue], tools: [JSONValue]? = nil, addGenerationPrompt: Bool = false,
         variables: JSONObject = JSONObject(), limits: TemplateLimits = .init(),
-        now: @escaping @Sendable () -> TemplateTime = { .now }
+        now: @escaping @Sendable (_ format: String) -> TemplateTime = { _ in .now }
     ) throws -> (text: String, generated: [Range<Int>]) {
         let run = Run(limits, now: now)
         defer { run.finish() }

@@ -257,7 +257,7 @@ let globals: [String: Value] = [
             guard let text = format.text, text.utf8.count <= 1000 else {
                 throw TemplateFailure("strftime_now needs a format of at most 1000 bytes")
             }
-            return .string(run.now().formatted(text))
+            return .string(run.now(text).formatted(text))
         }),
 ]
 

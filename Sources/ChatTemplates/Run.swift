@@ -27,7 +27,7 @@ public struct TemplateLimits: Sendable, Equatable {
 
 final class Run {
     let limits: TemplateLimits
-    let now: @Sendable () -> TemplateTime
+    let now: @Sendable (_ format: String) -> TemplateTime
     /// Values of the names that the template looks up outside itself, by the compiler's numbering.
     var context: [Value] = []
     var output = ""
@@ -49,7 +49,7 @@ final class Run {
     static let maxStackBytes: UInt = 3_000_000
     private static let workBetweenClockReadings = 20_000
 
-    init(_ limits: TemplateLimits, now: @escaping @Sendable () -> TemplateTime) {
+    init(_ limits: TemplateLimits, now: @escaping @Sendable (_ format: String) -> TemplateTime) {
         self.limits = limits
         self.now = now
         stackBase = stackAddress()

@@ -66,7 +66,7 @@ public struct TemplateTime: Sendable, Equatable {
     }
 
     /// Python's `strftime` in the C locale; an unknown code is kept as it is.
-    func formatted(_ format: String) -> String {
+    public func formatted(_ format: String) -> String {
         var output = ""
         var scalars = Array(format.unicodeScalars)[...]
         while let scalar = scalars.popFirst() {

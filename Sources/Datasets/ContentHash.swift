@@ -16,24 +16,29 @@ public struct DataFingerprint: Sendable, Equatable {
     public let sha256: String
 
     /// Reads all files that `source` names.
-    public init(_ source: DataSource) throws {
-        files = try dataFiles(paths: source.paths, source: source.name).map { file in
-            let bytes = file.mapped.bytes
-            var hash = SHA256()
-            // Pieces, because the pages of a large file should not all be wanted at once.
-            for start in stride(from: 0, to: bytes.count, by: 1 << 24) {
-                hash.update(
-                    bufferPointer: UnsafeRawBufferPointer(rebasing: bytes[start..<min(start + 1 << 24, bytes.count)]))
-            }
-            return File(path: file.path, bytes: bytes.count, sha256: hexadecimal(hash.finalize()))
+    public init(_ source: DataSource) throws { self.init(try dataFiles(paths: source.paths, source: source.name)) }
+
+    init(_ files: [DataFile]) {
+        self.files = files.map { file in
+            File(path: file.path, bytes: file.mapped.count, sha256: hexadecimalSHA256(file.mapped.bytes))
         }
-        var all = SHA256()
-        for file in files {
-            var line = file.sha256 + "\n"
-            line.withUTF8 { all.update(bufferPointer: UnsafeRawBufferPointer($0)) }
-        }
-        sha256 = hexadecimal(all.finalize())
+        sha256 = hexadecimalSHA256(self.files.map { $0.sha256 + "\n" }.joined())
     }
+}
+
+/// SHA-256 as 64 lower-case hexadecimal digits.
+func hexadecimalSHA256(_ bytes: UnsafeRawBufferPointer) -> String {
+    var hash = SHA256()
+    // Pieces, because the pages of a large file should not all be wanted at once.
+    for start in stride(from: 0, to: bytes.count, by: 1 << 24) {
+        hash.update(bufferPointer: UnsafeRawBufferPointer(rebasing: bytes[start..<min(start + 1 << 24, bytes.count)]))
+    }
+    return hexadecimal(hash.finalize())
+}
+
+func hexadecimalSHA256(_ text: String) -> String {
+    var text = text
+    return text.withUTF8 { hexadecimalSHA256(UnsafeRawBufferPointer($0)) }
 }
 
 private func hexadecimal(_ bytes: some Sequence<UInt8>) -> String {

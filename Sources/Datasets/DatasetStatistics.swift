@@ -15,8 +15,8 @@ public struct DatasetStatistics: Sendable, Equatable {
     /// Targets of the loss.
     public var trainedTokens = 0
     public private(set) var dropped: [BadRowReason: Int]
-    /// The first row dropped for each reason, as a line for people.
-    public private(set) var examples: [BadRowReason: String]
+    /// The first row dropped for each reason.
+    public private(set) var examples: [BadRowReason: BadRow]
     /// Tokens of every kept row.
     private var lengths: [Int] = []
 
@@ -24,18 +24,19 @@ public struct DatasetStatistics: Sendable, Equatable {
         (rowsIn, duplicates, dropped, examples) = (rows.rows, rows.duplicates, rows.dropped, rows.examples)
     }
 
-    public mutating func keep(_ row: EncodedRow) {
+    /// Counts a kept row of `tokens` tokens, after `cut` were taken off it.
+    public mutating func keep(tokens: Int, trained: Int, cut: Int) {
         rowsKept += 1
-        rowsTruncated += row.truncated > 0 ? 1 : 0
-        tokensCut += row.truncated
-        tokens += row.ids.count
-        trainedTokens += row.trained.count { $0 }
-        lengths.append(row.ids.count)
+        rowsTruncated += cut > 0 ? 1 : 0
+        tokensCut += cut
+        self.tokens += tokens
+        trainedTokens += trained
+        lengths.append(tokens)
     }
 
     public mutating func drop(_ row: BadRow) {
         dropped[row.reason, default: 0] += 1
-        if examples[row.reason] == nil { examples[row.reason] = row.message }
+        if examples[row.reason] == nil { examples[row.reason] = row }
     }
 
     public var rowsDropped: Int { dropped.values.reduce(0, +) }
@@ -89,7 +90,7 @@ public struct DatasetStatistics: Sendable, Equatable {
             lines.append("tokens a row: " + parts.joined(separator: ", "))
         }
         for (reason, count) in droppedByReason {
-            lines.append("dropped \(count) \(reason.rawValue)" + (examples[reason].map { ": \($0)" } ?? ""))
+            lines.append("dropped \(count) \(reason.rawValue)" + (examples[reason].map { ": \($0.message)" } ?? ""))
         }
         return lines
     }

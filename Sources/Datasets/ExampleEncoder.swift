@@ -68,8 +68,14 @@ public struct ExampleEncoder: Sendable {
         }
     }
 
+    /// Of what becomes of rows: raised with every change of ids or marks that the same row, template and options give, so
+    /// that tokens made before are not taken for these. `TokenCacheTests` holds a digest of encodings beside it.
+    static let version = 1
+
     public let options: Options
-    private let tokenizer: Tokenizer
+    let tokenizer: Tokenizer
+    /// Source of the chat template in use.
+    let template: String?
     private let renderer: ChatRenderer?
 
     /// - Parameters:
@@ -89,12 +95,19 @@ public struct ExampleEncoder: Sendable {
                 let names = ChatTemplate.builtIn.keys.sorted().joined(separator: ", ")
                 throw UserError("the tokenizer has no chat template; name one (\(names)) or use format: plain", .usage)
             }
-            renderer = nil
+            (renderer, self.template) = (nil, nil)
             return
         }
-        let template = try ChatTemplate(ChatTemplate.builtIn[source] ?? source)
-        renderer = try ChatRenderer(template, variables: templateVariables(tokenizer), time: time)
+        let text = ChatTemplate.builtIn[source] ?? source
+        self.template = text
+        renderer = try ChatRenderer(ChatTemplate(text), variables: templateVariables(tokenizer), time: time)
     }
+
+    /// What the template printed of the time in all rows so far, by format; empty for nearly all templates.
+    var printedTimes: [String: String] { renderer?.clock.printed ?? [:] }
+
+    /// What the template would print of the time.
+    func printedTime(_ format: String) -> String? { renderer?.clock.text(format) }
 
     /// - Throws: `BadRow` when the row cannot be rendered, masked with proof or kept within the limit.
     public func encode(_ row: DataRow, source: String = "") throws -> EncodedRow {

@@ -25,9 +25,9 @@ struct RowFile: Sendable {
         try checkColumnMap(first)
     }
 
-    func location(_ number: Int) -> RowLocation {
-        RowLocation(file: file.path, unit: file.format.rowUnit, number: number)
-    }
+    var rowSource: RowSource { RowSource(path: file.path, unit: file.format.rowUnit, name: source) }
+
+    func location(_ number: Int) -> RowLocation { rowSource.location(number) }
 
     func scanner() -> RowScanner {
         var scanner = RowScanner(file.mapped.bytes, file.format, textUnit: textUnit)

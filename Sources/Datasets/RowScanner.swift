@@ -13,7 +13,7 @@ public enum TextUnit: String, Sendable, Codable, CaseIterable {
 }
 
 /// The extent of one row in its file, or the fault that hides it.
-struct ScannedRow {
+struct ScannedRow: Sendable {
     var bytes: Range<Int>
     /// From 1, in the unit of the file's format.
     var number: Int

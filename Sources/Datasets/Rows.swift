@@ -33,6 +33,14 @@ public struct DataSource: Sendable {
         (self.paths, self.name, self.kind, self.columnMap) = (paths, name, kind, columnMap)
         (self.badRows, self.deduplicate, self.textUnit) = (badRows, deduplicate, textUnit)
     }
+
+    /// How messages call the source of a file: with its position where there are several paths.
+    func name(of file: DataFile) -> String { paths.count > 1 ? "\(name)[\(file.sourceIndex)]" : name }
+
+    /// Whether any file is plain text, whose rows are what `textUnit` says.
+    public func hasPlainText() throws -> Bool {
+        try dataFiles(paths: paths, source: name).contains { $0.format == .text }
+    }
 }
 
 /// The usable rows of a source, by index. Only their places are kept in memory (24 bytes a row); the files stay mapped.
@@ -43,21 +51,29 @@ public struct Rows: Sendable {
     public let statistics: RowStatistics
     /// Things to tell the person once: columns that nothing uses.
     public let warnings: [String]
+    /// Columns that nothing uses, each with the first row that has it.
+    let unusedColumns: [UnusedColumn]
 
     private struct Place { var file: Int32, number: Int32, start: Int, end: Int }
 
     /// Reads every row once and checks it.
     ///
+    /// - Parameter threads: rows are checked on so many; what comes out does not depend on it.
     /// - Throws: `UserError` for files that cannot be read; `BadRow` for the first bad row under `.stop`; `UserError`
     ///   when no row is left.
-    public init(_ source: DataSource) throws {
+    public init(_ source: DataSource, threads: Int = 1) throws {
+        try self.init(source, dataFiles(paths: source.paths, source: source.name), threads: threads)
+    }
+
+    /// - Parameter files: those that `source` names.
+    init(_ source: DataSource, _ files: [DataFile], threads: Int) throws {
         let columns = try ColumnMap(source.columnMap, source: source.name)
-        files = try dataFiles(paths: source.paths, source: source.name).map { file in
-            let name = source.paths.count > 1 ? "\(source.name)[\(file.sourceIndex)]" : source.name
-            return try RowFile(file, source: name, kind: source.kind, columns: columns, textUnit: source.textUnit)
+        self.files = try files.map { file in
+            try RowFile(
+                file, source: source.name(of: file), kind: source.kind, columns: columns, textUnit: source.textUnit)
         }
         var pass = Pass(source)
-        for (i, file) in files.enumerated() { try pass.read(file, Int32(i)) }
+        for (i, file) in self.files.enumerated() { try pass.read(file, Int32(i), threads: threads) }
         if pass.places.isEmpty {
             let dropped = pass.statistics.dropped.map { "\($0.key.rawValue) \($0.value)" }.sorted().joined(
                 separator: ", ")
@@ -67,7 +83,8 @@ public struct Rows: Sendable {
                 : "all rows dropped: \(dropped)"
             throw UserError(prefixed(source.name, why))
         }
-        (places, statistics, warnings) = (pass.places, pass.statistics, pass.warnings)
+        (places, statistics, unusedColumns) = (pass.places, pass.statistics, pass.unused)
+        warnings = unusedColumns.map { $0.warning(source.name) }
     }
 
     public var count: Int { places.count }
@@ -92,6 +109,9 @@ public struct Rows: Sendable {
         files[Int(places[index].file)].location(Int(places[index].number))
     }
 
+    /// Which of the files the row stands in, and its number there.
+    func place(_ index: Int) -> (file: Int, number: Int) { (Int(places[index].file), Int(places[index].number)) }
+
     /// The source's name with its position when there are several: for messages about this row.
     public func sourceName(_ index: Int) -> String { files[Int(places[index].file)].source }
 
@@ -100,60 +120,87 @@ public struct Rows: Sendable {
         files.map { ($0.file.path, $0.file.format, $0.kind) }
     }
 
-    /// Whether any file is plain text, whose rows are what `textUnit` says.
-    public var hasPlainText: Bool { files.contains { $0.file.format == .text } }
-
-    /// The pass over all rows.
+    /// The pass over all rows: scanned in one go, checked on several threads, counted in their order.
     private struct Pass {
         var places: [Place] = []
         var statistics = RowStatistics()
-        var warnings: [String] = []
+        var unused: [UnusedColumn] = []
         private let source: DataSource
         private var seen: Set<SIMD2<UInt64>> = []
         private var warned: Set<ExactString> = []
 
         init(_ source: DataSource) { self.source = source }
 
-        mutating func read(_ file: RowFile, _ index: Int32) throws {
-            var scanner = file.scanner()
-            while let row = scanner.next() {
-                statistics.rows += 1
-                do {
-                    if let fault = row.fault { throw fault }
-                    let object = try file.object(row.bytes)
-                    let content = try RowParser(kind: file.kind, columns: file.columnMap).parse(object)
-                    warnOfUnusedColumns(file, object, row.number)
-                    if source.deduplicate, !seen.insert(digest(content)).inserted {
-                        statistics.duplicates += 1
-                        continue
-                    }
-                } catch let fault as RowFault {
-                    let bad = BadRow(fault, source: file.source, location: file.location(row.number))
-                    if source.badRows == .stop { throw bad }
-                    statistics.drop(bad)
-                    continue
-                }
-                places.append(
-                    Place(
-                        file: index, number: Int32(row.number), start: row.bytes.lowerBound, end: row.bytes.upperBound))
+        mutating func read(_ file: RowFile, _ index: Int32, threads: Int) throws {
+            var scanner = file.scanner(), scanned: [ScannedRow] = []
+            while let row = scanner.next() { scanned.append(row) }
+            let rows = scanned, size = 256, deduplicates = source.deduplicate
+            try runInOrder((rows.count + size - 1) / size, threads: threads) { part in
+                rows[part * size..<min((part + 1) * size, rows.count)].map { CheckedRow($0, file, deduplicates) }
+            } consume: { part in
+                for row in part { try count(row, file, index) }
             }
         }
 
-        private mutating func warnOfUnusedColumns(_ file: RowFile, _ object: JSONObject, _ number: Int) {
-            guard object.count > file.kind.requiredColumns.count || !file.columnMap.isEmpty else { return }
-            for column in file.unusedColumns(object) where warned.insert(ExactString(column)).inserted {
-                let text = "column \(quoted(column)) is not used (first in \(file.location(number)))"
-                warnings.append(prefixed(source.name, text))
+        private mutating func count(_ row: CheckedRow, _ file: RowFile, _ index: Int32) throws {
+            statistics.rows += 1
+            if let fault = row.scanned.fault {
+                let bad = BadRow(fault, source: file.source, location: file.location(row.scanned.number))
+                if source.badRows == .stop { throw bad }
+                return statistics.drop(bad)
             }
+            for column in row.unusedColumns where warned.insert(ExactString(column)).inserted {
+                unused.append(UnusedColumn(name: column, place: file.location(row.scanned.number)))
+            }
+            if let digest = row.digest, !seen.insert(digest).inserted {
+                statistics.duplicates += 1
+                return
+            }
+            let bytes = row.scanned.bytes
+            places.append(
+                Place(file: index, number: Int32(row.scanned.number), start: bytes.lowerBound, end: bytes.upperBound))
         }
+    }
+}
 
-        /// 128 bits of SHA-256 over the row's plainest spelling: two different rows that meet are not to be expected.
-        private func digest(_ content: RowContent) -> SIMD2<UInt64> {
-            var text = JSONValue.object(content.json).serialized(.compact)
-            var hash = SHA256()
-            text.withUTF8 { hash.update(bufferPointer: UnsafeRawBufferPointer($0)) }
-            return hash.finalize().withUnsafeBytes { $0.loadUnaligned(as: SIMD2<UInt64>.self) }
+/// A column that nothing uses, and the first row that has it.
+struct UnusedColumn: Equatable {
+    let name: String
+    let place: RowLocation
+
+    func warning(_ source: String) -> String {
+        prefixed(source, "column \(quoted(name)) is not used (first in \(place))")
+    }
+}
+
+/// A row after its check, which depends on nothing but the row.
+private struct CheckedRow: Sendable {
+    /// With the fault that the check found.
+    var scanned: ScannedRow
+    var unusedColumns: [String] = []
+    var digest: SIMD2<UInt64>?
+
+    init(_ row: ScannedRow, _ file: RowFile, _ wantsDigest: Bool) {
+        scanned = row
+        if row.fault != nil { return }
+        do throws(RowFault) {
+            let object = try file.object(row.bytes)
+            let content = try RowParser(kind: file.kind, columns: file.columnMap).parse(object)
+            if object.count > file.kind.requiredColumns.count || !file.columnMap.isEmpty {
+                unusedColumns = file.unusedColumns(object)
+            }
+            if wantsDigest { digest = Self.digest(content) }
+        } catch {
+            scanned.fault = error
         }
+    }
+
+    /// 128 bits of SHA-256 over the row's plainest spelling: two different rows that meet are not to be expected.
+    private static func digest(_ content: RowContent) -> SIMD2<UInt64> {
+        var text = JSONValue.object(content.json).serialized(.compact)
+        var hash = SHA256()
+        text.withUTF8 { hash.update(bufferPointer: UnsafeRawBufferPointer($0)) }
+        return hash.finalize().withUnsafeBytes { $0.loadUnaligned(as: SIMD2<UInt64>.self) }
     }
 }
 
@@ -164,13 +211,18 @@ public struct RowStatistics: Sendable, Equatable {
     /// Rows equal to an earlier one.
     public var duplicates = 0
     public private(set) var dropped: [BadRowReason: Int] = [:]
-    /// The first row dropped for each reason, as a line for people.
-    public private(set) var examples: [BadRowReason: String] = [:]
+    /// The first row dropped for each reason.
+    public private(set) var examples: [BadRowReason: BadRow] = [:]
 
     public init() {}
 
+    /// As they were counted before.
+    init(rows: Int, duplicates: Int, dropped: [BadRowReason: Int], examples: [BadRowReason: BadRow]) {
+        (self.rows, self.duplicates, self.dropped, self.examples) = (rows, duplicates, dropped, examples)
+    }
+
     public mutating func drop(_ row: BadRow) {
         dropped[row.reason, default: 0] += 1
-        if examples[row.reason] == nil { examples[row.reason] = row.message }
+        if examples[row.reason] == nil { examples[row.reason] = row }
     }
 }

@@ -1,4 +1,5 @@
-// Tokenised rows in flat arrays: five bytes a token and a few words a row.
+// Tokenised rows of a data set: a choice of the rows of a table, which may be a mapped file.
+internal import Formats
 
 /// One row as tokens.
 public struct TokenizedExample: Sendable, Equatable {
@@ -18,50 +19,58 @@ public struct TokenizedExample: Sendable, Equatable {
     public var trainedTokens: Int { trained.count { $0 } }
 }
 
-/// Rows as tokens, by index, in the order in which they were added.
+/// Rows as tokens, by index.
 public struct TokenizedDataset: Sendable, RandomAccessCollection {
-    private var ids: [Int32] = []
-    private var trained: [Bool] = []
-    private var ends: [Int] = []
-    private var trainedCounts: [Int32] = []
-    private var files: [String] = []
-    private var sources: [(file: Int32, unit: RowLocation.Unit, number: Int32)] = []
+    private let table: TokenTable
+    private let rows: [Int32]
+    public let tokens: Int
+    public let trainedTokens: Int
 
-    public init() {}
-    public init(_ examples: some Sequence<TokenizedExample>) { for example in examples { append(example) } }
+    /// The rows `rows` of a table.
+    init(_ table: TokenTable, _ rows: [Int32]) {
+        (self.table, self.rows) = (table, rows)
+        tokens = rows.reduce(0) { $0 + table.length(Int($1)) }
+        trainedTokens = rows.reduce(0) { $0 + Int(table.record(Int($1)).trained) }
+    }
+
+    /// Rows in memory, in their order.
+    public init(_ examples: some Sequence<TokenizedExample> = EmptyCollection()) {
+        var blocks: [TokenBlock] = [], block = TokenBlockBuilder(), sources: [RowSource] = [],
+            places: [ExactString: Int] = [:]
+        var rows = 0
+        for example in examples {
+            let source = example.source, key = ExactString("\(source.unit.rawValue) \(source.file)")
+            let file = places[key] ?? sources.count
+            if file == sources.count {
+                places[key] = file
+                sources.append(RowSource(path: source.file, unit: source.unit, name: ""))
+            }
+            block.keep(example, cut: 0, file: file)
+            rows += 1
+            if block.rows == TokenTable.rowsPerChunk {
+                blocks.append(block.block())
+                block = TokenBlockBuilder()
+            }
+        }
+        if block.rows > 0 { blocks.append(block.block()) }
+        self.init(TokenTable(blocks, sources), Array(0..<Int32(rows)))
+    }
 
     public var startIndex: Int { 0 }
-    public var endIndex: Int { ends.count }
-    public var tokens: Int { ids.count }
-    public var trainedTokens: Int { trainedCounts.reduce(0) { $0 + Int($1) } }
+    public var endIndex: Int { rows.count }
 
-    public mutating func append(_ example: TokenizedExample) {
-        ids.append(contentsOf: example.ids)
-        trained.append(contentsOf: example.trained)
-        ends.append(ids.count)
-        trainedCounts.append(Int32(example.trainedTokens))
-        if files.last != example.source.file { files.append(example.source.file) }
-        sources.append((Int32(files.count - 1), example.source.unit, Int32(example.source.number)))
-    }
-
-    public subscript(index: Int) -> TokenizedExample {
-        let range = range(index)
-        return TokenizedExample(ids: Array(ids[range]), trained: Array(trained[range]), source: source(index))
-    }
+    public subscript(index: Int) -> TokenizedExample { table.example(Int(rows[index])) }
 
     /// How many of the rows came from each file.
     public var rowsByFile: [String: Int] {
-        sources.reduce(into: [:]) { $0[files[Int($1.file)], default: 0] += 1 }
+        rows.reduce(into: [:]) { counts, row in
+            counts[table.sources[Int(table.record(Int(row)).file)].path, default: 0] += 1
+        }
     }
 
-    public func length(_ index: Int) -> Int { range(index).count }
-    public func trainedTokens(_ index: Int) -> Int { Int(trainedCounts[index]) }
-    public func source(_ index: Int) -> RowLocation {
-        let source = sources[index]
-        return RowLocation(file: files[Int(source.file)], unit: source.unit, number: Int(source.number))
-    }
-
-    private func range(_ index: Int) -> Range<Int> { (index == 0 ? 0 : ends[index - 1])..<ends[index] }
+    public func length(_ index: Int) -> Int { table.length(Int(rows[index])) }
+    public func trainedTokens(_ index: Int) -> Int { Int(table.record(Int(rows[index])).trained) }
+    public func source(_ index: Int) -> RowLocation { table.location(Int(rows[index])) }
 
     /// The rows `indexes` side by side.
     public func batch(_ indexes: some Sequence<Int>) -> PackedBatch { PackedBatch(indexes.lazy.map { self[$0] }) }

@@ -6,6 +6,7 @@
 // where the prompt ends. Otherwise the answer is looked up by rendering the whole chat once more with a mark in its place.
 import ChatTemplates
 import Formats
+import Synchronization
 
 /// The place of one trained turn.
 struct TurnSpan: Equatable {
@@ -27,6 +28,27 @@ struct RenderedChat {
     let spans: [TurnSpan]
 }
 
+/// One moment, and in which formats it was asked for: what a template prints may depend on nothing else of the time.
+final class FixedClock: Sendable {
+    private let moment: TemplateTime
+    private let formats = Mutex<Set<ExactString>>([])
+
+    init(_ moment: TemplateTime) { self.moment = moment }
+
+    @Sendable func time(_ format: String) -> TemplateTime {
+        formats.withLock { _ = $0.insert(ExactString(format)) }
+        return moment
+    }
+
+    func text(_ format: String) -> String { moment.formatted(format) }
+
+    /// What was printed so far, by format.
+    var printed: [String: String] {
+        let formats = formats.withLock { $0.map(\.string) }
+        return Dictionary(formats.map { ($0, text($0)) }) { $1 }
+    }
+}
+
 /// Renders chats of one template and finds turns in them.
 struct ChatRenderer: Sendable {
     private let template: ChatTemplate
@@ -34,13 +56,16 @@ struct ChatRenderer: Sendable {
     /// Whether a rendered prompt ends with a header for the answer.
     private let hasAnswerHeader: Bool
     /// The one moment that `strftime_now` tells: two renderings of a chat must not differ by the clock.
-    private let time: TemplateTime
+    let clock: FixedClock
 
     init(_ template: ChatTemplate, variables: JSONObject, time: TemplateTime) throws {
-        (self.template, self.variables, self.time) = (template, variables, time)
+        (self.template, self.variables) = (template, variables)
+        let clock = FixedClock(time)
+        self.clock = clock
         let probe: [JSONValue] = [["role": "user", "content": "probe"]]
-        let plain = try template.render(messages: probe, variables: variables, now: { time })
-        let open = try template.render(messages: probe, addGenerationPrompt: true, variables: variables, now: { time })
+        let plain = try template.render(messages: probe, variables: variables, now: clock.time)
+        let open = try template.render(
+            messages: probe, addGenerationPrompt: true, variables: variables, now: clock.time)
         hasAnswerHeader = !plain.utf8.elementsEqual(open.utf8)
     }
 
@@ -90,7 +115,7 @@ struct ChatRenderer: Sendable {
         do {
             let (text, generated) = try template.renderMarkingGenerated(
                 messages: Array(messages), tools: tools.isEmpty ? nil : tools, addGenerationPrompt: answerHeader,
-                variables: variables, now: { [time] in time })
+                variables: variables, now: clock.time)
             return (Array(text.utf8), generated)
         } catch {
             throw RowFault(.templateRefused, "the chat template refuses this chat: \(escapedForDisplay("\(error)"))")
@@ -154,12 +179,12 @@ struct ChatRenderer: Sendable {
 
     /// What the person wrote, and the same without white space around it, as many templates print it.
     private func spellings(_ content: String) -> [[UInt8]] {
-        let scalars = content.unicodeScalars
-        let stripped = scalars.drop(while: isWhiteSpace).reversed().drop(while: isWhiteSpace)
-        var view = String.UnicodeScalarView()
-        view.append(contentsOf: stripped.reversed())
-        let plain = Array(content.utf8), bare = Array(String(view).utf8)
-        return plain == bare ? [plain] : [plain, bare]
+        let plain = Array(content.utf8)
+        var stripped = content.unicodeScalars[...]
+        while let first = stripped.first, isWhiteSpace(first) { stripped.removeFirst() }
+        while let last = stripped.last, isWhiteSpace(last) { stripped.removeLast() }
+        let bare = Array(content.utf8[stripped.startIndex..<stripped.endIndex])
+        return plain.count == bare.count ? [plain] : [plain, bare]
     }
 
     /// Where training begins: behind the prompt as inference would give it, where that is proven, else at the text.

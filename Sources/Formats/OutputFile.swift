@@ -29,7 +29,7 @@ public final class OutputFile {
             temporaryPath = nil
             descriptor = retrying { open(path, O_WRONLY | O_CLOEXEC) }
         } else {
-            let name = ".partial-\(getpid())-\(String(UInt32.random(in: 0...UInt32.max), radix: 36))"
+            let name = "\(Self.partialPrefix)\(getpid())-\(String(UInt32.random(in: 0...UInt32.max), radix: 36))"
             let temporary = joinPath(parentFolder(of: path), name)
             temporaryPath = temporary
             Unfinished.begin(temporary)

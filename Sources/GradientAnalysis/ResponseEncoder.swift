@@ -80,7 +80,7 @@ public struct ResponseEncoder: Sendable {
         do {
             return try template.render(
                 messages: messages.map { .object($0.fields) }, tools: tools, addGenerationPrompt: true,
-                variables: templateVariables(tokenizer), now: { time })
+                variables: templateVariables(tokenizer), now: { _ in time })
         } catch let error as UserError {
             throw UserError("\(row.location): \(error.message)")
         }

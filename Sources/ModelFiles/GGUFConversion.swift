@@ -3,15 +3,13 @@
 internal import Crypto
 internal import Diagnostics
 public import Formats
-internal import Glibc
 internal import Tokenizers
 
 /// Writes the Hugging Face folder that a GGUF file of the Llama family stands for.
 public enum GGUFConversion {
     /// The fp32 folder of a GGUF file in the user's cache, converted on first use.
     ///
-    /// The cache is `$NEEDLETAIL_CACHE`, else `$XDG_CACHE_HOME/needletail`, else `~/.cache/needletail`; the folder is
-    /// named after the file's SHA-256.
+    /// It lies in `models` of `cacheFolder()`, named after the file's SHA-256.
     public static func cachedFolder(of path: String, report: (String) -> Void) throws -> String {
         let file = try MappedFile(path: path)
         var hash = SHA256()
@@ -26,18 +24,6 @@ public enum GGUFConversion {
             try createDirectories(parentFolder(of: folder))
         }
         return folder
-    }
-
-    static func cacheFolder() throws -> String {
-        func variable(_ name: String) -> String? {
-            getenv(name).map { String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
-        }
-        if let folder = variable("NEEDLETAIL_CACHE") { return folder }
-        if let folder = variable("XDG_CACHE_HOME") { return joinPath(folder, "needletail") }
-        guard let home = variable("HOME") else {
-            throw UserError("no folder for the cache: set HOME or NEEDLETAIL_CACHE", .cannotWrite)
-        }
-        return joinPath(home, ".cache/needletail")
     }
 
     /// Writes `folder` with weights in `type` (F32, F16 or BF16), complete or not at all.

@@ -16,35 +16,51 @@ public struct SFTData: Sendable {
     public let sources: [(name: String, fingerprint: DataFingerprint)]
     /// Things to tell the person once.
     public let warnings: [String]
+    /// What became of the cache of tokens, a line each.
+    public let notes: [String]
 
-    /// Reads, splits and tokenizes. Rows whose mask cannot be proven, that hold nothing to train, or that are too long
-    /// for the policy are left out and counted; other bad rows follow `bad_rows`.
+    /// Reads, splits and tokenizes, or takes the tokens from the cache. Rows whose mask cannot be proven, that hold
+    /// nothing to train, or that are too long for the policy are left out and counted; other bad rows follow `bad_rows`.
     ///
-    /// - Parameter time: what templates that print a date print.
+    /// - Parameters:
+    ///   - time: what templates that print a date print.
+    ///   - threads: rows are read and encoded on so many; what comes out does not depend on it.
+    ///   - cache: used unless `config` turns it off; nil is the user's.
     /// - Throws: `UserError` naming file, row and reason.
-    public init(_ config: DataSection, _ tokenizer: Tokenizer, time: TemplateTime = .now) throws {
+    public init(
+        _ config: DataSection, _ tokenizer: Tokenizer, time: TemplateTime = .now, threads: Int = 1,
+        cache: TokenCache? = nil
+    ) throws {
         let encoder = try Self.encoder(config, tokenizer, time: time)
         let trainingSource = config.source(config.train, "data.train")
-        let rows = try Rows(trainingSource)
-        var sources = [(name: "data.train", fingerprint: try DataFingerprint(trainingSource))]
-        if config.validation.isEmpty { try config.checkTextUnit([rows]) }
-        let heldOut = config.heldOut
-        let split = try Split(
-            rows: rows.count, heldOut: heldOut, seed: config.seed ?? 0, limit: config.limit, source: "data.train")
+        let judgedSource = config.validation.isEmpty ? nil : config.source(config.validation, "data.validation")
+        try config.checkTextUnit([trainingSource] + (judgedSource.map { [$0] } ?? []))
+        let (cache, trouble) = config.cache ? Self.cache(cache) : (nil, [])
+        let rows = try EncodedRows(
+            trainingSource, encoder, threads: threads, cache: cache, selection: config.selection,
+            check: { _ = try config.split($0) })
+        let split = try config.split(rows.count)
         let limited = config.limited(split, of: rows.count)
-        (training, trainingStatistics) = try Self.encode(rows, split.training, encoder, config)
-        if config.validation.isEmpty {
-            (validation, validationStatistics) = try Self.encode(rows, split.heldOut, encoder, config, isPart: true)
-            warnings = rows.warnings + limited
+        (training, trainingStatistics) = try rows.dataset(split.training)
+        if let judgedSource {
+            let judged = try EncodedRows(judgedSource, encoder, threads: threads, cache: cache)
+            (validation, validationStatistics) = try judged.dataset()
+            sources = [("data.train", rows.fingerprint), ("data.validation", judged.fingerprint)]
+            (warnings, notes) = (rows.warnings + judged.warnings + limited, trouble + rows.notes + judged.notes)
         } else {
-            let source = config.source(config.validation, "data.validation")
-            let judged = try Rows(source)
-            try config.checkTextUnit([rows, judged])
-            sources.append(("data.validation", try DataFingerprint(source)))
-            (validation, validationStatistics) = try Self.encode(judged, Array(judged.indices), encoder, config)
-            warnings = rows.warnings + judged.warnings + limited
+            (validation, validationStatistics) = try rows.dataset(split.heldOut, isPart: true)
+            sources = [("data.train", rows.fingerprint)]
+            (warnings, notes) = (rows.warnings + limited, trouble + rows.notes)
         }
-        self.sources = sources
+    }
+
+    /// `given`, else the user's; without a place for one, nil and why.
+    private static func cache(_ given: TokenCache?) -> (TokenCache?, notes: [String]) {
+        do {
+            return (try given ?? TokenCache(), [])
+        } catch {
+            return (nil, ["tokens are not kept: \((error as? any UserFacing)?.message ?? "\(error)")"])
+        }
     }
 
     /// Refuses rows that a model's table of positions has no place for.
@@ -82,15 +98,6 @@ public struct SFTData: Sendable {
         throw UserError("template \(name): neither a file nor one that comes with the program; \(hint)", .usage)
     }
 
-    private static func encode(
-        _ rows: Rows, _ indexes: [Int], _ encoder: ExampleEncoder, _ config: DataSection, isPart: Bool = false
-    ) throws -> (TokenizedDataset, DatasetStatistics) {
-        var statistics = isPart ? DatasetStatistics() : DatasetStatistics(rows.statistics)
-        if isPart { statistics.rowsIn = indexes.count }
-        let dataset = try TokenizedDataset(
-            rows, indexes, encoder, badRows: config.badRowPolicy, statistics: &statistics)
-        return (dataset, statistics)
-    }
 }
 
 extension DataSection {
@@ -102,8 +109,8 @@ extension DataSection {
     }
 
     /// - Throws: `UserError` for a `text_unit` that changes nothing, as no file is plain text.
-    public func checkTextUnit(_ rows: [Rows]) throws {
-        guard textUnit != DataSection().textUnit, !rows.contains(where: \.hasPlainText) else { return }
+    public func checkTextUnit(_ sources: [DataSource]) throws {
+        guard textUnit != DataSection().textUnit, !(try sources.contains { try $0.hasPlainText() }) else { return }
         throw UserError("text_unit: has no effect, since no file of rows is plain text; remove it", .usage)
     }
 
@@ -112,6 +119,20 @@ extension DataSection {
         let all = rows - split.heldOut.count
         guard let limit, limit < all else { return [] }
         return ["data.limit: \(grouped(limit)) of \(counted(all, "row")) train; held-out rows are not limited"]
+    }
+
+    /// Rows to train on and to judge by, of `rows`.
+    func split(_ rows: Int) throws -> Split {
+        try Split(rows: rows, heldOut: heldOut, seed: seed ?? 0, limit: limit, source: "data.train")
+    }
+
+    /// Which rows of `train` need tokens: all, unless `limit` leaves some out.
+    var selection: RowSelection {
+        guard let limit else { return .all }
+        return .some(name: "limit \(limit), held out \(heldOut), seed \(seed ?? 0)") { rows in
+            let split = try split(rows)
+            return split.training + split.heldOut
+        }
     }
 
     var badRowPolicy: BadRowPolicy { badRows == .stop ? .stop : .drop }

@@ -34,7 +34,8 @@ public struct SFTOutline: Sendable {
         self.config = config
         model = try ModelOutline(config.model.path, base: config.model.base)
         let path = try ModelReference.tokenizerPath(config.model.path, base: config.model.base)
-        data = try SFTData(config.data, try config.data.tokenizer(at: path))
+        data = try SFTData(
+            config.data, try config.data.tokenizer(at: path), threads: config.threads ?? processorCount)
         try data.check(positions: model.positions)
         sampler = try config.sampler(data.training)
         steps = config.totalSteps(sampler)

@@ -23,7 +23,7 @@ public struct RunTime: Sendable {
     /// part.
     ///
     /// A run's time is that of its tokens. Loading, saving and samples are not in it. A GGUF file is converted into the
-    /// cache, as for a run; nothing else is written.
+    /// cache and tokens are kept there, as for a run; nothing else is written.
     ///
     /// - Parameter given: resolved.
     /// - Throws: `UserError` for what a run would refuse.

@@ -34,7 +34,7 @@ struct SFTInputs {
         config = try given.continuing(reference.adapterFolder)
         tokenizer = try config.data.tokenizer(at: reference.tokenizerFolder)
         time = try RunFolder.record(in: config.output)?[Self.timeKey]?.string.flatMap { TemplateTime(text: $0) } ?? .now
-        data = try SFTData(config.data, tokenizer, time: time)
+        data = try SFTData(config.data, tokenizer, time: time, threads: config.threads ?? Engine.threads)
         try data.check(positions: positionLimit(ofModel: reference.baseFolder))
         sampler = try config.sampler(data.training)
         steps = config.totalSteps(sampler)
@@ -99,7 +99,7 @@ struct SFTInputs {
                 + "held out \(counted(data.validation.count, "row")), \(counted(data.validation.trainedTokens, "trained token"))",
             "\(counted(steps, "step")) of \(counted(config.training.batchRows, "row")), output \(config.output)",
         ]
-        lines += data.warnings
+        lines += data.notes + data.warnings
         lines += data.trainingStatistics.droppedByReason.map {
             "left out \(counted($0.count, "training row")): \($0.reason.rawValue)"
         }

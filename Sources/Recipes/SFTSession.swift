@@ -356,12 +356,3 @@ extension TrainingSection.Reduction {
         }
     }
 }
-
-/// Wall time of one step on a clock that never jumps.
-public struct StepClock {
-    private let start = ContinuousClock.now
-
-    public init() {}
-
-    public var seconds: Double { start.duration(to: .now) / .seconds(1) }
-}

@@ -96,7 +96,7 @@ public struct SFTConfig: RecipeConfig {
     /// are found whose content is compared by hash, and nothing that is computed. `threads` is among them although
     /// another thread count may change the last bits of sums.
     public static let mayChangeOnResume: Set<String> = [
-        "output", "threads", "model.path", "model.base", "data.train", "data.validation", "data.template",
+        "output", "threads", "model.path", "model.base", "data.train", "data.validation", "data.template", "data.cache",
         "adapter.continue_from", "training.log_every", "training.save_every", "training.keep_checkpoints",
         "training.sample_prompts", "training.sample_every",
     ]
@@ -179,6 +179,8 @@ public struct DataSection: Codable, Sendable, Equatable {
     public var seed: UInt64?
     /// Tokens to add to the vocabulary, whose embeddings are then trained from their neighbours' mean.
     public var addTokens: [String] = []
+    /// Keeps the rows' tokens on disk for the next run on them (`needletail data cache`); they are the same without.
+    public var cache = true
 
     public init() {}
 

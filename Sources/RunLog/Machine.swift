@@ -1,4 +1,5 @@
 // What the operating system says about this machine, and what built this program.
+internal import Formats
 internal import Glibc
 
 /// The machine of this process.
@@ -26,7 +27,7 @@ public enum Machine {
     /// The processor's model.
     public static var processor: String { field("model name", in: "/proc/cpuinfo") ?? "unknown" }
     /// Processors that are on.
-    public static var processors: Int { sysconf(Int32(_SC_NPROCESSORS_ONLN)) }
+    public static var processors: Int { processorCount }
 
     /// Processors this process may run on, as `0-3,8` (a container or `taskset` may allow fewer).
     public static var allowedProcessors: String { field("Cpus_allowed_list", in: "/proc/self/status") ?? "unknown" }

@@ -21,7 +21,7 @@ func rendered(
     do {
         return try ChatTemplate(source).render(
             messages: messages, tools: tools, addGenerationPrompt: addGenerationPrompt, variables: variables,
-            now: { fixedTime })
+            now: { _ in fixedTime })
     } catch {
         return nil
     }

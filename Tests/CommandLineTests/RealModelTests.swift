@@ -116,6 +116,43 @@ private func helpExample(_ verb: String) throws -> String {
         #expect(outcome.output.contains(#"<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"}"#))
     }
 
+    /// Tokens are kept once, taken by whatever trains on the same rows, listed and removed.
+    @Test func tokensAreKept() throws {
+        try Workshop.model.get()
+        func own(_ command: String) throws -> Outcome {
+            try Workshop.run("export NEEDLETAIL_CACHE=$PWD/own; needletail \(command)")
+        }
+        let settings = "model.path=model data.train=train.jsonl data.validation_rows=5 data.max_length=99"
+        let made = try own("data cache fill sft-lora \(settings)"),
+            taken = try own("data cache fill sft-lora \(settings)")
+        #expect(made.status == 0 && made.output.hasPrefix("tokens kept in the cache: "), "\(made)")
+        #expect(taken.output == made.output.replacing("kept in", with: "from") && made.output.contains("\nheld out\n"))
+        let run = try own("train sft-lora \(settings) data.seed=3 data.cache=true output=runs/kept --dry-run")
+        #expect(run.status == 0 && run.errors.contains("\ntokens from the cache: "), "\(run)")
+        let without = try own("train sft-lora \(settings) data.cache=false output=runs/kept --dry-run")
+        #expect(without.status == 0 && !without.errors.contains("tokens from"))
+        #expect(try own("data cache fill sft-lora \(settings) data.cache=false").status == 64)
+        let listed = try own("data cache ls").output
+        #expect(listed.contains(".tokens  40 rows, ") && listed.hasSuffix(", from train.jsonl\n"), "\(listed)")
+        #expect(try own("data cache clear").output.hasPrefix("1 file, "))
+        #expect(try own("data cache ls").output.isEmpty)
+    }
+
+    @Test func dataIsMeasured() throws {
+        try Workshop.model.get()
+        let bench = try Workshop.run(
+            "needletail bench data --model model train.jsonl --json --batch-rows 7 --threads 2")
+        let figures = try JSONValue.parse(bench.output), parts = try #require(figures["parts"]?.object)
+        #expect(
+            figures["rows"]?.int == 40 && figures["threads"]?.int == 2 && figures["step_seconds"]?.array?.count == 6)
+        #expect(parts.keys == ["read", "render", "tokenize", "encode", "pack", "cache_write", "cache_read"])
+        #expect(parts.values.allSatisfy { $0.double ?? 0 > 0 } && figures["tokens_per_second"]?.double ?? 0 > 0)
+        let shown = try Workshop.run("needletail bench data --model model train.jsonl")
+        #expect(
+            shown.status == 0 && shown.output.hasPrefix("40 rows, ") && shown.output.contains(" MB/s  "), "\(shown)")
+        #expect(try Workshop.run("ls -d ${TMPDIR:-/tmp}/needletail-bench-* 2> /dev/null").output.isEmpty, "left behind")
+    }
+
     @Test func rowsAreShownAndCounted() throws {
         try Workshop.model.get()
         let shown = try Workshop.run("needletail data inspect model train.jsonl --limit 1")

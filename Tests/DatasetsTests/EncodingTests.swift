@@ -123,11 +123,10 @@ struct StatisticsTests {
             + #"{"role":"assistant","content":"Hi!"}]}"#
             + "\n"
         let path = try folder.file("a.jsonl", chat + chat + refused + "broken\n" + chat.replacing("Hi!", with: "yes"))
-        let rows = try Rows(DataSource([path], badRows: .drop, deduplicate: true))
+        let source = DataSource([path], badRows: .drop, deduplicate: true)
         let template = try fixture("masks.json")["templates"]!["mistral"]!["plain"]!.string!
         let encoder = try ExampleEncoder(tinyTokenizer.get(), template: template)
-        var statistics = DatasetStatistics(rows.statistics)
-        let data = try TokenizedDataset(rows, rows.indices, encoder, badRows: .drop, statistics: &statistics)
+        let (data, statistics) = try EncodedRows(source, encoder).dataset()
         #expect(statistics.rowsIn == 5 && statistics.rowsKept == 2 && statistics.duplicates == 1)
         #expect(statistics.dropped == [.templateRefused: 1, .invalidJSON: 1])
         #expect(statistics.rowsKept + statistics.rowsDropped + statistics.duplicates == statistics.rowsIn)
@@ -136,22 +135,13 @@ struct StatisticsTests {
         #expect(data.source(1).number == 5)
         #expect(statistics.json["dropped"]?["template_refused"] == 1)
         #expect(statistics.report.contains { $0.hasPrefix("dropped 1 template_refused: ") && $0.contains("line 3") })
-        #expect(throws: BadRow.self) {
-            var ignored = DatasetStatistics()
-            _ = try TokenizedDataset(rows, rows.indices, encoder, badRows: .stop, statistics: &ignored)
-        }
+        let stopping = try folder.file("b.jsonl", chat + refused)
+        #expect(throws: BadRow.self) { try EncodedRows(DataSource([stopping]), encoder) }
     }
 
     @Test func percentilesByNearestRank() {
         var statistics = DatasetStatistics()
-        for n in 1...20 {
-            statistics.keep(
-                EncodedRow(
-                    text: "", ids: Array(repeating: 0, count: n), offsets: Array(repeating: 0..<0, count: n),
-                    trained: Array(repeating: false, count: n),
-                    location: RowLocation(file: "a", unit: .line, number: n),
-                    truncated: 0))
-        }
+        for n in 1...20 { statistics.keep(tokens: n, trained: 0, cut: 0) }
         #expect(statistics.lengthPercentiles.map(\.tokens) == [1, 1, 5, 10, 15, 19, 20, 20])
     }
 }

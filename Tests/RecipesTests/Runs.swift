@@ -47,6 +47,7 @@ struct RunPlace {
         config.device = .cpu
         config.data.train = [folder["rows.jsonl"]]
         config.data.validationRows = 4
+        config.data.cache = false  // that of whoever runs the tests
         config.adapter.method = method
         if method != .full { (config.adapter.rank, config.adapter.alpha) = (4, 8) }
         config.optimizer.learningRate = 0.01

@@ -10,7 +10,9 @@ public struct BenchCommand: ParsableCommand {
             Example:
               needletail bench gemm
             """,
-        subcommands: [BenchGemmCommand.self, BenchTrainCommand.self, BenchGenerateCommand.self]
+        subcommands: [
+            BenchGemmCommand.self, BenchTrainCommand.self, BenchGenerateCommand.self, BenchDataCommand.self,
+        ]
     )
 
     public init() {}

@@ -1,4 +1,4 @@
-// needletail data: inspect, stats (reasoning and tiny-model: ReasoningCommand.swift)
+// needletail data: inspect, stats (cache: DataCacheCommand.swift; reasoning and tiny-model: ReasoningCommand.swift)
 public import ArgumentParser
 public import Datasets
 internal import Diagnostics
@@ -17,7 +17,7 @@ public struct DataCommand: ParsableCommand {
             Example:
               needletail data inspect ./SmolLM2-135M-Instruct chats.jsonl --limit 1
             """,
-        subcommands: [Inspect.self, Stats.self, ReasoningRows.self, TinyModelFolder.self])
+        subcommands: [Inspect.self, Stats.self, TokenCacheGroup.self, ReasoningRows.self, TinyModelFolder.self])
 
     public init() {}
 
@@ -77,21 +77,16 @@ public struct DataCommand: ParsableCommand {
 
         @OptionGroup var model: TokenizerOptions
         @OptionGroup var rows: RowOptions
+        @OptionGroup var workers: RowThreads
 
         @Flag(help: "Write JSON.")
         var json = false
 
         func run() throws {
             let encoder = try rows.encoder(try model.tokenizer())
-            let all = try rows.read()
-            var statistics = DatasetStatistics(all.statistics)
-            for index in all.indices {
-                do {
-                    statistics.keep(try encoder.encode(all[index], source: all.sourceName(index)))
-                } catch let bad as BadRow {
-                    statistics.drop(bad)
-                }
-            }
+            let all = try EncodedRows(try rows.source(), encoder, threads: workers.count)
+            rows.report(all.warnings, all.statistics)
+            let statistics = all.datasetStatistics
             let text = json ? statistics.json.serialized(.compact) : statistics.report.joined(separator: "\n")
             try StandardOutput.write(text + "\n")
         }
@@ -137,9 +132,9 @@ public struct RowKindOptions: ParsableArguments {
 
     /// Reads and checks the rows of `path`; the first bad one ends it.
     public func rows(_ path: String) throws -> Rows {
-        let rows = try Rows(section.source([path], ""))
-        try section.checkTextUnit([rows])
-        return rows
+        let source = section.source([path], "")
+        try section.checkTextUnit([source])
+        return try Rows(source)
     }
 
     /// The text of `--template`; nil takes the model's own.
@@ -178,21 +173,41 @@ struct RowOptions: ParsableArguments {
         return section
     }
 
-    /// Reads and checks the rows; bad ones are left out and reported.
+    /// Where the rows are; bad ones are left out.
+    func source() throws -> DataSource {
+        let source = section.source(data, "")
+        try section.checkTextUnit([source])
+        return source
+    }
+
+    /// Reads and checks the rows; bad ones are reported.
     func read() throws -> Rows {
-        let rows = try Rows(section.source(data, ""))
-        try section.checkTextUnit([rows])
-        for warning in rows.warnings { note(warning) }
-        for reason in BadRowReason.allCases {
-            guard let count = rows.statistics.dropped[reason], let first = rows.statistics.examples[reason] else {
-                continue
-            }
-            note("dropped \(count) \(reason.rawValue): \(first)")
-        }
+        let rows = try Rows(try source())
+        report(rows.warnings, rows.statistics)
         return rows
     }
 
+    func report(_ warnings: [String], _ statistics: RowStatistics) {
+        for warning in warnings { note(warning) }
+        for reason in BadRowReason.allCases {
+            guard let count = statistics.dropped[reason], let first = statistics.examples[reason] else { continue }
+            note("dropped \(count) \(reason.rawValue): \(first.message)")
+        }
+    }
+
     func encoder(_ tokenizer: Tokenizer) throws -> ExampleEncoder { try SFTData.encoder(section, tokenizer) }
+}
+
+/// Threads that rows are read and encoded on; nothing but time depends on them.
+struct RowThreads: ParsableArguments {
+    @Option(help: ArgumentHelp("Worker threads; one a processor when not given.", valueName: "count"))
+    var threads: Int?
+
+    func validate() throws {
+        try require((1...256).contains(threads ?? 1), "--threads is 1 to 256, not \(threads ?? 0)")
+    }
+
+    var count: Int { threads ?? processorCount }
 }
 
 extension DataSection.Kind: ExpressibleByArgument {}

@@ -157,7 +157,7 @@ public struct TokenizerCommand: ParsableCommand {
                     let text = try template.render(
                         messages: messages, tools: row["tools"]?.array,
                         addGenerationPrompt: row["add_generation_prompt"]?.bool ?? false, variables: variables,
-                        now: { fixed ?? .now })
+                        now: { _ in fixed ?? .now })
                     appendJSON("text", text, to: &line)
                 } catch let error as UserError {
                     throw UserError("\(place.description): \(error.message)", error.exitStatus)

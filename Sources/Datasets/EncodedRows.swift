@@ -1,0 +1,167 @@
+// From files to tokens: rows are checked and encoded on all threads, or the tokens come from the cache.
+internal import ChatTemplates
+internal import Diagnostics
+internal import Formats
+
+/// Which rows of a source are wanted.
+public enum RowSelection: Sendable {
+    case all
+    /// - Parameters:
+    ///   - name: equal for equal choices.
+    ///   - rows: indexes of the wanted rows, given the number of usable ones.
+    case some(name: String, rows: @Sendable (Int) throws -> [Int])
+}
+
+/// The usable rows of a source as tokens.
+public struct EncodedRows: Sendable {
+    /// Usable rows of the source: those that were read, less bad ones and duplicates.
+    public let count: Int
+    public let statistics: RowStatistics
+    public let fingerprint: DataFingerprint
+    /// Things to tell the person once: columns that nothing uses.
+    public let warnings: [String]
+    /// What became of the cache, a line each; empty without one.
+    public let notes: [String]
+    private let table: TokenTable
+    private let badRows: BadRowPolicy
+
+    /// Encodes the rows of `source`, or takes their tokens from the cache, where they are kept.
+    ///
+    /// Every result is the same for any number of threads: ids, marks, order, counts, and which row is the first bad one.
+    /// Rows whose mask cannot be proven, that are too long under `.drop`, or that have nothing to train are left out and
+    /// counted. A row that the template refuses is a bad row like any other: `source.badRows` decides. Trouble with the
+    /// cache is told in `notes` and stops nothing.
+    ///
+    /// - Parameters:
+    ///   - cache: nil keeps the tokens in memory.
+    ///   - selection: rows that are not chosen get no tokens, unless the cache has them.
+    ///   - check: given the number of usable rows, before any is encoded.
+    /// - Throws: `UserError` for files that cannot be read or have no usable row; `BadRow` for the first bad row under
+    ///   `.stop`.
+    public init(
+        _ source: DataSource, _ encoder: ExampleEncoder, threads: Int = 1, cache: TokenCache? = nil,
+        selection: RowSelection = .all, check: (Int) throws -> Void = { _ in }
+    ) throws {
+        let files = try dataFiles(paths: source.paths, source: source.name)
+        fingerprint = DataFingerprint(files)
+        badRows = source.badRows
+        var notes: [String] = [], stored: StoredTokens?
+        let work = EncodingWork(source: source, files: files, encoder: encoder, threads: threads, selection: selection)
+        if let cache {
+            let keys = try work.keys(fingerprint)
+            stored = cache.find(keys, work.sources, encoder, threads: threads, &notes)
+            if stored == nil { stored = try cache.make(keys[keys.count - 1], work, fingerprint, check, &notes) }
+        }
+        let tokens = try stored ?? work.inMemory(check)
+        (count, statistics, table) = (tokens.table.count, tokens.statistics, tokens.table)
+        warnings = tokens.unusedColumns.map { $0.warning(source.name) }
+        self.notes = notes
+    }
+
+    /// The rows `indexes` that could be encoded, in that order, and what became of all of them.
+    ///
+    /// - Parameter isPart: the statistics are of `indexes` alone, without what was dropped while the files were read.
+    /// - Throws: `UserError` when every row was left out.
+    public func dataset(
+        _ indexes: some Collection<Int>, isPart: Bool = false
+    ) throws -> (TokenizedDataset, DatasetStatistics) {
+        let (kept, statistics) = chosen(indexes, isPart: isPart)
+        if kept.isEmpty, statistics.rowsDropped > 0 {
+            let dropped = statistics.droppedByReason
+            let why = dropped.map { "\($0.reason.rawValue) \($0.count)" }.joined(separator: ", ")
+            let example = dropped.first.flatMap { statistics.examples[$0.reason]?.message }
+            throw UserError("no row is left: dropped \(why)" + (example.map { "; first: \($0)" } ?? ""))
+        }
+        return (TokenizedDataset(table, kept), statistics)
+    }
+
+    /// All rows.
+    public func dataset() throws -> (TokenizedDataset, DatasetStatistics) { try dataset(0..<count) }
+
+    /// What became of all rows.
+    public var datasetStatistics: DatasetStatistics { chosen(0..<count, isPart: false).statistics }
+
+    private func chosen(
+        _ indexes: some Collection<Int>, isPart: Bool
+    ) -> (kept: [Int32], statistics: DatasetStatistics) {
+        var statistics = isPart ? DatasetStatistics() : DatasetStatistics(self.statistics)
+        if isPart { statistics.rowsIn = indexes.count }
+        var kept: [Int32] = [], leftOut = TokenTable.LeftOut(table)
+        for index in indexes {
+            let length = table.length(index)
+            if length > 0 {
+                let record = table.record(index)
+                statistics.keep(tokens: length, trained: Int(record.trained), cut: Int(record.cut))
+                kept.append(Int32(index))
+            } else {
+                guard let reason = leftOut.reason(index) else { preconditionFailure("row \(index) was not selected") }
+                statistics.drop(reason)
+            }
+        }
+        return (kept, statistics)
+    }
+}
+
+/// Tokens with what was counted while they were made.
+struct StoredTokens {
+    let table: TokenTable
+    let statistics: RowStatistics
+    let unusedColumns: [UnusedColumn]
+}
+
+/// The way from the files of a source to blocks of tokens.
+struct EncodingWork {
+    let source: DataSource
+    let files: [DataFile]
+    let encoder: ExampleEncoder
+    let threads: Int
+    let selection: RowSelection
+
+    /// The files as messages name them.
+    var sources: [RowSource] {
+        files.map { RowSource(path: $0.path, unit: $0.format.rowUnit, name: source.name(of: $0)) }
+    }
+
+    /// Reads and checks all rows, and gives the blocks of those that are selected to `take`, in order.
+    func run(_ check: (Int) throws -> Void, _ take: (TokenBlock) throws -> Void) throws -> Rows {
+        let rows = try Rows(source, files, threads: threads)
+        try check(rows.count)
+        let wanted = try wanted(rows.count)
+        let size = TokenTable.rowsPerChunk, encoder = encoder, stops = source.badRows == .stop
+        try runInOrder((rows.count + size - 1) / size, threads: threads) { part in
+            var block = TokenBlockBuilder()
+            for index in part * size..<min((part + 1) * size, rows.count) {
+                let (file, number) = rows.place(index)
+                guard wanted?[index] ?? true else {
+                    block.leaveOut(nil, file: file, number: number)
+                    continue
+                }
+                do {
+                    let encoded = try encoder.encode(rows[index], source: rows.sourceName(index))
+                    block.keep(encoded.example, cut: encoded.truncated, file: file)
+                } catch let bad as BadRow {
+                    if stops, bad.reason == .templateRefused { throw bad }
+                    block.leaveOut(RowFault(bad.reason, bad.detail), file: file, number: number)
+                }
+            }
+            return block.block()
+        } consume: {
+            try take($0)
+        }
+        return rows
+    }
+
+    private func wanted(_ count: Int) throws -> [Bool]? {
+        guard case .some(_, let choose) = selection else { return nil }
+        var wanted = [Bool](repeating: false, count: count)
+        for row in try choose(count) { wanted[row] = true }
+        return wanted
+    }
+
+    func inMemory(_ check: (Int) throws -> Void) throws -> StoredTokens {
+        var blocks: [TokenBlock] = []
+        let rows = try run(check) { blocks.append($0) }
+        return StoredTokens(
+            table: TokenTable(blocks, sources), statistics: rows.statistics, unusedColumns: rows.unusedColumns)
+    }
+}
