@@ -97,7 +97,7 @@ final class Phi3MLP: Module {
     var children: KeyValuePairs<String, any Module> { ["gate_up_proj": gateUpProj, "down_proj": downProj] }
 
     init(_ config: Phi3Config, _ dtype: DType, on device: Device) {
-        gateUpProj = Linear(config.hiddenSize, 2 * config.intermediateSize, dtype, on: device)
+        gateUpProj = Linear(config.hiddenSize, 2 * config.intermediateSize, parts: 2, dtype, on: device)
         downProj = Linear(config.intermediateSize, config.hiddenSize, dtype, on: device)
     }
 

@@ -39,7 +39,9 @@ public protocol RotaryFamily: ModelShape {
 /// Frequencies of a rotation.
 public struct Rotary: Sendable, Equatable {
     public var theta: Double
-    public var scaling = RotaryScaling.none
+    public var scaling: RotaryScaling
+
+    public init(theta: Double, scaling: RotaryScaling = .none) { (self.theta, self.scaling) = (theta, scaling) }
 }
 
 extension RotaryFamily {

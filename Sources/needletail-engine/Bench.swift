@@ -66,6 +66,7 @@ func benchTrain(_ command: BenchTrainCommand) throws {
 /// A trace of `body`, complete or not at all.
 private func writeTrace(to path: String, _ body: () -> Void) throws {
     let unfinished = path + ".unfinished"
+    try writeFileAtomically("", to: unfinished)
     guard Engine.trace(to: unfinished, body), fileExists(unfinished) else {
         throw UserError("\(path): the trace could not be written; is its folder there, and not full?", .cannotWrite)
     }

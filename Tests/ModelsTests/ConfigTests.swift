@@ -21,7 +21,10 @@ import Testing
     static let refused: [(family: TinyFamily, key: String, value: JSONValue?, message: String)] = [
         (.llama, "model_type", nil, "no \"model_type\"; a string is needed"),
         (.llama, "model_type", 3, "\"model_type\" is a number; a string is needed"),
-        (.llama, "model_type", "gemma", "model_type gemma is not supported; llama, mistral, qwen2, gpt2 are"),
+        (
+            .llama, "model_type", "gemma",
+            "model_type gemma is not supported; llama, mistral, qwen2, qwen3, olmo2, phi3, gemma2, gemma3_text, gpt_neox, gpt2 are"
+        ),
         (.llama, "hidden_size", nil, "no \"hidden_size\"; a whole number from 1 to 2^30 is needed"),
         (.llama, "hidden_size", 0, "\"hidden_size\" is a number; a whole number from 1 to 2^30 is needed"),
         (.llama, "hidden_size", -32, "\"hidden_size\" is a number; a whole number from 1 to 2^30 is needed"),
@@ -60,12 +63,12 @@ import Testing
         (.llama, "pretraining_tp", 2, "\"pretraining_tp\": 2 is not supported"),
         (.llama, "rope_scaling", "linear", "\"rope_scaling\" must be an object or null"),
         (
-            .llama, "rope_scaling", ["rope_type": "yarn"],
-            "rope_scaling type yarn is not supported; default, linear and llama3 are"
+            .llama, "rope_scaling", ["rope_type": "ntk"],
+            "rope_scaling: type ntk is not supported; default, linear, dynamic, llama3, yarn and longrope are"
         ),
         (
-            .llama, "rope_parameters", ["rope_type": "dynamic"],
-            "rope_parameters type dynamic is not supported; default, linear and llama3 are"
+            .llama, "rope_parameters", ["rope_type": "proportional"],
+            "rope_parameters: type proportional is not supported; default, linear, dynamic, llama3, yarn and longrope are"
         ),
         (.llama, "rope_scaling", ["type": "linear"], "rope_scaling: no \"factor\"; a number is needed"),
         (

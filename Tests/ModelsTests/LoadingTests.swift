@@ -198,7 +198,8 @@ import Testing
             #expect(b.parameter.value.dtype == (a.parameter.shape.count == 2 ? .bfloat16 : .float32), "\(a.name)")
             let gradients = [a, b].map { $0.parameter.value.gradient! }
             #expect(gradients[1].dtype == .float32)
-            #expect(gradients[0].values(Float.self) == gradients[1].values(Float.self), "\(a.name)")
+            // Products of bf16 may be rounded by the place of their operands in memory.
+            #expect(normDifference([gradients[1]], [gradients[0]]) < 0x1p-9, "\(a.name)")
         }
         for (name, each) in [("whole", whole), ("split", split)] {
             each.resizeVocabulary(to: 70)
@@ -221,9 +222,11 @@ import Testing
         #expect(loaded.model.vocabSize == 67 && loaded.config["vocab_size"]?.int == 67)
         let logits = loaded.model.allLogits([1, 2, 3])
         #expect(relativeDifference(logits.narrow(1, 0, 64), before) < 1e-6)
-        // Linear in the table: a mean row's score is the mean score.
-        let mean = before.sum(dim: 1, keepDim: true) / 64
-        for i in 64..<67 { #expect(relativeDifference(logits.narrow(1, i, 1), mean) < 1e-5) }
+        // Linear in the table: a mean row's score is the mean score, before scores are capped.
+        let cap = model.logitCap
+        func uncapped(_ x: Tensor) -> Tensor { cap.map { c in ((x + c) / (x * -1 + c)).log() * (c / 2) } ?? x }
+        let mean = uncapped(before).sum(dim: 1, keepDim: true) / 64
+        for i in 64..<67 { #expect(relativeDifference(uncapped(logits.narrow(1, i, 1)), mean) < 1e-5) }
     }
 
     @Test func contextAndEndTokensAreRead() throws {

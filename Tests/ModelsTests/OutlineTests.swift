@@ -32,8 +32,8 @@ import Testing
     /// MLP.
     @Test func whatABlockKeeps() throws {
         let cases: [(TinyFamily, kept: Int)] = [
-            (.llama, 128 + 64 + 32 + 144), (.qwen3, 128 + 96 + 32 + 64 + 64 + 144), (.phi3, 128 + 64 + 32 + 144),
-            (.gemma3, 192 + 96 + 32 + 64 + 64 + 144), (.gptNeoX, 128 + 96 + 32 + 96), (.gpt2, 128 + 96 + 32 + 96),
+            (.llama, 128 + 64 + 32 + 144), (.qwen3, 128 + 128 + 96 + 64 + 144), (.phi3, 128 + 64 + 32 + 144),
+            (.gemma3, 192 + 128 + 96 + 64 + 144), (.gptNeoX, 128 + 96 + 32 + 96), (.gpt2, 128 + 96 + 32 + 96),
         ]
         for (family, kept) in cases {
             let folder = try TemporaryFolder()

@@ -79,7 +79,7 @@ CASES = {
     "llama_rope_dynamic": ("llama", {
         "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}}),
     "qwen3_head_norms": ("qwen3", {"head_dim": 16}),
-    "olmo2": ("olmo2", {}),
+    "olmo2": ("olmo2", {"pad_token_id": 0}),  # its own, 1, is a token here, whose row would not be trained
     "phi3_window": ("phi3", {"sliding_window": 5, "pad_token_id": 0}),
     "phi3_longrope": ("phi3", {
         "pad_token_id": 0, "original_max_position_embeddings": 32, "rope_parameters": {
@@ -124,6 +124,9 @@ def model_case(kind, changes):
         scale, offset = (0.4, 1.0) if norm else (0.2, 0.0) if name.endswith("bias") else (0.7, 0.0)
         parameters[name].data = filled(tuple(parameters[name].shape), k, scale, offset)
         tensors.append({"name": name, "shape": list(parameters[name].shape), "scale": scale, "offset": offset})
+    if kind == "gpt_neox":  # as files name it
+        parameters["embed_out.weight"] = parameters.pop("lm_head.weight")
+        tensors[-1]["name"] = "embed_out.weight"
     if config.tie_word_embeddings:
         model.tie_weights()
         assert model.lm_head.weight is model.get_input_embeddings().weight
