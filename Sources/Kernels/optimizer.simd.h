@@ -135,11 +135,14 @@ template <class T, Master master> void adamw8(const AdamW<T> &a, int64_t begin, 
     const Step s = make_step(a.options);
     for (int64_t block = begin; block < end; ++block) {
         const int64_t start = block * flat_block, count = std::min(flat_block, a.count - start);
-        const F m_scale = set(a.m_scales[block]), v_scale = set(a.v_scales[block]);
+        const F v_scale = set(a.v_scales[block]);
+        // Read as 0 past the end, where the codes read as 0, which is not the number 0.
+        alignas(64) float m_scale[lanes];
+        store(m_scale, set(a.m_scales[block]), Full{});
         Doubles sums[4]{};
         each(count, [&](int64_t j, auto part, auto slot) NT_LAMBDA {
             const int64_t i = start + j;
-            F m = decoded<true>(load_whole(a.m_codes + i, part)) * m_scale;
+            F m = decoded<true>(load_whole(a.m_codes + i, part)) * load(m_scale, part);
             F v = decoded<false>(load_whole(a.v_codes + i, part)) * v_scale;
             const F move = moved(s, load(a.g + i, part), m, v);
             add_squares(sums[slot], move);
