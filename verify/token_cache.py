@@ -102,7 +102,7 @@ def sha256(path):
 def check_contents(report, place):
     """The file by its layout, and 500 of its rows by transformers."""
     folder = place.cache("contents")
-    result, _ = place.fill("data.validation_rows=0", "data.max_length=64")
+    result, _ = place.fill("data.validation_fraction=0", "data.max_length=64")
     report.equals("filled: exit code", result.returncode, 0)
     tokens = Tokens(only_file(folder))
     report.equals("rows in the file", len(tokens.rows), len(place.chats))
@@ -160,7 +160,7 @@ def check_reuse(report, place):
     (moved := place.work / "moved").mkdir()
     shutil.copy(place.rows, moved / "other name.jsonl")
     for name, settings in {"a copy under another name": (), "another seed": ("data.seed=9",),
-                           "another split": ("data.validation_rows=7",), "fewer rows": ("data.limit=100",)}.items():
+                           "another split": ("data.validation_fraction=0.2",), "fewer rows": ("data.limit=100",)}.items():
         rows = moved / "other name.jsonl" if "name" in name else None
         result, _ = place.fill(*settings, rows=rows)
         report.holds(f"{name}: takes the same tokens", result.stdout.startswith(FOUND), result.stdout)
