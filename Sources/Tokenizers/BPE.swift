@@ -11,6 +11,8 @@ final class BPE: @unchecked Sendable {  // nothing writes after init, so threads
     let fuseUnknown: Bool
     /// Ids by raw bytes, for `ignoreMerges`.
     private let rawIndex: ByteStringIndex?
+    /// Joins by rank instead of by merges.
+    private let ranked: TextBPE?
     /// Whether every byte is a token, so that every word can be spelled.
     let hasAllBytes: Bool
     /// Id of each byte.
@@ -18,10 +20,18 @@ final class BPE: @unchecked Sendable {  // nothing writes after init, so threads
     /// Number of bytes of each token.
     let lengths: UnsafeMutablePointer<Int32>
 
+    /// A model whose tokens merge in the order of their ids (tiktoken): a word that is a token is taken whole.
+    convenience init(ranked vocabulary: Vocabulary) {
+        self.init(
+            vocabulary: vocabulary, merges: MergeTable([]),
+            ranked: TextBPE(vocabulary.raw, order: (0...UInt32(max(vocabulary.maxID, 0))).map { $0 }))
+    }
+
     init(
         vocabulary: Vocabulary, merges: MergeTable, ignoreMerges: Bool = false, unknownID: Int32? = nil,
-        fuseUnknown: Bool = false
+        fuseUnknown: Bool = false, ranked: TextBPE? = nil
     ) {
+        self.ranked = ranked
         self.vocabulary = vocabulary
         self.merges = merges
         self.ignoreMerges = ignoreMerges
@@ -63,6 +73,10 @@ final class BPE: @unchecked Sendable {  // nothing writes after init, so threads
     }
 
     private func appendUncached(_ word: UnsafeBufferPointer<UInt8>, _ scratch: Scratch) -> Bool {
+        if let ranked {
+            appendRanked(word, ranked, scratch)
+            return true
+        }
         if !hasAllBytes, word.contains(where: { byteIDs[Int($0)] < 0 }) { return false }
         if word.count <= Self.shortWord {
             mergeShort(word, scratch)
@@ -72,6 +86,17 @@ final class BPE: @unchecked Sendable {  // nothing writes after init, so threads
         long.merge(merges)
         for id in long.ids where id >= 0 { scratch.output.append(id) }
         return true
+    }
+
+    private func appendRanked(_ word: UnsafeBufferPointer<UInt8>, _ ranked: TextBPE, _ scratch: Scratch) {
+        if let id = ranked.id(of: word) { return scratch.output.append(id) }
+        var ends = (1...Int32(word.count)).map { $0 }, start = 0
+        ranked.join(word, &ends)
+        for end in ends {
+            // Every byte is a token, and what joined is one.
+            scratch.output.append(ranked.id(of: UnsafeBufferPointer(rebasing: word[start..<Int(end)]))!)
+            start = Int(end)
+        }
     }
 
     private func mergeShort(_ word: UnsafeBufferPointer<UInt8>, _ scratch: Scratch) {

@@ -1,76 +1,39 @@
 // The tokenizer inside a GGUF file, written as the files of a Hugging Face folder; from there everything is one path.
 //
-// GGUF keeps vocabulary and merges but of the rest only a name (`tokenizer.ggml.pre`), which llama.cpp and the
-// original repositories give a meaning: Llama 3 takes whole words first, Qwen 2 normalizes, SmolLM splits digits.
+// GGUF keeps vocabulary, scores and merges, but of the rest only names (`tokenizer.ggml.model` and `tokenizer.ggml.pre`),
+// which llama.cpp and the original repositories give a meaning: Llama 3 takes whole words first, Qwen 2 normalizes,
+// SmolLM splits digits.
 import Diagnostics
 import Formats
 
 extension TokenizerFiles {
-    /// Types of `tokenizer.ggml.token_type`.
-    private enum TokenType {
-        static let control = 3, userDefined = 4
-    }
-
-    /// - Throws: `UserError` for a vocabulary that is not byte-level BPE and for missing or broken metadata.
+    /// - Throws: `UserError` for a kind of vocabulary that is not known and for missing or broken metadata.
     init(gguf metadata: GGUFMetadata) throws {
-        func failure(_ message: String) -> UserError { UserError("\(metadata.path): \(message)") }
-        guard let type = metadata["tokenizer.ggml.model"]?.string else { throw failure("holds no tokenizer") }
-        guard type == "gpt2" else {
-            throw failure("tokenizer model \(quoted(type)) is not supported; gpt2 (byte-level BPE) is")
-        }
-        guard let tokens = metadata["tokenizer.ggml.tokens"]?.strings, !tokens.isEmpty else {
-            throw failure("tokenizer.ggml.tokens is missing or no list of strings")
-        }
-        guard tokens.count <= Vocabulary.maxID else { throw failure("has \(counted(tokens.count, "token")); too many") }
-        guard let merges = metadata["tokenizer.ggml.merges"]?.strings else {
-            throw failure("tokenizer.ggml.merges is missing or no list of strings")
-        }
-        let types = metadata["tokenizer.ggml.token_type"]?.ints ?? []
-        guard types.isEmpty || types.count == tokens.count else {
-            throw failure("tokenizer.ggml.token_type has \(types.count) entries for \(counted(tokens.count, "token"))")
-        }
-        let kind = try GGUFPreTokenizer(metadata["tokenizer.ggml.pre"]?.string ?? "default", metadata.path)
-        let settings = try Self.config(metadata, tokens)
-        let added = types.enumerated().filter { $1 == TokenType.control || $1 == TokenType.userDefined }.map {
-            id, type in
-            AddedToken(tokens[id], id: Int32(id), normalized: false, special: type == TokenType.control).json(
-                withID: true)
-        }
-        var vocabulary = JSONObject()
-        for (id, token) in tokens.enumerated() {
-            guard vocabulary[token] == nil else {
-                throw failure("token \(quoted(token)) has two ids; \(id) is one of them")
+        let vocabulary = try GGUFVocabulary(metadata)
+        let root: JSONObject =
+            switch vocabulary.model {
+            case "gpt2": try vocabulary.byteLevel()
+            case "llama": try vocabulary.sentencePiece()
+            case "gemma4": try vocabulary.markedBPE()
+            case "bert": try vocabulary.wordPiece()
+            case "t5": try vocabulary.unigram()
+            case let model:
+                throw vocabulary.failure(
+                    "tokenizer model \(quoted(model)) is not supported; gpt2, llama, gemma4, bert and t5 are")
             }
-            vocabulary[token] = JSONValue(id)
-        }
-        let root = JSONObject([
-            ("version", JSONValue.string("1.0")), ("truncation", .null), ("padding", .null),
-            ("added_tokens", JSONValue.array(added)),
-            ("normalizer", kind.normalizer), ("pre_tokenizer", kind.preTokenizer),
-            ("post_processor", try Self.template(metadata, tokens, addsBOS: kind.addsBOS)),
-            ("decoder", GGUFPreTokenizer.gpt2),
-            ("model", Self.model(vocabulary, merges, kind)),
-        ])
+        let settings = try Self.config(metadata, vocabulary.tokens)
         self.init(tokenizerJSON: .object(root), config: settings)
         specialTokensMap = JSONObject(settings.filter { $0.0.utf8.suffix(6).elementsEqual("_token".utf8) })
     }
 
-    private static func model(_ vocabulary: JSONObject, _ merges: [String], _ kind: GGUFPreTokenizer) -> JSONValue {
-        [
-            "type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil,
-            "end_of_word_suffix": nil,
-            "fuse_unk": false, "byte_fallback": false, "ignore_merges": .bool(kind.ignoresMerges),
-            "vocab": .object(vocabulary), "merges": .array(merges.map { .string($0) }),
-        ]
-    }
-
     private static let roles = [
         ("bos_token", "bos_token_id"), ("eos_token", "eos_token_id"), ("unk_token", "unknown_token_id"),
-        ("pad_token", "padding_token_id"),
+        ("pad_token", "padding_token_id"), ("sep_token", "seperator_token_id"), ("cls_token", "cls_token_id"),
+        ("mask_token", "mask_token_id"),
     ]
 
     /// Token of a role, checked.
-    private static func token(_ key: String, _ metadata: GGUFMetadata, _ tokens: [String]) throws -> (String, Int)? {
+    static func token(_ key: String, _ metadata: GGUFMetadata, _ tokens: [String]) throws -> (String, Int)? {
         guard let value = metadata["tokenizer.ggml.\(key)"] else { return nil }
         guard let id = value.int, tokens.indices.contains(id) else {
             throw UserError("\(metadata.path): tokenizer.ggml.\(key) names no token of the vocabulary")
@@ -93,31 +56,236 @@ extension TokenizerFiles {
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
         return config
     }
+}
+
+/// The lists of a GGUF vocabulary, checked, and the tokenizer.json of each kind.
+struct GGUFVocabulary {
+    let metadata: GGUFMetadata
+    let model: String
+    let tokens: [String]
+    private let types: [Int]
+
+    /// Types of `tokenizer.ggml.token_type`.
+    private enum TokenType {
+        static let normal = 1, unknown = 2, control = 3, userDefined = 4, byte = 6
+    }
+
+    init(_ metadata: GGUFMetadata) throws {
+        self.metadata = metadata
+        func failure(_ message: String) -> UserError { UserError("\(metadata.path): \(message)") }
+        guard let model = metadata["tokenizer.ggml.model"]?.string else { throw failure("holds no tokenizer") }
+        guard let tokens = metadata["tokenizer.ggml.tokens"]?.strings, !tokens.isEmpty else {
+            throw failure("tokenizer.ggml.tokens is missing or no list of strings")
+        }
+        guard tokens.count <= Vocabulary.maxID else { throw failure("has \(counted(tokens.count, "token")); too many") }
+        types = metadata["tokenizer.ggml.token_type"]?.ints ?? []
+        guard types.isEmpty || types.count == tokens.count else {
+            throw failure("tokenizer.ggml.token_type has \(types.count) entries for \(counted(tokens.count, "token"))")
+        }
+        (self.model, self.tokens) = (model, tokens)
+    }
+
+    func failure(_ message: String) -> UserError { UserError("\(metadata.path): \(message)") }
+
+    private func type(_ id: Int) -> Int { types.isEmpty ? TokenType.normal : types[id] }
+
+    private func added(_ kinds: Set<Int>) -> JSONValue {
+        .array(
+            tokens.indices.filter { kinds.contains(type($0)) }.map { id in
+                AddedToken(
+                    tokens[id], id: Int32(id), normalized: false, special: type(id) != TokenType.userDefined
+                ).json(withID: true)
+            })
+    }
+
+    private func vocabulary(_ tokens: [String]) throws -> JSONValue {
+        var vocabulary = JSONObject()
+        for (id, token) in tokens.enumerated() {
+            guard vocabulary[token] == nil else {
+                throw failure("token \(quoted(token)) has two ids; \(id) is one of them")
+            }
+            vocabulary[token] = JSONValue(id)
+        }
+        return .object(vocabulary)
+    }
+
+    private func merges() throws -> [JSONValue] {
+        guard let merges = metadata["tokenizer.ggml.merges"]?.strings else {
+            throw failure("tokenizer.ggml.merges is missing or no list of strings")
+        }
+        return merges.map { .string($0) }
+    }
+
+    private func scores() throws -> [Float] {
+        guard let scores = metadata["tokenizer.ggml.scores"]?.floats, scores.count == tokens.count else {
+            throw failure("tokenizer.ggml.scores is missing or not as long as the tokens")
+        }
+        guard scores.allSatisfy(\.isFinite) else { throw failure("tokenizer.ggml.scores holds what is no number") }
+        return scores
+    }
+
+    private func flag(_ key: String, _ value: Bool) -> Bool { metadata["tokenizer.ggml.\(key)"]?.bool ?? value }
+
+    private func root(
+        _ added: JSONValue, _ normalizer: JSONValue, _ preTokenizer: JSONValue, _ post: JSONValue, _ decoder: JSONValue,
+        _ model: JSONValue
+    ) -> JSONObject {
+        JSONObject([
+            ("version", "1.0"), ("truncation", .null), ("padding", .null), ("added_tokens", added),
+            ("normalizer", normalizer), ("pre_tokenizer", preTokenizer), ("post_processor", post), ("decoder", decoder),
+            ("model", model),
+        ])
+    }
 
     /// A template that adds begin and end tokens as the file says.
-    private static func template(_ metadata: GGUFMetadata, _ tokens: [String], addsBOS: Bool) throws -> JSONValue {
+    private func template(bos: String, addsBOS: Bool, eos: String, addsEOS: Bool) throws -> JSONValue {
         var pieces: [JSONValue] = [["Sequence": ["id": "A", "type_id": 0]]], special = JSONObject()
         func piece(_ key: String) throws -> JSONValue? {
-            guard let (text, id) = try token(key, metadata, tokens) else { return nil }
+            guard let (text, id) = try TokenizerFiles.token(key, metadata, tokens) else { return nil }
             special[text] = ["id": .string(text), "ids": [JSONValue(id)], "tokens": [.string(text)]]
             return ["SpecialToken": ["id": .string(text), "type_id": 0]]
         }
-        if metadata["tokenizer.ggml.add_bos_token"]?.bool ?? addsBOS, let bos = try piece("bos_token_id") {
-            pieces.insert(bos, at: 0)
-        }
-        if metadata["tokenizer.ggml.add_eos_token"]?.bool == true, let eos = try piece("eos_token_id") {
-            pieces.append(eos)
-        }
+        if flag("add_bos_token", addsBOS), let bos = try piece(bos) { pieces.insert(bos, at: 0) }
+        if flag("add_eos_token", addsEOS), let eos = try piece(eos) { pieces.append(eos) }
         let pair = pieces + [["Sequence": ["id": "B", "type_id": 1]]]
         return [
             "type": "TemplateProcessing", "single": .array(pieces), "pair": .array(pair),
             "special_tokens": .object(special),
         ]
     }
+
+    // MARK: Kinds
+
+    /// `gpt2`: BPE over bytes.
+    func byteLevel() throws -> JSONObject {
+        let kind = try GGUFPreTokenizer(metadata["tokenizer.ggml.pre"]?.string ?? "default", metadata.path)
+        let merges = try merges()
+        return root(
+            added([TokenType.control, TokenType.userDefined]), kind.normalizer, kind.preTokenizer,
+            try template(bos: "bos_token_id", addsBOS: kind.addsBOS, eos: "eos_token_id", addsEOS: false),
+            GGUFPreTokenizer.gpt2,
+            [
+                "type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil,
+                "end_of_word_suffix": nil, "fuse_unk": false, "byte_fallback": false,
+                "ignore_merges": .bool(kind.ignoresMerges), "vocab": try vocabulary(tokens), "merges": .array(merges),
+            ])
+    }
+
+    private static let mark = "\u{2581}"
+    private static let marksSpaces: JSONValue = [
+        "type": "Replace", "pattern": ["String": " "], "content": .string(mark),
+    ]
+    private static let unmarksSpaces: JSONValue = [
+        "type": "Replace", "pattern": ["String": .string(mark)], "content": " ",
+    ]
+
+    /// `llama`: SentencePiece BPE with byte fallback, without its normalization.
+    func sentencePiece() throws -> JSONObject {
+        var file = SentencePieceFile(algorithm: .bpe)
+        let scores = try scores()
+        file.pieces = tokens.indices.map { id in
+            .init(text: tokens[id], score: scores[id], kind: .init(rawValue: type(id)) ?? .normal)
+        }
+        let prefix = flag("add_space_prefix", true)
+        let normalizers = (prefix ? [["type": "Prepend", "prepend": .string(Self.mark)]] : []) + [Self.marksSpaces]
+        var decoders: [JSONValue] = [Self.unmarksSpaces, ["type": "ByteFallback"], ["type": "Fuse"]]
+        if prefix { decoders.append(["type": "Strip", "content": " ", "start": 1, "stop": 0]) }
+        let unknown = try TokenizerFiles.token("unknown_token_id", metadata, tokens)?.0
+        _ = try vocabulary(tokens)
+        return root(
+            added([TokenType.control, TokenType.userDefined, TokenType.unknown]),
+            ["type": "Sequence", "normalizers": .array(normalizers)], .null,
+            try template(bos: "bos_token_id", addsBOS: true, eos: "eos_token_id", addsEOS: false),
+            ["type": "Sequence", "decoders": .array(decoders)],
+            SentencePieceFile.bpeModel(tokens, file.merges(), types.contains(TokenType.byte), unknown))
+    }
+
+    /// `gemma4`: BPE by merges over characters, spaces as marks, line breaks by themselves.
+    func markedBPE() throws -> JSONObject {
+        let merges = try metadata["tokenizer.ggml.merges"]?.strings.map { lines in
+            try lines.map { line -> JSONValue in
+                // A side may be a line break or a blank itself: the space between is the one after the first character.
+                let bytes = Array(line.utf8)
+                guard let space = bytes.dropFirst().firstIndex(of: 0x20) else {
+                    throw failure("tokenizer.ggml.merges: \(quoted(line)) is not two tokens with a space between")
+                }
+                return [
+                    .string(String(decoding: bytes[..<space], as: UTF8.self)),
+                    .string(String(decoding: bytes[(space + 1)...], as: UTF8.self)),
+                ]
+            }
+        }
+        guard let merges else { throw failure("tokenizer.ggml.merges is missing or no list of strings") }
+        let unknown = try TokenizerFiles.token("unknown_token_id", metadata, tokens)?.0
+        _ = try vocabulary(tokens)
+        return root(
+            added([TokenType.control, TokenType.userDefined, TokenType.unknown]), Self.marksSpaces,
+            [
+                "type": "Split", "pattern": ["Regex": "[^\n]+|\n+"], "behavior": "Isolated", "invert": false,
+            ], try template(bos: "bos_token_id", addsBOS: true, eos: "eos_token_id", addsEOS: false),
+            [
+                "type": "Sequence",
+                "decoders": [Self.unmarksSpaces, ["type": "ByteFallback"], ["type": "Fuse"]],
+            ], SentencePieceFile.bpeModel(tokens, merges, true, unknown))
+    }
+
+    /// `bert`: WordPiece. The file marks pieces that begin a word; tokenizer.json those that do not.
+    func wordPiece() throws -> JSONObject {
+        let pieces = tokens.enumerated().map { id, token -> String in
+            if type(id) == TokenType.control || type(id) == TokenType.unknown { return token }
+            return token.unicodeScalars.first?.value == 0x2581
+                ? String(token.unicodeScalars.dropFirst()) : "##" + token
+        }
+        guard let unknown = try TokenizerFiles.token("unknown_token_id", metadata, tokens)?.0 else {
+            throw failure("tokenizer.ggml.unknown_token_id is missing")
+        }
+        return root(
+            added([TokenType.control, TokenType.unknown]),
+            [
+                "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": nil,
+                "lowercase": true,
+            ], ["type": "BertPreTokenizer"],
+            try template(bos: "cls_token_id", addsBOS: true, eos: "seperator_token_id", addsEOS: true),
+            ["type": "WordPiece", "prefix": "##", "cleanup": true],
+            [
+                "type": "WordPiece", "unk_token": .string(unknown), "continuing_subword_prefix": "##",
+                "max_input_chars_per_word": 100, "vocab": try vocabulary(pieces),
+            ])
+    }
+
+    /// `t5`: SentencePiece Unigram with its normalization.
+    func unigram() throws -> JSONObject {
+        let scores = try scores()
+        var normalizers: [JSONValue] = []
+        if let map = metadata["tokenizer.ggml.precompiled_charsmap"]?.ints, !map.isEmpty {
+            let bytes = map.map { UInt8(truncatingIfNeeded: $0) }
+            normalizers.append(["type": "Precompiled", "precompiled_charsmap": .string(encodedBase64(bytes))])
+        }
+        if flag("remove_extra_whitespaces", false) {
+            normalizers.append(["type": "Strip", "strip_left": true, "strip_right": true])
+            normalizers.append(["type": "Replace", "pattern": ["Regex": " {2,}"], "content": " "])
+        }
+        let metaspace: JSONValue = [
+            "type": "Metaspace", "replacement": .string(Self.mark),
+            "prepend_scheme": .string(flag("add_space_prefix", true) ? "always" : "never"), "split": true,
+        ]
+        guard let (_, unknown) = try TokenizerFiles.token("unknown_token_id", metadata, tokens) else {
+            throw failure("tokenizer.ggml.unknown_token_id is missing")
+        }
+        _ = try vocabulary(tokens)
+        return root(
+            added([TokenType.control, TokenType.userDefined, TokenType.unknown]),
+            normalizers.isEmpty ? .null : ["type": "Sequence", "normalizers": .array(normalizers)], metaspace,
+            try template(bos: "bos_token_id", addsBOS: false, eos: "eos_token_id", addsEOS: true), metaspace,
+            [
+                "type": "Unigram", "unk_id": JSONValue(unknown), "byte_fallback": .bool(types.contains(TokenType.byte)),
+                "vocab": .array(zip(tokens, scores).map { [.string($0), .number(JSONNumber(Double($1)))] }),
+            ])
+    }
 }
 
 /// What a name in `tokenizer.ggml.pre` stands for.
-private struct GGUFPreTokenizer {
+struct GGUFPreTokenizer {
     var normalizer: JSONValue = .null
     var preTokenizer: JSONValue
     var ignoresMerges = false
@@ -128,27 +296,45 @@ private struct GGUFPreTokenizer {
     static let gpt2: JSONValue = [
         "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true,
     ]
+    private static let bytesOnly: JSONValue = [
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false,
+    ]
+    private static func digits(individual: Bool) -> JSONValue {
+        ["type": "Digits", "individual_digits": .bool(individual)]
+    }
+
+    /// Qwen 3.5's pattern: marks belong to words.
+    static let qwen35 =
+        #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+"#
+        + #"|\s+(?!\S)|\s+"#
+    private static let chinese = "[一-龥ࠀ-一가-퟿]+"
+
+    /// Splits by patterns one after another, then bytes.
+    static func split(_ patterns: [String], and others: [JSONValue] = []) -> JSONValue {
+        let splits = patterns.map { pattern -> JSONValue in
+            ["type": "Split", "pattern": ["Regex": .string(pattern)], "behavior": "Isolated", "invert": false]
+        }
+        return ["type": "Sequence", "pretokenizers": .array(splits + others + [bytesOnly])]
+    }
+
+    static func template(bos: String, _ id: Int) -> JSONValue {
+        let piece: JSONValue = ["SpecialToken": ["id": .string(bos), "type_id": 0]]
+        let text: JSONValue = ["Sequence": ["id": "A", "type_id": 0]]
+        let token: JSONValue = ["id": .string(bos), "ids": [JSONValue(id)], "tokens": [.string(bos)]]
+        return [
+            "type": "TemplateProcessing", "single": [piece, text],
+            "pair": [piece, text, piece, ["Sequence": ["id": "B", "type_id": 1]]],
+            "special_tokens": .object(JSONObject([(bos, token)])),
+        ]
+    }
 
     init(_ name: String, _ path: String) throws {
         let gpt2 = Self.gpt2
-        func split(_ pattern: SplitPattern) -> JSONValue {
-            [
-                "type": "Sequence",
-                "pretokenizers": [
-                    [
-                        "type": "Split", "pattern": ["Regex": .string(pattern.regex)], "behavior": "Isolated",
-                        "invert": false,
-                    ],
-                    ["type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false],
-                ],
-            ]
-        }
+        func split(_ pattern: SplitPattern) -> JSONValue { Self.split([pattern.regex]) }
         switch name {
         case "default", "gpt-2", "gpt2", "mpt", "olmo", "jais", "phi-2", "roberta-bpe": preTokenizer = gpt2
         case "smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b":
-            preTokenizer = [
-                "type": "Sequence", "pretokenizers": [["type": "Digits", "individual_digits": true], gpt2],
-            ]
+            preTokenizer = ["type": "Sequence", "pretokenizers": [Self.digits(individual: true), gpt2]]
         case "llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral":
             preTokenizer = split(.llama(digits: 3))
             (ignoresMerges, addsBOS) = (true, true)
@@ -156,14 +342,31 @@ private struct GGUFPreTokenizer {
         case "qwen2", "deepseek-r1-qwen":
             preTokenizer = split(.llama(digits: 1))
             normalizer = ["type": "NFC"]
+        case "qwen35":
+            preTokenizer = Self.split([Self.qwen35])
         case "tekken":
             preTokenizer = split(.cased(digits: 1, contractions: false))
             (ignoresMerges, addsBOS) = (true, true)
         case "gpt-4o", "llama4": preTokenizer = split(.cased(digits: 3, contractions: true))
+        case "deepseek-llm":
+            preTokenizer = Self.split(
+                [#"[\r\n]"#, #"\s?[\p{Lu}\p{Ll}\p{Lt}]+"#, #"\s?[!-/:-~！-／：-～‘-‟　-。]+"#, #"\s+$"#, Self.chinese],
+                and: [Self.digits(individual: true)])
+        case "deepseek-coder":
+            preTokenizer = Self.split(
+                [#"[\r\n]"#, #"\s?\p{L}+"#, #"\s?\p{P}+"#, Self.chinese], and: [Self.digits(individual: true)])
+        case "deepseek-v3":
+            preTokenizer = Self.split([
+                #"\p{N}{1,3}"#, "[一-龥぀-ゟ゠-ヿ]+",
+                ##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|"##
+                    + #" ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#,
+            ])
+        case "falcon":
+            preTokenizer = Self.split([#"[\p{P}\$\+<=>\^~\|`]+"#, SplitPattern.gpt2.regex, "[0-9][0-9][0-9]"])
         default:
             throw UserError(
-                "\(path): tokenizer.ggml.pre \(quoted(name)) is not supported; gpt-2, smollm, llama-bpe, qwen2, tekken "
-                    + "and gpt-4o kinds are")
+                "\(path): tokenizer.ggml.pre \(quoted(name)) is not supported; gpt-2, smollm, llama-bpe, qwen2, qwen35, "
+                    + "tekken, gpt-4o, deepseek-llm, deepseek-coder, deepseek-v3 and falcon kinds are")
         }
     }
 }

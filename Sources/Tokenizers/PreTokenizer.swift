@@ -1,8 +1,8 @@
 // Cuts a text into the words that the model encodes one by one.
 
 /// The pre-tokenizers of a byte-level model, in order: splits, then the byte alphabet.
-struct PreTokenizer: Sendable, Equatable {
-    enum Step: Sendable, Equatable {
+struct PreTokenizer: Sendable {
+    enum Step: Sendable {
         /// Every numeral by itself, or runs of them.
         case digits(individual: Bool)
         case split(SplitPattern)
@@ -21,11 +21,40 @@ struct PreTokenizer: Sendable, Equatable {
     }
 
     var steps: [Step]
+    /// In their place where a pattern is none that a scanner is known for.
+    var splitters: [PieceSplitter]?
     /// The step before which each piece that does not start with a space gets one; nil for none.
     var prefixBefore: Int?
 
     /// More steps than any tokenizer has.
     static let maxSteps = 15
+
+    init(steps: [Step]) { self.steps = steps }
+
+    /// The byte-level pre-tokenizer that these make; nil where they are something else.
+    init?(_ parts: [PieceSplitter]) {
+        guard case .byteLevel(let addsPrefixSpace, let splits)? = parts.last, parts.count < Self.maxSteps else {
+            return nil
+        }
+        steps = []
+        var isScanned = true
+        for part in parts.dropLast() {
+            switch part {
+            case .known(let pattern): steps.append(.split(pattern))
+            case .characters(.numeric, .isolated): steps.append(.digits(individual: true))
+            case .characters(.numeric, .contiguous): steps.append(.digits(individual: false))
+            case .pattern(_, let behavior, _) where behavior != .removed: isScanned = false
+            case .characters(_, let behavior) where behavior != .removed: isScanned = false
+            default: return nil
+            }
+        }
+        if addsPrefixSpace { prefixBefore = steps.count }
+        if splits { steps.append(.split(.gpt2)) }
+        if isScanned { return }
+        if addsPrefixSpace { return nil }
+        splitters = parts.dropLast() + (splits ? [.known(.gpt2)] : [])
+        steps = []
+    }
 
     /// The pieces of one text after some of the steps, one after another.
     struct Pieces {

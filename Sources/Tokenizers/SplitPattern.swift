@@ -12,6 +12,8 @@ enum SplitPattern: Equatable, Sendable {
     case llama(digits: Int)
     /// Tekken and o200k: words split where lower case turns upper case; contractions stay with their word in o200k.
     case cased(digits: Int, contractions: Bool)
+    /// cl100k as tiktoken writes it: as `llama(digits: 3)`, but blanks at the end of a text stay together.
+    case cl100k
 
     /// The pattern as `tokenizer.json` spells it.
     var regex: String {
@@ -21,6 +23,8 @@ enum SplitPattern: Equatable, Sendable {
         func numbers(_ digits: Int) -> String { digits == 1 ? #"\p{N}"# : #"\p{N}{1,\#(digits)}"# }
         switch self {
         case .gpt2: return #"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#
+        case .cl100k:
+            return contraction + "|" + sign + #"\p{L}+|"# + numbers(3) + signs + #"[\r\n]*|\s+\z"# + blanks
         case .llama(let digits):
             return contraction + "|" + sign + #"\p{L}+|"# + numbers(digits) + signs + #"[\r\n]*"# + blanks
         case .cased(let digits, let contractions):
@@ -34,7 +38,7 @@ enum SplitPattern: Equatable, Sendable {
     /// The patterns that scanners exist for.
     static let all: [SplitPattern] = [
         .gpt2, .llama(digits: 3), .llama(digits: 1), .cased(digits: 1, contractions: false),
-        .cased(digits: 3, contractions: true),
+        .cased(digits: 3, contractions: true), .cl100k,
     ]
 
     /// The pattern that a `Split` names, if a scanner for it exists.
@@ -55,6 +59,7 @@ enum SplitPattern: Equatable, Sendable {
         switch self {
         case .gpt2: nextGPT2(text, at, end)
         case .llama(let digits): nextLlama(text, at, end, digits)
+        case .cl100k: nextLlama(text, at, end, 3, endsWhole: true)
         case .cased(let digits, let contractions): nextCased(text, at, end, digits, contractions)
         }
     }
@@ -77,7 +82,9 @@ private func nextGPT2(_ text: UTF8Text, _ start: Int, _ end: Int) -> Int {
     return blanks(text, start, text.run(of: space, from: start, to: end), end)
 }
 
-private func nextLlama(_ text: UTF8Text, _ start: Int, _ end: Int, _ digits: Int) -> Int {
+private func nextLlama(
+    _ text: UTF8Text, _ start: Int, _ end: Int, _ digits: Int, endsWhole: Bool = false
+) -> Int {
     if text.bytes[start] == UInt8(ascii: "'") {
         let contraction = contractionEnd(text, start, end, anyCase: true)
         if contraction > start { return contraction }
@@ -89,6 +96,7 @@ private func nextLlama(_ text: UTF8Text, _ start: Int, _ end: Int, _ digits: Int
         let (following, width) = text.character(at: start + length)
         if following & letter != 0 { return text.run(of: letter, from: start + length + width, to: end) }
     }
+    if endsWhole, kind & space != 0, text.run(of: space, from: start, to: end) == end { return end }
     return signsOrBlanks(text, start, end, kind, orSlash: false)
 }
 

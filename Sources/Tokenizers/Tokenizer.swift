@@ -1,4 +1,4 @@
-// Text to token ids and back: what `tokenizer.json` describes, for byte-level BPE models.
+// Text to token ids and back: what `tokenizer.json` and its like describe.
 import Diagnostics
 import Formats
 import Synchronization
@@ -11,7 +11,7 @@ public struct Encoding: Sendable, Equatable {
     public var offsets: [Range<Int>]
 }
 
-/// A byte-level BPE tokenizer. Safe to use from several threads at once.
+/// A tokenizer of any kind. Safe to use from several threads at once.
 public final class Tokenizer: Sendable {
     let parts: TokenizerParts
     let files: TokenizerFiles
@@ -26,18 +26,36 @@ public final class Tokenizer: Sendable {
     nonisolated(unsafe) let steps: UnsafeBufferPointer<PreTokenizer.Step>  // written in init, freed in deinit
     private let scratches = Mutex<[Scratch]>([])
 
+    /// What happens to a text first.
+    enum Normalization { case none, formC, general }
+    let normalization: Normalization
+    /// Whether words are cut by where they come from, so that origins are needed for ids, too.
+    let needsOrigins: Bool
+
     init(parts: TokenizerParts, files: TokenizerFiles) {
         self.parts = parts
         self.files = files
-        // A token that is matched in normalized text is looked for, and decoded, in its normalized form.
-        let content = { (token: AddedToken) in
-            token.normalized && parts.normalizesNFC ? NormalFormC.normalize(token.content) : token.content
+        if case .form(.c)? = parts.normalizers.first, parts.normalizers.count == 1 {
+            normalization = .formC
+        } else {
+            normalization = parts.normalizers.isEmpty ? .none : .general
         }
+        var steps: [PreTokenizer.Step] = [], needsOrigins = false
+        switch parts.model {
+        case .byteLevel(_, let preTokenizer): steps = preTokenizer.steps
+        case .words(_, let splitters):
+            needsOrigins = splitters.contains { if case .metaspace(_, .first, _) = $0 { true } else { false } }
+        case .sentencePiece: break
+        }
+        self.needsOrigins = needsOrigins
+        // A token that is matched in normalized text is looked for, and decoded, in its normalized form.
+        let content = { (token: AddedToken) in token.normalized ? parts.normalized(token.content) : token.content }
         rawAdded = AddedTokenMatcher(parts.added.filter { !$0.normalized })
         normalizedAdded = AddedTokenMatcher(parts.added.filter(\.normalized), content: content)
         addedByID = Dictionary(parts.added.map { ($0.id, $0) }) { $1 }
         addedByContent = Dictionary(parts.added.map { (ExactString($0.content), $0.id) }) { $1 }
-        let byteLevel = parts.decoder == .byteLevel
+        var byteLevel = false
+        if case .byteLevel = parts.decoder { byteLevel = true }
         addedBytes = addedByID.mapValues { token in
             var text = content(token), bytes: [UInt8] = []
             text.withUTF8 { utf8 in
@@ -46,9 +64,9 @@ public final class Tokenizer: Sendable {
             return bytes
         }
         specialIDs = Set(parts.added.lazy.filter(\.special).map(\.id))
-        let steps = UnsafeMutableBufferPointer<PreTokenizer.Step>.allocate(capacity: parts.preTokenizer.steps.count)
-        _ = steps.initialize(fromContentsOf: parts.preTokenizer.steps)
-        self.steps = UnsafeBufferPointer(steps)
+        let buffer = UnsafeMutableBufferPointer<PreTokenizer.Step>.allocate(capacity: steps.count)
+        _ = buffer.initialize(fromContentsOf: steps)
+        self.steps = UnsafeBufferPointer(buffer)
     }
 
     deinit { steps.deallocate() }
@@ -65,9 +83,15 @@ public final class Tokenizer: Sendable {
     }
 
     /// Token ids and offsets of a text, both as the `tokenizers` package reports them.
-    public func encoding(of text: String, addSpecialTokens: Bool = true) -> Encoding {
+    ///
+    /// - Parameter limited: truncate and pad as the sections `truncation` and `padding` of the file say.
+    public func encoding(of text: String, addSpecialTokens: Bool = true, limited: Bool = false) -> Encoding {
         var places = withEncoder(text, wantsPlaces: true) { $1 }
+        if limited { parts.limits.truncate(&places, added: addSpecialTokens ? parts.postProcessors.addedCount : 0) }
         for processor in parts.postProcessors { processor.apply(to: &places, addSpecialTokens: addSpecialTokens) }
+        if limited {
+            parts.limits.pad(&places) { PlacedToken(id: $0, start: 0, end: 0, blanksBefore: 0, blanksAfter: 0) }
+        }
         return Encoding(ids: places.map(\.id), offsets: places.map { $0.start..<$0.end })
     }
 
@@ -86,9 +110,9 @@ public final class Tokenizer: Sendable {
 
     /// The text of token ids. Ids without a token are left out; bytes that are no UTF-8 become U+FFFD.
     public func decode(_ ids: [Int32], skipSpecialTokens: Bool = false) -> String {
-        var bytes: [UInt8] = [], isFirst = true
-        for id in ids { append(id, to: &bytes, skipSpecialTokens, &isFirst) }
-        return String(decoding: bytes, as: UTF8.self)
+        var decoder = streamingDecoder(skipSpecialTokens: skipSpecialTokens)
+        for id in ids { decoder.take(id) }
+        return decoder.finish()
     }
 
     /// A decoder that takes ids one by one.
@@ -96,34 +120,32 @@ public final class Tokenizer: Sendable {
         StreamingDecoder(self, skipSpecialTokens: skipSpecialTokens)
     }
 
-    func append(_ id: Int32, to bytes: inout [UInt8], _ skipSpecialTokens: Bool, _ isFirst: inout Bool) {
-        if skipSpecialTokens, specialIDs.contains(id) { return }
-        let vocabulary = parts.bpe.vocabulary
-        let strings = parts.decoder == .byteLevel ? vocabulary.raw : vocabulary.texts
-        let added = addedBytes[id]
-        guard added != nil || strings[id] != nil else { return }
-        if parts.decoder == .joined, !isFirst { bytes.append(0x20) }
-        isFirst = false
-        if let added { bytes += added } else { bytes += strings.bytes[strings[id]!] }
+    /// Bytes of a token as decoders take them; nil for what is left out.
+    func bytes(of id: Int32, skipSpecialTokens: Bool) -> ArraySlice<UInt8>? {
+        if skipSpecialTokens, specialIDs.contains(id) { return nil }
+        if let added = addedBytes[id] { return added[...] }
+        var strings = parts.vocabulary.texts
+        if case .byteLevel = parts.decoder { strings = parts.vocabulary.raw }
+        return strings[id].map { strings.bytes[$0] }
     }
 
     // MARK: Vocabulary
 
     /// Largest id + 1, added tokens included.
-    public var vocabularySize: Int { Int(max(parts.bpe.vocabulary.maxID, addedByID.keys.max() ?? -1)) + 1 }
+    public var vocabularySize: Int { Int(max(parts.vocabulary.maxID, addedByID.keys.max() ?? -1)) + 1 }
 
     /// Added tokens in the order of their ids.
     public var addedTokens: [AddedToken] { addedByID.values.sorted { $0.id < $1.id } }
 
     public func id(of token: String) -> Int32? {
-        addedByContent[ExactString(token)] ?? parts.bpe.vocabulary.id(of: token)
+        addedByContent[ExactString(token)] ?? parts.vocabulary.id(of: token)
     }
 
     /// A token as the file spells it (`Ġthe`).
-    public func token(of id: Int32) -> String? { addedByID[id]?.content ?? parts.bpe.vocabulary.text(of: id) }
+    public func token(of id: Int32) -> String? { addedByID[id]?.content ?? parts.vocabulary.text(of: id) }
 
     /// Whether there is a token with this id.
-    public func hasToken(_ id: Int32) -> Bool { parts.bpe.vocabulary.texts[id] != nil || addedByID[id] != nil }
+    public func hasToken(_ id: Int32) -> Bool { parts.vocabulary.texts[id] != nil || addedByID[id] != nil }
 
     public func isSpecial(_ id: Int32) -> Bool { specialIDs.contains(id) }
 }
@@ -135,47 +157,44 @@ public struct StreamingDecoder: Sendable {
     private let skipSpecialTokens: Bool
     private var pending: [UInt8] = []
     private var isFirst = true
+    private var chain: DecoderChain?
+    private var sentence: SentencePieceDecoder?
 
     init(_ tokenizer: Tokenizer, skipSpecialTokens: Bool) {
         (self.tokenizer, self.skipSpecialTokens) = (tokenizer, skipSpecialTokens)
+        switch tokenizer.parts.decoder {
+        case .chain(let decoders): chain = DecoderChain(decoders)
+        case .sentencePiece(let model): sentence = SentencePieceDecoder(model)
+        case .byteLevel, .joined: break
+        }
     }
 
     /// The text that the next id completes; may be empty.
     public mutating func push(_ id: Int32) -> String {
-        tokenizer.append(id, to: &pending, skipSpecialTokens, &isFirst)
-        let complete = pending.count - unfinishedBytes()
+        take(id)
+        let complete = pending.count - unfinishedBytes(pending)
         defer { pending.removeFirst(complete) }
         return String(decoding: pending[..<complete], as: UTF8.self)
     }
 
     /// What is left: U+FFFD for a character that was never completed.
     public mutating func finish() -> String {
+        chain?.finish(to: &pending)
+        sentence?.finish(to: &pending)
         defer { pending = [] }
         return String(decoding: pending, as: UTF8.self)
     }
 
-    /// Bytes at the end that begin a character which more bytes can complete.
-    private func unfinishedBytes() -> Int {
-        for length in 1...3 where length <= pending.count {
-            let tail = pending.suffix(length), lead = tail.first!
-            if lead & 0xC0 == 0x80 { continue }
-            let needed = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC2 ? 2 : 1
-            guard needed > length, lead < 0xF5 else { return 0 }
-            // The second byte decides whether this can be a character at all.
-            if length >= 2 {
-                let second = tail[tail.startIndex + 1]
-                let range: ClosedRange<UInt8> =
-                    switch lead {
-                    case 0xE0: 0xA0...0xBF
-                    case 0xED: 0x80...0x9F
-                    case 0xF0: 0x90...0xBF
-                    case 0xF4: 0x80...0x8F
-                    default: 0x80...0xBF
-                    }
-                if !range.contains(second) { return 0 }
-            }
-            return length
+    mutating func take(_ id: Int32) {
+        guard let bytes = tokenizer.bytes(of: id, skipSpecialTokens: skipSpecialTokens) else { return }
+        if chain != nil {
+            chain!.push(Array(bytes), to: &pending)
+        } else if sentence != nil {
+            sentence!.push(id, bytes, to: &pending)
+        } else {
+            if case .joined = tokenizer.parts.decoder, !isFirst { pending.append(0x20) }
+            pending += bytes
         }
-        return 0
+        isFirst = false
     }
 }

@@ -4,7 +4,25 @@ import Formats
 
 /// What a tokenizer came from, and writes again.
 struct TokenizerFiles: Sendable {
-    var tokenizerJSON: JSONValue
+    /// What decides ids and texts.
+    enum Source: Sendable {
+        case json(JSONValue)
+        case sentencePiece(SentencePieceFile)
+        case ranks(RankVocabulary)
+    }
+
+    private(set) var source: Source
+    /// The source as tokenizer.json.
+    var tokenizerJSON: JSONValue {
+        get {
+            switch source {
+            case .json(let json): json
+            case .sentencePiece(let file): file.tokenizerJSON
+            case .ranks(let vocabulary): vocabulary.tokenizerJSON
+            }
+        }
+        set { source = .json(newValue) }
+    }
     /// `tokenizer_config.json`; empty when there was none.
     var config = JSONObject()
     var specialTokensMap: JSONObject?
@@ -12,20 +30,34 @@ struct TokenizerFiles: Sendable {
     /// Files as they were read, by name; written again byte for byte until something is added.
     var originals: [(name: String, bytes: [UInt8])] = []
 
-    /// The files of `path`: a folder, or a tokenizer file; the files beside one named `tokenizer.json` are read too.
+    /// Names that a tokenizer has in a model folder, the one that counts first.
+    package static let names = [
+        "tokenizer.json", "tekken.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+    ]
+
+    /// The tokenizer's file in a folder; nil when there is none.
+    package static func file(in folder: String) -> String? {
+        if let name = names.first(where: { fileExists(joinPath(folder, $0)) }) { return joinPath(folder, name) }
+        let ranks = (try? listFolder(folder))?.filter { $0.utf8.suffix(9).elementsEqual(".tiktoken".utf8) } ?? []
+        return ranks.count == 1 ? joinPath(folder, ranks[0]) : nil
+    }
+
+    /// The files of `path`: a folder, or a tokenizer file; the files beside one of the usual names are read too.
     init(path: String) throws {
-        var folder: String? = path, jsonPath = path
+        var folder: String? = path, file = path
         if folderExists(path) {
-            jsonPath = joinPath(path, "tokenizer.json")
-            guard fileExists(jsonPath) else {
+            guard let found = Self.file(in: path) else {
                 throw UserError(
                     "\(path): no tokenizer.json in this folder; give a model folder that has one, or a .gguf")
             }
+            file = found
         } else {
             guard fileExists(path) else { throw UserError("\(path): no such file or folder") }
-            folder = fileName(of: path) == "tokenizer.json" ? parentFolder(of: path) : nil
+            folder = Self.names.contains(fileName(of: path)) ? parentFolder(of: path) : nil
         }
-        tokenizerJSON = try Self.read(jsonPath, "tokenizer.json", &originals)
+        let bytes = try readFile(file, maxBytes: maxTokenizerBytes)
+        source = try Self.source(bytes, file)
+        if case .json = source { originals.append(("tokenizer.json", bytes)) } else { addSettings() }
         guard let folder else { return }
         func optional(_ name: String) throws -> JSONObject? {
             let path = joinPath(folder, name)
@@ -35,7 +67,7 @@ struct TokenizerFiles: Sendable {
             }
             return object
         }
-        config = try optional("tokenizer_config.json") ?? JSONObject()
+        config = try optional("tokenizer_config.json") ?? config
         specialTokensMap = try optional("special_tokens_map.json")
         let templatePath = joinPath(folder, "chat_template.jinja")
         if fileExists(templatePath) {
@@ -48,8 +80,53 @@ struct TokenizerFiles: Sendable {
     }
 
     init(tokenizerJSON: JSONValue, config: JSONObject = JSONObject(), specialTokensMap: JSONObject? = nil) {
-        (self.tokenizerJSON, self.config, self.specialTokensMap) = (tokenizerJSON, config, specialTokensMap)
+        (source, self.config, self.specialTokensMap) = (.json(tokenizerJSON), config, specialTokensMap)
         chatTemplate = Self.template(in: config)
+    }
+
+    /// What kind of file this is, by what it begins with.
+    private static func source(_ bytes: [UInt8], _ path: String) throws -> Source {
+        let start = bytes.prefix(200)
+        if start.first == 0x0A {  // field 1 of a message
+            return .sentencePiece(try bytes.withUnsafeBytes { try SentencePieceFile($0, path) })
+        }
+        if let space = start.firstIndex(of: 0x20), let end = start.firstIndex(of: 0x0A), space < end,
+            start[(space + 1)..<end].allSatisfy({ $0 &- 0x30 < 10 || $0 == 0x0D }), space + 1 < end
+        {
+            return .ranks(try RankVocabulary(ranks: bytes, path))
+        }
+        let json = try parse(bytes, path)
+        if json["model"] == nil, json["vocab"]?.array != nil, json["config"] != nil {
+            return .ranks(try RankVocabulary(tekken: json, path))
+        }
+        return .json(json)
+    }
+
+    private static func parse(_ bytes: [UInt8], _ path: String) throws -> JSONValue {
+        do throws(JSONError) {
+            return try JSONValue.parse(bytes, maxDepth: maxTokenizerDepth)
+        } catch {
+            throw UserError("\(path): \(error)")
+        }
+    }
+
+    /// The settings that other sources than tokenizer.json bring along.
+    private mutating func addSettings() {
+        switch source {
+        case .json: break
+        case .sentencePiece(let file):
+            for (key, id) in [("bos_token", file.bosID), ("eos_token", file.eosID), ("pad_token", file.padID)]
+            where file.pieces.indices.contains(id) {
+                config[key] = .string(file.pieces[id].text)
+            }
+            if let unknown = file.pieces.first(where: { $0.kind == .unknown }) { config["unk_token"] = .string(unknown.text) }
+        case .ranks(let vocabulary):
+            if let bos = vocabulary.bos { config["bos_token"] = .string(bos.text) }
+            let ends = ["<|endoftext|>", "<|end_of_text|>", "</s>"]
+            if let end = vocabulary.special.first(where: { ends.contains($0.text) }) {
+                config["eos_token"] = .string(end.text)
+            }
+        }
     }
 
     private static func read(
@@ -57,11 +134,7 @@ struct TokenizerFiles: Sendable {
     ) throws -> JSONValue {
         let bytes = try readFile(path, maxBytes: maxTokenizerBytes)
         originals.append((name, bytes))
-        do throws(JSONError) {
-            return try JSONValue.parse(bytes, maxDepth: maxTokenizerDepth)
-        } catch {
-            throw UserError("\(path): \(error)")
-        }
+        return try parse(bytes, path)
     }
 
     /// `chat_template`: a text, or named ones of which `default` counts.
@@ -91,7 +164,7 @@ struct TokenizerFiles: Sendable {
     /// Lays the settings over the parts as transformers' tokenizers (5.x) do: tokens they name become added tokens, and
     /// `add_bos_token` or `add_eos_token`, when present, replace the post-processor.
     func apply(to parts: inout TokenizerParts, file: String) throws {
-        parts.added = try allAdded(parts.added, over: parts.bpe.vocabulary, file)
+        parts.added = try allAdded(parts.added, over: parts.vocabulary, file)
         if config["add_bos_token"] == nil, config["add_eos_token"] == nil { return }
         func piece(_ flag: String, _ key: String) -> [TemplatePiece] {
             guard config[flag]?.bool == true, let token = specialToken(key),

@@ -6,62 +6,124 @@ import Formats
 let maxTokenizerBytes = 64 << 20, maxTokenizerDepth = 64
 
 struct TokenizerJSONReader {
-    private let root: JSONObject
+    let root: JSONObject
     /// Name of the file, for messages.
-    private let file: String
+    let file: String
 
     init(_ json: JSONValue, file: String) throws {
         guard let root = json.object else { throw UserError("\(file): \(json.kind) where a tokenizer should be") }
         (self.root, self.file) = (root, file)
     }
 
-    private func failure(_ message: String) -> UserError { UserError("\(file): \(message)") }
+    func failure(_ message: String) -> UserError { UserError("\(file): \(message)") }
 
-    private func unsupported(_ part: String, _ what: String) -> UserError {
-        failure(
-            "\(part) \(what) is not supported; byte-level BPE tokenizers are (GPT-2, Llama 3, Qwen 2, SmolLM kinds)")
-    }
+    func unsupported(_ part: String, _ what: String) -> UserError { failure("\(part) \(what) is not supported") }
 
     func parts() throws -> TokenizerParts {
         if let version = root["version"], version.string != "1.0" {
             throw failure("version \(version.serialized()) is not supported; 1.0 is")
         }
-        let bpe = try model()
+        let splitters = try splitters(), model = try model(splitters)
         return TokenizerParts(
-            bpe: bpe, added: try addedTokens(bpe.vocabulary), normalizesNFC: try normalizesNFC(),
-            preTokenizer: try preTokenizer(), postProcessors: try postProcessors(), decoder: try decoder())
+            model: model, added: try addedTokens(model.vocabulary), normalizers: try normalizers(),
+            postProcessors: try postProcessors(), decoder: try decoder(), limits: try limits())
     }
 
     // MARK: Model
 
-    private func model() throws -> BPE {
+    private func model(_ splitters: [PieceSplitter]) throws -> TokenizerParts.Model {
         guard let model = root["model"]?.object else { throw failure("has no \"model\"") }
-        // Files of old releases name no type; what they hold shows it.
-        let type = model["type"]?.string ?? (model["merges"] == nil ? "of unknown type" : "BPE")
-        guard type == "BPE" else { throw unsupported("model", type) }
-        if let dropout = model["dropout"], dropout != .null, dropout.double != 0 {
-            throw unsupported("model", "BPE with dropout \(dropout.serialized())")
+        switch Self.type(of: model) {
+        case "BPE": return try bpe(model, splitters)
+        case "WordPiece":
+            let vocabulary = try vocabulary(model)
+            return .words(
+                WordPiece(
+                    vocabulary, unknownID: try unknown(model, vocabulary, default: "[UNK]"),
+                    prefix: model["continuing_subword_prefix"]?.string ?? "##",
+                    maxCharacters: try count(model, "max_input_chars_per_word", default: 100)), splitters)
+        case "WordLevel":
+            let vocabulary = try vocabulary(model)
+            return .words(
+                WordLevel(vocabulary, unknownID: try unknown(model, vocabulary, default: "<unk>")), splitters)
+        case "Unigram": return .words(try unigram(model), splitters)
+        case let type: throw unsupported("model", type)
         }
-        for key in ["continuing_subword_prefix", "end_of_word_suffix"] {
-            if let value = model[key]?.string, !value.isEmpty {
-                throw unsupported("model", "BPE with \(key) \(quoted(value))")
-            }
-        }
+    }
+
+    /// Files of old releases name no type; what they hold shows it.
+    private static func type(of model: JSONObject) -> String {
+        if let type = model["type"]?.string { return type }
+        if model["merges"] != nil { return "BPE" }
+        if model["vocab"]?.array != nil { return "Unigram" }
+        if model["max_input_chars_per_word"] != nil { return "WordPiece" }
+        return model["vocab"] != nil && model["unk_token"] != nil ? "WordLevel" : "of unknown type"
+    }
+
+    private func vocabulary(_ model: JSONObject) throws -> Vocabulary {
         let tokens = try mappedTokens(model)
+        return try Vocabulary(tokens, count: tokens.count, where: "\(file): model.vocab")
+    }
+
+    private func unknown(_ model: JSONObject, _ vocabulary: Vocabulary, default name: String) throws -> Int32 {
+        let unknown = model["unk_token"]?.string ?? name
+        guard let id = vocabulary.id(of: unknown) else {
+            throw failure("model.unk_token \(quoted(unknown)) is not in the vocabulary")
+        }
+        return id
+    }
+
+    private func count(_ object: JSONObject, _ key: String, default value: Int) throws -> Int {
+        guard let given = object[key], given != .null else { return value }
+        guard let count = given.int, count >= 0 else {
+            throw failure("model.\(key) is \(given.serialized()); a whole number should be there")
+        }
+        return count
+    }
+
+    private func bpe(_ model: JSONObject, _ splitters: [PieceSplitter]) throws -> TokenizerParts.Model {
+        if let dropout = model["dropout"], dropout != .null, dropout.double != 0 {
+            throw unsupported("model", "BPE with dropout \(dropout.serialized()), which draws tokens by chance,")
+        }
+        let vocabulary = try vocabulary(model)
+        var rules = CharacterBPE.Rules()
+        if model["unk_token"]?.string != nil { rules.unknownID = try unknown(model, vocabulary, default: "") }
+        rules.fusesUnknown = model["fuse_unk"]?.bool ?? false
+        rules.hasByteFallback = model["byte_fallback"]?.bool ?? false
+        rules.ignoresMerges = model["ignore_merges"]?.bool ?? false
+        rules.prefix = Array((model["continuing_subword_prefix"]?.string ?? "").utf8)
+        rules.suffix = Array((model["end_of_word_suffix"]?.string ?? "").utf8)
+        let merges = try merges(model, vocabulary, prefix: rules.prefix.count)
+        let isPlain = rules.prefix.isEmpty && rules.suffix.isEmpty
+        if isPlain, let preTokenizer = PreTokenizer(splitters),
+            !rules.hasByteFallback || vocabulary.byteIDs.allSatisfy({ $0 >= 0 })
+        {
+            let bpe = BPE(
+                vocabulary: vocabulary, merges: merges, ignoreMerges: rules.ignoresMerges, unknownID: rules.unknownID,
+                fuseUnknown: rules.fusesUnknown)
+            return .byteLevel(bpe, preTokenizer)
+        }
+        return .words(CharacterBPE(vocabulary, merges, rules), splitters)
+    }
+
+    private func unigram(_ model: JSONObject) throws -> Unigram {
+        guard let pieces = model["vocab"]?.array else { throw failure("model.vocab is missing or no list") }
+        var scores: [Double] = []
+        scores.reserveCapacity(pieces.count)
+        let tokens = try pieces.enumerated().map { id, piece in
+            guard let pair = piece.array, pair.count == 2, let text = pair[0].string, let score = pair[1].double else {
+                throw failure("model.vocab[\(id)] is no pair of a text and a score")
+            }
+            scores.append(score)
+            return (text: text, id: id)
+        }
         let vocabulary = try Vocabulary(tokens, count: tokens.count, where: "\(file): model.vocab")
-        var unknownID: Int32?
-        if let unknown = model["unk_token"]?.string {
-            unknownID = vocabulary.id(of: unknown)
-            if unknownID == nil { throw failure("model.unk_token \(quoted(unknown)) is not in the vocabulary") }
+        guard let unknown = model["unk_id"]?.int, tokens.indices.contains(unknown) else {
+            throw failure("model.unk_id is missing or names no piece; a Unigram model needs an unknown piece")
         }
-        let bpe = BPE(
-            vocabulary: vocabulary, merges: try merges(model, vocabulary),
-            ignoreMerges: model["ignore_merges"]?.bool ?? false, unknownID: unknownID,
-            fuseUnknown: model["fuse_unk"]?.bool ?? false)
-        if model["byte_fallback"]?.bool == true, !bpe.hasAllBytes {
-            throw unsupported("model", "BPE with byte_fallback")
-        }
-        return bpe
+        return Unigram(
+            vocabulary, scores: scores, unknownID: Int32(unknown),
+            hasByteFallback: model["byte_fallback"]?.bool ?? false)
     }
 
     private func mappedTokens(_ model: JSONObject) throws -> [(text: String, id: Int)] {
@@ -88,9 +150,9 @@ struct TokenizerJSONReader {
         return (vocabulary, try addedTokens(vocabulary))
     }
 
-    private func merges(_ model: JSONObject, _ vocabulary: Vocabulary) throws -> MergeTable {
+    private func merges(_ model: JSONObject, _ vocabulary: Vocabulary, prefix: Int) throws -> MergeTable {
         guard let list = model["merges"]?.array else { throw failure("model.merges is missing or no list") }
-        var reader = MergeReader(vocabulary, list.count, "\(file): model.merges")
+        var reader = MergeReader(vocabulary, list.count, "\(file): model.merges", prefix: prefix)
         for (i, merge) in list.enumerated() {
             if let text = merge.string {
                 try reader.append(line: text)
@@ -128,111 +190,6 @@ struct TokenizerJSONReader {
         }
         return numbering.tokens
     }
-
-    // MARK: Normalizer, pre-tokenizer, decoder
-
-    private func normalizesNFC() throws -> Bool {
-        try leaves(root["normalizer"], "normalizer", list: "normalizers").reduce(false) { _, part in
-            guard part["type"]?.string == "NFC" else { throw unsupported("normalizer", typeName(part)) }
-            return true
-        }
-    }
-
-    private func preTokenizer() throws -> PreTokenizer {
-        var result = PreTokenizer(steps: [], prefixBefore: nil), isByteLevel = false
-        for part in try leaves(root["pre_tokenizer"], "pre_tokenizer", list: "pretokenizers") {
-            if isByteLevel { throw unsupported("pre_tokenizer", "\(typeName(part)) after ByteLevel") }
-            switch part["type"]?.string {
-            case "Digits": result.steps.append(.digits(individual: part["individual_digits"]?.bool ?? false))
-            case "Split": result.steps.append(.split(try splitPattern(part)))
-            case "ByteLevel":
-                isByteLevel = true
-                if part["add_prefix_space"]?.bool ?? true { result.prefixBefore = result.steps.count }
-                if part["use_regex"]?.bool ?? true { result.steps.append(.split(.gpt2)) }
-            default: throw unsupported("pre_tokenizer", typeName(part))
-            }
-        }
-        if result.steps.count > PreTokenizer.maxSteps {
-            throw unsupported("pre_tokenizer", "of \(counted(result.steps.count, "step"))")
-        }
-        guard isByteLevel else { throw unsupported("a pre_tokenizer", "without ByteLevel") }
-        return result
-    }
-
-    private func splitPattern(_ part: JSONValue) throws -> SplitPattern {
-        let behavior = part["behavior"]?.string ?? "", invert = part["invert"]?.bool ?? false
-        guard let regex = part["pattern"]?["Regex"]?.string else {
-            throw unsupported("pre_tokenizer", "Split on \(part["pattern"]?.serialized() ?? "no pattern")")
-        }
-        guard let pattern = SplitPattern(regex: regex) else {
-            throw unsupported("pre_tokenizer", "Split on the pattern \(JSONValue.string(regex).serialized())")
-        }
-        // Removing what lies between matches is the same as isolating the matches: they cover everything.
-        guard (behavior == "Isolated" && !invert) || (behavior == "Removed" && invert) else {
-            throw unsupported("pre_tokenizer", "Split with behavior \(quoted(behavior)), invert \(invert)")
-        }
-        return pattern
-    }
-
-    private func decoder() throws -> TokenizerParts.Decoder {
-        let parts = try leaves(root["decoder"], "decoder", list: "decoders")
-        for part in parts where part["type"]?.string != "ByteLevel" { throw unsupported("decoder", typeName(part)) }
-        if parts.count > 1 { throw unsupported("decoder", "with ByteLevel twice") }
-        return parts.isEmpty ? .joined : .byteLevel
-    }
-
-    // MARK: Post-processor
-
-    private func postProcessors() throws -> [PostProcessor] {
-        try leaves(root["post_processor"], "post_processor", list: "processors").map { part in
-            switch part["type"]?.string {
-            case "ByteLevel":
-                guard part["trim_offsets"]?.bool ?? true else { return .nothing }
-                return .trimOffsets(prefixSpace: part["add_prefix_space"]?.bool ?? true)
-            case "TemplateProcessing": return .template(try template(part))
-            default: throw unsupported("post_processor", typeName(part))
-            }
-        }
-    }
-
-    private func template(_ part: JSONValue) throws -> [TemplatePiece] {
-        guard let single = part["single"]?.array else { throw failure("post_processor.single is missing or no list") }
-        return try single.map { piece in
-            if let sequence = piece["Sequence"] {
-                guard sequence["id"]?.string == "A" else { throw failure("post_processor.single names a second text") }
-                return .text
-            }
-            guard let name = piece["SpecialToken"]?["id"]?.string else {
-                throw failure("post_processor.single has a piece that is neither Sequence nor SpecialToken")
-            }
-            let special = part["special_tokens"]?[name]
-            guard let ids = special?["ids"]?.array, let tokens = special?["tokens"]?.array, ids.count == tokens.count
-            else {
-                throw failure("post_processor.special_tokens lacks \(quoted(name)), which the template uses")
-            }
-            return .special(
-                ids: try ids.map { id in
-                    guard let id = id.int, (0...Vocabulary.maxID).contains(id) else {
-                        throw failure("post_processor: token \(quoted(name)) has an impossible id")
-                    }
-                    return Int32(id)
-                }, tokens: tokens.map { ExactString($0.string ?? "") })
-        }
-    }
-
-    // MARK: Sequences
-
-    /// The parts of a section in order, with nested sequences opened; none for null.
-    private func leaves(_ section: JSONValue?, _ name: String, list: String) throws -> [JSONValue] {
-        guard let section, section != .null else { return [] }
-        guard section.object != nil else { throw failure("\(name) is \(section.kind); an object should be there") }
-        guard section["type"]?.string == "Sequence" else { return [section] }
-        guard let items = section[list]?.array else { throw failure("\(name): a Sequence without \"\(list)\"") }
-        // Depth is bounded by the parser's limit.
-        return try items.flatMap { try leaves($0, name, list: list) }
-    }
-
-    private func typeName(_ part: JSONValue) -> String { part["type"]?.string.map { quoted($0) } ?? "without a type" }
 }
 
 /// Collects merges, checking each against the vocabulary.
@@ -240,10 +197,12 @@ struct MergeReader {
     private(set) var merges: [(left: Int32, right: Int32, joined: Int32)] = []
     private let vocabulary: Vocabulary
     private let place: String
+    /// Length of the prefix that a right part loses when it is joined.
+    private let prefix: Int
     private var joined: [UInt8] = []
 
-    init(_ vocabulary: Vocabulary, _ count: Int, _ place: String) {
-        (self.vocabulary, self.place) = (vocabulary, place)
+    init(_ vocabulary: Vocabulary, _ count: Int, _ place: String, prefix: Int = 0) {
+        (self.vocabulary, self.place, self.prefix) = (vocabulary, place, prefix)
         merges.reserveCapacity(count)
     }
 
@@ -270,7 +229,7 @@ struct MergeReader {
     ) throws -> (left: Int32, right: Int32, joined: Int32) {
         joined.removeAll(keepingCapacity: true)
         joined.append(contentsOf: left)
-        joined.append(contentsOf: right)
+        joined.append(contentsOf: right.dropFirst(prefix))
         func id(_ text: UnsafeBufferPointer<UInt8>) throws -> Int32 {
             if let id = vocabulary.id(of: text) { return id }
             let token = quoted(String(decoding: text, as: UTF8.self))

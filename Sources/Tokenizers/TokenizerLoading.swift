@@ -3,14 +3,15 @@ import Diagnostics
 public import Formats
 
 extension Tokenizer {
-    /// Reads the tokenizer of a Hugging Face folder, a `tokenizer.json` or a `.gguf` file.
+    /// Reads the tokenizer of a model folder, or a file: `tokenizer.json`, SentencePiece's `.model`, tiktoken's ranks,
+    /// `tekken.json` or `.gguf`.
     ///
     /// - Throws: `UserError` naming the file and the part at fault.
     public convenience init(modelPath: String) throws {
         if modelPath.utf8.suffix(5).elementsEqual(".gguf".utf8), !folderExists(modelPath) {
             try self.init(gguf: GGUFFile(path: modelPath).metadata)
         } else {
-            let file = folderExists(modelPath) ? joinPath(modelPath, "tokenizer.json") : modelPath
+            let file = folderExists(modelPath) ? TokenizerFiles.file(in: modelPath) ?? modelPath : modelPath
             try self.init(TokenizerFiles(path: modelPath), file: file)
         }
     }
@@ -25,13 +26,18 @@ extension Tokenizer {
         try self.init(files, file: "tokenizer.json")
     }
 
-    /// The byte-level tokenizer inside a GGUF file (`tokenizer.ggml.*`).
+    /// The tokenizer inside a GGUF file (`tokenizer.ggml.*`).
     public convenience init(gguf metadata: GGUFMetadata) throws {
         try self.init(TokenizerFiles(gguf: metadata), file: metadata.path)
     }
 
     convenience init(_ files: TokenizerFiles, file: String) throws {
-        var parts = try TokenizerJSONReader(files.tokenizerJSON, file: file).parts()
+        var parts =
+            switch files.source {
+            case .json(let json): try TokenizerJSONReader(json, file: file).parts()
+            case .sentencePiece(let model): try model.parts(file)
+            case .ranks(let vocabulary): try vocabulary.parts(file)
+            }
         try files.apply(to: &parts, file: file)
         self.init(parts: parts, files: files)
     }
@@ -70,7 +76,7 @@ extension Tokenizer {
     ///
     /// - Parameter special: left out by `decode(_:skipSpecialTokens:)`, and never split.
     public func adding(tokens: [String], special: Bool) throws -> Tokenizer {
-        var numbering = AddedTokenNumbering(parts.bpe.vocabulary, parts.added, "added tokens")
+        var numbering = AddedTokenNumbering(parts.vocabulary, parts.added, "added tokens")
         for token in tokens {
             let known = addedToken(token)
             if let known, known.special || !special { continue }

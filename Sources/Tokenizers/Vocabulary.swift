@@ -169,6 +169,10 @@ struct Vocabulary: Sendable {
                 }
             }
         }
+        try self.init(texts, raw, isSpelled: isSpelled, count: count, where: file)
+    }
+
+    private init(_ texts: ByteStrings, _ raw: ByteStrings, isSpelled: [Bool], count: Int, where file: String) throws {
         (self.texts, self.raw, self.isSpelled) = (texts, raw, isSpelled)
         hasBlankEdge = (0..<Int32(raw.count)).map { id in
             guard let range = raw[id], !range.isEmpty else { return false }
@@ -179,6 +183,21 @@ struct Vocabulary: Sendable {
         index = ByteStringIndex(texts)
         if let repeated = index.repeated { throw UserError("\(file): id \(repeated) has the text of another id") }
         for byte in 0..<256 { byteIDs[byte] = id(of: ByteAlphabet.spell([UInt8(byte)])) ?? -1 }
+    }
+
+    /// A vocabulary given as bytes, numbered in order; empty ones are left out.
+    init(raw tokens: [[UInt8]], firstID: Int, where file: String) throws {
+        var texts = ByteStrings(), raw = ByteStrings()
+        let size = tokens.reduce(0) { $0 + $1.count }
+        texts.reserve(strings: tokens.count + firstID, bytes: size * 3 / 2)
+        raw.reserve(strings: tokens.count + firstID, bytes: size)
+        for (i, token) in tokens.enumerated() where !token.isEmpty {
+            raw.set(Int32(firstID + i)) { $0 += token }
+            texts.set(Int32(firstID + i)) { text in
+                for byte in token { text += ByteAlphabet.spelling[Int(byte)] }
+            }
+        }
+        try self.init(texts, raw, isSpelled: Array(repeating: true, count: raw.count), count: tokens.count, where: file)
     }
 
     /// Ids by raw bytes.

@@ -9,6 +9,8 @@ final class Scratch: @unchecked Sendable {  // the pool hands each to one caller
     /// Ends of pieces before and after a space was put before them.
     let ends = UnsafeMutablePointer<Int>.allocate(capacity: 2 * (PreTokenizer.maxSteps + 1))
     var output = IDBuffer()
+    /// Tokens of one word of the general kinds.
+    var tokens: [WordToken] = []
 
     deinit {
         ids.deallocate()
@@ -109,6 +111,29 @@ final class WordCache: @unchecked Sendable {  // part of one Scratch
         return true
     }
 
+    /// What is known of a word, packed.
+    @inline(__always) func tokens(_ key: Key) -> UnsafeBufferPointer<Int32>? {
+        let slot = slots + key.slot
+        guard slot.pointee.key == key.words else { return nil }
+        let ids = UnsafeRawPointer(slot).advanced(by: MemoryLayout<Slot>.offset(of: \.ids)!)
+        return UnsafeBufferPointer(
+            start: ids.assumingMemoryBound(to: Int32.self), count: Int(slot.pointee.count))
+    }
+
+    /// Keeps tokens with what they cover, if they follow one another or share a place.
+    func insert(_ key: Key, tokens: [WordToken]) {
+        guard tokens.count <= Self.maxTokens else { return }
+        var end: Int32 = 0
+        withUnsafeTemporaryAllocation(of: Int32.self, capacity: Self.maxTokens) { packed in
+            for (i, token) in tokens.enumerated() {
+                guard let value = token.packed(after: end) else { return }
+                packed.initializeElement(at: i, to: value)
+                end = token.end
+            }
+            insert(key, UnsafeBufferPointer(rebasing: packed[..<tokens.count]))
+        }
+    }
+
     func insert(_ key: Key, _ ids: UnsafeBufferPointer<Int32>) {
         guard ids.count <= Self.maxTokens else { return }
         let slot = slots + key.slot
@@ -117,5 +142,20 @@ final class WordCache: @unchecked Sendable {  // part of one Scratch
         withUnsafeMutableBytes(of: &slot.pointee.ids) { target in
             for (i, id) in ids.enumerated() { target.storeBytes(of: id, toByteOffset: i * 4, as: Int32.self) }
         }
+    }
+}
+
+extension WordToken {
+    /// Id (23 bits), length (5 bits), and whether it covers what the token before it covers, too.
+    fileprivate func packed(after previous: Int32) -> Int32? {
+        let length = end - start
+        guard (start == previous || end == previous) && length < 32 else { return nil }
+        return id << 6 | length << 1 | (start == previous ? 0 : 1)
+    }
+
+    init(packed: Int32, after previous: Int32) {
+        let length = packed >> 1 & 31
+        (id, start) = (packed >> 6, packed & 1 == 0 ? previous : previous - length)
+        end = start + length
     }
 }

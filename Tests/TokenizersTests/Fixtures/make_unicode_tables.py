@@ -134,4 +134,5 @@ def main():
                  "then the code points of the full decomposition (A), in base 36."], decompositions())
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,22 +1,41 @@
-// Unicode normal form C with the origin of every character, by the tables of the reference.
+// Unicode normal forms with the origin of every character, by the tables of the reference.
 //
 // Own tables instead of Foundation or ICU: the `tokenizers` package normalizes by Unicode 9, so a newer library gives
 // other ids for marks assigned since; and offsets follow from how the reference walks through the text.
 
-/// Normal form C (UAX 15).
-enum NormalFormC {
+/// Normal forms (UAX 15).
+enum NormalForm: String, Sendable {
+    case c = "NFC", d = "NFD", kc = "NFKC", kd = "NFKD"
+
+    private var isCompatible: Bool { self == .kc || self == .kd }
+
+    /// Brings a text into this form.
+    func apply(to text: inout AlignedText) {
+        if self == .c {
+            guard text.bytes.withUnsafeBufferPointer({ Self.mayChange($0) }) else { return }
+        } else if !text.bytes.contains(where: { $0 >= 0x80 }) {
+            return
+        }
+        text.rewrite { writer in
+            let parts = Self.decompose(writer.old, isCompatible: isCompatible)
+            if self == .c || self == .kc {
+                Self.compose(parts) { writer.put($0, change: $1) }
+            } else {
+                for part in parts { writer.put(part.scalar, change: part.change) }
+            }
+        }
+    }
+}
+
+/// Normal form C of whole stretches, as the byte-level path wants it.
+extension NormalForm {
     /// The normal form of a valid UTF-8 text and, for each of its bytes, the bytes of `text` that its character came
     /// from. Nil when the text holds no character that normalization could touch.
-    static func normalize(_ text: UnsafeBufferPointer<UInt8>) -> (bytes: [UInt8], origins: [Range<Int32>])? {
+    static func normalizeC(_ text: UnsafeBufferPointer<UInt8>) -> (bytes: [UInt8], origins: [Range<Int32>])? {
         guard mayChange(text) else { return nil }
         var walk = OriginWalk(text)
-        compose(decompose(text)) { walk.append($0, change: $1) }
+        compose(decompose(text, isCompatible: false)) { walk.append($0, change: $1) }
         return (walk.bytes, walk.origins)
-    }
-
-    static func normalize(_ text: String) -> String {
-        var text = text
-        return text.withUTF8 { normalize($0).map { String(decoding: $0.bytes, as: UTF8.self) } } ?? text
     }
 
     /// False for texts below U+0300 and for all that have no character of the class.
@@ -39,8 +58,8 @@ enum NormalFormC {
     /// A decomposed character; `change` is 0 if it takes the place of one of the text, 1 if it is one more.
     private typealias Part = (scalar: UInt32, combining: UInt8, change: Int)
 
-    /// Full canonical decomposition in canonical order.
-    private static func decompose(_ text: UnsafeBufferPointer<UInt8>) -> [Part] {
+    /// Full decomposition in canonical order.
+    private static func decompose(_ text: UnsafeBufferPointer<UInt8>, isCompatible: Bool) -> [Part] {
         let tables = Tables.shared, utf8 = UTF8Text(text.baseAddress!)
         var parts: [Part] = [], at = 0, marks = 0  // the last `marks` parts are marks not yet in order
         func flush() {
@@ -52,7 +71,7 @@ enum NormalFormC {
         while at < text.count {
             let (scalar, length) = utf8.scalar(at: at)
             at += length
-            tables.decompose(scalar) { part, isFirst in
+            tables.decompose(scalar, isCompatible: isCompatible) { part, isFirst in
                 let combining = tables.combining(part)
                 if combining == 0 { flush() }
                 parts.append((part, combining, isFirst ? 0 : 1))
@@ -132,7 +151,7 @@ private final class Tables: Sendable {
 
     private init() {
         var classes: [UInt32: UInt8] = [:], mark: UInt32 = 0
-        Self.numbers(in: unicodeCombiningClasses) { value, kind in
+        forEachNumber(in: unicodeCombiningClasses) { value, kind in
             if kind == UInt8(ascii: "A") {
                 mark += value
             } else {
@@ -141,7 +160,7 @@ private final class Tables: Sendable {
             }
         }
         var decompositions: [UInt32: [UInt32]] = [:], composed: [UInt32] = [], character: UInt32 = 0
-        Self.numbers(in: unicodeDecompositions) { value, kind in
+        forEachNumber(in: unicodeDecompositions) { value, kind in
             if kind == UInt8(ascii: "A") { return decompositions[character, default: []].append(value) }
             character += value
             if kind == UInt8(ascii: "C") { composed.append(character) }
@@ -157,29 +176,15 @@ private final class Tables: Sendable {
         (self.classes, self.decompositions, self.compositions) = (classes, decompositions, compositions)
     }
 
-    /// Numbers in base 36, each ended by a capital that says what it is.
-    private static func numbers(in text: StaticString, _ body: (UInt32, UInt8) -> Void) {
-        text.withUTF8Buffer { bytes in
-            var value: UInt32 = 0
-            for byte in bytes {
-                switch byte {
-                case UInt8(ascii: "0")...UInt8(ascii: "9"): value = value * 36 + UInt32(byte) - 48
-                case UInt8(ascii: "a")...UInt8(ascii: "z"): value = value * 36 + UInt32(byte) - 87
-                default:
-                    body(value, byte)
-                    value = 0
-                }
-            }
-        }
-    }
-
     func combining(_ scalar: UInt32) -> UInt8 { scalar < 0x300 ? 0 : classes[scalar] ?? 0 }
 
     // Hangul syllables (The Unicode Standard, 3.12): L, V and T parts by arithmetic.
     private static let syllables: ClosedRange<UInt32> = 0xAC00...0xD7A3
 
-    func decompose(_ scalar: UInt32, _ emit: (UInt32, _ isFirst: Bool) -> Void) {
-        if scalar < 0xC0 { return emit(scalar, true) }
+    private static let compatibility = CharacterMapping(unicodeCompatibility)
+
+    func decompose(_ scalar: UInt32, isCompatible: Bool, _ emit: (UInt32, _ isFirst: Bool) -> Void) {
+        if scalar < 0xA0 { return emit(scalar, true) }
         if Self.syllables.contains(scalar) {
             let index = scalar - 0xAC00
             emit(0x1100 + index / 588, true)
@@ -187,7 +192,10 @@ private final class Tables: Sendable {
             if index % 28 > 0 { emit(0x11A7 + index % 28, false) }
             return
         }
-        guard let parts = decompositions[scalar] else { return emit(scalar, true) }
+        guard let parts = isCompatible ? Self.compatibility[scalar] ?? decompositions[scalar] : decompositions[scalar]
+        else {
+            return emit(scalar, true)
+        }
         for (i, part) in parts.enumerated() { emit(part, i == 0) }
     }
 

@@ -1,0 +1,363 @@
+// A SentencePiece model (Kudo and Richardson 2018, arXiv:1808.06226) by its own rules: normalization with the text,
+// BPE or Unigram over all of it, bytes for what it does not know.
+import Diagnostics
+
+/// Encodes and decodes as the `sentencepiece` package does. Control pieces are the tokenizer's added tokens.
+final class SentencePieceModel: Sendable {
+    let file: SentencePieceFile
+    let vocabulary: Vocabulary
+    private let charsmap: Charsmap?
+    private let unknownID: Int32
+    private let bytes: [Int32]
+    /// Symbols that the user defined: kept as they are.
+    private let userDefined: PieceTrie?
+    private let algorithm: Algorithm
+    /// Whether no piece has the space mark after anything else, so that words are independent.
+    private let splitsWords: Bool
+    private let hasUnused: Bool
+
+    private enum Algorithm: Sendable {
+        case bpe(TextBPE)
+        case unigram(PieceTrie, scores: [Float], unknownScore: Float)
+    }
+
+    static let mark: [UInt8] = [0xE2, 0x96, 0x81]
+
+    /// - Throws: `UserError` naming what the model lacks.
+    init(_ file: SentencePieceFile, _ path: String) throws {
+        guard file.algorithm == .bpe || file.algorithm == .unigram else {
+            throw UserError("\(path): models of words or characters are not supported; BPE and Unigram models are")
+        }
+        guard !file.treatsSpaceAsSuffix else { throw UserError("\(path): spaces as suffixes are not supported") }
+        guard file.escapesSpaces else { throw UserError("\(path): a model that does not escape spaces is not supported") }
+        self.file = file
+        let pieces = file.pieces
+        let tokens = pieces.enumerated().map { (text: $1.text, id: $0) }
+        vocabulary = try Vocabulary(tokens, count: tokens.count, where: "\(path): pieces")
+        guard let unknown = pieces.firstIndex(where: { $0.kind == .unknown }) else {
+            throw UserError("\(path): has no unknown piece")
+        }
+        unknownID = Int32(unknown)
+        charsmap = file.charsmap.isEmpty ? nil : try Charsmap(file.charsmap, "\(path): precompiled_charsmap")
+        bytes = ByteTokens.ids(in: vocabulary)
+        if file.hasByteFallback, bytes.contains(-1) {
+            throw UserError("\(path): byte_fallback is on, but not every byte has a piece")
+        }
+        var userDefined = PieceTrie(), hasUserDefined = false
+        for (id, piece) in pieces.enumerated() where piece.kind == .userDefined {
+            var text = piece.text
+            text.withUTF8 { userDefined.insert($0, Int32(id)) }
+            hasUserDefined = true
+        }
+        self.userDefined = hasUserDefined ? userDefined : nil
+        hasUnused = pieces.contains { $0.kind == .unused }
+        splitsWords = !hasUnused && !hasUserDefined && Self.marksBeginPieces(pieces)
+        algorithm = file.algorithm == .bpe ? Self.bpe(pieces, vocabulary) : Self.unigram(pieces)
+    }
+
+    private static func isJoinable(_ kind: SentencePieceFile.Kind) -> Bool {
+        kind == .normal || kind == .userDefined || kind == .unused
+    }
+
+    private static func marksBeginPieces(_ pieces: [SentencePieceFile.Piece]) -> Bool {
+        pieces.allSatisfy { piece in
+            if !isJoinable(piece.kind) { return true }
+            let scalars = piece.text.unicodeScalars.drop { $0.value == 0x2581 }
+            return !scalars.contains { $0.value == 0x2581 }
+        }
+    }
+
+    private static func bpe(_ pieces: [SentencePieceFile.Piece], _ vocabulary: Vocabulary) -> Algorithm {
+        // Higher scores first: floats in the order of integers.
+        let order = pieces.map { piece -> UInt32 in
+            let bits = (-piece.score + 0).bitPattern
+            return bits >> 31 == 1 ? ~bits : bits | 1 << 31
+        }
+        return .bpe(TextBPE(vocabulary.texts, order: order) { isJoinable(pieces[Int($0)].kind) })
+    }
+
+    private static func unigram(_ pieces: [SentencePieceFile.Piece]) -> Algorithm {
+        var trie = PieceTrie()
+        let normal = pieces.filter { $0.kind == .normal }.map(\.score)
+        let lowest = normal.min() ?? 0, highest = normal.max() ?? 0
+        var scores: [Float] = []
+        for (id, piece) in pieces.enumerated() {
+            var text = piece.text
+            if piece.kind == .normal || piece.kind == .userDefined {
+                text.withUTF8 { trie.insert($0, Int32(id)) }
+            }
+            // What the user defined wins over everything it is made of.
+            scores.append(
+                piece.kind == .userDefined ? Float(text.utf8.count) * highest - 0.1 : piece.score)
+        }
+        return .unigram(trie, scores: scores, unknownScore: lowest - Float(Unigram.unknownPenalty))
+    }
+
+    // MARK: Encoding
+
+    /// Emits id and bytes of `text` of each token.
+    func encode(
+        _ text: UnsafeBufferPointer<UInt8>, _ scratch: Scratch, wantsPlaces: Bool, _ emit: (Int32, Int, Int) -> Void
+    ) {
+        let normal = normalize(text, wantsPlaces)
+        var output = Output(model: self, origins: normal.origins)
+        normal.bytes.withUnsafeBufferPointer { bytes in
+            switch algorithm {
+            case .unigram(let trie, let scores, let unknownScore):
+                scratch.tokens.removeAll(keepingCapacity: true)
+                viterbi(bytes, trie, scores, unknownScore, &scratch.tokens)
+                for token in scratch.tokens { output.add(token, 0, bytes, emit) }
+            case .bpe(let bpe):
+                forEachWord(bytes) { word in
+                    let part = UnsafeBufferPointer(rebasing: bytes[word])
+                    let key = part.count <= WordCache.maxBytes && splitsWords ? WordCache.Key(part) : nil
+                    if let key, let packed = scratch.cache.tokens(key) {
+                        var end: Int32 = 0
+                        for value in packed {
+                            let token = WordToken(packed: value, after: end)
+                            end = token.end
+                            output.add(token, word.lowerBound, bytes, emit)
+                        }
+                        return
+                    }
+                    scratch.tokens.removeAll(keepingCapacity: true)
+                    join(part, bpe, &scratch.tokens)
+                    if let key { scratch.cache.insert(key, tokens: scratch.tokens) }
+                    for token in scratch.tokens { output.add(token, word.lowerBound, bytes, emit) }
+                }
+            }
+        }
+        output.flush(emit)
+    }
+
+    private func forEachWord(_ bytes: UnsafeBufferPointer<UInt8>, _ body: (Range<Int>) -> Void) {
+        if bytes.isEmpty { return }
+        guard splitsWords else { return body(0..<bytes.count) }
+        var start = 0, at = 0, wasMark = true
+        while at < bytes.count {
+            let isMark = bytes[at] == 0xE2 && bytes[at + 1] == 0x96 && bytes[at + 2] == 0x81
+            if isMark, !wasMark {
+                body(start..<at)
+                start = at
+            }
+            wasMark = isMark
+            at += utf8Length(bytes[at])
+        }
+        body(start..<bytes.count)
+    }
+
+    private func join(_ text: UnsafeBufferPointer<UInt8>, _ bpe: TextBPE, _ tokens: inout [WordToken]) {
+        var ends: [Int32] = [], isFrozen: [Bool] = []
+        ends.reserveCapacity(text.count)
+        var at = 0
+        while at < text.count {
+            let defined = userDefined?.longest(UnsafeBufferPointer(rebasing: text[at...]))
+            at += defined?.length ?? utf8Length(text[at])
+            ends.append(Int32(at))
+            if userDefined != nil { isFrozen.append(defined != nil) }
+        }
+        bpe.join(text, &ends, isFrozen: isFrozen)
+        var start: Int32 = 0
+        for end in ends {
+            let id = bpe.id(of: UnsafeBufferPointer(rebasing: text[Int(start)..<Int(end)]))
+            tokens.append(WordToken(id: id ?? unknownID, start: start, end: end))
+            start = end
+        }
+    }
+
+    private func viterbi(
+        _ text: UnsafeBufferPointer<UInt8>, _ trie: PieceTrie, _ scores: [Float], _ unknownScore: Float,
+        _ tokens: inout [WordToken]
+    ) {
+        struct Node {
+            var score: Float = 0
+            var start: Int32 = -1
+            var id: Int32 = 0
+        }
+        var best = [Node](repeating: Node(), count: text.count + 1)
+        best.withUnsafeMutableBufferPointer { best in
+            var at = 0
+            while at < text.count {
+                let length = utf8Length(text[at]), reached = best[at].score
+                var isCovered = false
+                func offer(_ id: Int32, _ end: Int, _ score: Float) {
+                    if best[end].start < 0 || score > best[end].score {
+                        best[end] = Node(score: score, start: Int32(at), id: id)
+                    }
+                }
+                trie.forEachPrefix(UnsafeBufferPointer(rebasing: text[at...])) { id, count in
+                    offer(id, at + count, scores[Int(id)] + reached)
+                    if count == length { isCovered = true }
+                }
+                if !isCovered { offer(unknownID, at + length, unknownScore + reached) }
+                at += length
+            }
+        }
+        let first = tokens.count
+        var end = text.count
+        while end > 0 {
+            tokens.append(WordToken(id: best[end].id, start: best[end].start, end: Int32(end)))
+            end = Int(best[end].start)
+        }
+        tokens[first...].reverse()
+    }
+
+    /// Puts unknown pieces in a row together, or spells them in bytes.
+    private struct Output {
+        let model: SentencePieceModel
+        /// Byte of the text that each normalized byte comes from, and the end; nil when nobody asks.
+        let origins: [Int32]?
+        private var unknown: (start: Int, end: Int)?
+
+        init(model: SentencePieceModel, origins: [Int32]?) { (self.model, self.origins) = (model, origins) }
+
+        mutating func add(
+            _ token: WordToken, _ base: Int, _ bytes: UnsafeBufferPointer<UInt8>, _ emit: (Int32, Int, Int) -> Void
+        ) {
+            let first = base + Int(token.start), last = base + Int(token.end)
+            let start = origin(first), end = origin(last)
+            guard token.id == model.unknownID else {
+                flush(emit)
+                return emit(token.id, start, end)
+            }
+            if model.file.hasByteFallback {
+                // The last byte stands for the character, the others for nothing.
+                for at in first..<last { emit(model.bytes[Int(bytes[at])], start, at == last - 1 ? end : start) }
+            } else {
+                unknown = (unknown?.start ?? start, end)
+            }
+        }
+
+        mutating func flush(_ emit: (Int32, Int, Int) -> Void) {
+            if let unknown { emit(model.unknownID, unknown.start, unknown.end) }
+            unknown = nil
+        }
+
+        private func origin(_ at: Int) -> Int { origins.map { Int($0[at]) } ?? 0 }
+    }
+
+    // MARK: Normalization
+
+    /// The text as the model's rules make it, spaces as marks, and where each byte comes from (the end included).
+    private func normalize(_ text: UnsafeBufferPointer<UInt8>, _ wantsPlaces: Bool) -> (bytes: [UInt8], origins: [Int32]?) {
+        var bytes: [UInt8] = [], origins: [Int32] = []
+        var at = 0
+        func step() -> (length: Int, replacement: ArraySlice<UInt8>?) {
+            let rest = UnsafeBufferPointer(rebasing: text[at...])
+            if let userDefined, let (_, length) = userDefined.longest(rest) { return (length, nil) }
+            if let charsmap, let (length, replacement) = charsmap.longest(rest) { return (length, replacement) }
+            return (utf8Length(text[at]), nil)
+        }
+        if file.removesExtraSpaces {
+            while at < text.count, case let (length, replacement) = step(),
+                replacement.map({ $0.elementsEqual([0x20]) }) ?? (length == 1 && text[at] == 0x20)
+            {
+                at += length
+            }
+            if at == text.count { return ([], wantsPlaces ? [0] : nil) }
+        }
+        if text.isEmpty { return ([], wantsPlaces ? [0] : nil) }
+        bytes.reserveCapacity(text.count + text.count / 2)
+        func append(_ byte: UInt8) {
+            let count = bytes.count
+            if byte == 0x20 { bytes += Self.mark } else { bytes.append(byte) }
+            if wantsPlaces { origins += repeatElement(Int32(at), count: bytes.count - count) }
+        }
+        if file.addsDummyPrefix { append(0x20) }
+        var wasSpace = file.removesExtraSpaces
+        while at < text.count {
+            let (length, replacement) = step()
+            var isFirst = wasSpace, last: UInt8?
+            func take(_ byte: UInt8) {
+                if isFirst, byte == 0x20 { return }
+                isFirst = false
+                append(byte)
+                last = byte
+            }
+            if let replacement { replacement.forEach(take) } else { text[at..<at + length].forEach(take) }
+            if let last { wasSpace = last == 0x20 }
+            at += length
+            if !file.removesExtraSpaces { wasSpace = false }
+        }
+        var end = at
+        if file.removesExtraSpaces {
+            while bytes.count >= 3, bytes.suffix(3).elementsEqual(Self.mark) {
+                bytes.removeLast(3)
+                if wantsPlaces {
+                    end = Int(origins[bytes.count])
+                    origins.removeLast(3)
+                }
+            }
+        }
+        if wantsPlaces { origins.append(Int32(end)) }
+        return (bytes, wantsPlaces ? origins : nil)
+    }
+
+    func kind(_ id: Int32) -> SentencePieceFile.Kind? {
+        file.pieces.indices.contains(Int(id)) ? file.pieces[Int(id)].kind : nil
+    }
+}
+
+/// Puts pieces together as `sentencepiece` does; control pieces, which it leaves out, come as their text.
+struct SentencePieceDecoder: Sendable {
+    private let model: SentencePieceModel
+    private var bytes: [UInt8] = []
+    private var hasText = false, sawSpace = false, isAtStart = true
+
+    init(_ model: SentencePieceModel) { self.model = model }
+
+    mutating func push(_ id: Int32, _ text: ArraySlice<UInt8>, to output: inout [UInt8]) {
+        let kind = model.kind(id)
+        if kind == .byte {
+            bytes.append(UInt8(String(decoding: text.dropFirst(3).prefix(2), as: UTF8.self), radix: 16) ?? 0)
+            return spellBytes(to: &output, isEnd: false)
+        }
+        spellBytes(to: &output, isEnd: true)
+        if sawSpace || hasText { isAtStart = false }
+        var piece = text
+        let file = model.file
+        if kind == .unknown {
+            piece = Array(file.unknownSurface.utf8)[...]
+        } else if kind == .normal || kind == .userDefined || kind == .unused {
+            if isAtStart, file.addsDummyPrefix || file.removesExtraSpaces, piece.starts(with: SentencePieceModel.mark) {
+                piece = piece.dropFirst(3)
+                if !file.removesExtraSpaces { sawSpace = true }
+            }
+            var at = piece.startIndex
+            while at < piece.endIndex {
+                if piece[at...].starts(with: SentencePieceModel.mark) {
+                    output.append(0x20)
+                    at += 3
+                } else {
+                    output.append(piece[at])
+                    at += 1
+                }
+            }
+            if !piece.isEmpty { hasText = true }
+            return
+        }
+        output += piece
+        if !piece.isEmpty { hasText = true }
+    }
+
+    mutating func finish(to output: inout [UInt8]) { spellBytes(to: &output, isEnd: true) }
+
+    /// Whole characters; a replacement character for each byte that belongs to none.
+    private mutating func spellBytes(to output: inout [UInt8], isEnd: Bool) {
+        var at = 0
+        while at < bytes.count {
+            let length = utf8Length(bytes[at]), rest = bytes[at...]
+            if length <= rest.count, String(validating: rest.prefix(length), as: UTF8.self) != nil {
+                output += rest.prefix(length)
+                at += length
+            } else if !isEnd, unfinishedBytes(Array(rest)) == rest.count {
+                break
+            } else {
+                output += [0xEF, 0xBF, 0xBD]
+                at += 1
+            }
+            hasText = true
+        }
+        bytes.removeFirst(at)
+    }
+}
