@@ -3,6 +3,7 @@ internal import Diagnostics
 internal import Formats
 internal import Glibc
 internal import RunLog
+internal import Tokenizers
 
 /// The folders behind a MODEL argument: a Hugging Face folder, an adapter folder, a run folder (its best checkpoint), one
 /// of a run's steps, or a GGUF file (converted once into the cache).
@@ -61,10 +62,10 @@ public struct ModelReference: Sendable, Equatable {
         fileExists(joinPath(try weightsPath(path), AdapterFiles.configName))
     }
 
-    /// The path that holds a tokenizer for a MODEL: a folder, a GGUF file, or a tokenizer.json. Reads no weights.
+    /// The path that holds a tokenizer for a MODEL: a folder, a GGUF file, or a tokenizer's file. Reads no weights.
     public static func tokenizerPath(_ path: String, base: String? = nil) throws -> String {
         let path = try weightsPath(path)
-        if fileExists(path) || fileExists(joinPath(path, "tokenizer.json")) { return path }
+        if fileExists(path) || tokenizerFile(in: path) != nil { return path }
         if fileExists(joinPath(path, AdapterFiles.configName)) {
             return try tokenizerPath(basePath(ofAdapter: path, override: base))
         }

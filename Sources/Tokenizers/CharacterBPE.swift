@@ -78,7 +78,8 @@ final class CharacterBPE: WordModel {
         var at: Int32 = 0
         let first = tokens.count
         for i in ids.indices {
-            let end = at + widths[i]
+            // The bytes of a suffix are not in the word.
+            let end = min(at + widths[i], Int32(word.count))
             if long.ids[i] >= 0 {
                 tokens.append(WordToken(id: long.ids[i], start: at, end: end))
             } else if tokens.count > first {
@@ -105,8 +106,9 @@ final class CharacterBPE: WordModel {
             let isLast = at == word.count
             let isPlain = (isFirst || rules.prefix.isEmpty) && (!isLast || rules.suffix.isEmpty)
             if !isPlain { spelled = (isFirst ? [] : rules.prefix) + character + (isLast ? rules.suffix : []) }
-            let found = isPlain ? vocabulary.id(of: character) : spelled.withUnsafeBufferPointer { vocabulary.id(of: $0) }
-            let width = Int32(isPlain ? length : spelled.count)
+            let found =
+                isPlain ? vocabulary.id(of: character) : spelled.withUnsafeBufferPointer { vocabulary.id(of: $0) }
+            let width = Int32(length)
             if let id = found {
                 flushUnknown()
                 ids.append(id)

@@ -33,7 +33,9 @@ struct LengthLimits: Sendable, Equatable {
     func pad<Token>(_ tokens: inout [Token], with make: (Int32) -> Token) {
         guard let padding else { return }
         var length = padding.length ?? tokens.count
-        if padding.multiple > 0, length % padding.multiple > 0 { length += padding.multiple - length % padding.multiple }
+        if padding.multiple > 0, length % padding.multiple > 0 {
+            length += padding.multiple - length % padding.multiple
+        }
         guard length > tokens.count else { return }
         let filling = Array(repeating: make(padding.id), count: length - tokens.count)
         tokens = padding.onLeft ? filling + tokens : tokens + filling

@@ -30,13 +30,15 @@ struct RankVocabulary: Sendable {
                 (0...Vocabulary.maxID).contains(rank)
             else { throw UserError("\(path): line \(line) is not a token in base64 and its rank") }
             let isEmpty = parts[0].elementsEqual([0x3D])
-            guard let token = isEmpty ? [] : decodedBase64(String(decoding: parts[0], as: UTF8.self)) else {
+            guard let token = isEmpty ? [] : decodedBase64(parts[0]) else {
                 throw UserError("\(path): line \(line): the token is no base64")
             }
             found.append((rank, token))
         }
         guard let highest = found.map(\.rank).max() else { throw UserError("\(path): holds no ranks") }
-        guard highest < found.count * 2 + 256 else { throw UserError("\(path): has rank \(highest) for \(counted(found.count, "token"))") }
+        guard highest < found.count * 2 + 256 else {
+            throw UserError("\(path): has rank \(highest) for \(counted(found.count, "token"))")
+        }
         tokens = Array(repeating: [], count: highest + 1)
         for (rank, token) in found {
             guard tokens[rank].isEmpty else { throw UserError("\(path): rank \(rank) is given to two tokens") }
@@ -58,7 +60,9 @@ struct RankVocabulary: Sendable {
             special = numbered([end, "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"], from: 100_257)
             special.append(("<|endofprompt|>", 100_276))
         case 199_998:  // o200k_base
-            (pattern, special) = (.cased(digits: 3, contractions: true), [(end, 199_999), ("<|endofprompt|>", 200_018)])
+            (pattern, special) = (
+                .cased(digits: 3, contractions: true), [(end, 199_999), ("<|endofprompt|>", 200_018)]
+            )
         case 128_000:  // Llama 3
             pattern = .llama(digits: 3)
             special = numbered(Self.llama3, from: 128_000)
@@ -99,7 +103,8 @@ struct RankVocabulary: Sendable {
         for (i, entry) in vocab.enumerated() {
             guard let rank = entry["rank"]?.int, rank >= 0 else { throw UserError("\(path): vocab[\(i)] has no rank") }
             if rank >= tokens.count { continue }
-            guard let text = entry["token_bytes"]?.string, let bytes = decodedBase64(text), !bytes.isEmpty else {
+            guard let text = entry["token_bytes"]?.string, let bytes = decodedBase64(Array(text.utf8)), !bytes.isEmpty
+            else {
                 throw UserError("\(path): vocab[\(i)].token_bytes is no base64")
             }
             guard tokens[rank].isEmpty else { throw UserError("\(path): rank \(rank) is given to two tokens") }
@@ -138,9 +143,13 @@ struct RankVocabulary: Sendable {
 
     func parts(_ path: String) throws -> TokenizerParts {
         let vocabulary = try Vocabulary(raw: tokens, firstID: firstID, where: path)
-        guard vocabulary.byteIDs.allSatisfy({ $0 >= 0 }) else { throw UserError("\(path): lacks tokens of single bytes") }
+        guard vocabulary.byteIDs.allSatisfy({ $0 >= 0 }) else {
+            throw UserError("\(path): lacks tokens of single bytes")
+        }
         var preTokenizer = PreTokenizer(steps: pattern.map { [.split($0)] } ?? [])
-        if let otherPattern { preTokenizer.splitters = [.pattern(try compiled(otherPattern, path), .isolated, inverted: false)] }
+        if let otherPattern {
+            preTokenizer.splitters = [.pattern(try compiled(otherPattern, path), .isolated, inverted: false)]
+        }
         let added = special.map { AddedToken($0.text, id: Int32($0.id), normalized: false, special: true) }
         let template = bos.map { [TemplatePiece.special(ids: [Int32($0.id)], tokens: [ExactString($0.text)]), .text] }
         return TokenizerParts(
@@ -179,13 +188,15 @@ struct RankVocabulary: Sendable {
             AddedToken($0.text, id: Int32($0.id), normalized: false, special: true).json(withID: true)
         }
         let model: JSONValue = [
-            "type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil,
+            "type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil,
+            "end_of_word_suffix": nil,
             "fuse_unk": false, "byte_fallback": false, "ignore_merges": true, "vocab": .object(vocabulary),
             "merges": .array(merges),
         ]
         let normalizer: JSONValue = normalizesC ? ["type": "NFC"] : nil
         return [
-            "version": "1.0", "truncation": nil, "padding": nil, "added_tokens": .array(added), "normalizer": normalizer,
+            "version": "1.0", "truncation": nil, "padding": nil, "added_tokens": .array(added),
+            "normalizer": normalizer,
             "pre_tokenizer": GGUFPreTokenizer.split([pattern?.regex ?? otherPattern ?? ""]),
             "post_processor": bos.map { GGUFPreTokenizer.template(bos: $0.text, $0.id) } ?? nil,
             "decoder": GGUFPreTokenizer.gpt2, "model": model,

@@ -52,8 +52,8 @@ final class SplitRegex: Sendable {
         pattern = text
         program = scalars.indices.map { .set($0) } + [.accept]
         sets = scalars.map { CompiledSet(.ranges([$0...$0])) }
-        let first = Array(text.utf8.prefix(1))
-        starts = (0..<256).map { [UInt8($0)] == first }
+        let first = text.utf8.first
+        starts = (0..<256).map { first == nil || UInt8($0) == first }
     }
 
     private static func starts(_ node: RegexNode) -> [Bool] {
@@ -105,7 +105,9 @@ private struct Compiler {
         case .repeated(let body, let min, let max, let kind): try emitRepeated(body, min, max, kind)
         case .assertion(let assertion): program.append(.assertion(assertion))
         case .atomic(let body):
-            guard body.isBounded else { throw UserError("an atomic group with repetition without limit is not supported") }
+            guard body.isBounded else {
+                throw UserError("an atomic group with repetition without limit is not supported")
+            }
             try emitPart(body) { .atomic(start: $0, next: $1) }
         case .look(let body, behind: false, let negative):
             try emitPart(body) { .look(start: $0, next: $1, negative: negative) }

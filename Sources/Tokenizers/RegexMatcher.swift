@@ -53,7 +53,9 @@ struct RegexMatcher {
         var found: [Range<Int>] = [], at = 0
         while at <= text.count, let match = firstMatch(from: at) {
             if match.isEmpty, match.lowerBound == found.last?.upperBound {
-                at = match.upperBound < text.count ? match.upperBound + utf8Length(text[match.upperBound]) : text.count + 1
+                at =
+                    match.upperBound < text.count
+                    ? match.upperBound + utf8Length(text[match.upperBound]) : text.count + 1
                 continue
             }
             found.append(match)

@@ -50,7 +50,9 @@ struct RegexParser {
     /// - Throws: `UserError` saying what in the pattern is not understood.
     static func parse(_ pattern: String, _ dialect: RegexDialect) throws -> RegexNode {
         var parser = RegexParser(pattern, dialect)
-        guard parser.text.count <= maxLength else { throw UserError("the pattern is longer than \(maxLength) characters") }
+        guard parser.text.count <= maxLength else {
+            throw UserError("the pattern is longer than \(maxLength) characters")
+        }
         let node = try parser.alternatives()
         if parser.at < parser.text.count { throw parser.failure("a closing parenthesis without an opening one") }
         return node

@@ -14,7 +14,6 @@ final class SentencePieceModel: Sendable {
     private let algorithm: Algorithm
     /// Whether no piece has the space mark after anything else, so that words are independent.
     private let splitsWords: Bool
-    private let hasUnused: Bool
 
     private enum Algorithm: Sendable {
         case bpe(TextBPE)
@@ -29,7 +28,9 @@ final class SentencePieceModel: Sendable {
             throw UserError("\(path): models of words or characters are not supported; BPE and Unigram models are")
         }
         guard !file.treatsSpaceAsSuffix else { throw UserError("\(path): spaces as suffixes are not supported") }
-        guard file.escapesSpaces else { throw UserError("\(path): a model that does not escape spaces is not supported") }
+        guard file.escapesSpaces else {
+            throw UserError("\(path): a model that does not escape spaces is not supported")
+        }
         self.file = file
         let pieces = file.pieces
         let tokens = pieces.enumerated().map { (text: $1.text, id: $0) }
@@ -43,16 +44,13 @@ final class SentencePieceModel: Sendable {
         if file.hasByteFallback, bytes.contains(-1) {
             throw UserError("\(path): byte_fallback is on, but not every byte has a piece")
         }
-        var userDefined = PieceTrie(), hasUserDefined = false
-        for (id, piece) in pieces.enumerated() where piece.kind == .userDefined {
-            var text = piece.text
-            text.withUTF8 { userDefined.insert($0, Int32(id)) }
-            hasUserDefined = true
+        let hasUserDefined = pieces.contains { $0.kind == .userDefined }
+        userDefined = hasUserDefined ? PieceTrie(vocabulary) { pieces[Int($0)].kind == .userDefined } : nil
+        if file.algorithm == .bpe, pieces.contains(where: { $0.kind == .unused }) {
+            throw UserError("\(path): a BPE model with unused pieces is not supported")
         }
-        self.userDefined = hasUserDefined ? userDefined : nil
-        hasUnused = pieces.contains { $0.kind == .unused }
-        splitsWords = !hasUnused && !hasUserDefined && Self.marksBeginPieces(pieces)
-        algorithm = file.algorithm == .bpe ? Self.bpe(pieces, vocabulary) : Self.unigram(pieces)
+        splitsWords = !hasUserDefined && Self.marksBeginPieces(pieces)
+        algorithm = file.algorithm == .bpe ? Self.bpe(pieces, vocabulary) : Self.unigram(pieces, vocabulary)
     }
 
     private static func isJoinable(_ kind: SentencePieceFile.Kind) -> Bool {
@@ -76,20 +74,11 @@ final class SentencePieceModel: Sendable {
         return .bpe(TextBPE(vocabulary.texts, order: order) { isJoinable(pieces[Int($0)].kind) })
     }
 
-    private static func unigram(_ pieces: [SentencePieceFile.Piece]) -> Algorithm {
-        var trie = PieceTrie()
-        let normal = pieces.filter { $0.kind == .normal }.map(\.score)
-        let lowest = normal.min() ?? 0, highest = normal.max() ?? 0
-        var scores: [Float] = []
-        for (id, piece) in pieces.enumerated() {
-            var text = piece.text
-            if piece.kind == .normal || piece.kind == .userDefined {
-                text.withUTF8 { trie.insert($0, Int32(id)) }
-            }
-            // What the user defined wins over everything it is made of.
-            scores.append(
-                piece.kind == .userDefined ? Float(text.utf8.count) * highest - 0.1 : piece.score)
-        }
+    private static func unigram(_ pieces: [SentencePieceFile.Piece], _ vocabulary: Vocabulary) -> Algorithm {
+        let lowest = pieces.lazy.filter { $0.kind == .normal }.map(\.score).min() ?? 0
+        // What the user defined costs nothing, and so wins over everything it is made of.
+        let scores = pieces.map { $0.kind == .userDefined ? 0 : $0.score }
+        let trie = PieceTrie(vocabulary) { pieces[Int($0)].kind == .normal || pieces[Int($0)].kind == .userDefined }
         return .unigram(trie, scores: scores, unknownScore: lowest - Float(Unigram.unknownPenalty))
     }
 
@@ -100,13 +89,13 @@ final class SentencePieceModel: Sendable {
         _ text: UnsafeBufferPointer<UInt8>, _ scratch: Scratch, wantsPlaces: Bool, _ emit: (Int32, Int, Int) -> Void
     ) {
         let normal = normalize(text, wantsPlaces)
-        var output = Output(model: self, origins: normal.origins)
+        var output = Output(model: self, origins: normal.origins), tokens: [WordToken] = []
         normal.bytes.withUnsafeBufferPointer { bytes in
             switch algorithm {
             case .unigram(let trie, let scores, let unknownScore):
-                scratch.tokens.removeAll(keepingCapacity: true)
-                viterbi(bytes, trie, scores, unknownScore, &scratch.tokens)
-                for token in scratch.tokens { output.add(token, 0, bytes, emit) }
+                tokens.removeAll(keepingCapacity: true)
+                viterbi(bytes, trie, scores, unknownScore, &tokens)
+                for token in tokens { output.add(token, 0, bytes, emit) }
             case .bpe(let bpe):
                 forEachWord(bytes) { word in
                     let part = UnsafeBufferPointer(rebasing: bytes[word])
@@ -120,10 +109,10 @@ final class SentencePieceModel: Sendable {
                         }
                         return
                     }
-                    scratch.tokens.removeAll(keepingCapacity: true)
-                    join(part, bpe, &scratch.tokens)
-                    if let key { scratch.cache.insert(key, tokens: scratch.tokens) }
-                    for token in scratch.tokens { output.add(token, word.lowerBound, bytes, emit) }
+                    tokens.removeAll(keepingCapacity: true)
+                    join(part, bpe, &tokens)
+                    if let key { scratch.cache.insert(key, tokens: tokens) }
+                    for token in tokens { output.add(token, word.lowerBound, bytes, emit) }
                 }
             }
         }
@@ -169,6 +158,7 @@ final class SentencePieceModel: Sendable {
         _ text: UnsafeBufferPointer<UInt8>, _ trie: PieceTrie, _ scores: [Float], _ unknownScore: Float,
         _ tokens: inout [WordToken]
     ) {
+        // In single precision over the whole text, as in the reference: its rounding decides ties.
         struct Node {
             var score: Float = 0
             var start: Int32 = -1
@@ -239,7 +229,9 @@ final class SentencePieceModel: Sendable {
     // MARK: Normalization
 
     /// The text as the model's rules make it, spaces as marks, and where each byte comes from (the end included).
-    private func normalize(_ text: UnsafeBufferPointer<UInt8>, _ wantsPlaces: Bool) -> (bytes: [UInt8], origins: [Int32]?) {
+    private func normalize(_ text: UnsafeBufferPointer<UInt8>, _ wantsPlaces: Bool) -> (
+        bytes: [UInt8], origins: [Int32]?
+    ) {
         var bytes: [UInt8] = [], origins: [Int32] = []
         var at = 0
         func step() -> (length: Int, replacement: ArraySlice<UInt8>?) {

@@ -32,7 +32,11 @@ final class TextBPE: Sendable {
     /// - Parameter ends: where each symbol ends, in order; what is left of them after joining.
     /// - Parameter isFrozen: symbols that are never joined.
     func join(_ text: UnsafeBufferPointer<UInt8>, _ ends: inout [Int32], isFrozen: [Bool] = []) {
-        if ends.count <= Self.shortWord, isFrozen.isEmpty { joinShort(text, &ends) } else { joinLong(text, &ends, isFrozen) }
+        if ends.count <= Self.shortWord, isFrozen.isEmpty {
+            joinShort(text, &ends)
+        } else {
+            joinLong(text, &ends, isFrozen)
+        }
     }
 
     private func joinShort(_ text: UnsafeBufferPointer<UInt8>, _ ends: inout [Int32]) {

@@ -55,6 +55,8 @@ struct TextEncoder {
     private let vocabulary: Vocabulary
     private var counter: ScalarCounter
     private(set) var places: [PlacedToken] = []
+    /// Tokens of one word of the general kinds.
+    private var tokens: [WordToken] = []
 
     init(_ tokenizer: Tokenizer, _ text: UnsafeBufferPointer<UInt8>, _ scratch: Scratch, wantsPlaces: Bool) {
         (self.tokenizer, self.text, self.scratch, self.wantsPlaces) = (tokenizer, text, scratch, wantsPlaces)
@@ -135,7 +137,8 @@ struct TextEncoder {
                 let word = UnsafeBufferPointer(rebasing: bytes[piece])
                 model.parts(word) { part in
                     addTokens(
-                        model, UnsafeBufferPointer(rebasing: word[part]), at: piece.lowerBound + part.lowerBound, origins)
+                        model, UnsafeBufferPointer(rebasing: word[part]), at: piece.lowerBound + part.lowerBound,
+                        origins)
                 }
             }
         }
@@ -156,10 +159,10 @@ struct TextEncoder {
             }
             return
         }
-        scratch.tokens.removeAll(keepingCapacity: true)
-        model.encode(word, &scratch.tokens)
-        if let key { scratch.cache.insert(key, tokens: scratch.tokens) }
-        for token in scratch.tokens { emit(token, start, origins) }
+        tokens.removeAll(keepingCapacity: true)
+        model.encode(word, &tokens)
+        if let key { scratch.cache.insert(key, tokens: tokens) }
+        for i in tokens.indices { emit(tokens[i], start, origins) }
     }
 
     private mutating func emit(_ token: WordToken, _ start: Int, _ origins: [Range<Int32>]?) {
@@ -171,7 +174,8 @@ struct TextEncoder {
         place(token.id, from: first, to: last)
     }
 
-    private mutating func encodeSentence(_ model: SentencePieceModel, _ stretch: UnsafeBufferPointer<UInt8>, base: Int) {
+    private mutating func encodeSentence(_ model: SentencePieceModel, _ stretch: UnsafeBufferPointer<UInt8>, base: Int)
+    {
         model.encode(stretch, scratch, wantsPlaces: wantsPlaces) { id, start, end in
             scratch.output.reserve(1)
             scratch.output.append(id)

@@ -35,7 +35,7 @@ public final class Tokenizer: Sendable {
     init(parts: TokenizerParts, files: TokenizerFiles) {
         self.parts = parts
         self.files = files
-        if case .form(.c)? = parts.normalizers.first, parts.normalizers.count == 1 {
+        if case .form(.c)? = parts.normalizers.first, parts.normalizers.count == 1, case .byteLevel = parts.model {
             normalization = .formC
         } else {
             normalization = parts.normalizers.isEmpty ? .none : .general

@@ -2,6 +2,21 @@
 import Diagnostics
 import Formats
 
+/// Names that a tokenizer has in a model folder, the one that counts first.
+private let tokenizerFileNames = [
+    "tokenizer.json", "tekken.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+]
+
+/// The tokenizer's file in a model folder; nil when there is none.
+package func tokenizerFile(in folder: String) -> String? {
+    if let name = tokenizerFileNames.first(where: { fileExists(joinPath(folder, $0)) }) {
+        return joinPath(folder, name)
+    }
+    guard folderExists(folder), let names = try? listFolder(folder) else { return nil }  // unreadable: has none
+    let ranks = names.filter { $0.utf8.suffix(9).elementsEqual(".tiktoken".utf8) }
+    return ranks.count == 1 ? joinPath(folder, ranks[0]) : nil
+}
+
 /// What a tokenizer came from, and writes again.
 struct TokenizerFiles: Sendable {
     /// What decides ids and texts.
@@ -30,30 +45,18 @@ struct TokenizerFiles: Sendable {
     /// Files as they were read, by name; written again byte for byte until something is added.
     var originals: [(name: String, bytes: [UInt8])] = []
 
-    /// Names that a tokenizer has in a model folder, the one that counts first.
-    package static let names = [
-        "tokenizer.json", "tekken.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
-    ]
-
-    /// The tokenizer's file in a folder; nil when there is none.
-    package static func file(in folder: String) -> String? {
-        if let name = names.first(where: { fileExists(joinPath(folder, $0)) }) { return joinPath(folder, name) }
-        let ranks = (try? listFolder(folder))?.filter { $0.utf8.suffix(9).elementsEqual(".tiktoken".utf8) } ?? []
-        return ranks.count == 1 ? joinPath(folder, ranks[0]) : nil
-    }
-
     /// The files of `path`: a folder, or a tokenizer file; the files beside one of the usual names are read too.
     init(path: String) throws {
         var folder: String? = path, file = path
         if folderExists(path) {
-            guard let found = Self.file(in: path) else {
+            guard let found = tokenizerFile(in: path) else {
                 throw UserError(
                     "\(path): no tokenizer.json in this folder; give a model folder that has one, or a .gguf")
             }
             file = found
         } else {
             guard fileExists(path) else { throw UserError("\(path): no such file or folder") }
-            folder = Self.names.contains(fileName(of: path)) ? parentFolder(of: path) : nil
+            folder = tokenizerFileNames.contains(fileName(of: path)) ? parentFolder(of: path) : nil
         }
         let bytes = try readFile(file, maxBytes: maxTokenizerBytes)
         source = try Self.source(bytes, file)
@@ -119,7 +122,9 @@ struct TokenizerFiles: Sendable {
             where file.pieces.indices.contains(id) {
                 config[key] = .string(file.pieces[id].text)
             }
-            if let unknown = file.pieces.first(where: { $0.kind == .unknown }) { config["unk_token"] = .string(unknown.text) }
+            if let unknown = file.pieces.first(where: { $0.kind == .unknown }) {
+                config["unk_token"] = .string(unknown.text)
+            }
         case .ranks(let vocabulary):
             if let bos = vocabulary.bos { config["bos_token"] = .string(bos.text) }
             let ends = ["<|endoftext|>", "<|end_of_text|>", "</s>"]

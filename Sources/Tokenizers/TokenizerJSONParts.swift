@@ -96,7 +96,7 @@ extension TokenizerJSONReader {
                     stripsAccents: try part.flag("strip_accents", lowercases), lowercases: lowercases)
             case "Nmt": return .nmt
             case "Precompiled":
-                guard let bytes = decodedBase64(try part.text("precompiled_charsmap")) else {
+                guard let bytes = decodedBase64(try part.bytes("precompiled_charsmap")) else {
                     throw part.failure("precompiled_charsmap is no base64")
                 }
                 return .charsmap(try Charsmap(bytes, "\(file): normalizer.precompiled_charsmap"))
@@ -292,10 +292,10 @@ extension TokenizerJSONReader {
 }
 
 /// The bytes of base64 text (RFC 4648, with its padding); nil for anything else.
-func decodedBase64(_ text: some StringProtocol) -> [UInt8]? {
+func decodedBase64(_ text: some Collection<UInt8>) -> [UInt8]? {
     var bytes: [UInt8] = [], bits: UInt32 = 0, count = 0, padding = 0
-    bytes.reserveCapacity(text.utf8.count * 3 / 4)
-    for byte in text.utf8 {
+    bytes.reserveCapacity(text.count * 3 / 4)
+    for byte in text {
         let value: UInt8
         switch byte {
         case UInt8(ascii: "A")...UInt8(ascii: "Z"): value = byte - 65

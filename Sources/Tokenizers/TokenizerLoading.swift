@@ -11,7 +11,7 @@ extension Tokenizer {
         if modelPath.utf8.suffix(5).elementsEqual(".gguf".utf8), !folderExists(modelPath) {
             try self.init(gguf: GGUFFile(path: modelPath).metadata)
         } else {
-            let file = folderExists(modelPath) ? TokenizerFiles.file(in: modelPath) ?? modelPath : modelPath
+            let file = folderExists(modelPath) ? tokenizerFile(in: modelPath) ?? modelPath : modelPath
             try self.init(TokenizerFiles(path: modelPath), file: file)
         }
     }

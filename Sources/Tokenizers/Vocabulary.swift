@@ -52,85 +52,6 @@ enum ByteAlphabet {
     }
 }
 
-/// Byte strings numbered by non-negative ids that need not be dense, in one block of memory.
-struct ByteStrings: Sendable {
-    private(set) var bytes: [UInt8] = []
-    private var ranges: [Range<UInt32>?] = []
-
-    var count: Int { ranges.count }
-
-    subscript(id: Int32) -> Range<Int>? {
-        guard id >= 0, Int(id) < ranges.count, let range = ranges[Int(id)] else { return nil }
-        return Int(range.lowerBound)..<Int(range.upperBound)
-    }
-
-    mutating func reserve(strings: Int, bytes count: Int) {
-        ranges.reserveCapacity(strings)
-        bytes.reserveCapacity(count)
-    }
-
-    /// Writes one string through `body`, which appends to the block.
-    mutating func set(_ id: Int32, _ body: (inout [UInt8]) -> Void) {
-        let start = UInt32(bytes.count)
-        body(&bytes)
-        while ranges.count <= Int(id) { ranges.append(nil) }
-        ranges[Int(id)] = start..<UInt32(bytes.count)
-    }
-}
-
-/// Ids by byte string: open addressing over a `ByteStrings` block, no string object per entry.
-struct ByteStringIndex: Sendable {
-    private var slots: [Int32] = []
-    private var mask = 0
-
-    /// An id whose string an earlier id has too; the earlier one is found.
-    private(set) var repeated: Int32?
-
-    init(_ strings: ByteStrings, where isIndexed: (Int32) -> Bool = { _ in true }) {
-        var capacity = 16
-        while capacity < strings.count * 2 { capacity *= 2 }
-        slots = [Int32](repeating: -1, count: capacity)
-        mask = capacity - 1
-        strings.bytes.withUnsafeBufferPointer { all in
-            for id in 0..<Int32(strings.count) {
-                guard let range = strings[id], isIndexed(id) else { continue }
-                let text = UnsafeBufferPointer(rebasing: all[range])
-                var slot = hash(text), isNew = true
-                while isNew, slots[slot] >= 0 {
-                    isNew = !isSame(text, all, strings[slots[slot]]!)
-                    slot = (slot + 1) & mask
-                }
-                if isNew { slots[slot] = id } else { repeated = repeated ?? id }
-            }
-        }
-    }
-
-    private func hash(_ text: UnsafeBufferPointer<UInt8>) -> Int {
-        var hash: UInt64 = 0xCBF2_9CE4_8422_2325  // FNV-1a
-        for byte in text { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
-        return Int(truncatingIfNeeded: hash ^ hash >> 29) & mask
-    }
-
-    @inline(__always) private func isSame(
-        _ text: UnsafeBufferPointer<UInt8>, _ all: UnsafeBufferPointer<UInt8>, _ range: Range<Int>
-    ) -> Bool {
-        guard range.count == text.count else { return false }
-        for i in 0..<text.count where text[i] != all[range.lowerBound + i] { return false }
-        return true
-    }
-
-    func id(of text: UnsafeBufferPointer<UInt8>, in strings: ByteStrings) -> Int32? {
-        strings.bytes.withUnsafeBufferPointer { all in
-            var slot = hash(text)
-            while slots[slot] >= 0 {
-                if isSame(text, all, strings[slots[slot]]!) { return slots[slot] }
-                slot = (slot + 1) & mask
-            }
-            return nil
-        }
-    }
-}
-
 /// The tokens of the model: their texts as the file spells them and the bytes these stand for.
 struct Vocabulary: Sendable {
     let texts: ByteStrings
@@ -173,6 +94,7 @@ struct Vocabulary: Sendable {
     }
 
     private init(_ texts: ByteStrings, _ raw: ByteStrings, isSpelled: [Bool], count: Int, where file: String) throws {
+        guard texts.bytes.count < 1 << 24 else { throw UserError("\(file): more than 16 MB of tokens") }
         (self.texts, self.raw, self.isSpelled) = (texts, raw, isSpelled)
         hasBlankEdge = (0..<Int32(raw.count)).map { id in
             guard let range = raw[id], !range.isEmpty else { return false }

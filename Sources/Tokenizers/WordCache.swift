@@ -8,9 +8,7 @@ final class Scratch: @unchecked Sendable {  // the pool hands each to one caller
     let pairs = UnsafeMutablePointer<UInt64>.allocate(capacity: 64)
     /// Ends of pieces before and after a space was put before them.
     let ends = UnsafeMutablePointer<Int>.allocate(capacity: 2 * (PreTokenizer.maxSteps + 1))
-    var output = IDBuffer()
-    /// Tokens of one word of the general kinds.
-    var tokens: [WordToken] = []
+    @exclusivity(unchecked) var output = IDBuffer()
 
     deinit {
         ids.deallocate()

@@ -42,8 +42,8 @@ final class WordPiece: WordModel {
 
     init(_ vocabulary: Vocabulary, unknownID: Int32, prefix: String, maxCharacters: Int) {
         (self.vocabulary, self.unknownID, self.maxCharacters) = (vocabulary, unknownID, maxCharacters)
-        let prefix = Array(prefix.utf8)
-        var first = PieceTrie(), following = PieceTrie()
+        let prefix = Array(prefix.utf8), size = vocabulary.texts.bytes.count
+        let first = PieceTrie(bytes: size), following = PieceTrie(bytes: size)
         vocabulary.forEachText { id, text in
             first.insert(text, id)
             if text.starts(with: prefix) {
@@ -89,9 +89,7 @@ final class Unigram: WordModel {
         self.hasByteFallback = hasByteFallback
         unknownScore = (scores.min() ?? 0) - Self.unknownPenalty
         bytes = ByteTokens.ids(in: vocabulary)
-        var trie = PieceTrie()
-        vocabulary.forEachText { id, text in trie.insert(text, id) }
-        self.trie = trie
+        trie = PieceTrie(vocabulary)
     }
 
     private struct Node {

@@ -22,11 +22,21 @@ extension Tokenizer {
 @Suite struct LoadingTests {
     static let refused: [(path: [String], value: JSONValue?, reason: String)] = [
         (["model"], nil, "has no \"model\""),
-        (["model", "type"], "Unigram", "model Unigram is not supported"),
-        (["model", "type"], "WordPiece", "model WordPiece is not supported"),
+        (["model", "type"], "Unigram", "model.vocab is missing or no list"),
+        (["model", "type"], "WordPiece", "model.unk_token \"[UNK]\" is not in the vocabulary"),
+        (["model", "type"], "Neural", "model Neural is not supported"),
+        (["model"], ["type": "Unigram", "vocab": [["a", 0]]], "model.unk_id is missing"),
+        (["model"], ["type": "Unigram", "vocab": [["a", 0], "b"], "unk_id": 0], "model.vocab[1] is no pair"),
+        (
+            ["model"], ["type": "Unigram", "vocab": [["a", 0], ["a", 0]], "unk_id": 0],
+            "id 1 has the text of another id"
+        ),
+        (["model"], ["type": "WordLevel", "vocab": ["a": 0], "unk_token": "?"], "model.unk_token \"?\""),
+        (
+            ["model"], ["type": "WordPiece", "vocab": ["[UNK]": 0], "max_input_chars_per_word": -1],
+            "model.max_input_chars_per_word is -1"
+        ),
         (["model", "dropout"], 0.1, "dropout 0.1"),
-        (["model", "end_of_word_suffix"], "</w>", "end_of_word_suffix"),
-        (["model", "continuing_subword_prefix"], "##", "continuing_subword_prefix"),
         (["model", "unk_token"], "<none>", "model.unk_token \"<none>\" is not in the vocabulary"),
         (["model", "vocab"], [], "model.vocab is missing or no object"),
         (["model", "vocab"], ["a": 0, "b": 0], "id 0 is given to two tokens"),
@@ -39,17 +49,27 @@ extension Tokenizer {
         (["model", "merges"], ["ab"], "merges[0] is not two tokens"),
         (["model", "merges"], [["a"]], "merges[0] is neither"),
         (["model", "merges"], nil, "model.merges is missing"),
-        (["normalizer"], ["type": "Lowercase"], "normalizer \"Lowercase\" is not supported"),
-        (["pre_tokenizer"], nil, "without ByteLevel"),
-        (["pre_tokenizer"], ["type": "Metaspace"], "pre_tokenizer \"Metaspace\" is not supported"),
+        (["normalizer"], ["type": "Uppercase"], "normalizer \"Uppercase\" is not supported"),
+        (["normalizer"], ["type": "Strip", "strip_left": 1], "normalizer \"Strip\": strip_left must be true or false"),
+        (["normalizer"], ["type": "Prepend"], "normalizer \"Prepend\": prepend is missing"),
+        (["normalizer"], ["type": "Precompiled", "precompiled_charsmap": "a=b"], "precompiled_charsmap is no base64"),
         (
-            ["pre_tokenizer"],
-            ["type": "Split", "pattern": ["Regex": "(a+)+$"], "behavior": "Isolated", "invert": false],
-            "Split on the pattern \"(a+)+$\""
+            ["normalizer"], ["type": "Precompiled", "precompiled_charsmap": "////fwAAAAAAAAAA"],
+            "precompiled_charsmap is cut short"
         ),
-        (["pre_tokenizer"], ["type": "Split", "pattern": ["String": " "]], "Split on {\"String\":\" \"}"),
-        (["decoder"], ["type": "WordPiece"], "decoder \"WordPiece\" is not supported"),
-        (["post_processor"], ["type": "BertProcessing"], "post_processor \"BertProcessing\" is not supported"),
+        (["normalizer"], "NFC", "normalizer is a string; an object should be there"),
+        (["normalizer"], ["type": "Sequence"], "normalizer: a Sequence without \"normalizers\""),
+        (["pre_tokenizer"], ["type": "Neural"], "pre_tokenizer \"Neural\" is not supported"),
+        (["pre_tokenizer"], ["type": "Metaspace", "replacement": "ab"], "replacement must be one character"),
+        (["pre_tokenizer"], ["type": "Metaspace", "prepend_scheme": "last"], "prepend_scheme \"last\""),
+        (["pre_tokenizer"], ["type": "Punctuation", "behavior": "Eaten"], "behavior \"Eaten\" is not known"),
+        (["pre_tokenizer"], ["type": "Split", "behavior": "Isolated", "pattern": 1], "pattern is neither a Regex nor"),
+        (["decoder"], ["type": "Neural"], "decoder \"Neural\" is not supported"),
+        (["decoder"], ["type": "Strip", "start": -1], "decoder \"Strip\": start must be a whole number"),
+        (["post_processor"], ["type": "BertProcessing"], "post_processor \"BertProcessing\": cls is no pair"),
+        (["post_processor"], ["type": "Neural"], "post_processor \"Neural\" is not supported"),
+        (["truncation"], ["max_length": 4, "strategy": "Half"], "truncation: strategy or direction is not known"),
+        (["padding"], ["strategy": ["Fixed": -1]], "padding: the fixed length must be a whole number"),
         (
             ["post_processor"],
             [
@@ -162,6 +182,35 @@ extension Tokenizer {
             #expect(tokenizer.encode(text) == reference.encode(text), "\(text.debugDescription)")
         }
         #expect(tokenizer.bosToken?.text == "<s>" && tokenizer.chatTemplate == "t" && tokenizer.isSpecial(1))
+    }
+
+    /// Patterns that cannot be read: which, and what is said of them.
+    static let badPatterns = [
+        ("(a", "a group that is not closed"), ("a)", "a closing parenthesis"), ("[a", "a set that is not closed"),
+        ("*a", "nothing to repeat"), ("a{3,1}", "whose end is below its start"), ("a{1,9999}", "beyond 1000"),
+        ("\\p{Klingon}", "the property \"Klingon\" is not known"), ("\\1", "the escape \\1 is not supported"),
+        ("(a)\\k<1>", "the escape \\k is not supported"), ("[b-a]", "a range whose end"),
+        ("a\\", "a backslash at the end"),
+        ("(?<=a*)b", "a look-behind without a limit"), ("(?>(a*b)*)c", "an atomic group"),
+        ("((((a{1000}){1000}){1000}))", "too long"), ("(?q:a)", "the group (?q"), ("[[:alpha:]]", "POSIX bracket"),
+        ("^*", "a repeated anchor"), (String(repeating: "(", count: 100), "nested deeper"),
+        ("\\x{110000}", "code point"),
+        (String(repeating: "a", count: 30_000), "longer than"),
+    ]
+
+    @Test(arguments: badPatterns.indices)
+    func refusesPatterns(_ index: Int) throws {
+        let (pattern, reason) = Self.badPatterns[index]
+        let split: JSONValue = [
+            "type": "Split", "pattern": ["Regex": .string(pattern)], "behavior": "Isolated", "invert": false,
+        ]
+        let json = try changed("gpt2", ["pre_tokenizer"], to: split)
+        #expect {
+            try Tokenizer(tokenizerJSON: json)
+        } throws: { error in
+            guard let error = error as? UserError else { return false }
+            return error.message.contains("pre_tokenizer \"Split\": the pattern") && error.message.contains(reason)
+        }
     }
 
     @Test func refusesOtherGGUFTokenizers() {

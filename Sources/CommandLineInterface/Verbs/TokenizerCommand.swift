@@ -40,11 +40,15 @@ public struct TokenizerCommand: ParsableCommand {
         @Flag(help: "Add no special tokens; those spelled out in the text are still recognised.")
         var noSpecialTokens = false
 
+        @Flag(help: "Truncate and pad as the tokenizer's file says; else every text is encoded whole.")
+        var limited = false
+
         func run() throws {
             let tokenizer = try model.tokenizer()
             try files.convert { row, place, line in
                 guard let text = row["text"]?.string else { throw place.wants("{\"text\": \"...\"}") }
-                append(tokenizer.encoding(of: text, addSpecialTokens: !noSpecialTokens), to: &line)
+                let encoding = tokenizer.encoding(of: text, addSpecialTokens: !noSpecialTokens, limited: limited)
+                append(encoding, to: &line)
             }
         }
 
@@ -223,7 +227,7 @@ struct RenderTime: ExpressibleByArgument {
 struct TokenizerOptions: ParsableArguments {
     @Argument(
         help: ArgumentHelp(
-            "A Hugging Face, adapter or run folder, a GGUF file, or a tokenizer.json.", valueName: "model"),
+            "A Hugging Face, adapter or run folder, a GGUF file, or a tokenizer's own file.", valueName: "model"),
         completion: .file())
     var model: String
 

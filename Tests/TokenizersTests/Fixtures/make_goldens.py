@@ -144,4 +144,5 @@ def main():
         (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
-main()
+if __name__ == "__main__":
+    main()

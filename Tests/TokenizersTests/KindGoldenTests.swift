@@ -1,0 +1,169 @@
+// Every part of tokenizer.json, SentencePiece models and tekken files against golden files that the `tokenizers`,
+// `sentencepiece` and `tiktoken` packages made (Fixtures/make_kind_goldens.py).
+import Diagnostics
+import Formats
+import Testing
+import Tokenizers
+
+@Suite struct KindGoldenTests {
+    /// What the packages made of a text; members that a package does not give are absent.
+    private func expectEqual(_ tokenizer: Tokenizer, _ example: JSONValue, _ name: String, limited: Bool = false) {
+        let ids = example["ids"]!.ids, text = example["text"]!.string!
+        let comment = Comment(rawValue: "\(name): \(text.debugDescription)")
+        let encoding = tokenizer.encoding(of: text, limited: limited)
+        #expect(encoding.ids == ids, comment)
+        if let offsets = example["offsets"] { #expect(encoding.offsets == offsets.ranges, comment) }
+        if !limited { #expect(tokenizer.encode(text) == ids, comment) }
+        if !limited { #expect(tokenizer.encode(text) == ids, comment) }  // from the cache
+        // sentencepiece knows no special tokens in ids, so it does not say what is visible.
+        for (skip, key) in [(false, "decoded"), (true, "visible")] where !skip || !name.hasPrefix("sentencepiece") {
+            let expected = ExactString((example[key] ?? example["decoded"]!).string!)
+            #expect(ExactString(tokenizer.decode(ids, skipSpecialTokens: skip)) == expected, comment)
+            var stream = tokenizer.streamingDecoder(skipSpecialTokens: skip), streamed = ""
+            for id in ids { streamed += stream.push(id) }
+            streamed += stream.finish()
+            #expect(ExactString(streamed) == expected, comment)
+        }
+    }
+
+    @Test func everyPartEqualsTheReference() throws {
+        let kinds = try golden("kinds")["kinds"]!.array!
+        #expect(kinds.count >= 40)
+        for kind in kinds {
+            let tokenizer = try Tokenizer(tokenizerJSON: kind["tokenizer"]!), name = kind["name"]!.string!
+            for example in kind["cases"]!.array! {
+                expectEqual(tokenizer, example, name, limited: name == "limits")
+            }
+        }
+    }
+
+    @Test(arguments: ["unigram", "unigram_bytes", "bpe", "bpe_plain"])
+    func sentencePieceEqualsTheReference(_ name: String) throws {
+        let tokenizer = try Tokenizer(modelPath: fixtures + "goldens/\(name).model")
+        for example in try golden("sentencepiece_\(name)")["cases"]!.array! {
+            expectEqual(tokenizer, example, "sentencepiece \(name)")
+        }
+        #expect(tokenizer.bosToken?.text == "<s>" && tokenizer.isSpecial(0))
+        // What is saved is read alike, where tokenizer.json can say the same.
+        let again = try Tokenizer(tokenizerJSON: tokenizer.tokenizerJSON)
+        for text in ["The quick brown fox", "it's 12 dogs", " Hello  world "] {
+            #expect(again.encode(text) == tokenizer.encode(text), "\(name)")
+        }
+    }
+
+    @Test func tekkenEqualsTheReference() throws {
+        let tokenizer = try Tokenizer(modelPath: fixtures + "goldens/tekken_file.json")
+        let cases = try golden("tekken_cases")["cases"]!.array!
+        let again = try Tokenizer(tokenizerJSON: tokenizer.tokenizerJSON)
+        for example in cases {
+            let text = example["text"]!.string!, ids = example["ids"]!.ids
+            #expect(tokenizer.encode(text, addSpecialTokens: false) == ids, "\(text.debugDescription)")
+            #expect(tokenizer.encode(text) == [1] + ids)
+            #expect(ExactString(tokenizer.decode(ids)) == ExactString(example["decoded"]!.string!))
+            #expect(again.encode(text) == [1] + ids, "\(text.debugDescription)")
+        }
+        #expect(tokenizer.bosToken?.id == 1 && tokenizer.token(of: 25) == "<SPECIAL_25>")
+        #expect(tokenizer.encode("[INST]the", addSpecialTokens: false) == [3, 30 + 258])
+    }
+
+    /// Runs, and patterns that make a backtracking engine take for ever.
+    @Test func longTextsTakeTheirTimeOnly() throws {
+        for kind in try golden("kinds")["kinds"]!.array! {
+            let tokenizer = try Tokenizer(tokenizerJSON: kind["tokenizer"]!)
+            for piece in ["a", " ", "1", "e\u{301}", "中"] {
+                let clock = ContinuousClock(), text = String(repeating: piece, count: 10_000)
+                let time = clock.measure { _ = tokenizer.encoding(of: text) }
+                #expect(time < .seconds(2), "\(kind["name"]!.string!) \(piece)")
+            }
+        }
+    }
+
+    @Test(arguments: [
+        "(a+)+$", "(a|a)*b", "(a|aa)+$", "(a*)*b", "(.*)*x", "(a?){30}a{30}", "(\\w+\\s?)*!", "(x+x+)+y", "a+b",
+        ".*a.*b.*c",
+        "(?=(a+)+b)a", "((a+)b?)+c", "(a{1,50}){1,50}b", "(?:a|b|ab)*c", "\\s*\\s*\\s*x", "(?i:(a|A)+)+z", "(a+?)+?b",
+        "([a-z]+)*1", "(?!(a+)+b)a", "(a+a+)+b|a",
+    ])
+    func noPatternHangs(_ pattern: String) throws {
+        let split: JSONValue = [
+            "type": "Split", "pattern": ["Regex": .string(pattern)], "behavior": "Isolated", "invert": false,
+        ]
+        let tokenizer = try Tokenizer(tokenizerJSON: changed("gpt2", ["pre_tokenizer"], to: split))
+        let clock = ContinuousClock(), text = String(repeating: "a", count: 2000)
+        let time = clock.measure { _ = tokenizer.encode(text) }
+        #expect(time < .seconds(1))
+    }
+}
+
+@Suite struct HostileFileTests {
+    private func expectRefused(_ bytes: [UInt8], _ name: String, _ reason: String) throws {
+        let path = "/tmp/needletail-tokenizer-\(UInt64.random(in: 0 ... .max))-\(name)"
+        defer { try? removeTree(path) }  // a leftover in /tmp harms nobody
+        try writeFileAtomically(bytes, to: path)
+        #expect {
+            try Tokenizer(modelPath: path)
+        } throws: { error in
+            guard let error = error as? UserError else { return false }
+            return error.message.contains(reason) && error.message.hasPrefix(path) && !error.message.contains("\n")
+        }
+    }
+
+    @Test func sentencePieceModelsCutShort() throws {
+        let model = try readFile(fixtures + "goldens/bpe.model")
+        // Between two pieces the file is whole, if useless; within one it is not.
+        for length in [2, 3, 10, 100, 1001, model.count - 1] where length < model.count {
+            let path = "/tmp/needletail-tokenizer-\(UInt64.random(in: 0 ... .max)).model"
+            defer { try? removeTree(path) }
+            try writeFileAtomically(Array(model[..<length]), to: path)
+            #expect(throws: UserError.self) { try Tokenizer(modelPath: path) }
+        }
+        try expectRefused([0x0A, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F], "m.model", "cut short")
+        try expectRefused([0x0A, 0x02, 0x18, 0x09], "m.model", "piece 0 is of the unknown type 9")
+        try expectRefused([0x0A, 0x03, 0x0A, 0x01, 0xFF], "m.model", "not UTF-8")
+        try expectRefused([0x0A, 0x07, 0x0A, 0x00, 0x15, 0, 0, 0xC0, 0x7F], "m.model", "a score that is no number")
+        try expectRefused([0x0A, 0x03, 0x0A, 0x01, 0x61], "m.model", "has no unknown piece")
+        try expectRefused([0x0A, 0x02, 0x18, 0x02, 0x12, 0x02, 0x18, 0x07], "m.model", "trainer_spec.model_type 7")
+    }
+
+    @Test(arguments: [
+        ("IQ== 0\nI!== 1\n", "line 2: the token is no base64"), ("IQ== 0\nIg==\n", "line 2 is not a token"),
+        ("IQ== 0\nIg== 0\n", "rank 0 is given to two tokens"), ("IQ== 0\nIg== 4000000\n", "has rank 4000000"),
+        ("IQ== 0\nIg== 1\n", "none of the published encodings"),
+    ])
+    func rankFiles(_ text: String, _ reason: String) throws {
+        try expectRefused(Array(text.utf8), "x.tiktoken", reason)
+    }
+
+    @Test(
+        arguments: [
+            (["config", "pattern"], nil, "without pattern, vocab or the default sizes"),
+            (["config", "pattern"], "(", "the pattern \"(\""),
+            (["config", "default_vocab_size"], 100_000, "vocab has"),
+            (["vocab"], [["rank": 0, "token_bytes": "A"]], "vocab has 1 token"),
+            (["special_tokens"], [["rank": 1, "token_str": "<s>"]], "special_tokens[0] needs"),
+        ] as [([String], JSONValue?, String)])
+    func tekkenFiles(_ path: [String], _ value: JSONValue?, _ reason: String) throws {
+        var root = try golden("tekken_file").object!
+        if path.count == 1 {
+            root[path[0]] = value
+        } else {
+            var inner = root[path[0]]!.object!
+            inner[path[1]] = value
+            root[path[0]] = .object(inner)
+        }
+        try expectRefused(Array(JSONValue.object(root).serialized().utf8), "tekken.json", reason)
+    }
+
+    @Test(arguments: ["llama", "bert", "t5", "gemma4", "rwkv"])
+    func ggufVocabularies(_ model: String) {
+        let pairs: [(String, GGUFValue)] = [
+            ("tokenizer.ggml.model", .string(model)), ("tokenizer.ggml.tokens", .stringArray(["a", "b"])),
+        ]
+        #expect {
+            try Tokenizer(gguf: GGUFMetadata(path: "x.gguf", pairs))
+        } throws: { error in
+            guard let error = error as? UserError else { return false }
+            return error.message.hasPrefix("x.gguf: tokenizer") && !error.message.contains("\n")
+        }
+    }
+}
