@@ -20,8 +20,8 @@ from common import REPOSITORY, parser
 
 HERE = pathlib.Path(__file__).resolve().parent
 LINE = re.compile(r"^(?P<name>.+?): (?P<value>.*) \(limit ?(?P<limit>.*)\) (?P<verdict>ok|FAIL)$")
-PACKAGES = ["torch", "transformers", "peft", "tokenizers", "jinja2", "safetensors", "gguf", "numpy", "mergekit",
-            "bitsandbytes"]
+PACKAGES = ["torch", "transformers", "peft", "tokenizers", "sentencepiece", "tiktoken", "jinja2", "safetensors", "gguf",
+            "numpy", "mergekit", "bitsandbytes"]
 
 
 def commands(arguments):
@@ -30,6 +30,7 @@ def commands(arguments):
     gguf = ["--gguf", arguments.gguf] if arguments.gguf else []
     gguf_model = ["--model", arguments.gguf] if arguments.gguf else []
     demo = ["--run", arguments.demo]
+    others = ["--others", arguments.tokenizers] if arguments.tokenizers else []
     texts = ["--gpt2", arguments.gpt2, "--texts", *(arguments.texts or [])]
     entries = {
         "training self-check": ["training.py", "--self-check"],
@@ -49,8 +50,8 @@ def commands(arguments):
         "kinship": ["kinship.py"],
         "program": ["program.py"],
         "quantised bases": ["quantization.py", *gguf],
-        "tokenization": ["tokenization.py", *gguf, *texts, *seed],
         "optimizers": ["optimizers.py", "--texts", *(arguments.texts or [])],
+        "tokenization": ["tokenization.py", *gguf, *texts, *others, *seed],
         "chat templates": ["templates.py", "--templates", arguments.templates],
         "training, real model": ["training.py", "--model", arguments.real_model, "--methods", "full", "lora"],
         "demo": ["demo.py", *demo],
@@ -129,6 +130,7 @@ def main():
     arguments.add_argument("--gguf", help="the real model, for score")
     arguments.add_argument("--gpt2", help="folder with GPT-2's encoder.json and vocab.bpe, for tokenization")
     arguments.add_argument("--texts", nargs="+", help="plain text files of 5 MB or more together, for tokenization and optimizers")
+    arguments.add_argument("--tokenizers", help="folder of more tokenizers and llama.cpp's vocabularies, for tokenization")
     arguments.add_argument("--templates", help="folder of *.jinja files, for chat templates")
     arguments.add_argument("--real-model", help="a Hugging Face folder; also compares training on it (slow)")
     arguments.add_argument("--rows", help="alpaca_en_demo.json, for chat rows beside peft")

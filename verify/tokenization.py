@@ -1,8 +1,10 @@
-"""Compares `needletail tokenizer` with the `tokenizers` package: ids, offsets and decoded texts must be equal everywhere.
+"""Compares `needletail tokenizer` with the packages `tokenizers`, `sentencepiece` and `tiktoken` and with the vectors of
+llama.cpp: ids, offsets and decoded texts must be equal everywhere.
 
-    .deps/oracle/bin/python verify/tokenization.py --gguf SmolLM2.gguf --gpt2 FOLDER --texts FILE ...
+    .deps/oracle/bin/python verify/tokenization.py --gguf SmolLM2.gguf --gpt2 FOLDER --texts FILE ... [--others FOLDER]
 
-FOLDER holds encoder.json and vocab.bpe of GPT-2. Texts are plain UTF-8 files, 5 MB or more together; generated
+FOLDER holds encoder.json and vocab.bpe of GPT-2; the one of --others what scripts/fetch-assets puts into
+.deps/demo/tokenizers, ten more tokenizers and llama.cpp's vocabularies (verify/tokenizer_references.py). Texts are plain UTF-8 files, 5 MB or more together; generated
 mixed-script text and fuzzed strings come on top. Speed is processor time of one thread against one thread in the same
 run, for the same job: rows read, encoded one by one to ids and offsets, rows written. The program's start-up, measured
 with a single row, is listed apart, since the package's own loading is not counted either.
@@ -20,7 +22,8 @@ import unicodedata
 from common import Program, Report, Workspace, parser, read_rows, write_rows
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-import tokenizers  # noqa: E402  (reads the variable above when imported)
+import tokenizer_references  # noqa: E402  (imports tokenizers, which reads the variable above)
+import tokenizers  # noqa: E402
 
 BLOCKS = [(0x20, 0x7F), (0x20, 0x7F), (0xA0, 0x250), (0x300, 0x370), (0x370, 0x530), (0x590, 0x700), (0x900, 0xA00),
           (0xE00, 0xE80), (0x1100, 0x1200), (0x1E00, 0x2000), (0x2000, 0x2070), (0x2150, 0x2190), (0x2460, 0x2500),
@@ -160,9 +163,9 @@ def theirs(reference, source, target):
 class Comparison:
     """One tokenizer, both ways."""
 
-    def __init__(self, report, program, name, model, file, folder):
+    def __init__(self, report, program, name, model, reference, folder):
         self.report, self.program, self.name, self.model, self.folder = report, program, name, model, folder
-        self.reference = tokenizers.Tokenizer.from_file(str(file))
+        self.reference = reference
         self.source, self.target = folder / "rows.jsonl", folder / "out.jsonl"
         write_rows(self.source, [{"text": "a"}])
         self.start_up = min(ours(program, "encode", model, self.source, self.target)[1] for _ in range(3))
@@ -175,7 +178,7 @@ class Comparison:
         ids, offsets, first = 0, 0, ""
         for text, row, wanted in zip(texts, rows, expected, strict=True):
             wrong_ids = row["ids"] != wanted["ids"]
-            wrong_offsets = [tuple(o) for o in row["offsets"]] != wanted["offsets"]
+            wrong_offsets = wanted["offsets"] is not None and [tuple(o) for o in row["offsets"]] != wanted["offsets"]
             ids, offsets = ids + wrong_ids, offsets + wrong_offsets
             if (wrong_ids or wrong_offsets) and not first:
                 first = f"{text[:60]!r}: {row} but {wanted}"
@@ -211,6 +214,36 @@ class Comparison:
         self.report.holds(f"{self.name}, speed of whole job over package's encoding alone", inside / program >= 1,
                           f"{inside / program:.2f}", ">= 1")
 
+    def runs(self):
+        """A million equal characters within five seconds."""
+        for character in ["a", " ", "1", "中", "\U0001f600"]:
+            write_rows(self.source, [{"text": character * 1_000_000}])
+            _, seconds = ours(self.program, "encode", self.model, self.source, self.target)
+            self.report.holds(f"{self.name}, a million of {ascii(character)}, processor seconds", seconds <= 5, f"{seconds:.2f}",
+                              "<= 5")
+
+
+def vectors(report, program, vocabularies, folder):
+    """The texts and ids that llama.cpp publishes beside its vocabularies."""
+    for inputs in sorted(vocabularies.glob("*.gguf.inp")):
+        model = inputs.with_suffix("")
+        texts = inputs.read_bytes().decode().split("\n__ggml_vocab_test__\n")
+        wanted = [[int(i) for i in line.split()] for line in model.with_suffix(".gguf.out").read_text().split("\n")]
+        source, target = folder / "vectors.jsonl", folder / "ids.jsonl"
+        write_rows(source, [{"text": text} for text in texts])
+        program.must("tokenizer", "encode", model, "--input", source, "--output", target, "--no-special-tokens")
+        other = sum(row["ids"] != ids for row, ids in zip(read_rows(target), wanted))
+        report.equals(f"{model.stem}, of {len(texts)} texts of llama.cpp with other ids", other, 0)
+
+
+def limits(report, program, file, texts, folder):
+    """Truncation and padding as the file says."""
+    reference, source, target = tokenizers.Tokenizer.from_file(str(file)), folder / "rows.jsonl", folder / "out.jsonl"
+    write_rows(source, [{"text": text} for text in texts])
+    program.must("tokenizer", "encode", file, "--input", source, "--output", target, "--limited")
+    other = sum(row["ids"] != reference.encode(text).ids for row, text in zip(read_rows(target), texts))
+    report.equals(f"MiniLM, truncated and padded, of {len(texts)} texts with other ids", other, 0)
+
 
 def converted(report, folder, file, texts):
     """The tokenizer.json that `needletail convert` wrote for the GGUF file, read by both packages."""
@@ -231,6 +264,7 @@ def main():
     options.add_argument("--gguf", type=pathlib.Path, required=True, help="the SmolLM2 model")
     options.add_argument("--gpt2", type=pathlib.Path, required=True, help="folder with encoder.json and vocab.bpe")
     options.add_argument("--texts", type=pathlib.Path, nargs="+", required=True, help="plain text files")
+    options.add_argument("--others", type=pathlib.Path, help="the folder tokenizers/ that scripts/fetch-assets fills")
     options.add_argument("--converted", type=pathlib.Path, help="the folder that `needletail convert` made of the GGUF")
     options.add_argument("--fuzz", type=int, default=100_000)
     options = options.parse_args()
@@ -244,11 +278,18 @@ def main():
         gpt2, smollm2 = folder / "gpt2.json", folder / "smollm2.json"
         gpt2_json(options.gpt2, gpt2)
         smollm2_json(options.gguf, smollm2)
-        for name, model, file in [("SmolLM2", options.gguf, smollm2), ("GPT-2", gpt2, gpt2)]:
-            comparison = Comparison(report, program, name, model, file, folder)
+        kinds = [(name, model, tokenizers.Tokenizer.from_file(str(file)))
+                 for name, model, file in [("SmolLM2", options.gguf, smollm2), ("GPT-2", gpt2, gpt2)]]
+        if options.others:
+            kinds += tokenizer_references.others(options.others)
+            vectors(report, program, options.others / "ggml", folder)
+            limits(report, program, options.others / "minilm/tokenizer.json", prose[:300] + sets[3][1][:2000], folder)
+        for name, model, reference in kinds:
+            comparison = Comparison(report, program, name, model, reference, folder)
             for kind, texts in sets:
-                comparison.texts(kind, texts)
+                comparison.texts(kind, tokenizer_references.allowed(reference, texts))
             comparison.speed(prose)
+            comparison.runs()
         if options.converted:
             converted(report, options.converted, smollm2, prose + sets[3][1])
     report.exit()
