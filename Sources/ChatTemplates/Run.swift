@@ -20,7 +20,7 @@ public struct TemplateLimits: Sendable, Equatable {
     public var rangeItems = 100_000
     /// Processor time of the rendering thread: a busy machine does not change what renders. One operation may run on a
     /// little after it.
-    public var seconds = 1.0
+    public var seconds = 0.75
 
     public init() {}
 }

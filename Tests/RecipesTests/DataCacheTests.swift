@@ -20,7 +20,7 @@ struct DataCacheTests {
         let changes: [(start: String, change: (inout DataSection) -> Void)] = [
             ("tokens kept", { $0.limit = 5 }), ("tokens from", { $0.limit = 5 }), ("tokens kept", { _ in }),
             ("tokens from", { _ in }), ("tokens from", { $0.seed = 7 }), ("tokens from", { $0.validationRows = 9 }),
-            ("tokens from", { $0.limit = 3 }), ("tokens kept", { $0.maxLength = 20 }),
+            ("tokens from", { $0.limit = 3 }), ("tokens kept", { $0.maxLength = 60 }),
         ]
         for (start, change) in changes {
             let kept = try data(change, cache), made = try data(change, nil)
