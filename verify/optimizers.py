@@ -56,8 +56,8 @@ def make_base(work, name, text, vocabulary, hidden, layers):
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(path)
     torch.manual_seed(1)
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
-        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=hidden * 8 // 3 // 16 * 16, num_hidden_layers=layers,
-        num_attention_heads=hidden // 32, num_key_value_heads=hidden // 32, max_position_embeddings=2 * LENGTH,
+        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=hidden * 8 // 3 // 16 * 16,
+        num_hidden_layers=layers, num_attention_heads=hidden // 32, num_key_value_heads=hidden // 32, max_position_embeddings=2 * LENGTH,
         tie_word_embeddings=True, bos_token_id=0, eos_token_id=0, pad_token_id=0))
     model.save_pretrained(path)
     return path, sum(p.numel() for p in model.parameters())
@@ -124,7 +124,8 @@ def adamw(parameters, config, kind=torch.optim.AdamW, **options):
     return kind(
         [{"params": [p for p in parameters if p.dim() > 1], "weight_decay": decay},
          {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0}],
-        betas=(setting(config, "beta1", 0.9), setting(config, "beta2", 0.999)), eps=setting(config, "eps", 1e-8), **options)
+        betas=(setting(config, "beta1", 0.9), setting(config, "beta2", 0.999)), eps=setting(config, "eps", 1e-8),
+        **options)
 
 
 def muon_on(is_turned):
@@ -132,7 +133,8 @@ def muon_on(is_turned):
     def make(model, config):
         named = list(model.named_parameters())
         turned = [p for name, p in named if is_turned(name)]
-        return [torch.optim.Muon(turned, weight_decay=setting(config, "weight_decay", 0.0), adjust_lr_fn="match_rms_adamw"),
+        return [torch.optim.Muon(turned, weight_decay=setting(config, "weight_decay", 0.0),
+                                 adjust_lr_fn="match_rms_adamw"),
                 adamw([p for name, p in named if not is_turned(name)], config)]
     return make
 
@@ -191,7 +193,7 @@ def narrow(block):
 # -- what must be shown -----------------------------------------------------------------------------------------------
 
 def tail(losses):
-    return sum(losses[-20:]) / 20
+    return sum(losses[-20:]) / len(losses[-20:])
 
 
 def check_muon(report, program, work, text, steps):
@@ -232,9 +234,10 @@ def check_int8(report, program, work, text, steps):
     report.note("bytes of all moments (tables stay in fp32), share of fp32's", f"{all_int8 / all_whole:.3f}")
     exact = tail(replay(base, whole_run, lambda model, config: [adamw(list(model.parameters()), config)]))
     blocks, tensors = (tail(replay(base, whole_run, narrow(block))) for block in (256, 0))
-    report.at_most("torch's own 8-bit AdamW, blocks of 256: last losses relative to fp32's", abs(blocks / exact - 1), 0.01)
-    report.holds("control: one scale for each tensor is worse", not tensors / exact - 1 <= 3 * abs(blocks / exact - 1),
-                 f"{tensors / exact - 1:+.2%} against {blocks / exact - 1:+.2%}", "more than 3 times as far off, above")
+    off, far = abs(blocks / exact - 1), tensors / exact - 1
+    report.at_most("torch's own 8-bit AdamW, blocks of 256: last losses relative to fp32's", off, 0.01)
+    report.holds("control: one scale for each tensor is worse", not far <= 3 * off + 1e-3,
+                 f"{far:+.2%} against {blocks / exact - 1:+.2%}", "3 times as far off and 0.1 %, above")
 
 
 def main():
