@@ -78,6 +78,12 @@ extension CausalLanguageModel {
         return (hidden.indexSelect(0, Tensor(rows.map(Int64.init), on: device)), targets)
     }
 
+    /// The tables of tokens, positions and outputs.
+    public var tables: [Parameter] {
+        let embeddings = namedModules().compactMap { ($0.module as? Embedding)?.weight }
+        return embeddings.contains { $0 === headWeight } ? embeddings : embeddings + [headWeight]
+    }
+
     /// The kinds of linear maps in the blocks, such as q_proj, sorted.
     public var blockLinearKinds: [String] {
         Set(blockLinears.compactMap { $0.name.split(separator: ".").last.map(String.init) }).sorted()

@@ -12,12 +12,9 @@ public struct GPTNeoXConfig: RotaryFamily, Equatable {
     public static let modelTypes = ["gpt_neox"]
     public static let naming = TensorNaming.gptNeoX
 
-    public let hiddenSize: Int, intermediateSize: Int, layers: Int, heads: Int
-    public let vocabSize: Int, contextLength: Int, rotaryWidth: Int
-    public let normEpsilon: Double
-    public let rotary: Rotary
-    public let positionLimit: Int?
-    public let tiedHead: Bool, attentionBias: Bool
+    public let sizes: DecoderSizes
+    public let rotary: Rotary, rotaryWidth: Int
+    public let attentionBias: Bool
     /// Whether attention and MLP both read x, or the MLP what attention has added to.
     public let isParallel: Bool
     /// Whether GELU is computed in its tanh form.
@@ -25,20 +22,19 @@ public struct GPTNeoXConfig: RotaryFamily, Equatable {
 
     public init(_ json: JSONValue, file: String) throws {
         let (reader, _) = try Self.reader(json, file: file)
-        hiddenSize = try reader.positive("hidden_size")
-        intermediateSize = try reader.positive("intermediate_size")
-        layers = try reader.positive("num_hidden_layers")
-        heads = try reader.positive("num_attention_heads")
-        vocabSize = try reader.positive("vocab_size")
-        contextLength = try reader.positive("max_position_embeddings", 2048)
-        normEpsilon = try reader.number("layer_norm_eps", 1e-5)
-        guard hiddenSize % heads == 0 else {
-            throw UserError("\(file): hidden_size \(hiddenSize) is not a multiple of num_attention_heads \(heads)")
+        let hidden = try reader.positive("hidden_size"), heads = try reader.positive("num_attention_heads")
+        guard hidden % heads == 0 else {
+            throw UserError("\(file): hidden_size \(hidden) is not a multiple of num_attention_heads \(heads)")
         }
-        rotaryWidth = try reader.rotaryWidth(hiddenSize / heads, key: "rotary_pct", share: 0.25)
+        sizes = DecoderSizes(
+            hiddenSize: hidden, intermediateSize: try reader.positive("intermediate_size"),
+            layers: try reader.positive("num_hidden_layers"), heads: heads, kvHeads: heads, headDim: hidden / heads,
+            vocabSize: try reader.positive("vocab_size"),
+            contextLength: try reader.positive("max_position_embeddings", 2048),
+            positionLimit: ModelFiles.positionLimit(json), normEpsilon: try reader.number("layer_norm_eps", 1e-5),
+            tiedHead: try reader.bool("tie_word_embeddings", false))
+        rotaryWidth = try reader.rotaryWidth(hidden / heads, key: "rotary_pct", share: 0.25)
         rotary = try reader.rotary(thetaKey: "rotary_emb_base", width: rotaryWidth)
-        positionLimit = ModelFiles.positionLimit(json)
-        tiedHead = try reader.bool("tie_word_embeddings", false)
         attentionBias = try reader.bool("attention_bias", true)
         isParallel = try reader.bool("use_parallel_residual", true)
         let tanhNames = ["gelu_new", "gelu_pytorch_tanh", "gelu_fast"]
@@ -46,26 +42,16 @@ public struct GPTNeoXConfig: RotaryFamily, Equatable {
         hasTanhGELU = try tanhNames.contains(reader.string("hidden_act", "gelu"))
     }
 
-    public var kvHeads: Int { heads }
-    public var headDim: Int { hiddenSize / heads }
-    public var queryWidth: Int { hiddenSize }
     public var rotaries: [Rotary] { [rotary] }
+    public var hasNormBias: Bool { true }
 
-    public var parameterShapes: [(name: String, shape: [Int])] {
-        var weights = WeightShapes()
-        weights.table(Self.naming.tokenTable, vocabSize, hiddenSize)
-        for layer in 0..<layers {
-            let at = "gpt_neox.layers.\(layer)."
-            weights.norm(at + "input_layernorm", hiddenSize, bias: true)
-            weights.norm(at + "post_attention_layernorm", hiddenSize, bias: true)
-            weights.map(at + "attention.query_key_value", 3 * hiddenSize, hiddenSize, bias: attentionBias)
-            weights.map(at + "attention.dense", hiddenSize, hiddenSize, bias: attentionBias)
-            weights.map(at + "mlp.dense_h_to_4h", intermediateSize, hiddenSize, bias: true)
-            weights.map(at + "mlp.dense_4h_to_h", hiddenSize, intermediateSize, bias: true)
-        }
-        weights.norm("gpt_neox.final_layer_norm", hiddenSize, bias: true)
-        if !tiedHead { weights.table(Self.naming.headTable, vocabSize, hiddenSize) }
-        return weights.all
+    public func describeBlock(_ at: String, in weights: inout WeightShapes) {
+        weights.norm(at + "input_layernorm", hiddenSize, bias: true)
+        weights.norm(at + "post_attention_layernorm", hiddenSize, bias: true)
+        weights.map(at + "attention.query_key_value", 3 * hiddenSize, hiddenSize, bias: attentionBias)
+        weights.map(at + "attention.dense", hiddenSize, hiddenSize, bias: attentionBias)
+        weights.map(at + "mlp.dense_h_to_4h", intermediateSize, hiddenSize, bias: true)
+        weights.map(at + "mlp.dense_4h_to_h", hiddenSize, intermediateSize, bias: true)
     }
 
     public func beginning(of name: String, range: Double) -> WeightBeginning {

@@ -13,12 +13,9 @@ public struct GemmaConfig: RotaryFamily, Equatable {
     public static let modelTypes = ["gemma2", "gemma3_text"]
     public static let naming = TensorNaming.llama
 
-    public let hiddenSize: Int, intermediateSize: Int, layers: Int, heads: Int, kvHeads: Int, headDim: Int
-    public let vocabSize: Int, contextLength: Int
-    public let normEpsilon: Double
+    public let sizes: DecoderSizes
     /// Of layers that see all, and of layers that see a window.
     public let global: Rotary, local: Rotary
-    public let tiedHead: Bool
     public let attentionBias: Bool
     /// Scores of attention are divided by its root.
     public let scoreDivisor: Double
@@ -29,15 +26,10 @@ public struct GemmaConfig: RotaryFamily, Equatable {
 
     public init(_ json: JSONValue, file: String) throws {
         let (reader, type) = try Self.reader(json, file: file), isSecond = type == "gemma2"
-        hiddenSize = try reader.positive("hidden_size")
-        intermediateSize = try reader.positive("intermediate_size")
-        layers = try reader.positive("num_hidden_layers")
-        heads = try reader.positive("num_attention_heads")
-        kvHeads = try reader.positive("num_key_value_heads", 4)
-        headDim = try reader.positive("head_dim", 256)
-        vocabSize = try reader.positive("vocab_size", isSecond ? 256_000 : 262_208)
-        contextLength = try reader.positive("max_position_embeddings", isSecond ? 8192 : 131_072)
-        normEpsilon = try reader.number("rms_norm_eps", 1e-6)
+        sizes = try DecoderSizes(
+            reader, kvHeads: 4, headDim: 256, vocabSize: isSecond ? 256_000 : 262_208,
+            contextLength: isSecond ? 8192 : 131_072, normEpsilon: 1e-6, tiedHead: true)
+        let headDim = sizes.headDim
         if isSecond {
             global = try reader.rotary(width: headDim)
             local = global
@@ -46,16 +38,14 @@ public struct GemmaConfig: RotaryFamily, Equatable {
             local = try reader.rotary(
                 "sliding_attention", thetaKey: "rope_local_base_freq", theta: 10_000, width: headDim, scales: false)
         }
-        tiedHead = try reader.bool("tie_word_embeddings", true)
         attentionBias = try reader.bool("attention_bias", false)
         scoreDivisor = try reader.number("query_pre_attn_scalar", 256)
         scoreCap = try reader.cap("attn_logit_softcapping", isSecond ? 50 : nil)
         logitCap = try reader.cap("final_logit_softcapping", isSecond ? 30 : nil)
         normalizesHeads = !isSecond
-        windows = try Self.windows(reader, layers: layers, pattern: isSecond ? 2 : 6)
+        windows = try Self.windows(reader, layers: sizes.layers, pattern: isSecond ? 2 : 6)
         try reader.require("hidden_activation", oneOf: ["gelu_pytorch_tanh"], default: "gelu_pytorch_tanh")
         try reader.refuse("use_bidirectional_attention", unless: [false])
-        try reader.checkHeads(heads, kvHeads, headDim)
     }
 
     /// `layer_types`; where there are none, every layer whose number is a multiple of the pattern sees all.
@@ -82,25 +72,16 @@ public struct GemmaConfig: RotaryFamily, Equatable {
             normEpsilon: normEpsilon, normOffset: 1, scale: 1 / scoreDivisor.squareRoot(), scoreCap: scoreCap)
     }
 
-    public var queryWidth: Int { heads * headDim }
     public var rotaries: [Rotary] { [global, local] }
     public func rotary(ofLayer layer: Int) -> Int { windows[layer] == nil ? 0 : 1 }
     public var embeddingScale: Double { Double(hiddenSize).squareRoot() }
 
-    public var parameterShapes: [(name: String, shape: [Int])] {
-        var weights = WeightShapes()
-        weights.table(Self.naming.tokenTable, vocabSize, hiddenSize)
-        for layer in 0..<layers {
-            let at = "model.layers.\(layer)."
-            attention.describe(at + "self_attn.", in: &weights)
-            GatedMLP.describe(at + "mlp.", hiddenSize, intermediateSize, in: &weights)
-            for norm in ["input", "post_attention", "pre_feedforward", "post_feedforward"] {
-                weights.norm(at + norm + "_layernorm", hiddenSize)
-            }
+    public func describeBlock(_ at: String, in weights: inout WeightShapes) {
+        attention.describe(at + "self_attn.", in: &weights)
+        GatedMLP.describe(at + "mlp.", hiddenSize, intermediateSize, in: &weights)
+        for norm in ["input", "post_attention", "pre_feedforward", "post_feedforward"] {
+            weights.norm(at + norm + "_layernorm", hiddenSize)
         }
-        weights.norm("model.norm", hiddenSize)
-        if !tiedHead { weights.table(Self.naming.headTable, vocabSize, hiddenSize) }
-        return weights.all
     }
 
     /// Norms are kept as differences from 1.

@@ -9,20 +9,8 @@ public import Tensors
 
 /// The shape of a Llama-type model.
 public struct LlamaConfig: Sendable, Equatable {
-    public var hiddenSize: Int
-    public var intermediateSize: Int
-    public var layers: Int
-    public var heads: Int
-    public var kvHeads: Int
-    public var headDim: Int
-    public var vocabSize: Int
-    public var contextLength: Int
-    public var normEpsilon: Double
+    public var sizes: DecoderSizes
     public var rotary: Rotary
-    /// Longest document that the frequencies are published for, where that is less than any; see `RotaryLimit`.
-    public var positionLimit: Int?
-    /// Whether the output table is the token table.
-    public var tiedHead: Bool
     /// Biases on the query, key and value maps; on the output map; in the MLP.
     public var qkvBias: Bool, outputBias: Bool, mlpBias: Bool
     /// Whether each head's queries and keys are normalized before they turn.

@@ -1,6 +1,6 @@
 // config.json of the Llama family: Llama, Mistral, Qwen2, Qwen3.
 public import Formats
-public import Layers
+internal import Layers
 public import ModelFiles
 public import Tensors
 
@@ -15,46 +15,25 @@ extension LlamaConfig: RotaryFamily {
     ///   and is not supported.
     public init(_ json: JSONValue, file: String) throws {
         let (reader, type) = try Self.reader(json, file: file)
-        let hidden = try reader.positive("hidden_size"), heads = try reader.positive("num_attention_heads")
-        hiddenSize = hidden
-        self.heads = heads
-        intermediateSize = try reader.positive("intermediate_size")
-        layers = try reader.positive("num_hidden_layers")
-        kvHeads = try reader.positive("num_key_value_heads", type == "mistral" ? 8 : heads)
-        headDim = try reader.positive("head_dim", type == "qwen3" ? 128 : hidden / heads)
-        vocabSize = try reader.positive("vocab_size")
-        contextLength = try reader.positive("max_position_embeddings")
-        normEpsilon = try reader.number("rms_norm_eps", 1e-6)
-        tiedHead = try reader.bool("tie_word_embeddings", false)
+        sizes = try DecoderSizes(
+            reader, kvHeads: type == "mistral" ? 8 : nil, headDim: type == "qwen3" ? 128 : nil, normEpsilon: 1e-6)
         let bias = try reader.bool("attention_bias", false)
         qkvBias = type == "qwen2" || bias
         outputBias = type != "qwen2" && bias
         normalizesHeads = type == "qwen3"
         mlpBias = try reader.bool("mlp_bias", false)
-        windows = try Self.windows(reader, type, layers: layers)
-        rotary = try reader.rotary(width: headDim)
-        positionLimit = ModelFiles.positionLimit(json)
+        windows = try Self.windows(reader, type, layers: sizes.layers)
+        rotary = try reader.rotary(width: sizes.headDim)
         try reader.require("hidden_act", oneOf: ["silu", "swish"], default: "silu")
         try reader.refuse("partial_rotary_factor", unless: [1, 1.0])
         try reader.refuse("pretraining_tp", unless: [1])
-        try reader.checkHeads(heads, kvHeads, headDim)
     }
 
-    public var queryWidth: Int { heads * headDim }
-
-    public var parameterShapes: [(name: String, shape: [Int])] {
-        var weights = WeightShapes()
-        weights.table("model.embed_tokens.weight", vocabSize, hiddenSize)
-        for layer in 0..<layers {
-            let at = "model.layers.\(layer)."
-            attention.describe(at + "self_attn.", in: &weights)
-            GatedMLP.describe(at + "mlp.", hiddenSize, intermediateSize, bias: mlpBias, in: &weights)
-            weights.norm(at + "input_layernorm", hiddenSize)
-            weights.norm(at + "post_attention_layernorm", hiddenSize)
-        }
-        weights.norm("model.norm", hiddenSize)
-        if !tiedHead { weights.table(Self.naming.headTable, vocabSize, hiddenSize) }
-        return weights.all
+    public func describeBlock(_ at: String, in weights: inout WeightShapes) {
+        attention.describe(at + "self_attn.", in: &weights)
+        GatedMLP.describe(at + "mlp.", hiddenSize, intermediateSize, bias: mlpBias, in: &weights)
+        weights.norm(at + "input_layernorm", hiddenSize)
+        weights.norm(at + "post_attention_layernorm", hiddenSize)
     }
 
     var attention: AttentionShape {
@@ -67,10 +46,6 @@ extension LlamaConfig: RotaryFamily {
 
     public func makeBlock(layer: Int, _ dtype: DType, on device: Device) -> LlamaBlock {
         LlamaBlock(self, layer: layer, dtype, on: device)
-    }
-
-    public func makeFinalNorm(_ dtype: DType, on device: Device) -> any Normalization {
-        RMSNorm(hiddenSize, epsilon: normEpsilon, dtype, on: device)
     }
 
     private static func windows(_ reader: ConfigReader, _ type: String, layers: Int) throws -> [Int?] {

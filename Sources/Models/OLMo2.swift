@@ -12,32 +12,17 @@ public struct OLMo2Config: RotaryFamily, Equatable {
     public static let modelTypes = ["olmo2"]
     public static let naming = TensorNaming.llama
 
-    public let hiddenSize: Int, intermediateSize: Int, layers: Int, heads: Int, kvHeads: Int, headDim: Int
-    public let vocabSize: Int, contextLength: Int
-    public let normEpsilon: Double
+    public let sizes: DecoderSizes
     public let rotary: Rotary
-    public let positionLimit: Int?
-    public let tiedHead: Bool
     /// Biases on all four maps of attention.
     public let attentionBias: Bool
 
     public init(_ json: JSONValue, file: String) throws {
         let (reader, _) = try Self.reader(json, file: file)
-        hiddenSize = try reader.positive("hidden_size")
-        intermediateSize = try reader.positive("intermediate_size")
-        layers = try reader.positive("num_hidden_layers")
-        heads = try reader.positive("num_attention_heads")
-        kvHeads = try reader.positive("num_key_value_heads", heads)
-        headDim = try reader.positive("head_dim", hiddenSize / heads)
-        vocabSize = try reader.positive("vocab_size")
-        contextLength = try reader.positive("max_position_embeddings")
-        normEpsilon = try reader.number("rms_norm_eps", 1e-5)
-        rotary = try reader.rotary(width: headDim)
-        positionLimit = ModelFiles.positionLimit(json)
-        tiedHead = try reader.bool("tie_word_embeddings", false)
+        sizes = try DecoderSizes(reader, normEpsilon: 1e-5)
+        rotary = try reader.rotary(width: sizes.headDim)
         attentionBias = try reader.bool("attention_bias", false)
         try reader.require("hidden_act", oneOf: ["silu", "swish"], default: "silu")
-        try reader.checkHeads(heads, kvHeads, headDim)
     }
 
     var attention: AttentionShape {
@@ -46,30 +31,17 @@ public struct OLMo2Config: RotaryFamily, Equatable {
             outputBias: attentionBias, queryKeyNorm: .allHeads, normEpsilon: normEpsilon)
     }
 
-    public var queryWidth: Int { heads * headDim }
     public var rotaries: [Rotary] { [rotary] }
 
-    public var parameterShapes: [(name: String, shape: [Int])] {
-        var weights = WeightShapes()
-        weights.table(Self.naming.tokenTable, vocabSize, hiddenSize)
-        for layer in 0..<layers {
-            let at = "model.layers.\(layer)."
-            attention.describe(at + "self_attn.", in: &weights)
-            GatedMLP.describe(at + "mlp.", hiddenSize, intermediateSize, in: &weights)
-            weights.norm(at + "post_attention_layernorm", hiddenSize)
-            weights.norm(at + "post_feedforward_layernorm", hiddenSize)
-        }
-        weights.norm("model.norm", hiddenSize)
-        if !tiedHead { weights.table(Self.naming.headTable, vocabSize, hiddenSize) }
-        return weights.all
+    public func describeBlock(_ at: String, in weights: inout WeightShapes) {
+        attention.describe(at + "self_attn.", in: &weights)
+        GatedMLP.describe(at + "mlp.", hiddenSize, intermediateSize, in: &weights)
+        weights.norm(at + "post_attention_layernorm", hiddenSize)
+        weights.norm(at + "post_feedforward_layernorm", hiddenSize)
     }
 
     public func makeBlock(layer: Int, _ dtype: DType, on device: Device) -> OLMo2Block {
         OLMo2Block(self, layer: layer, dtype, on: device)
-    }
-
-    public func makeFinalNorm(_ dtype: DType, on device: Device) -> any Normalization {
-        RMSNorm(hiddenSize, epsilon: normEpsilon, dtype, on: device)
     }
 }
 

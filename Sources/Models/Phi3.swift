@@ -12,63 +12,35 @@ public struct Phi3Config: RotaryFamily, Equatable {
     public static let modelTypes = ["phi3"]
     public static let naming = TensorNaming.llama
 
-    public let hiddenSize: Int, intermediateSize: Int, layers: Int, heads: Int, kvHeads: Int, headDim: Int
-    public let vocabSize: Int, contextLength: Int, rotaryWidth: Int
-    public let normEpsilon: Double
-    public let rotary: Rotary
-    public let positionLimit: Int?
-    public let tiedHead: Bool
+    public let sizes: DecoderSizes
+    public let rotary: Rotary, rotaryWidth: Int
     /// Tokens each layer sees back, itself included; nil for all.
     public let window: Int?
 
     public init(_ json: JSONValue, file: String) throws {
         let (reader, _) = try Self.reader(json, file: file)
-        hiddenSize = try reader.positive("hidden_size")
-        intermediateSize = try reader.positive("intermediate_size")
-        layers = try reader.positive("num_hidden_layers")
-        heads = try reader.positive("num_attention_heads")
-        kvHeads = try reader.positive("num_key_value_heads", heads)
-        headDim = try reader.positive("head_dim", hiddenSize / heads)
-        vocabSize = try reader.positive("vocab_size")
-        positionLimit = ModelFiles.positionLimit(json)
-        contextLength = try min(reader.positive("max_position_embeddings"), positionLimit ?? .max)
-        normEpsilon = try reader.number("rms_norm_eps", 1e-5)
-        rotaryWidth = try reader.rotaryWidth(headDim)
+        sizes = try DecoderSizes(reader, normEpsilon: 1e-5)
+        rotaryWidth = try reader.rotaryWidth(sizes.headDim)
         rotary = try reader.rotary(width: rotaryWidth)
-        tiedHead = try reader.bool("tie_word_embeddings", false)
         window = try reader.isPresent("sliding_window") ? reader.positive("sliding_window") : nil
         try reader.require("hidden_act", oneOf: ["silu", "swish"], default: "silu")
-        try reader.checkHeads(heads, kvHeads, headDim)
     }
 
-    public var queryWidth: Int { heads * headDim }
     /// Width of all keys of a layer.
     var keyWidth: Int { kvHeads * headDim }
     public var rotaries: [Rotary] { [rotary] }
 
-    public var parameterShapes: [(name: String, shape: [Int])] {
-        var weights = WeightShapes()
-        weights.table(Self.naming.tokenTable, vocabSize, hiddenSize)
-        for layer in 0..<layers {
-            let at = "model.layers.\(layer)."
-            weights.map(at + "self_attn.qkv_proj", queryWidth + 2 * keyWidth, hiddenSize)
-            weights.map(at + "self_attn.o_proj", hiddenSize, queryWidth)
-            weights.map(at + "mlp.gate_up_proj", 2 * intermediateSize, hiddenSize)
-            weights.map(at + "mlp.down_proj", hiddenSize, intermediateSize)
-            weights.norm(at + "input_layernorm", hiddenSize)
-            weights.norm(at + "post_attention_layernorm", hiddenSize)
-        }
-        weights.norm("model.norm", hiddenSize)
-        if !tiedHead { weights.table(Self.naming.headTable, vocabSize, hiddenSize) }
-        return weights.all
+    public func describeBlock(_ at: String, in weights: inout WeightShapes) {
+        weights.map(at + "self_attn.qkv_proj", queryWidth + 2 * keyWidth, hiddenSize)
+        weights.map(at + "self_attn.o_proj", hiddenSize, queryWidth)
+        weights.map(at + "mlp.gate_up_proj", 2 * intermediateSize, hiddenSize)
+        weights.map(at + "mlp.down_proj", hiddenSize, intermediateSize)
+        weights.norm(at + "input_layernorm", hiddenSize)
+        weights.norm(at + "post_attention_layernorm", hiddenSize)
     }
 
     public func makeBlock(layer: Int, _ dtype: DType, on device: Device) -> Phi3Block {
         Phi3Block(self, layer: layer, dtype, on: device)
-    }
-
-    public func makeFinalNorm(_ dtype: DType, on device: Device) -> any Normalization {
-        RMSNorm(hiddenSize, epsilon: normEpsilon, dtype, on: device)
     }
 }
 

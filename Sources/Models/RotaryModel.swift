@@ -11,16 +11,9 @@ public protocol RotaryBlock: Module {
 }
 
 /// The configuration of a family of such decoders.
-public protocol RotaryFamily: ModelShape {
+public protocol RotaryFamily: ModelShape, DecoderConfiguration {
     associatedtype Block: RotaryBlock
 
-    var hiddenSize: Int { get }
-    var vocabSize: Int { get }
-    var contextLength: Int { get }
-    /// Longest document it computes as published; nil for any.
-    var positionLimit: Int? { get }
-    var kvHeads: Int { get }
-    var headDim: Int { get }
     /// How many numbers of a head turn.
     var rotaryWidth: Int { get }
     /// Frequencies and scaling; layer i takes `rotaries[rotary(ofLayer: i)]`.
@@ -28,8 +21,12 @@ public protocol RotaryFamily: ModelShape {
     func rotary(ofLayer layer: Int) -> Int
 
     func makeBlock(layer: Int, _ dtype: DType, on device: Device) -> Block
+    /// Adds the names and shapes of a block's weights; `at` is what its names begin with.
+    func describeBlock(_ at: String, in weights: inout WeightShapes)
     /// The norm before the output table.
     func makeFinalNorm(_ dtype: DType, on device: Device) -> any Normalization
+    /// Whether that norm has a bias.
+    var hasNormBias: Bool { get }
     /// What rows of the token table are multiplied by.
     var embeddingScale: Double { get }
     /// Cap of the logits; nil for none.
@@ -45,11 +42,25 @@ public struct Rotary: Sendable, Equatable {
 }
 
 extension RotaryFamily {
-    public var positionLimit: Int? { nil }
     public var rotaryWidth: Int { headDim }
     public func rotary(ofLayer layer: Int) -> Int { 0 }
     public var embeddingScale: Double { 1 }
     public var logitCap: Double? { nil }
+    public var hasNormBias: Bool { false }
+
+    public func makeFinalNorm(_ dtype: DType, on device: Device) -> any Normalization {
+        RMSNorm(hiddenSize, epsilon: normEpsilon, dtype, on: device)
+    }
+
+    public var parameterShapes: [(name: String, shape: [Int])] {
+        let naming = Self.naming
+        var weights = WeightShapes()
+        weights.table(naming.tokenTable, vocabSize, hiddenSize)
+        for layer in 0..<layers { describeBlock("\(naming.blocks)\(layer).", in: &weights) }
+        weights.norm("\(naming.decoderModule).\(naming.finalNormModule)", hiddenSize, bias: hasNormBias)
+        if !tiedHead { weights.table(naming.headTable, vocabSize, hiddenSize) }
+        return weights.all
+    }
 
     public func makeModel(_ dtype: DType, on device: Device) -> any CausalLanguageModel {
         RotaryModel(self, dtype, on: device)

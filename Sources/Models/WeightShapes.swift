@@ -1,7 +1,7 @@
 // The names and shapes of a model's weights, as they are added.
 
 /// Names and shapes of weights, as files hold them.
-struct WeightShapes {
+public struct WeightShapes {
     private(set) var all: [(name: String, shape: [Int])] = []
 
     mutating func table(_ name: String, _ rows: Int, _ width: Int) { all.append((name, [rows, width])) }
