@@ -32,11 +32,14 @@ public final class AdamW: Optimizer {
     private let settings: Settings
     public private(set) var steps = 0
 
-    public init(_ parameters: [(name: String, parameter: Parameter)], _ settings: Settings) {
+    /// - Parameter tables: of them, those with a row a token or a position, whose moments stay whole.
+    public init(
+        _ parameters: [(name: String, parameter: Parameter)], tables: [Parameter] = [], _ settings: Settings
+    ) {
         self.parameters = parameters
         self.settings = settings
-        moments = parameters.map { name, parameter in
-            if settings.hasNarrowMoments, Self.canBeNarrow(name, parameter) {
+        moments = parameters.map { _, parameter in
+            if settings.hasNarrowMoments, Self.canBeNarrow(parameter), !tables.contains(where: { $0 === parameter }) {
                 return .narrow(BlockwiseMoments(for: parameter.value))
             }
             func zeros() -> Tensor { .zeros(parameter.shape, parameter.dtype, on: parameter.value.device) }
@@ -44,9 +47,8 @@ public final class AdamW: Optimizer {
         }
     }
 
-    private static func canBeNarrow(_ name: String, _ parameter: Parameter) -> Bool {
+    private static func canBeNarrow(_ parameter: Parameter) -> Bool {
         parameter.value.count >= 4096 && parameter.dtype == .float32 && parameter.value.device == .cpu
-            && !["embed_tokens", "lm_head", "wte.", "wpe.", "embed_in", "embed_out"].contains { name.contains($0) }
     }
 
     private func numbers(

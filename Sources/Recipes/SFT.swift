@@ -84,7 +84,9 @@ extension SFTConfig {
         let adamw = AdamW.Settings(
             beta1: o.beta1, beta2: o.beta2, epsilon: o.epsilon, weightDecay: o.weightDecay,
             hasNarrowMoments: o.state == .int8)
-        guard o.name == .muon else { return AdamW(trained.parameters, adamw) }
+        guard o.name == .muon else {
+            return AdamW(trained.parameters, tables: trained.loaded.model.tables, adamw)
+        }
         let products = trained.loaded.model.computeDType
         let settings = Muon.Settings(
             momentum: o.momentum, momentumWarmupSteps: o.momentumWarmupSteps, weightDecay: o.weightDecay,

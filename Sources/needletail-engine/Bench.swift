@@ -110,7 +110,7 @@ private final class TrainingBench {
         model.recomputation = .init(stride: command.recomputeBlocks)
         if isFull {
             loaded.splitMasters()
-            optimizer = AdamW(model.namedParameters(), settings)
+            optimizer = AdamW(model.namedParameters(), tables: model.tables, settings)
         } else {
             let adapter = AdapterConfig(
                 rank: 16, alpha: 32, dropout: 0, scaling: .standard, hasMagnitude: false,
