@@ -51,17 +51,7 @@ final class CharacterBPE: WordModel {
         guard boundary != nil, word.count > 6, !(rules.ignoresMerges && vocabulary.id(of: word) != nil) else {
             return body(0..<word.count)
         }
-        var start = 0, at = 0, wasMark = true
-        while at < word.count {
-            let isMark = word[at] == 0xE2 && word[at + 1] == 0x96 && word[at + 2] == 0x81
-            if isMark, !wasMark {
-                body(start..<at)
-                start = at
-            }
-            wasMark = isMark
-            at += utf8Length(word[at])
-        }
-        body(start..<word.count)
+        forEachMarkedWord(word, body)
     }
 
     func encode(_ word: UnsafeBufferPointer<UInt8>, _ tokens: inout [WordToken]) {

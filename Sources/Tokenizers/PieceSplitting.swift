@@ -244,3 +244,18 @@ extension PieceText {
         (text, pieces) = (whole, ranges)
     }
 }
+
+/// The words of a text that is not empty, each with the marks of blanks (▁) in front of it.
+func forEachMarkedWord(_ text: UnsafeBufferPointer<UInt8>, _ body: (Range<Int>) -> Void) {
+    var start = 0, at = 0, wasMark = true
+    while at < text.count {
+        let isMark = text[at] == 0xE2 && text[at + 1] == 0x96 && text[at + 2] == 0x81
+        if isMark, !wasMark {
+            body(start..<at)
+            start = at
+        }
+        wasMark = isMark
+        at += utf8Length(text[at])
+    }
+    body(start..<text.count)
+}

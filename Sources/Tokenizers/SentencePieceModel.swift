@@ -122,17 +122,7 @@ final class SentencePieceModel: Sendable {
     private func forEachWord(_ bytes: UnsafeBufferPointer<UInt8>, _ body: (Range<Int>) -> Void) {
         if bytes.isEmpty { return }
         guard splitsWords else { return body(0..<bytes.count) }
-        var start = 0, at = 0, wasMark = true
-        while at < bytes.count {
-            let isMark = bytes[at] == 0xE2 && bytes[at + 1] == 0x96 && bytes[at + 2] == 0x81
-            if isMark, !wasMark {
-                body(start..<at)
-                start = at
-            }
-            wasMark = isMark
-            at += utf8Length(bytes[at])
-        }
-        body(start..<bytes.count)
+        forEachMarkedWord(bytes, body)
     }
 
     private func join(_ text: UnsafeBufferPointer<UInt8>, _ bpe: TextBPE, _ tokens: inout [WordToken]) {
