@@ -121,7 +121,8 @@ struct EngineTests {
         try withStandInEngine { folder in
             try writeFileAtomically("#!/bin/sh\nprintf \"$GOMP_SPINCOUNT\"\n", to: "\(folder)/bin/needletail-engine")
             let outcome = try shell(
-                "chmod +x bin/needletail-engine; env -u GOMP_SPINCOUNT \(environment) needletail train x.yaml", in: folder)
+                "chmod +x bin/needletail-engine; env -u GOMP_SPINCOUNT \(environment) needletail train x.yaml",
+                in: folder)
             #expect(outcome.status == 0 && outcome.output == expected, "\(outcome)")
         }
     }
