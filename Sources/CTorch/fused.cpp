@@ -32,6 +32,34 @@ at::Tensor give_gradient(const at::Tensor &weight, at::Tensor gradient) {
     return {};
 }
 
+static bool sums_in_kernel(const at::Tensor &to, const at::Tensor &dy, const at::Tensor &x) {
+    return to.is_cpu() && to.scalar_type() == at::kFloat && to.stride(1) == 1 && dy.scalar_type() == at::kBFloat16 &&
+        x.scalar_type() == at::kBFloat16 && dy.stride(1) == 1 && x.stride(1) == 1 && nt_weight_gradient_is_fast();
+}
+
+void sum_product(at::Tensor to, const at::Tensor &dy, const at::Tensor &x, bool adds) {
+    if (!sums_in_kernel(to, dy, x)) {
+        const auto product = at::mm(dy.t(), x);
+        adds ? to.add_(product) : to.copy_(product);
+        return;
+    }
+    SHIM_NAMED("weight_gradient");
+    const int64_t N = x.size(0), O = dy.size(1), I = x.size(1), parts = at::get_num_threads();
+    const auto memory = scratch(nt_weight_gradient_scratch_bytes(N, I, parts));
+    nt_weight_gradient_bf16(
+        N, O, I, data<uint16_t>(dy), dy.stride(0), data<uint16_t>(x), x.stride(0), adds, data<float>(to), to.stride(0), parts,
+        memory.data_ptr(), parallel);
+}
+
+at::Tensor give_product(const at::Tensor &weight, const at::Tensor &dy, const at::Tensor &x) {
+    if (!weight.is_leaf() || !nt_weight_gradient_is_fast()) return give_gradient(weight, at::mm(dy.t(), x));
+    auto &own = weight.mutable_grad();
+    const bool adds = own.defined();
+    if (!adds) own = at::empty(weight.sizes(), weight.options().dtype(gradient_type(weight)).requires_grad(false));
+    sum_product(own, dy, x, adds);
+    return {};
+}
+
 }  // namespace shim
 
 int64_t ct_fused_calls(void) { return fused_calls.load(); }

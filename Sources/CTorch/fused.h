@@ -7,6 +7,7 @@
 #include "attention.h"
 #include "embedding.h"
 #include "gated.h"
+#include "gradient.h"
 #include "loss.h"
 #include "norm.h"
 #include "packed.h"
@@ -88,5 +89,12 @@ at::Tensor gradient_to_add_into(const at::Tensor &leaf);
 /// Adds a gradient into a trained leaf's own, in the leaf's gradient dtype. A weight that is not a leaf gets its gradient the
 /// usual way: the result is then what the node's backward returns, else undefined.
 at::Tensor give_gradient(const at::Tensor &weight, at::Tensor gradient);
+
+/// to [O, I] = dy^T x, or += it: dy [N, O], x [N, I]. Summed in fp32 by the product itself where a kernel is faster than the
+/// library (bf16 on AMX, fp32 sums), else a product and an addition.
+void sum_product(at::Tensor to, const at::Tensor &dy, const at::Tensor &x, bool adds);
+
+/// give_gradient of dy^T x.
+at::Tensor give_product(const at::Tensor &weight, const at::Tensor &dy, const at::Tensor &x);
 
 }  // namespace shim

@@ -35,7 +35,7 @@ struct Linear : public Function<Linear> {
             shape.back() = copy.size(1);
             dx = at::mm(dy, copy).view(shape);
         }
-        if (weight.requires_grad()) dw = give_gradient(weight, at::mm(dy.t(), rows(x)));
+        if (weight.requires_grad()) dw = give_product(weight, dy, rows(x));
         if (bias.defined() && bias.requires_grad()) db = give_gradient(bias, at::sum(dy, 0, false, wide(dy)));
         return {dx, dw, {}, db};
     }
@@ -164,10 +164,8 @@ struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
                 at::mm_out(part, u, copy);
             }
             if (!needs_weight) continue;
-            if (d_weight.defined())
-                d_weight.add_(at::mm(u.t(), h));
-            else
-                d_weight = at::mm(u.t(), h).to(wide(hidden));
+            if (start == 0) d_weight = at::empty(copy.sizes(), copy.options().dtype(wide(hidden)));
+            sum_product(d_weight, u, h, /*adds=*/start > 0);
         }
         ctx->save_for_backward({d_hidden, d_weight, weight});
         return loss.to(wide(hidden));

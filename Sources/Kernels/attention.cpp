@@ -135,21 +135,26 @@ void each_unit(const nt_attention &a, const Inputs<T> &in, nt_parallel parallel,
 
 // ---- entries -----------------------------------------------------------------------------------------------------
 
-// Words of two bf16 at level 3, else floats.
-static int64_t pair_at(int level, int element_bytes) { return level >= 3 && element_bytes == 2 ? 2 : 1; }
+// Words of two bf16 from level 3 on, in tiles at level 4, else floats.
+static Words words_at(int level, int element_bytes) {
+    const bool is_bf16 = element_bytes == 2;
+    return {level >= 3 && is_bf16 ? 2 : 1, level >= 4 && is_bf16};
+}
 
 extern "C" size_t nt_attention_scratch_bytes(const nt_attention *shape, int element_bytes, int backward) {
     const int level = nt_isa_level();
     if (level == 0 || element_bytes == 8) return 0;
     size_t bytes = 0;
-    scratch(*shape, pair_at(level, element_bytes), backward != 0, nullptr, &bytes);
+    scratch(*shape, words_at(level, element_bytes), backward != 0, nullptr, &bytes);
     return bytes;
 }
 
 #if defined(__x86_64__)
 #define NT_AT_LEVEL(level, T, call)                             \
-    if constexpr (std::is_same_v<T, bf16>)                      \
+    if constexpr (std::is_same_v<T, bf16>) {                    \
+        if ((level) >= 4) return amx::call;                     \
         if ((level) >= 3) return avx512bf16::call;              \
+    }                                                           \
     if ((level) >= 2) return avx512::call;                      \
     return avx2::call;
 #else
@@ -201,7 +206,7 @@ static void forward_entry(const nt_attention &a, const Inputs<T> &in, T *o, int6
     const int level = nt_isa_level();
     if constexpr (!std::is_same_v<T, double>)
         if (level > 0) {
-            const Scratch s = scratch(a, pair_at(level, sizeof(T)), false, base);
+            const Scratch s = scratch(a, words_at(level, sizeof(T)), false, base);
             const Outputs<T> out{o, o_stride, lse};
             pack_all(level, a, in, s, parallel);
             run_each(parallel, a.parts, [&](int64_t part) { forward_at(level, a, in, out, s, part); });
@@ -219,7 +224,7 @@ static void backward_entry(const nt_attention &a, const Inputs<T> &in, const twi
     const int level = nt_isa_level();
     if constexpr (!std::is_same_v<T, double>)
         if (level > 0) {
-            const Scratch s = scratch(a, pair_at(level, sizeof(T)), true, base);
+            const Scratch s = scratch(a, words_at(level, sizeof(T)), true, base);
             const Gradients<T> g{b.o,  b.o_stride,  b.lse, b.d_o,       b.do_stride, b.dq,
                                  b.dq_stride, b.dk, b.dk_stride, b.dv, b.dv_stride};
             pack_all(level, a, in, s, parallel);

@@ -83,6 +83,7 @@ NT_INLINE void transpose(const float *in, int64_t in_row, float *out, int64_t ou
 }
 
 #define NT_BF16_PAIRS 0
+#define NT_TILES 0
 #include "attention_body.h"
 NT_INSTANTIATE(float)
 NT_INSTANTIATE(bf16)

@@ -13,6 +13,7 @@ namespace nt_attention_kernels::avx512 {
 
 #include "attention_avx512.h"
 #define NT_BF16_PAIRS 0
+#define NT_TILES 0
 #include "attention_body.h"
 NT_INSTANTIATE(float)
 NT_INSTANTIATE(bf16)

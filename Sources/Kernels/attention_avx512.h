@@ -1,4 +1,4 @@
-// AVX-512's vector operations for attention_body.h: 16 floats a vector. Included in the namespace of level 2 and 3.
+// AVX-512's vector operations for attention_body.h: 16 floats a vector. Included in the namespaces of levels 2 to 4.
 
 using F = __m512;
 constexpr int64_t lanes = 16;

@@ -3,6 +3,7 @@
 //   F, lanes            a vector of floats
 //   tile_rows           rows of a register tile (x 2 vectors): the most whose sums stay in registers
 //   NT_BF16_PAIRS       1: multiply_pairs, narrow_pair and their like exist
+//   NT_TILES            1: product_of_tiles and Tiles exist
 //   load, store, set, first, fma, max, largest, total, exp2, at_most, select, transpose: see the includers
 //
 // Matrices in scratch are row-major. A *word* is a float, or with bf16 pairs two bf16 that one instruction multiplies
@@ -15,7 +16,14 @@ void store_whole(float *, F), store_low(float *, F), store_high(float *, F);
 #endif
 constexpr bool bf16_pairs = NT_BF16_PAIRS;
 
+#if !NT_TILES
+struct Tiles {};
+template <bool add>
+void product_of_tiles(const float *, int64_t, const float *, int64_t, float *, int64_t, int64_t, int64_t, int64_t);
+#endif
+
 template <class T> constexpr int pair_of = bf16_pairs && std::is_same_v<T, bf16> ? 2 : 1;
+template <class T> constexpr bool by_tiles = NT_TILES && pair_of<T> == 2;
 template <class T> constexpr int64_t line_words = block_keys / pair_of<T>;  // of one row of p or ds
 constexpr int64_t strip = 2 * lanes, strips = block_keys / strip;
 constexpr float log2_e = 1.44269504f, ln_2 = 0.693147181f;
@@ -58,10 +66,12 @@ NT_INLINE void product_strip(const float *a, int64_t a_row, int64_t a_step, cons
     }
 }
 
-// The same for any number of columns that is a multiple of `lanes`.
-template <int pair, bool add>
+// The same for any number of columns that is a multiple of `lanes`; with tiles a_step is 1.
+template <class T, bool add>
 static void product(const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_step, float *c,
                     int64_t c_row, int64_t rows, int64_t columns, int64_t steps) {
+    if constexpr (by_tiles<T>) return product_of_tiles<add>(a, a_row, b, b_step, c, c_row, rows, columns, steps);
+    constexpr int pair = pair_of<T>;
     int64_t at = 0;
     for (; at + strip <= columns; at += strip)
         product_strip<pair, add, 2>(a, a_row, a_step, b + at, b_step, c + at, c_row, rows, steps);
@@ -124,15 +134,29 @@ static void load_panel(const Rows &rows, const T *matrix, int64_t stride, int64_
     memset(out + count * words, 0, size_t((padded - count) * words) * sizeof(float));
 }
 
-// The same as pairs along rows, [padded / 2, dim] words.
+// `pairs` lines of pairs along rows from row `first` on, [pairs, dim] words, zeros behind `count` rows.
+template <class T>
+static void load_rows_across(const Rows &rows, const T *matrix, int64_t stride, int64_t first, int64_t count,
+                             int64_t pairs, int64_t dim, float *out) {
+    const int64_t written = std::clamp<int64_t>((count - first + 1) / 2, 0, pairs);
+    for (int64_t i = 0; i < written; ++i) {
+        const int64_t r = first + 2 * i;
+        copy_rows_across(rows.at(matrix, stride, r), r + 1 < count ? rows.at(matrix, stride, r + 1) : nullptr, rows.E,
+                         dim, out + i * dim);
+    }
+    memset(out + written * dim, 0, size_t((pairs - written) * dim) * sizeof(float));
+}
+
+// The panel as pairs along rows: [padded / 2, dim] words, for tiles transposed: [dim, padded / 2].
 template <class T>
 static void load_panel_across(const Rows &rows, const T *matrix, int64_t stride, int64_t count, int64_t padded,
                               int64_t dim, float *out) {
-    for (int64_t r = 0; r < count; r += 2)
-        copy_rows_across(rows.at(matrix, stride, r), r + 1 < count ? rows.at(matrix, stride, r + 1) : nullptr, rows.E,
-                         dim, out + r / 2 * dim);
-    const int64_t written = (count + 1) / 2;
-    memset(out + written * dim, 0, size_t((padded / 2 - written) * dim) * sizeof(float));
+    if constexpr (!by_tiles<T>) return load_rows_across(rows, matrix, stride, 0, count, padded / 2, dim, out);
+    float few[lanes * NT_ATTENTION_LARGEST_HEAD];  // [lanes, dim]
+    for (int64_t pair = 0; pair < padded / 2; pair += lanes) {
+        load_rows_across(rows, matrix, stride, 2 * pair, count, lanes, dim, few);
+        for (int64_t e = 0; e < dim; e += lanes) transpose(few + e, dim, out + e * (padded / 2) + pair, padded / 2);
+    }
 }
 
 // ---- packed keys and values --------------------------------------------------------------------------------------
@@ -297,14 +321,14 @@ static void forward_subpanel(const Sight &sight, const Workspace &w, int64_t dim
     const int64_t s0 = sight.first_strip(first), s1 = sight.last_strip(last), words = dim / pair;
     if (s0 >= s1) return;
     const int64_t columns = (s1 - s0) * strip, at = s0 * strip;
-    product<pair, false>(w.q + first * words, words, 1, keys + at, block_keys, w.scores + at, block_keys, last - first,
+    product<T, false>(w.q + first * words, words, 1, keys + at, block_keys, w.scores + at, block_keys, last - first,
                          columns, words);
     if (sight.a.soft_cap > 0) cap_scores(sight.a, w.scores, last - first, s0, s1);
     if (sight.whole(first, last, s1))
         for (int64_t row = first; row < last; ++row) soften<T, true>(sight, w, row, row - first, dim, s0, s1, factor);
     else
         for (int64_t row = first; row < last; ++row) soften<T, false>(sight, w, row, row - first, dim, s0, s1, factor);
-    product<pair, true>(w.p + at / pair, line_words<T>, 1, values + at / pair * dim, dim, w.o + first * dim, dim,
+    product<T, true>(w.p + at / pair, line_words<T>, 1, values + at / pair * dim, dim, w.o + first * dim, dim,
                         last - first, dim, columns / pair);
 }
 
@@ -312,7 +336,7 @@ template <class T>
 static void forward_panel(const nt_attention &a, const Inputs<T> &in, const Outputs<T> &out, const Scratch &s,
                           const Workspace &w, const Panel &panel) {
     const Layout &l = s.layout;
-    const int64_t count = panel.tokens * l.group, padded = rounded_up(count, 8);
+    const int64_t count = panel.tokens * l.group, padded = rounded_up(count, l.row_step);
     const int64_t first_query = panel.document.first_query + panel.first_token;
     const int64_t position = panel.document.past() + panel.first_token;
     const Rows rows{first_query, panel.kv_head * l.group * a.head_dim, a.head_dim, l.group};
@@ -343,6 +367,7 @@ static void forward_panel(const nt_attention &a, const Inputs<T> &in, const Outp
 template <class T>
 void forward(const nt_attention &a, const Inputs<T> &in, const Outputs<T> &out, const Scratch &s, int64_t part) {
     const Workspace w = workspace(s.layout, false, s.parts + size_t(part) * s.part_bytes);
+    [[maybe_unused]] const Tiles tiles;
     each_panel(a, s.layout, [&](int64_t owner, const Panel &panel) {
         if (owner == part) forward_panel(a, in, out, s, w, panel);
     });
@@ -403,9 +428,9 @@ static void backward_subpanel(const Sight &sight, const Workspace &w, int64_t di
     const int64_t s0 = sight.first_strip(first), s1 = sight.last_strip(last), words = dim / pair;
     if (s0 >= s1) return;
     const int64_t columns = (s1 - s0) * strip, at = s0 * strip;
-    product<pair, false>(w.q + first * words, words, 1, keys + at, block_keys, w.scores + at, block_keys, last - first,
+    product<T, false>(w.q + first * words, words, 1, keys + at, block_keys, w.scores + at, block_keys, last - first,
                          columns, words);
-    product<pair, false>(w.d_o + first * words, words, 1, values + at, block_keys, w.dp + at, block_keys, last - first,
+    product<T, false>(w.d_o + first * words, words, 1, values + at, block_keys, w.dp + at, block_keys, last - first,
                          columns, words);
     const auto soften = [&](auto whole, auto capped) NT_LAMBDA {
         for (int64_t row = first; row < last; row += pair)
@@ -417,7 +442,7 @@ static void backward_subpanel(const Sight &sight, const Workspace &w, int64_t di
     if (!whole && !capped) soften(std::false_type(), std::false_type());
     if (whole && capped) soften(std::true_type(), std::true_type());
     if (!whole && capped) soften(std::false_type(), std::true_type());
-    product<pair, true>(w.ds + first * line_words<T> + at / pair, line_words<T>, 1, keys_across + at / pair * dim, dim,
+    product<T, true>(w.ds + first * line_words<T> + at / pair, line_words<T>, 1, keys_across + at / pair * dim, dim,
                         w.o + first * dim, dim, last - first, dim, columns / pair);
 }
 
@@ -425,6 +450,8 @@ static void backward_subpanel(const Sight &sight, const Workspace &w, int64_t di
 template <class T>
 static void backward_block(const Sight &sight, const Workspace &w, int64_t dim, int64_t padded, float *sums) {
     constexpr int pair = pair_of<T>;
+    // Where the word (e, pair of rows) lies in what load_panel_across made.
+    const int64_t across_e = by_tiles<T> ? padded / pair : 1, across_pair = by_tiles<T> ? 1 : dim;
     for (int64_t s = 0; s < strips; ++s) {
         int64_t first = padded, last = 0;
         for (int64_t row = 0; row < padded; row += subpanel_rows) {
@@ -435,10 +462,10 @@ static void backward_block(const Sight &sight, const Workspace &w, int64_t dim, 
         }
         if (first >= last) continue;
         const int64_t from = first / pair, steps = (last - first) / pair, at = from * block_keys + s * strip;
-        product_strip<pair, true, 2>(w.d_o_across + from * dim, 1, dim, w.p + at, block_keys, sums + s * strip,
-                                     block_keys, dim, steps);
-        product_strip<pair, true, 2>(w.q_across + from * dim, 1, dim, w.ds_across + at, block_keys,
-                                     sums + dim * block_keys + s * strip, block_keys, dim, steps);
+        product<T, true>(w.d_o_across + from * across_pair, across_e, across_pair, w.p + at, block_keys,
+                         sums + s * strip, block_keys, dim, strip, steps);
+        product<T, true>(w.q_across + from * across_pair, across_e, across_pair, w.ds_across + at, block_keys,
+                         sums + dim * block_keys + s * strip, block_keys, dim, strip, steps);
     }
 }
 
@@ -465,7 +492,7 @@ template <class T>
 static void backward_panel(const nt_attention &a, const Inputs<T> &in, const Gradients<T> &g, const Scratch &s,
                            const Workspace &w, const Panel &panel, float *sums) {
     const Layout &l = s.layout;
-    const int64_t count = panel.tokens * l.group, padded = rounded_up(count, 8);
+    const int64_t count = panel.tokens * l.group, padded = rounded_up(count, l.row_step);
     const int64_t position = panel.document.past() + panel.first_token;
     const Rows rows{panel.document.first_query + panel.first_token, panel.kv_head * l.group * a.head_dim, a.head_dim,
                     l.group};
@@ -515,6 +542,7 @@ template <class T>
 void backward(const nt_attention &a, const Inputs<T> &in, const Gradients<T> &g, const Scratch &s, int64_t part) {
     const Workspace w = workspace(s.layout, true, s.parts + size_t(part) * s.part_bytes);
     float *sums = nullptr;  // of the unit in work
+    [[maybe_unused]] const Tiles tiles;
     each_panel(a, s.layout, [&](int64_t owner, const Panel &panel) {
         if (owner != part) return;
         // A unit that another part began is `carried`, for join; one that this part began and did not close stays in

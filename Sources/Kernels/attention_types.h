@@ -40,24 +40,31 @@ inline Document document(const nt_attention &a, int64_t d) {
     return {first, queries, a.key_starts[d], a.key_counts[d]};
 }
 
-// Sizes that follow from the shape. `pair`: consecutive products one lane adds in one instruction (2 with bf16 pairs);
-// a *word* is the 32 bits it needs: a float or two bf16.
+// What an instruction set multiplies. `pair`: consecutive products one lane adds in one instruction (2 with bf16 pairs);
+// a *word* is the 32 bits it needs: a float or two bf16. `tiles`: 16 x 16 words at once, two by two of them.
+struct Words {
+    int64_t pair;
+    bool tiles;
+};
+
+// Sizes that follow from the shape; a panel's rows are padded to a multiple of row_step.
 struct Layout {
-    int64_t group, dim, pair, panel_tokens, panel_rows, blocks, longest_blocks;
+    int64_t group, dim, pair, row_step, panel_tokens, panel_rows, blocks, longest_blocks;
     // Words of one packed block of keys or values; whole 16 x 16 squares of words can be written.
     int64_t operand() const { return rounded_up(dim / pair, 16) * block_keys; }
     int64_t sums() const { return 2 * dim * block_keys; }        // floats of one block's dk and dv
 };
 
-inline Layout layout(const nt_attention &a, int64_t pair) {
+inline Layout layout(const nt_attention &a, Words words) {
     Layout l{};
     l.group = a.heads / a.kv_heads;
-    l.dim = rounded_up(a.head_dim, 16);
-    l.pair = pair;
+    l.dim = rounded_up(a.head_dim, words.tiles ? 32 : 16);
+    l.pair = words.pair;
+    l.row_step = words.tiles ? 32 : 8;
     // Enough rows that a block of keys is worth its trip to the core, few enough that a panel stays in L2.
     const int64_t rows = l.dim <= 128 ? 192 : 96;
     l.panel_tokens = std::clamp<int64_t>(rows / l.group / 16 * 16, 16, 128);
-    l.panel_rows = rounded_up(l.panel_tokens * l.group, 8);
+    l.panel_rows = rounded_up(l.panel_tokens * l.group, l.row_step);
     for (int64_t d = 0; d < a.documents; ++d) {
         const int64_t blocks = document(a, d).blocks();
         l.blocks += blocks;
@@ -197,9 +204,9 @@ inline Workspace workspace(const Layout &l, bool backward, void *base, size_t *b
     return w;
 }
 
-inline Scratch scratch(const nt_attention &a, int64_t pair, bool backward, void *base, size_t *bytes = nullptr) {
+inline Scratch scratch(const nt_attention &a, Words words, bool backward, void *base, size_t *bytes = nullptr) {
     Scratch s{};
-    s.layout = layout(a, pair);
+    s.layout = layout(a, words);
     s.backward = backward;
     Arena arena(base);
     for (int which = 0; which < (backward ? 3 : 2); ++which)
@@ -210,8 +217,8 @@ inline Scratch scratch(const nt_attention &a, int64_t pair, bool backward, void 
     return s;
 }
 
-// What each instruction set offers: all of it works on scratch laid out above. Level 3 has bf16 pairs only: for floats
-// it is level 2.
+// What each instruction set offers: all of it works on scratch laid out above. Levels 3 and 4 have bf16 pairs only: for
+// floats they are level 2.
 #define NT_ATTENTION_LEVEL(level)                                                                                    \
     namespace level {                                                                                                \
     template <class T> void pack(const nt_attention &, const Inputs<T> &, const Scratch &, int64_t kv_head,          \
@@ -225,6 +232,7 @@ inline Scratch scratch(const nt_attention &a, int64_t pair, bool backward, void 
 NT_ATTENTION_LEVEL(avx2)
 NT_ATTENTION_LEVEL(avx512)
 NT_ATTENTION_LEVEL(avx512bf16)
+NT_ATTENTION_LEVEL(amx)
 #undef NT_ATTENTION_LEVEL
 
 }  // namespace nt_attention_kernels

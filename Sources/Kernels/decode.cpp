@@ -15,18 +15,16 @@ using namespace nt;
 namespace {
 
 const DecodeKernels &kernels() {
-    switch (nt_isa_level()) {
 #if defined(__x86_64__)
-        case 1: return decode_avx2;
-        case 2: return decode_avx512;
-        case 3: {
-            // Every processor with one has had the other; without it, level 2 is right.
-            static const bool has_bytes = __builtin_cpu_supports("avx512vnni");
-            return has_bytes ? decode_avx512bf16 : decode_avx512;
-        }
+    // Every processor with bf16 has had bytes too; without them, level 2 is right.
+    static const bool has_bytes = __builtin_cpu_supports("avx512vnni");
+    const int level = has_bytes ? nt_isa_level() : std::min(nt_isa_level(), 2);
+    if (level >= 4) return decode_amx;
+    if (level == 3) return decode_avx512bf16;
+    if (level == 2) return decode_avx512;
+    if (level == 1) return decode_avx2;
 #endif
-        default: return decode_scalar;
-    }
+    return decode_scalar;
 }
 
 /// Memory handed out piece by piece, each on a cache line of its own; with a null base only counted.

@@ -13,6 +13,7 @@ namespace avx2 {
 namespace {
 #define NT_WIDE 0
 #define NT_PAIRS 0
+#define NT_TILES 0
 #include "decode_body.h"
 }  // namespace
 }  // namespace avx2

@@ -15,6 +15,7 @@ namespace avx512 {
 namespace {
 #define NT_WIDE 1
 #define NT_PAIRS 0
+#define NT_TILES 0
 #include "decode_body.h"
 }  // namespace
 }  // namespace avx512

@@ -1,6 +1,6 @@
-// The kernels of generation once for all vector instruction sets: included by decode_avx2.cpp, decode_avx512.cpp and
-// decode_avx512bf16.cpp, each inside its own namespace and under its own target attribute.
-// NT_WIDE: 16 lanes instead of 8. NT_PAIRS: products of bf16 pairs and of bytes.
+// The kernels of generation once for all vector instruction sets: included by decode_avx2.cpp, decode_avx512.cpp,
+// decode_avx512bf16.cpp and decode_amx.cpp, each inside its own namespace and under its own target attribute.
+// NT_WIDE: 16 lanes instead of 8. NT_PAIRS: products of bf16 pairs and of bytes. NT_TILES: products of tiles.
 // n rows of x, I inputs, R weight rows at a time, L lanes
 
 #if NT_WIDE
@@ -413,9 +413,62 @@ inline void pair_lane_tile(const uint16_t *w, const uint16_t *x, int64_t columns
     for (int r = 0; r < R; ++r) store(out + r * L, sums[r]);
 }
 
+#if NT_TILES
+/// The same for 16 rows and all groups of 16 rows of x (at most four, `width` L elements apart) while a tile of weights is
+/// there. out [groups][16][L]; columns a multiple of 32.
+template <int groups>
+inline void tile_rows(const uint16_t *w, const uint16_t *x, int64_t width, int64_t columns, int64_t ahead, float *out) {
+    _tile_zero(0);
+    if constexpr (groups > 1) _tile_zero(1);
+    if constexpr (groups > 2) _tile_zero(2);
+    if constexpr (groups > 3) _tile_zero(3);
+    for (int64_t i = 0; i < columns; i += 32) {
+        if (ahead)
+            for (int r = 0; r < 16; ++r) _mm_prefetch((const char *)(w + r * columns + i) + ahead, _MM_HINT_T0);
+        _tile_loadd(4, w + i, columns * 2);
+        _tile_loadd(5, x + i * L, 64);
+        _tile_dpbf16ps(0, 4, 5);
+        if constexpr (groups > 1) {
+            _tile_loadd(6, x + (width + i) * L, 64);
+            _tile_dpbf16ps(1, 4, 6);
+        }
+        if constexpr (groups > 2) {
+            _tile_loadd(7, x + (2 * width + i) * L, 64);
+            _tile_dpbf16ps(2, 4, 7);
+        }
+        if constexpr (groups > 3) {
+            _tile_loadd(5, x + (3 * width + i) * L, 64);
+            _tile_dpbf16ps(3, 4, 5);
+        }
+    }
+    _tile_stored(0, out, 64);
+    if constexpr (groups > 1) _tile_stored(1, out + 16 * L, 64);
+    if constexpr (groups > 2) _tile_stored(2, out + 32 * L, 64);
+    if constexpr (groups > 3) _tile_stored(3, out + 48 * L, 64);
+}
+
+inline void tiled_pair_rows(const nt_weight &w, const uint16_t *x, int64_t n, int64_t begin, int64_t end, const Sink &sink) {
+    const Tiles tiles;
+    const uint16_t *data = (const uint16_t *)w.data;
+    const int64_t I = w.columns, width = padded(Packing::pairs, I);
+    with_rows((n + L - 1) / L, [&](auto groups) {
+        for (int64_t o = begin; o < end; o += 16) {
+            alignas(64) float out[groups * 16 * L];
+            tile_rows<groups>(data + o * I, x, width, I, o + 32 <= end ? 32 * I : 0, out);
+            for (int64_t t = 0; t < n; t += L) sink.lanes<16>(o, t, out + t * 16);
+        }
+    });
+}
+#endif
+
 inline void pair_rows(const nt_weight &w, const uint16_t *x, int64_t n, int64_t begin, int64_t end, const Sink &sink) {
     const uint16_t *data = (const uint16_t *)w.data;
     const int64_t I = w.columns, width = padded(Packing::pairs, I);
+#if NT_TILES
+    const int64_t whole = I % 32 == 0 && in_lanes(n) ? (end - begin) / 16 * 16 : 0;
+    if (whole > 0) tiled_pair_rows(w, x, n, begin, begin + whole, sink);
+    begin += whole;
+#endif
     if (in_lanes(n)) {
         in_tiles<16>(begin, end, [&](auto R, int64_t o) {
             const int64_t next = o + 2 * R <= end ? 2 * R * I : 0;

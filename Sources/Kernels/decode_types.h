@@ -208,7 +208,7 @@ struct DecodeKernels {
 
 extern const DecodeKernels decode_scalar;
 #if defined(__x86_64__)
-extern const DecodeKernels decode_avx2, decode_avx512, decode_avx512bf16;
+extern const DecodeKernels decode_avx2, decode_avx512, decode_avx512bf16, decode_amx;
 #endif
 
 }  // namespace nt

@@ -38,13 +38,13 @@ extension UInt16: Element {
 
 /// Every level of this machine, the twin first.
 let levels: [Int32] = {
-    nt_set_isa_limit(3)
+    nt_set_isa_limit(.max)
     return Array(0...nt_isa_level())
 }()
 
 /// `body` at every level; afterwards the limit is off.
 func atEachLevel(_ body: (Int32) throws -> Void) rethrows {
-    defer { nt_set_isa_limit(3) }
+    defer { nt_set_isa_limit(.max) }
     for level in levels {
         nt_set_isa_limit(level)
         try body(level)

@@ -8,6 +8,7 @@
 #include "decode.h"
 #include "embedding.h"
 #include "gated.h"
+#include "gradient.h"
 #include "isa.h"
 #include "loss.h"
 #include "merge.h"
