@@ -7,6 +7,11 @@ public enum Engine {
     public static var version: String { String(cString: ct_version()) }
     /// LibTorch's own account of how it was built.
     public static var buildInformation: String { String(cString: ct_build_information()) }
+    /// The newest instruction set that our kernels use here.
+    public static var kernelCapability: String {
+        ["scalar", "AVX2", "AVX512", "AVX512-BF16", "AMX-BF16"][Int(nt_isa_level())]
+    }
+
     /// The instruction set LibTorch's kernels dispatch to: "AVX512", "AVX2", "DEFAULT".
     public static var cpuCapability: String { String(cString: ct_cpu_capability()) }
     /// Whether products in bfloat16 are faster than in fp32: in hardware on CUDA, with AVX512-BF16 or AMX on a CPU.

@@ -5,7 +5,7 @@ import Tensors
 func doctor() throws {
     var report = DoctorReport()
     report.add("libtorch", Engine.version)
-    report.add("instruction set", Engine.cpuCapability)
+    report.add("instruction set", "\(Engine.cpuCapability) in LibTorch, \(Engine.kernelCapability) in our kernels")
     report.add(
         "bf16 products",
         Engine.prefersBFloat16(on: .cpu) ? "in hardware: dtype auto is bf16" : "not in hardware: dtype auto is fp32")
