@@ -1,4 +1,4 @@
-// The tensor types of GGUF files: names and block sizes of all, dequantisation of the common ones (`Dequantize.swift`).
+// The tensor types of GGUF files: names and block sizes. Values: `Dequantize.swift`, blocks of values: `Quantize.swift`.
 
 /// How the elements of a GGUF tensor are stored; the raw value is the number in the file.
 public enum GGMLType: UInt32, Sendable, CaseIterable {
@@ -36,6 +36,7 @@ public enum GGMLType: UInt32, Sendable, CaseIterable {
     case mxfp4 = 39
     case nvfp4 = 40
     case q1_0 = 41
+    case q2_0 = 42
 
     /// Elements of a block and the bytes it takes; rows are whole blocks.
     public var block: (elements: Int, bytes: Int) {
@@ -49,9 +50,10 @@ public enum GGMLType: UInt32, Sendable, CaseIterable {
         case .q5_0: (32, 22)
         case .q5_1: (32, 24)
         case .q8_0: (32, 34)
-        case .q8_1: (32, 40)
+        case .q8_1: (32, 36)
         case .mxfp4: (32, 17)
         case .nvfp4: (64, 36)
+        case .q2_0: (64, 18)
         case .q1_0: (128, 18)
         case .q2_K: (256, 84)
         case .q3_K, .iq3_s: (256, 110)
@@ -74,13 +76,5 @@ public enum GGMLType: UInt32, Sendable, CaseIterable {
     public var name: String {
         let name = String(describing: self)
         return name.uppercased()
-    }
-
-    /// True for the types `GGUFFile.dequantize` understands.
-    public var canDequantize: Bool {
-        switch self {
-        case .f32, .f16, .bf16, .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_K, .q3_K, .q4_K, .q5_K, .q6_K: true
-        default: false
-        }
     }
 }

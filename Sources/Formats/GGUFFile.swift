@@ -21,6 +21,7 @@ public final class GGUFFile: Sendable {
     public let version: Int
     public let file: MappedFile
     private let index: [ExactString: Int]
+    private let entryRanges: [Range<Int>]
 
     public var path: String { file.path }
 
@@ -33,10 +34,16 @@ public final class GGUFFile: Sendable {
         var reader = GGUFReader(bytes: try file.checkedBytes(0..<file.count), path: path)
         try reader.readAll()
         (metadata, tensors, version) = (reader.metadata, reader.tensors, reader.version)
+        entryRanges = reader.entryRanges
         index = Dictionary(uniqueKeysWithValues: zip(tensors.lazy.map { ExactString($0.name) }, 0...))
     }
 
     public subscript(name: String) -> GGUFTensor? { index[ExactString(name)].map { tensors[$0] } }
+
+    /// The metadata as it stands in the file, to be written to another.
+    public func entries() throws -> [GGUFEntry] {
+        try zip(metadata.keys, entryRanges).map { GGUFEntry(key: $0, bytes: Array(try file.checkedBytes($1))) }
+    }
 
     /// The stored blocks of a tensor; valid while this object lives.
     ///
@@ -48,14 +55,8 @@ public final class GGUFFile: Sendable {
     /// Writes all elements of `tensor` as 32-bit floats, row-major, bit-equal to the `gguf` package.
     ///
     /// - Parameter destination: room for `tensor.elementCount` floats.
-    /// - Throws: `UserError` for a type that is not supported, or a file truncated since it was opened.
+    /// - Throws: `UserError` when the file has been truncated since it was opened.
     public func dequantize(_ tensor: GGUFTensor, into destination: UnsafeMutablePointer<Float>) throws {
-        guard tensor.type.canDequantize else {
-            let known = GGMLType.allCases.filter(\.canDequantize).map(\.name).joined(separator: ", ")
-            throw UserError(
-                "\(printable(path)): tensor \"\(printable(tensor.name))\" is stored as \(tensor.type.name), "
-                    + "which cannot be read; these can: \(known)")
-        }
         let source = try bytes(of: tensor)
         if let start = source.baseAddress {
             dequantizeBlocks(tensor.type, start, count: tensor.elementCount / tensor.type.block.elements, destination)

@@ -2,12 +2,30 @@
 // Layout: magic | u32 version | u64 tensors | u64 pairs | pairs | tensor infos | padding | tensors, each padded.
 import Diagnostics
 
+/// Kinds of metadata values, by their numbers in the file.
+enum GGUFKind: UInt32 {
+    case u8, i8, u16, i16, u32, i32, f32, bool, string, array, u64, i64, f64
+
+    /// Least number of bytes that one value takes.
+    var bytes: Int {
+        switch self {
+        case .u8, .i8, .bool: 1
+        case .u16, .i16: 2
+        case .u32, .i32, .f32: 4
+        case .u64, .i64, .f64, .string: 8
+        case .array: 12
+        }
+    }
+}
+
 struct GGUFReader {
     private let bytes: UnsafeRawBufferPointer
     private let path: String
     private var at = 0
     private(set) var version = 0
     private(set) var metadata: GGUFMetadata
+    /// Where kind and value of each metadata entry are.
+    private(set) var entryRanges: [Range<Int>] = []
     private(set) var tensors: [GGUFTensor] = []
 
     static let maxKeyBytes = 65_535
@@ -63,36 +81,23 @@ struct GGUFReader {
 
     // MARK: Metadata
 
-    private enum Kind: UInt32 {
-        case u8, i8, u16, i16, u32, i32, f32, bool, string, array, u64, i64, f64
-
-        /// Least number of bytes that one value takes.
-        var bytes: Int {
-            switch self {
-            case .u8, .i8, .bool: 1
-            case .u16, .i16: 2
-            case .u32, .i32, .f32: 4
-            case .u64, .i64, .f64, .string: 8
-            case .array: 12
-            }
-        }
-    }
-
     private mutating func pair() throws {
         let key = try string("metadata key", maxBytes: Self.maxKeyBytes)
         if key.isEmpty { throw invalid("an empty metadata key") }
         let what = "metadata \"\(printable(key, limit: 100))\""
+        let begin = at
         let value = try value(of: try kind(what), what)
+        entryRanges.append(begin..<at)
         guard metadata.append(key, value) else { throw invalid("\(what) appears twice") }
     }
 
-    private mutating func kind(_ what: String) throws -> Kind {
+    private mutating func kind(_ what: String) throws -> GGUFKind {
         let number = try integer(UInt32.self, what)
-        guard let kind = Kind(rawValue: number) else { throw invalid("\(what) has the unknown type \(number)") }
+        guard let kind = GGUFKind(rawValue: number) else { throw invalid("\(what) has the unknown type \(number)") }
         return kind
     }
 
-    private mutating func value(of kind: Kind, _ what: String) throws -> GGUFValue {
+    private mutating func value(of kind: GGUFKind, _ what: String) throws -> GGUFValue {
         switch kind {
         case .f32: .float(Double(Float(bitPattern: try integer(UInt32.self, what))))
         case .f64: .float(Double(bitPattern: try integer(UInt64.self, what)))
@@ -131,7 +136,7 @@ struct GGUFReader {
         return values
     }
 
-    private mutating func int(_ kind: Kind, _ what: String) throws -> Int {
+    private mutating func int(_ kind: GGUFKind, _ what: String) throws -> Int {
         switch kind {
         case .u8: Int(try integer(UInt8.self, what))
         case .i8: Int(try integer(Int8.self, what))

@@ -22,18 +22,94 @@ import Testing
         #expect(metadata.keys.first == "general.architecture")
     }
 
-    @Test func dequantisesEveryTypeBitForBit() throws {
-        let expected = try readFile(fixture("types.f32"))
+    /// types: from the `gguf` package; ggml: the others, from it or, where it has none, from ggml's C.
+    @Test(arguments: [("types", 13), ("ggml", 22)]) func dequantisesEveryTypeBitForBit(_ name: String, count: Int)
+        throws
+    {
+        let file = try GGUFFile(path: fixture("\(name).gguf")), expected = try readFile(fixture("\(name).f32"))
         var offset = 0
         for tensor in file.tensors {
-            let got = try [UInt8](unsafeUninitializedCapacity: 4 * tensor.elementCount) { buffer, count in
-                try buffer.withMemoryRebound(to: Float.self) { try file.dequantize(tensor, into: $0.baseAddress!) }
-                count = 4 * tensor.elementCount
-            }
-            #expect(got == Array(expected[offset..<offset + got.count]), "\(tensor.type.name)")
+            let got = try floats(file, tensor).withUnsafeBytes { Array($0) }
+            let isEqual = got.elementsEqual(expected[offset..<offset + got.count])  // lists would flood the message
+            #expect(isEqual, "\(tensor.type.name)")
             offset += got.count
         }
-        #expect(offset == expected.count && file.tensors.count == 13)
+        #expect(offset == expected.count && file.tensors.count == count)
+    }
+
+    @Test func goldensHoldEveryType() throws {
+        let types = try ["types", "ggml"].flatMap { try GGUFFile(path: fixture("\($0).gguf")).tensors.map(\.type) }
+        #expect(Set(types) == Set(GGMLType.allCases) && types.count == GGMLType.allCases.count)
+    }
+
+    @Test func quantisesEveryWritableTypeBitForBit() throws {
+        let file = try GGUFFile(path: fixture("quantized.gguf"))
+        let values = try floats(file, file.tensors[0])
+        for type in GGMLType.writable {
+            let tensor = try #require(file.tensors.first { $0.type == type })
+            let expected = Array(try file.bytes(of: tensor))
+            var got = [UInt8](repeating: 0xAA, count: type.byteCount(of: values.count))
+            values.withUnsafeBufferPointer { values in
+                got.withUnsafeMutableBytes { type.quantize(values, into: $0.baseAddress!) }
+            }
+            let different = (0..<got.count / type.block.bytes).filter { block in
+                let range = block * type.block.bytes..<(block + 1) * type.block.bytes
+                return got[range] != expected[range]
+            }
+            #expect(got.count == expected.count && different.isEmpty, "\(type.name): blocks \(different)")
+        }
+        #expect(file.tensors.count == GGMLType.writable.count)
+    }
+
+    private func floats(_ file: GGUFFile, _ tensor: GGUFTensor) throws -> [Float] {
+        try [Float](unsafeUninitializedCapacity: tensor.elementCount) { buffer, count in
+            try file.dequantize(tensor, into: buffer.baseAddress!)
+            count = tensor.elementCount
+        }
+    }
+
+    private func copies(_ file: GGUFFile) -> [GGUFWriter.Tensor] {
+        file.tensors.map { tensor in
+            GGUFWriter.Tensor(name: tensor.name, type: tensor.type, shape: tensor.shape) {
+                try $0(try file.bytes(of: tensor))
+            }
+        }
+    }
+
+    /// Byte for byte what the `gguf` package wrote, its padding included.
+    @Test func writesWhatThePackageWrites() throws {
+        try withTemporaryFolder { folder in
+            let path = joinPath(folder, "copy.gguf")
+            try GGUFWriter.write(path: path, metadata: file.entries(), tensors: copies(file))
+            #expect(try readFile(path) == readFile(fixture("types.gguf")))
+        }
+    }
+
+    @Test func entriesMadeHaveThePackagesBytes() throws {
+        let entries = Dictionary(uniqueKeysWithValues: try file.entries().map { ($0.key, $0) })
+        let made: [GGUFEntry] = [
+            .string("general.architecture", "golden"), .uint32("t.u32", 4_294_967_295), .float("t.f32", 0.1),
+            .bool("t.bool", true), .string("t.string", "naïve 🐦"),
+            .strings("t.strings", ["a", "", "\u{E9}", "e\u{301}"]),
+            .int32s("t.ints", [-1, 0, 7]), .floats("t.floats", [0.5, -1.25]), .bools("t.bools", [true, false]),
+        ]
+        try withTemporaryFolder { folder in
+            let (one, other) = (joinPath(folder, "one.gguf"), joinPath(folder, "other.gguf"))
+            try GGUFWriter.write(path: one, metadata: made, tensors: [])
+            try GGUFWriter.write(path: other, metadata: made.map { entries[$0.key]! }, tensors: [])
+            #expect(try readFile(one) == readFile(other))
+        }
+    }
+
+    @Test func aFailedWriteLeavesTheOldFile() throws {
+        struct Stop: Error {}
+        try withTemporaryFolder { folder in
+            let path = joinPath(folder, "x.gguf")
+            try writeFileAtomically("old", to: path)
+            let tensor = GGUFWriter.Tensor(name: "a", type: .f32, shape: [4]) { _ in throw Stop() }
+            #expect(throws: Stop.self) { try GGUFWriter.write(path: path, metadata: [], tensors: [tensor]) }
+            #expect(try readFile(path) == Array("old".utf8) && listFolder(folder) == ["x.gguf"])
+        }
     }
 
     @Test func shapesAreRowMajor() {
