@@ -23,6 +23,7 @@ public struct Needletail: ParsableCommand {
                 name: "Use a model",
                 subcommands: [
                     GenerateCommand.self, ChatCommand.self, EvalCommand.self, ScoreCommand.self, ConvertCommand.self,
+                    ExportCommand.self, QuantizeCommand.self,
                 ]),
             CommandGroup(
                 name: "Combine and inspect",

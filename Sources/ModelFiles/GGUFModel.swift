@@ -3,22 +3,18 @@ internal import Diagnostics
 public import Formats
 public import Tokenizers
 
-/// A mapped GGUF file of the Llama family whose tensors have been proven to fit its metadata.
+/// A mapped GGUF file whose tensors have been proven to fit its metadata.
 public struct GGUFModel {
     /// A tensor under its Hugging Face name.
     public struct Weight {
         public let name: String
         public let tensor: GGUFTensor
-        /// Heads whose rows llama.cpp stores as rotated pairs; nil for tensors that need no other order.
-        public let interleavedHeads: Int?
+        /// Row-major, as a Hugging Face folder has it.
+        public let shape: [Int]
+        let change: GGUFChange
 
         /// For each row in Hugging Face's order, its place in the file; nil when the orders agree.
-        public var rowOrder: [Int]? {
-            interleavedHeads.map { heads in
-                let rows = tensor.shape[0], E = rows / heads
-                return (0..<rows).map { $0 / E * E + $0 % E % (E / 2) * 2 + $0 % E / (E / 2) }
-            }
-        }
+        public var rowOrder: [Int]? { change.rowOrder(tensor.shape[0]) }
     }
 
     public let file: GGUFFile
@@ -39,8 +35,19 @@ public struct GGUFModel {
         config = shape.config(.f32)
         endTokens = shape.generationConfig["eos_token_id"]?.int.map { [$0] } ?? []
         tokenizer = try Tokenizer(gguf: file.metadata)
-        weights = try shape.tensorPlan(file).map {
-            Weight(name: $0.name, tensor: $0.tensor, interleavedHeads: $0.interleavedHeads)
+        weights = try shape.tensorPlan().map { rule, tensor in
+            Weight(name: rule.name, tensor: tensor, shape: rule.folderShape, change: rule.change)
         }
+    }
+
+    /// The numbers of a weight as a Hugging Face folder has them.
+    public func floats(_ weight: Weight) throws -> [Float] { try Self.floats(file, weight.tensor, weight.change) }
+
+    static func floats(_ file: GGUFFile, _ tensor: GGUFTensor, _ change: GGUFChange) throws -> [Float] {
+        let values = try [Float](unsafeUninitializedCapacity: tensor.elementCount) { buffer, count in
+            try file.dequantize(tensor, into: buffer.baseAddress!)
+            count = tensor.elementCount
+        }
+        return change.toFolder(values, tensor.shape)
     }
 }

@@ -1,63 +1,64 @@
-// What GGUF metadata says about a Llama-type model, in the words of config.json.
+// What GGUF metadata says about a model, in the words of config.json.
 import Diagnostics
 import Formats
 internal import Glibc
 
-/// Architecture `llama` (Llama, SmolLM2, Mistral) or `qwen2` as read from a GGUF file.
+/// A GGUF file's model: its architecture, its sizes and what else config.json says.
 struct GGUFShape {
-    private let metadata: GGUFMetadata
-    private let architecture: String
-    private let layers: Int, hiddenSize: Int, heads: Int, kvHeads: Int, headDim: Int, vocabSize: Int
-    private let intermediateSize: Int
-    private let tiedHead: Bool
+    let architecture: GGUFArchitecture
+    let sizes: GGUFSizes
+    private let file: GGUFFile
     private let ropeScaling: JSONValue
+    private var metadata: GGUFMetadata { file.metadata }
 
     init(_ file: GGUFFile) throws {
-        metadata = file.metadata
-        let path = file.path
-        guard let architecture = metadata["general.architecture"]?.string, ["llama", "qwen2"].contains(architecture)
-        else {
-            let found = metadata["general.architecture"]?.string ?? "none"
-            throw UserError("\(path): architecture \(found) is not supported; llama and qwen2 are")
+        self.file = file
+        let path = file.path, found = file.metadata["general.architecture"]?.string ?? "none"
+        guard let architecture = GGUFArchitecture(rawValue: found) else {
+            let known = GGUFArchitecture.allCases.map(\.rawValue).joined(separator: ", ")
+            throw UserError("\(path): architecture \(found) is not supported; \(known) are")
         }
         self.architecture = architecture
-        func number(_ key: String) throws -> Int {
-            guard let value = file.metadata["\(architecture).\(key)"]?.int, value > 0, value < 1 << 32 else {
-                throw UserError("\(path): metadata \(architecture).\(key) is missing or not a positive number")
+        func number(_ key: String, _ fallback: Int? = nil) throws -> Int {
+            if let fallback, file.metadata["\(found).\(key)"] == nil { return fallback }
+            guard let value = file.metadata["\(found).\(key)"]?.int, value > 0, value < 1 << 32 else {
+                throw UserError("\(path): metadata \(found).\(key) is missing or not a positive number")
             }
             return value
         }
-        if file.metadata["\(architecture).expert_count"]?.int ?? 0 > 0 {
+        if file.metadata["\(found).expert_count"]?.int ?? 0 > 0 {
             throw UserError("\(path): mixture-of-experts models are not supported")
         }
-        layers = try number("block_count")
-        hiddenSize = try number("embedding_length")
-        intermediateSize = try number("feed_forward_length")
-        heads = try number("attention.head_count")
-        kvHeads =
-            metadata["\(architecture).attention.head_count_kv"] == nil ? heads : try number("attention.head_count_kv")
-        headDim = metadata["\(architecture).attention.key_length"]?.int ?? hiddenSize / heads
+        let heads = try number("attention.head_count"), hidden = try number("embedding_length")
         guard let table = file["token_embd.weight"], table.shape.count == 2 else {
             throw UserError("\(path): no tensor token_embd.weight; the file holds no model weights")
         }
-        vocabSize = table.shape[0]
-        tiedHead = file["output.weight"] == nil
-        ropeScaling = try Self.ropeScaling(file, architecture)
+        let positions = file["position_embd.weight"]?.shape.first
+        sizes = GGUFSizes(
+            layers: try number("block_count"), hiddenSize: hidden, intermediateSize: try number("feed_forward_length"),
+            heads: heads, kvHeads: try number("attention.head_count_kv", heads),
+            headDim: try number("attention.key_length", max(1, hidden / heads)), vocabSize: table.shape[0],
+            contextLength: try positions ?? number("context_length", 2048), tiedHead: file["output.weight"] == nil,
+            qkvBias: ["blk.0.attn_q.bias", "blk.0.attn_qkv.bias"].contains { file[$0] != nil },
+            outputBias: file["blk.0.attn_output.bias"] != nil, mlpBias: file["blk.0.ffn_up.bias"] != nil)
+        guard sizes.layers <= file.tensors.count else {
+            throw UserError("\(path): \(found).block_count is \(sizes.layers); there are \(file.tensors.count) tensors")
+        }
+        ropeScaling = architecture == .phi3 ? try Self.longRoPE(file) : try Self.ropeScaling(file, found)
     }
 
     /// `rope_scaling` of config.json; null for none.
     private static func ropeScaling(_ file: GGUFFile, _ architecture: String) throws -> JSONValue {
         if let factors = file["rope_freqs.weight"] {
-            var values = [Float](repeating: 0, count: factors.elementCount)
-            try values.withUnsafeMutableBufferPointer { try file.dequantize(factors, into: $0.baseAddress!) }
+            let values = try floats(file, factors)
             let theta = file.metadata["\(architecture).rope.freq_base"]?.double ?? 10_000
-            // The file keeps the divisors only; of the published models' settings, the one that gives them is taken.
-            for factor in [8.0, 32.0]
-            where llama3Divisors(values.count, theta, factor).elementsEqual(values, by: nearlyEqual) {
-                return [
-                    "rope_type": "llama3", "factor": .init(factor), "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                    "original_max_position_embeddings": 8192,
-                ]
+            // The format has the divisors only; settings that give them are a note of this program's, or those of the
+            // published models.
+            let noted = try file.metadata[Llama3Scaling.noteKey]?.string.map { try Llama3Scaling(note: $0, file.path) }
+            let known = [noted, Llama3Scaling(factor: 8), Llama3Scaling(factor: 32)].compactMap(\.self)
+            for scaling in known
+            where scaling.divisors(values.count, theta: theta).elementsEqual(values, by: nearlyEqual) {
+                return scaling.json
             }
             throw UserError(
                 "\(file.path): rope_freqs.weight holds divisors of no known model; convert the original folder instead")
@@ -71,46 +72,129 @@ struct GGUFShape {
         }
     }
 
-    /// What Llama 3.1 divides each frequency by, with its published bounds (1, 4, context 8,192).
-    private static func llama3Divisors(_ count: Int, _ theta: Double, _ factor: Double) -> [Float] {
-        (0..<count).map { i in
-            let wavelength = 2 * Double.pi * pow(theta, Double(i) / Double(count))
-            if wavelength < 8192.0 / 4 { return 1 }
-            if wavelength > 8192 { return Float(factor) }
-            let smooth = (8192 / wavelength - 1) / (4 - 1)
-            return Float(1 / ((1 - smooth) / factor + smooth))
+    /// Phi-3's scaling of each frequency, in two tensors; null where there are none.
+    private static func longRoPE(_ file: GGUFFile) throws -> JSONValue {
+        guard let short = file["rope_factors_short.weight"], let long = file["rope_factors_long.weight"] else {
+            return .null
         }
+        func list(_ tensor: GGUFTensor) throws -> JSONValue {
+            .array(try floats(file, tensor).map { .init(Double("\($0)")!) })
+        }
+        return ["type": "longrope", "short_factor": try list(short), "long_factor": try list(long)]
+    }
+
+    private static func floats(_ file: GGUFFile, _ tensor: GGUFTensor) throws -> [Float] {
+        var values = [Float](repeating: 0, count: tensor.elementCount)
+        try values.withUnsafeMutableBufferPointer { try file.dequantize(tensor, into: $0.baseAddress!) }
+        return values
     }
 
     private static func nearlyEqual(_ a: Float, _ b: Float) -> Bool { abs(a - b) <= 1e-4 * max(abs(a), abs(b)) }
 
+    // MARK: config.json
+
+    private func value(_ key: String) -> GGUFValue? { metadata["\(architecture.rawValue).\(key)"] }
+
+    /// Stored as fp32; its shortest spelling gives 1e-05 back.
+    private func float(_ key: String, _ fallback: Float? = nil) -> JSONValue {
+        (value(key)?.double.map { Float($0) } ?? fallback).map { .init(Double("\($0)")!) } ?? .null
+    }
+
     func config(_ type: ElementType) -> JSONValue {
-        func float(_ key: String, _ fallback: Float) -> JSONValue {
-            let value = metadata["\(architecture).\(key)"]?.double.map { Float($0) } ?? fallback
-            // Stored as fp32; its shortest spelling gives 1e-05 back.
-            return .init(Double("\(value)")!)
-        }
         var config = JSONObject()
-        config["architectures"] = .array([.string(architecture == "qwen2" ? "Qwen2ForCausalLM" : "LlamaForCausalLM")])
-        config["model_type"] = .string(architecture)
-        config["hidden_size"] = .init(hiddenSize)
-        config["intermediate_size"] = .init(intermediateSize)
-        config["num_hidden_layers"] = .init(layers)
-        config["num_attention_heads"] = .init(heads)
-        config["num_key_value_heads"] = .init(kvHeads)
-        config["head_dim"] = .init(headDim)
-        config["hidden_act"] = "silu"
-        config["vocab_size"] = .init(vocabSize)
-        config["max_position_embeddings"] = .init(metadata["\(architecture).context_length"]?.int ?? 2048)
-        config["rms_norm_eps"] = float("attention.layer_norm_rms_epsilon", 1e-6)
-        config["rope_theta"] = float("rope.freq_base", 10_000)
-        config["rope_scaling"] = ropeScaling
-        config["attention_bias"] = false
-        config["mlp_bias"] = false
-        config["tie_word_embeddings"] = .init(tiedHead)
+        config["architectures"] = .array([.string(architecture.className)])
+        config["model_type"] = .string(architecture.modelType)
+        for (key, value) in architecture == .gpt2 ? gpt2 : architecture == .gptneox ? neoX : llama {
+            config[key] = value
+        }
+        config["vocab_size"] = .init(sizes.vocabSize)
+        config["tie_word_embeddings"] = .init(sizes.tiedHead)
         for (key, value) in tokenIDs { config[key] = value }
         config["torch_dtype"] = .string(type == .f32 ? "float32" : type == .f16 ? "float16" : "bfloat16")
         return .object(config)
+    }
+
+    private var gpt2: [(String, JSONValue)] {
+        [
+            ("n_embd", .init(sizes.hiddenSize)), ("n_head", .init(sizes.heads)), ("n_layer", .init(sizes.layers)),
+            ("n_inner", .init(sizes.intermediateSize)), ("n_positions", .init(sizes.contextLength)),
+            ("layer_norm_epsilon", float("attention.layer_norm_epsilon", 1e-5)), ("activation_function", "gelu_new"),
+        ]
+    }
+
+    private var common: [(String, JSONValue)] {
+        [
+            ("hidden_size", .init(sizes.hiddenSize)), ("intermediate_size", .init(sizes.intermediateSize)),
+            ("num_hidden_layers", .init(sizes.layers)), ("num_attention_heads", .init(sizes.heads)),
+            ("max_position_embeddings", .init(sizes.contextLength)),
+        ]
+    }
+
+    private var neoX: [(String, JSONValue)] {
+        common + [
+            ("hidden_act", "gelu"), ("layer_norm_eps", float("attention.layer_norm_epsilon", 1e-5)),
+            ("rotary_pct", .init(rotaryShare)), ("rotary_emb_base", float("rope.freq_base", 10_000)),
+            ("use_parallel_residual", .bool(value("use_parallel_residual")?.bool ?? true)),
+            ("attention_bias", .init(sizes.qkvBias)), ("rope_scaling", ropeScaling),
+        ]
+    }
+
+    /// The part of each head that turns.
+    private var rotaryShare: Double {
+        Double(value("rope.dimension_count")?.int ?? sizes.headDim) / Double(sizes.headDim)
+    }
+
+    private var llama: [(String, JSONValue)] {
+        var pairs = common
+        pairs += [
+            ("num_key_value_heads", .init(sizes.kvHeads)), ("head_dim", .init(sizes.headDim)),
+            (
+                architecture.isGemma ? "hidden_activation" : "hidden_act",
+                architecture.isGemma ? "gelu_pytorch_tanh" : "silu"
+            ),
+            ("rms_norm_eps", float("attention.layer_norm_rms_epsilon", 1e-6)),
+            ("rope_theta", float("rope.freq_base", architecture == .gemma3 ? 1_000_000 : 10_000)),
+            ("rope_scaling", ropeScaling),
+            // Qwen2's are not a setting.
+            ("attention_bias", .init(architecture != .qwen2 && sizes.qkvBias)),
+        ]
+        if architecture == .llama { pairs.append(("mlp_bias", .init(sizes.mlpBias))) }
+        if architecture.isGemma { pairs += gemma }
+        if architecture == .phi3 { pairs += phi3 }
+        return pairs
+    }
+
+    private var gemma: [(String, JSONValue)] {
+        let isSecond = architecture == .gemma2, window = value("attention.sliding_window")?.int ?? (isSecond ? 4096 : 0)
+        let key = "attention.sliding_window_pattern", period = max(1, value(key)?.int ?? (isSecond ? 2 : 6))
+        let slides = value(key)?.bools ?? (1...sizes.layers).map { $0 % period != 0 }
+        let types = slides.map { JSONValue.string($0 && window > 0 ? "sliding_attention" : "full_attention") }
+        var pairs: [(String, JSONValue)] = [
+            ("sliding_window", window > 0 ? .init(window) : .null), ("layer_types", .array(types)),
+            ("query_pre_attn_scalar", .init(GGUFShape.gemmaDivisor(architecture, sizes))),
+            ("final_logit_softcapping", float("final_logit_softcapping", isSecond ? 30 : nil)),
+        ]
+        if isSecond {
+            pairs.append(("attn_logit_softcapping", float("attn_logit_softcapping", 50)))
+        } else {
+            pairs.append(("rope_local_base_freq", float("rope.freq_base_swa", 10_000)))
+        }
+        return pairs
+    }
+
+    /// What llama.cpp divides scores by the root of: the head dimension, but in the 27B models, which it knows by their
+    /// number of layers.
+    static func gemmaDivisor(_ architecture: GGUFArchitecture, _ sizes: GGUFSizes) -> Int {
+        sizes.layers == (architecture == .gemma2 ? 46 : 62) ? sizes.hiddenSize / sizes.heads : sizes.headDim
+    }
+
+    private var phi3: [(String, JSONValue)] {
+        let window = value("attention.sliding_window")?.int ?? 0,
+            context = value("rope.scaling.original_context_length")?.int
+        return [
+            ("sliding_window", window > 0 ? .init(window) : .null), ("partial_rotary_factor", .init(rotaryShare)),
+            ("original_max_position_embeddings", .init(context ?? sizes.contextLength)),
+        ]
     }
 
     var generationConfig: JSONValue { .object(JSONObject(tokenIDs)) }
@@ -123,56 +207,77 @@ struct GGUFShape {
         }
     }
 
-    struct PlannedTensor {
-        let name: String
-        let tensor: GGUFTensor
-        /// Heads whose rows llama.cpp interleaves for its rotation; nil for tensors stored as they are.
-        let interleavedHeads: Int?
-    }
+    // MARK: Tensors
 
-    /// Every tensor of the model under its Hugging Face name, shapes checked; unknown and missing ones are errors.
-    func tensorPlan(_ file: GGUFFile) throws -> [PlannedTensor] {
-        var plan: [PlannedTensor] = [], used: Set<ExactString> = ["rope_freqs.weight"]
-        func add(_ source: String, _ name: String, _ shape: [Int], heads: Int? = nil, optional: Bool = false) throws {
-            guard let tensor = file[source] else {
-                if optional { return }
-                throw UserError("\(file.path): tensor \(source) is missing")
+    /// Tensors that are settings, not weights.
+    private static let settings: Set<ExactString> = [
+        "rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight",
+    ]
+
+    /// Every tensor of the model with its rule, shapes checked; unknown and missing ones are errors.
+    func tensorPlan() throws -> [(rule: GGUFTensorRule, tensor: GGUFTensor)] {
+        var used = Self.settings
+        let plan = try architecture.tensors(sizes).map { rule in
+            guard let tensor = file[rule.stored] else {
+                throw UserError("\(file.path): tensor \(rule.stored) is missing")
             }
-            guard tensor.shape == shape else {
+            guard tensor.shape == rule.shape else {
                 throw UserError(
-                    "\(file.path): tensor \(source) has shape \(tensor.shape), the metadata asks for \(shape)")
+                    "\(file.path): tensor \(rule.stored) has shape \(tensor.shape), the metadata asks for \(rule.shape)"
+                )
             }
-            used.insert(ExactString(source))
-            plan.append(PlannedTensor(name: name, tensor: tensor, interleavedHeads: heads))
+            used.insert(ExactString(rule.stored))
+            return (rule, tensor)
         }
-        let D = hiddenSize, F = intermediateSize, isLlama = architecture == "llama"
-        try add("token_embd.weight", "model.embed_tokens.weight", [vocabSize, D])
-        for layer in 0..<layers {
-            let from = "blk.\(layer)", to = "model.layers.\(layer)"
-            for (part, name, outputs) in [("q", "q", heads), ("k", "k", kvHeads), ("v", "v", kvHeads)] {
-                let interleaved = isLlama && part != "v" ? outputs : nil
-                try add(
-                    "\(from).attn_\(part).weight", "\(to).self_attn.\(name)_proj.weight", [outputs * headDim, D],
-                    heads: interleaved)
-                try add(
-                    "\(from).attn_\(part).bias", "\(to).self_attn.\(name)_proj.bias", [outputs * headDim],
-                    heads: interleaved, optional: isLlama)
-            }
-            try add("\(from).attn_output.weight", "\(to).self_attn.o_proj.weight", [D, heads * headDim])
-            try add("\(from).ffn_gate.weight", "\(to).mlp.gate_proj.weight", [F, D])
-            try add("\(from).ffn_up.weight", "\(to).mlp.up_proj.weight", [F, D])
-            try add("\(from).ffn_down.weight", "\(to).mlp.down_proj.weight", [D, F])
-            try add("\(from).attn_norm.weight", "\(to).input_layernorm.weight", [D])
-            try add("\(from).ffn_norm.weight", "\(to).post_attention_layernorm.weight", [D])
-        }
-        try add("output_norm.weight", "model.norm.weight", [D])
-        if !tiedHead { try add("output.weight", "lm_head.weight", [vocabSize, D]) }
         let unknown = file.tensors.filter { !used.contains(ExactString($0.name)) }
         guard unknown.isEmpty else {
             throw UserError(
-                "\(file.path): \(counted(unknown.count, "tensor")) with no place in a \(architecture) model, such as \(unknown[0].name)"
+                "\(file.path): \(counted(unknown.count, "tensor")) with no place in a \(architecture.rawValue) model, such as \(unknown[0].name)"
             )
         }
         return plan
+    }
+}
+
+/// How Llama 3.1 and later divide rotary frequencies.
+struct Llama3Scaling {
+    var factor: Double
+    var lowFactor = 1.0, highFactor = 4.0, context = 8192.0
+
+    /// The key under which files written here note the settings.
+    static let noteKey = "needletail.rope_scaling"
+
+    init(factor: Double) { self.factor = factor }
+
+    /// - Throws: `UserError` for missing and impossible values.
+    init(_ settings: ConfigReader) throws {
+        factor = try settings.number("factor")
+        (lowFactor, highFactor) = (try settings.number("low_freq_factor"), try settings.number("high_freq_factor"))
+        context = Double(try settings.positive("original_max_position_embeddings"))
+    }
+
+    init(note: String, _ path: String) throws {
+        guard let json = try? JSONValue.parse(note, maxDepth: 4) else {
+            throw UserError("\(path): metadata \(Self.noteKey) is no JSON")
+        }
+        try self.init(ConfigReader(json: json, file: "\(path) \(Self.noteKey)"))
+    }
+
+    /// What each frequency is divided by.
+    func divisors(_ count: Int, theta: Double) -> [Float] {
+        (0..<count).map { i in
+            let wavelength = 2 * Double.pi * pow(theta, Double(i) / Double(count))
+            if wavelength < context / highFactor { return 1 }
+            if wavelength > context / lowFactor { return Float(factor) }
+            let smooth = (context / wavelength - lowFactor) / (highFactor - lowFactor)
+            return Float(1 / ((1 - smooth) / factor + smooth))
+        }
+    }
+
+    var json: JSONValue {
+        [
+            "rope_type": "llama3", "factor": .init(factor), "low_freq_factor": .init(lowFactor),
+            "high_freq_factor": .init(highFactor), "original_max_position_embeddings": .init(Int(context)),
+        ]
     }
 }

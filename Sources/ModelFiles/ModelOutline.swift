@@ -38,8 +38,9 @@ public struct ModelOutline: Sendable, Equatable {
         if fileExists(path) {
             guard try isGGUF(path) else { throw ModelReference.notAModel(path) }
             let file = try GGUFFile(path: path)
-            let plan = try GGUFShape(file).tensorPlan(file)
-            try self.init(plan.map { ($0.name, $0.tensor.shape, $0.tensor.byteRange.count) }, in: path)
+            let shape = try GGUFShape(file)
+            let tensors = try shape.tensorPlan().map { ($0.name, $0.folderShape, $1.byteRange.count) }
+            try self.init(tensors, shape.config(.f32), in: path)
         } else if fileExists(joinPath(path, AdapterFiles.configName)) {
             try self.init(ModelReference.basePath(ofAdapter: path, override: base))
         } else if fileExists(joinPath(path, "config.json")) {
@@ -47,14 +48,16 @@ public struct ModelOutline: Sendable, Equatable {
             let tensors = files.names.compactMap { name in
                 files.info(name).map { (name, $0.shape, $0.byteRange.count) }
             }
-            try self.init(tensors, in: path)
+            try self.init(tensors, readJSONFile(joinPath(path, "config.json")), in: path)
         } else {
             throw ModelReference.notAModel(path)
         }
     }
 
-    private init(_ tensors: [(name: String, shape: [Int], bytes: Int)], in place: String) throws {
-        let naming = try TensorNaming(folder: place)
+    private init(
+        _ tensors: [(name: String, shape: [Int], bytes: Int)], _ config: JSONValue, in place: String
+    ) throws {
+        let naming = TensorNaming(modelType: config["model_type"]?.string)
         let weights = tensors.compactMap { tensor in
             naming.weight(tensor.name).map { (name: $0, shape: tensor.shape, bytes: tensor.bytes) }
         }
@@ -71,7 +74,7 @@ public struct ModelOutline: Sendable, Equatable {
                 name: String(name.dropLast(".weight".count)), outputs: outputs, inputs: inputs, storedBytes: bytes)
         }
         layers = Set(blockLinears.map { $0.name.split(separator: ".")[2] }).count
-        positions = try positionLimit(ofModel: place)
+        positions = positionLimit(config)
         let first = weights.filter { $0.name.hasPrefix(naming.blocks + "0.") && $0.name.hasSuffix(".weight") }
         norms = first.count { $0.name.hasSuffix("layernorm.weight") || $0.name.contains(".ln_") }
         normalizesHeads = first.contains { $0.name.hasSuffix(".q_norm.weight") }

@@ -119,14 +119,8 @@ extension LoadedModel {
     ///
     /// - Parameter dtype: of the written weights; merging itself is fp32.
     public func writeMerged(to folder: String, _ dtype: DType) throws {
-        let adapted = Dictionary(
-            uniqueKeysWithValues: model.blockLinears.compactMap { name, linear in
-                linear.adapter.map { (name + ".weight", (linear, $0)) }
-            })
-        let tensors = model.namedParameters().map { name, parameter in
-            SafetensorsWriter.Tensor(name, parameter, dtype) {
-                adapted[name].map { linear, adapter in adapter.merged(linear.weight) }
-            }
+        let tensors = mergedWeights.map { name, parameter, merged in
+            SafetensorsWriter.Tensor(name, parameter, dtype, merged)
         }
         try SafetensorsWriter.write(folder: folder, tensors: tensors, metadata: [("format", "pt")])
         try writeFileAtomically(configJSON(dtype).serialized(.pretty) + "\n", to: joinPath(folder, "config.json"))
@@ -134,6 +128,28 @@ extension LoadedModel {
         if fileExists(generation) {
             try writeFileAtomically(readFile(generation), to: joinPath(folder, "generation_config.json"))
         }
+    }
+
+    /// Every weight with what an adapter makes of it; nil: the weight itself.
+    private var mergedWeights: [(name: String, parameter: Parameter, merged: () -> Tensor?)] {
+        let adapted = Dictionary(
+            uniqueKeysWithValues: model.blockLinears.compactMap { name, linear in
+                linear.adapter.map { (name + ".weight", (linear, $0)) }
+            })
+        return model.namedParameters().map { name, parameter in
+            (name, parameter, { adapted[name].map { linear, adapter in adapter.merged(linear.weight) } })
+        }
+    }
+
+    /// The fp32 numbers of every weight as a folder holds them, by name, adapters merged; each is made when it is asked for.
+    public var floatsByName: [String: () -> [Float]] {
+        let entries = mergedWeights.map { name, parameter, merged in
+            let floats = {
+                parameter.filed(merged() ?? parameter.masters).to(.float32, .cpu).contiguous().values(Float.self)
+            }
+            return (name, floats)
+        }
+        return Dictionary(uniqueKeysWithValues: entries)
     }
 
     /// config.json with the dtype of the weights beside it.

@@ -43,6 +43,22 @@ public final class LoadedModel {
             ModelReference(configuration: file), file: file, dtype, device, trainsAll, randomSeed, quantization)
     }
 
+    /// The model of a GGUF file, its weights in fp32, without a folder in between; to compute with.
+    public init(_ source: GGUFModel) throws {
+        reference = ModelReference(configuration: source.file.path)
+        config = source.config
+        shape = try modelShape(config, file: source.file.path)
+        let model = shape.makeModel(.float32, on: .cpu)
+        let weights = Dictionary(uniqueKeysWithValues: source.weights.map { (ExactString($0.name), $0) })
+        for (name, parameter) in model.namedParameters() {
+            guard let weight = weights[ExactString(name)], weight.shape == parameter.fileShape else {
+                throw UserError("\(source.file.path): its tensors make no \(name) of shape \(parameter.fileShape)")
+            }
+            parameter.fill(fromFile: Tensor(try source.floats(weight), weight.shape))
+        }
+        self.model = model
+    }
+
     private init(
         _ reference: ModelReference, file: String, _ dtype: DType, _ device: Device, _ trainsAll: Bool,
         _ randomSeed: UInt64?, _ quantization: BaseQuantization?

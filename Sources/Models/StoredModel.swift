@@ -17,7 +17,14 @@ public final class StoredModel: SequenceScorer {
     private let dtype: DType
 
     /// - Parameter dtype: of the cache and of what has to be converted; fp32 or bf16.
+    /// - Throws: `UserError` for another family.
     public init(_ source: GGUFModel, dtype: DType) throws {
+        let type = source.config["model_type"]?.string ?? ""
+        guard LlamaConfig.modelTypes.contains(type) else {
+            throw UserError(
+                "\(source.file.path): blocks of \(type) models are not multiplied as they are; use --weights converted",
+                .usage)
+        }
         config = try LlamaConfig(source.config, file: source.file.path)
         self.dtype = dtype
         endIDs = source.endTokens

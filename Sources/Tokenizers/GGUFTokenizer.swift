@@ -26,7 +26,7 @@ extension TokenizerFiles {
         specialTokensMap = JSONObject(settings.filter { $0.0.utf8.suffix(6).elementsEqual("_token".utf8) })
     }
 
-    private static let roles = [
+    static let roles = [
         ("bos_token", "bos_token_id"), ("eos_token", "eos_token_id"), ("unk_token", "unknown_token_id"),
         ("pad_token", "padding_token_id"), ("sep_token", "seperator_token_id"), ("cls_token", "cls_token_id"),
         ("mask_token", "mask_token_id"),
@@ -63,11 +63,12 @@ struct GGUFVocabulary {
     let metadata: GGUFMetadata
     let model: String
     let tokens: [String]
-    private let types: [Int]
+    private let types: [Int32]
 
     /// Types of `tokenizer.ggml.token_type`.
-    private enum TokenType {
-        static let normal = 1, unknown = 2, control = 3, userDefined = 4, byte = 6
+    enum TokenType {
+        static let normal: Int32 = 1, unknown: Int32 = 2, control: Int32 = 3, userDefined: Int32 = 4, unused: Int32 = 5
+        static let byte: Int32 = 6
     }
 
     init(_ metadata: GGUFMetadata) throws {
@@ -78,7 +79,7 @@ struct GGUFVocabulary {
             throw failure("tokenizer.ggml.tokens is missing or no list of strings")
         }
         guard tokens.count <= Vocabulary.maxID else { throw failure("has \(counted(tokens.count, "token")); too many") }
-        types = metadata["tokenizer.ggml.token_type"]?.ints ?? []
+        types = (metadata["tokenizer.ggml.token_type"]?.ints ?? []).map { Int32(truncatingIfNeeded: $0) }
         guard types.isEmpty || types.count == tokens.count else {
             throw failure("tokenizer.ggml.token_type has \(types.count) entries for \(counted(tokens.count, "token"))")
         }
@@ -87,9 +88,9 @@ struct GGUFVocabulary {
 
     func failure(_ message: String) -> UserError { UserError("\(metadata.path): \(message)") }
 
-    private func type(_ id: Int) -> Int { types.isEmpty ? TokenType.normal : types[id] }
+    private func type(_ id: Int) -> Int32 { types.isEmpty ? TokenType.normal : types[id] }
 
-    private func added(_ kinds: Set<Int>) -> JSONValue {
+    private func added(_ kinds: Set<Int32>) -> JSONValue {
         .array(
             tokens.indices.filter { kinds.contains(type($0)) }.map { id in
                 AddedToken(
@@ -184,7 +185,7 @@ struct GGUFVocabulary {
         var file = SentencePieceFile(algorithm: .bpe)
         let scores = try scores()
         file.pieces = tokens.indices.map { id in
-            .init(text: tokens[id], score: scores[id], kind: .init(rawValue: type(id)) ?? .normal)
+            .init(text: tokens[id], score: scores[id], kind: .init(rawValue: Int(type(id))) ?? .normal)
         }
         let prefix = flag("add_space_prefix", true)
         let normalizers = (prefix ? [["type": "Prepend", "prepend": .string(Self.mark)]] : []) + [Self.marksSpaces]

@@ -15,6 +15,8 @@ Program.main { command in
     case let command as ScoreCommand: try score(command)
     case let command as ConvertCommand: try convert(command)
     case let command as MergeAdapterCommand: try mergeAdapter(command)
+    case let command as ExportCommand: try export(command)
+    case let command as QuantizeCommand: try quantize(command)
     case let command as MergeMoECommand: try mergeMoE(command)
     case let command as ExtractLoRACommand: try extractLoRA(command)
     case let command as EvolveRunCommand: try evolve(command)

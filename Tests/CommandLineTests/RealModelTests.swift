@@ -295,6 +295,27 @@ private func helpExample(_ verb: String) throws -> String {
         #expect(talk.status == 0 && talk.output.count > 2, "\(talk)")
     }
 
+    /// A run as one file, the file in another type, and what both say of themselves; the written file generates.
+    @Test func exportedFilesComputeAsTheirSource() throws {
+        _ = try Workshop.trained.get()
+        let outcome = try Workshop.run(
+            """
+            needletail export runs/a a.gguf --type f16 && needletail quantize a.gguf b.gguf --type q4_k \
+                && needletail generate b.gguf Hello --weights as-is --max-new-tokens 4 --temperature 0
+            """)
+        #expect(outcome.status == 0, "\(outcome.errors)")
+        let figures = outcome.output.split(separator: "\n").compactMap { line -> Double? in
+            guard line.hasPrefix("largest difference of a log-probability to the source ") else { return nil }
+            return Double(line.split(separator: " ")[8].dropLast())
+        }
+        // fp16 against fp32, then 4 and 8 bits against fp16.
+        #expect(
+            figures.count == 2 && figures[0] < 0.05 && figures[1] > figures[0] && figures[1] < 8, "\(outcome.output)")
+        for type in ["F16", "Q4_K", "Q8_0"] {
+            #expect(outcome.errors.contains("tensors in \(type)"), "\(outcome.errors)")
+        }
+    }
+
     /// One line that names what is wrong, and the documented exit status.
     @Test(arguments: [
         ("needletail generate nowhere hello", 65, "nowhere: no such file or folder"),
@@ -318,6 +339,10 @@ private func helpExample(_ verb: String) throws -> String {
         ("needletail eval model train.jsonl --text-unit line", 64, "text_unit: has no effect"),
         ("needletail convert model held-out.jsonl/folder", 73, "held-out.jsonl"),
         ("needletail eval model train.jsonl --choice yes --choice no", 65, "its answer 1 is none of yes, no"),
+        ("needletail export model held-out.jsonl", 73, "held-out.jsonl: exists already"),
+        ("needletail export held-out.jsonl r1", 64, "needletail quantize writes a GGUF file in another type"),
+        ("needletail export model nowhere/r1", 73, "nowhere"),
+        ("needletail quantize held-out.jsonl r1 --type q8_0", 65, "held-out.jsonl: not a valid GGUF file"),
         ("needletail tokenizer decode model --input nowhere", 65, "nowhere"),
         ("needletail data stats model train.jsonl --kind conversations", 64, "sharegpt"),
     ])

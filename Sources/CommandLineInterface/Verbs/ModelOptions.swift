@@ -6,7 +6,7 @@ public struct ModelOptions: ParsableArguments {
     @Argument(
         help: ArgumentHelp(
             "A Hugging Face folder (Llama, Mistral, Qwen2 and 3, OLMo 2, Phi-3, Gemma 2 and 3, GPT-NeoX, GPT-2), an adapter or "
-                + "run folder, a step of a run, or a GGUF file (Llama, Mistral, Qwen2).", valueName: "model"),
+                + "run folder, a step of a run, or a GGUF file of one of them.", valueName: "model"),
         completion: .file())
     public var model: String
 
