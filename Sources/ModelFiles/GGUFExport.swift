@@ -131,7 +131,9 @@ private struct GGUFMetadataWriter {
         let key = "\(architecture.rawValue).use_parallel_residual"
         entries.append(.bool(key, try reader.bool("use_parallel_residual", true)))
         try addRotary(thetaKey: "rotary_emb_base", shareKey: "rotary_pct", share: 0.25)
-        if try reader.string("hidden_act", "gelu") == "gelu" {
+        let activation = try reader.string("hidden_act", "gelu")
+        entries.append(.string(GGUFShape.activationKey, activation))
+        if activation == "gelu" {
             notes.append("llama.cpp computes this family's GELU in its tanh form")
         }
     }

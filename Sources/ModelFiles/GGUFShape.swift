@@ -130,9 +130,13 @@ struct GGUFShape {
         ]
     }
 
+    /// The key under which files written here note which form of GELU was trained with; the format has none.
+    static let activationKey = "needletail.hidden_act"
+
     private var neoX: [(String, JSONValue)] {
         common + [
-            ("hidden_act", "gelu"), ("layer_norm_eps", float("attention.layer_norm_epsilon", 1e-5)),
+            ("hidden_act", .string(metadata[Self.activationKey]?.string ?? "gelu")),
+            ("layer_norm_eps", float("attention.layer_norm_epsilon", 1e-5)),
             ("rotary_pct", .init(rotaryShare)), ("rotary_emb_base", float("rope.freq_base", 10_000)),
             ("use_parallel_residual", .bool(value("use_parallel_residual")?.bool ?? true)),
             ("attention_bias", .init(sizes.qkvBias)), ("rope_scaling", ropeScaling),

@@ -265,7 +265,9 @@ private struct GGUFTokenizerWriter {
             // An unknown token can only be met where bytes are missing.
             if key == "fuse_unk", model == "llama" || unknownID == nil { continue }
             let wanted = root["model"]?[key]?.bool ?? value, found = back["model"]?[key]?.bool ?? value
-            if wanted != found { return "model.\(key) is \(wanted)" }
+            if wanted != found, try key != "ignore_merges" || !mergesMakeEveryToken(metadata) {
+                return "model.\(key) is \(wanted)"
+            }
         }
         for key in ["continuing_subword_prefix", "end_of_word_suffix", "dropout"] {
             if let value = root["model"]?[key], value != .null, value.string != "" {
@@ -283,6 +285,19 @@ private struct GGUFTokenizerWriter {
         }
         // Pairs that the list lacks llama.cpp would merge all the same.
         return merges(root) == merges(back) ? nil : "its merges are not those that SentencePiece makes of its pieces"
+    }
+
+    /// Whether a word that is a token comes out of merging as that token, so that it does not matter whether words are looked
+    /// up first.
+    private func mergesMakeEveryToken(_ metadata: GGUFMetadata) throws -> Bool {
+        let other = try Tokenizer(gguf: metadata)
+        return types.indices.allSatisfy { id in
+            guard types[id] == GGUFVocabulary.TokenType.normal else { return true }
+            let text = tokenizer.decode([Int32(id)])
+            // Parts of characters are never whole words.
+            if text.unicodeScalars.contains("\u{FFFD}") { return true }
+            return tokenizer.encode(text, addSpecialTokens: false) == other.encode(text, addSpecialTokens: false)
+        }
     }
 
     /// The pairs that make each ordinary piece, pieces in the order of their first pairs. Among the pairs of one piece
@@ -308,6 +323,18 @@ private struct GGUFTokenizerWriter {
     /// One spelling of a value, whatever the order of its keys.
     private static func sorted(_ value: JSONValue) -> String {
         value.serialized(JSONStyle(indent: nil, keySeparator: ":", sortsKeys: true))
+    }
+
+    /// A pattern with line breaks and tabs spelled as escapes, as some files have them and some not.
+    private static func escaped(_ regex: String) -> String {
+        regex.unicodeScalars.reduce(into: "") { text, scalar in
+            switch scalar {
+            case "\r": text += #"\r"#
+            case "\n": text += #"\n"#
+            case "\t": text += #"\t"#
+            default: text.unicodeScalars.append(scalar)
+            }
+        }
     }
 
     private static func isFormC(_ normalizer: JSONValue) -> Bool { normalizer["type"]?.string == "NFC" }
@@ -349,7 +376,7 @@ private struct GGUFTokenizerWriter {
                 if let known = SplitPattern(regex: regex), behavior == "Isolated" || behavior == "Removed" && invert {
                     return ["split \(known.regex)"]
                 }
-                return behavior == "Isolated" && !invert ? ["split \(regex)"] : [step.serialized()]
+                return behavior == "Isolated" && !invert ? ["split \(Self.escaped(regex))"] : [step.serialized()]
             default: return [step.serialized()]
             }
         }

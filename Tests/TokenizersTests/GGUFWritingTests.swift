@@ -65,7 +65,7 @@ import Tokenizers
             "smollm", ["type": "Sequence", "pretokenizers": [["type": "Digits", "individual_digits": true], gpt2]],
             false
         ),
-        ("llama-bpe", split(llama3), true), ("dbrx", split(llama3, "Removed", invert: true), false),
+        ("llama-bpe", split(llama3), true), ("llama-bpe", split(llama3, "Removed", invert: true), false),
     ]
 
     @Test(arguments: kinds) func byteLevelKindsAreFoundByTheirMeaning(
@@ -80,6 +80,23 @@ import Tokenizers
             metadata["tokenizer.ggml.token_type"]?.ints?.first == 3 && metadata["tokenizer.ggml.eos_token_id"]?.int == 0
         )
         #expect(metadata["tokenizer.ggml.add_bos_token"]?.bool == false)
+    }
+
+    /// A token that no merge makes is a word of its own only where words are looked up first.
+    @Test func lookingWordsUpFirstIsKept() throws {
+        let json = Self.byteLevel(Self.split(Self.llama3), ignoresMerges: true)
+        guard case .object(var root) = json, case .object(var model)? = root["model"],
+            case .object(var vocabulary)? = model["vocab"]
+        else { throw UserError("not an object") }
+        vocabulary["whole"] = .init(vocabulary.count)
+        model["vocab"] = .object(vocabulary)
+        for ignoresMerges in [true, false] {
+            model["ignore_merges"] = .bool(ignoresMerges)
+            root["model"] = .object(model)
+            let (metadata, _) = try written(.object(root)), source = try Tokenizer(tokenizerJSON: .object(root))
+            #expect(metadata["tokenizer.ggml.pre"]?.string == (ignoresMerges ? "llama-bpe" : "dbrx"))
+            #expect(try Tokenizer(gguf: metadata).encode("whole the") == source.encode("whole the"))
+        }
     }
 
     @Test func formCIsNoted() throws {
