@@ -21,7 +21,7 @@ from common import REPOSITORY, parser
 HERE = pathlib.Path(__file__).resolve().parent
 LINE = re.compile(r"^(?P<name>.+?): (?P<value>.*) \(limit ?(?P<limit>.*)\) (?P<verdict>ok|FAIL)$")
 PACKAGES = ["torch", "transformers", "peft", "tokenizers", "sentencepiece", "tiktoken", "jinja2", "safetensors", "gguf",
-            "numpy", "mergekit", "bitsandbytes"]
+            "numpy", "mergekit", "bitsandbytes", "llama-cpp-python"]
 
 
 def commands(arguments):
@@ -31,10 +31,11 @@ def commands(arguments):
     gguf_model = ["--model", arguments.gguf] if arguments.gguf else []
     demo = ["--run", arguments.demo]
     others = ["--others", arguments.tokenizers] if arguments.tokenizers else []
+    tokenizers = ["--tokenizers", arguments.tokenizers] if arguments.tokenizers else []
     texts = ["--gpt2", arguments.gpt2, "--texts", *(arguments.texts or [])]
     entries = {
         "training self-check": ["training.py", "--self-check"],
-        "score": ["score.py", *gguf],
+        "score": ["score.py", *gguf, "--other-gguf", *(arguments.other_gguf or [])],
         "training": ["training.py"],
         "adapters": ["adapters.py"],
         "kill": ["kill.py", *seed],
@@ -50,6 +51,7 @@ def commands(arguments):
         "kinship": ["kinship.py"],
         "program": ["program.py"],
         "quantised bases": ["quantization.py", *gguf],
+        "export": ["export.py", *gguf, "--texts", *(arguments.texts or []), *tokenizers, *seed],
         "optimizers": ["optimizers.py", "--texts", *(arguments.texts or [])],
         "tokenization": ["tokenization.py", *gguf, *texts, *others, *seed],
         "chat templates": ["templates.py", "--templates", arguments.templates],
@@ -63,6 +65,7 @@ def commands(arguments):
     no_demo = not arguments.demo and "a finished demo: make demo"
     needs = {
         "quantised bases": not arguments.gguf and "--gguf",
+        "export": not (arguments.gguf and arguments.texts) and "--gguf and --texts",
         "token cache": not (arguments.gguf and arguments.texts) and "--gguf and --texts",
         "tokenization": not (arguments.gguf and arguments.gpt2 and arguments.texts) and "--gguf, --gpt2 and --texts",
         "optimizers": not arguments.texts and "--texts",
@@ -105,6 +108,13 @@ def output_of(*command):
     return result.stdout.strip() if result.returncode == 0 else "unknown"
 
 
+def version(package):
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # llama-cpp-python, before scripts/bootstrap --llama-cpp
+        return "absent"
+
+
 def environment(needletail):
     """Versions, machine and commit, as lines of the report."""
     cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
@@ -115,7 +125,7 @@ def environment(needletail):
         f"- program {output_of(needletail, '--version')}",
         f"- machine {cpu[1] if cpu else platform.machine()}, {len(os.sched_getaffinity(0))} processors, "
         f"{int(memory[1]) / 2**20:.0f} GiB, {platform.system()} {platform.release()}",
-        f"- Python {platform.python_version()}, " + ", ".join(f"{p} {metadata.version(p)}" for p in PACKAGES),
+        f"- Python {platform.python_version()}, " + ", ".join(f"{p} {version(p)}" for p in PACKAGES),
     ]
 
 
@@ -128,6 +138,7 @@ def cell(text):
 def main():
     arguments = parser(__doc__)
     arguments.add_argument("--gguf", help="the real model, for score")
+    arguments.add_argument("--other-gguf", nargs="*", help="more real models, for score")
     arguments.add_argument("--gpt2", help="folder with GPT-2's encoder.json and vocab.bpe, for tokenization")
     arguments.add_argument("--texts", nargs="+", help="plain text files of 5 MB or more together, for tokenization and optimizers")
     arguments.add_argument("--tokenizers", help="folder of more tokenizers and llama.cpp's vocabularies, for tokenization")

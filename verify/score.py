@@ -141,8 +141,21 @@ def check_gguf(report, program, work, gguf):
     compare(report, f"{name} (converted folder)", converted, tokenizer, rows, score(program, folder, rows, work))
 
 
+def check_other_gguf(report, program, work, gguf):
+    """Rows of ids, cut by the program: transformers makes a tokenizer of its own of some files."""
+    direct = transformers.AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, attn_implementation="eager").eval()
+    texts, ids = work / "texts.jsonl", work / "ids.jsonl"
+    write_rows(texts, [{"text": models.text(seed, 12)} for seed in range(3)] + [{"text": models.text(9, 90)}])
+    program.must("tokenizer", "encode", gguf, "--input", texts, "--output", ids)
+    rows = [{"input_ids": row["ids"]} for row in read_rows(ids)]
+    report.holds(f"{gguf.stem}: a row is longer than the window", len(rows[-1]["input_ids"]) > 512, len(rows[-1]["input_ids"]))
+    compare(report, f"{gguf.stem} (GGUF in transformers)", direct, None, rows, score(program, gguf, rows, work))
+
+
 def main():
     arguments = parser(__doc__)
+    arguments.add_argument("--other-gguf", nargs="*", type=pathlib.Path, default=[], help="more real models, rows of ids")
     arguments.add_argument("--tiny", nargs="*", choices=list(models.TINY), default=list(models.TINY))
     arguments.add_argument("--gguf", type=pathlib.Path, help="a real model; left out, only tiny ones are compared")
     arguments = arguments.parse_args()
@@ -153,6 +166,8 @@ def main():
             check_tiny(report, program, work, name)
         if arguments.gguf:
             check_gguf(report, program, work, arguments.gguf.resolve())
+        for gguf in arguments.other_gguf:
+            check_other_gguf(report, program, work, gguf.resolve())
     report.exit()
 
 

@@ -1,0 +1,256 @@
+"""Exported GGUF files in llama.cpp and the `gguf` package: the same tokens, the same log-probabilities (issue item 4).
+
+    .deps/oracle/bin/python verify/export.py --gguf SmolLM2-135M-Instruct.Q4_1.gguf --texts TEXT.txt ... [--tokenizers .deps/demo/tokenizers]
+
+A SmolLM2 fine-tuned by the program for a few steps is exported as F32, F16 and Q8_0 and loaded by llama-cpp-python
+(`scripts/bootstrap --llama-cpp` builds it). On ten texts of 64 tokens, teacher-forced:
+
+- `score` of the file is the program's fp32 arithmetic; transformers on the weights that `convert` reads from it gives whole
+  distributions, after both have agreed on every log-probability;
+- llama.cpp's log-probabilities stay within a bound of it, and its likeliest token differs only where the two likeliest
+  tokens are nearer to each other than twice that bound.
+
+F32 is held to the tightest bound: it shows that tensors and metadata mean the same. With F16 weights llama.cpp rounds
+activations to 11 bits, with Q8_0 to 8.
+Tokens: llama.cpp's of the ten texts and of generated strings equal the program's. Blocks: the `gguf` package's of the source.
+Real tokenizers of several kinds ride on tiny models: what llama.cpp makes of their files is what the program makes of theirs.
+Tiny random models of every family that llama.cpp knows are exported as F32 and compared the same way.
+"""
+
+import pathlib
+import random
+
+import gguf
+import llama_cpp
+import numpy as np
+import torch
+import transformers
+
+import models
+from common import Program, Report, Workspace, parser, read_rows, write_config, write_rows
+
+TEXTS, TOKENS = 10, 64
+# Largest difference of a log-probability, nats: F32 sums in another order; F16 and Q8_0 round activations, with room.
+BOUNDS = {"f32": 2e-4, "f16": 2e-2, "q8_0": 3e-1}
+# llama.cpp reads GELU out of a table of fp16 numbers.
+TABLES = dict.fromkeys(["gemma2_export", "gemma3_export", "gpt_neox_tanh", "gpt2", "gpt2_untied"], 2e-2)
+TINY = ["llama_gqa", "llama_tied", "llama_rope_llama3", "llama_rope_linear", "mistral_full", "qwen2", "qwen3", "olmo2", "phi3_plain",
+        "gemma2_export", "gemma3_export", "gpt_neox_tanh", "gpt2", "gpt2_untied"]
+# Settings of the tiny models that llama.cpp computes.
+models.TINY.update(
+    phi3_plain=("phi3", {"rope_parameters": {
+        "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}, None, False),
+    gemma2_export=("gemma2", {**models.TINY["gemma2"][1], "query_pre_attn_scalar": 32}, None, True),
+    gemma3_export=("gemma3_text", {**models.TINY["gemma3"][1], "query_pre_attn_scalar": 32}, None, True),
+    gpt_neox_tanh=("gpt_neox", {"hidden_dropout": 0.0, "hidden_act": "gelu_new"}, None, False),
+)
+
+
+# llama.cpp's AMX kernels stop on virtual machines that announce AMX and do not allow it.
+default_parameters = llama_cpp.llama_cpp.llama_model_default_params
+
+
+def plain_parameters():
+    parameters = default_parameters()
+    parameters.use_extra_bufts = False
+    return parameters
+
+
+llama_cpp.llama_cpp.llama_model_default_params = plain_parameters
+
+
+class Llama:
+    """A file in llama.cpp, keys and values in 32 bits."""
+
+    def __init__(self, path, context):
+        self.model = llama_cpp.Llama(
+            str(path), n_ctx=context, n_batch=context, n_ubatch=context, logits_all=True, verbose=False, n_threads=2,
+            type_k=llama_cpp.GGML_TYPE_F32, type_v=llama_cpp.GGML_TYPE_F32)
+
+    def log_probs(self, ids):
+        """[N, V]"""
+        self.model.reset()
+        self.model.eval(ids)
+        return torch.log_softmax(torch.from_numpy(self.model.scores[: len(ids)].copy()).float(), -1)
+
+    def tokenize(self, text):
+        return self.model.tokenize(text.encode(), add_bos=False, special=True)
+
+
+@torch.no_grad()
+def source_log_probs(model, ids):
+    return torch.log_softmax(model(torch.tensor([ids])).logits[0].float(), -1)
+
+
+def of_next(log_probs, ids):
+    return log_probs[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
+
+
+def compare(report, name, llama, sources, rows, bound):
+    """llama.cpp beside the source's distributions; a flip counts where the source's margin is beyond twice the bound."""
+    worst, wide_flips, flips, count = 0.0, 0, 0, 0
+    for source, ids in zip(sources, rows):
+        found = llama.log_probs(ids)
+        worst = max(worst, (of_next(found, ids) - of_next(source, ids)).abs().max().item())
+        two = source.topk(2, -1).values  # the margin
+        differs = found.argmax(-1) != source.argmax(-1)
+        wide_flips += int((differs & (two[:, 0] - two[:, 1] > 2 * bound)).sum())
+        flips += int(differs.sum())
+        count += len(ids)
+    report.at_most(f"{name}: llama.cpp's log-probabilities, largest difference to the source", worst, bound)
+    report.equals(f"{name}: likeliest tokens that differ beyond the bound", wide_flips, 0)
+    report.note(f"{name}: likeliest tokens that differ at all", f"{flips} of {count}")
+
+
+def scored(program, model, rows, folder, name):
+    write_rows(folder / f"{name}.jsonl", [{"input_ids": ids} for ids in rows])
+    program.must("score", model, "--dtype", "fp32", "--input", folder / f"{name}.jsonl", "--output", folder / f"{name}.out")
+    return [torch.tensor(row["logprobs"][1:]) for row in read_rows(folder / f"{name}.out")]
+
+
+def encoded(program, model, texts, folder):
+    write_rows(folder / "texts.jsonl", [{"text": text} for text in texts])
+    out = folder / "ids.jsonl"
+    program.must("tokenizer", "encode", model, "--no-special-tokens", "--input", folder / "texts.jsonl", "--output", out)
+    return [row["ids"] for row in read_rows(out)]
+
+
+def generated_texts(count, seed):
+    """Strings of letters of several scripts, digits, signs, blanks and line breaks."""
+    state = random.Random(seed)
+    alphabet = list("abc XYZ 0123456789 .,!?'\"()[]{}<>|@#$%^&*_+-=/\\~`\t\n  ") + list("éüñßøж漢字かな한글ا🙂👍🏽—…“”") + ["'s", "'LL", "\r\n", "   "]
+    return ["".join(state.choice(alphabet) for _ in range(state.randrange(1, 60))) for _ in range(count)]
+
+
+def tokens_agree(report, name, program, path, llama, texts, folder):
+    ids = encoded(program, path, texts, folder)
+    differing = [text for text, mine in zip(texts, ids) if llama.tokenize(text) != mine]
+    report.equals(f"{name}: texts of {len(texts)} that llama.cpp cuts otherwise", len(differing), 0)
+    if differing:
+        report.note(f"{name}: the first of them", repr(differing[0]))
+
+
+def blocks_agree(report, name, path, source, kind):
+    """Matrices of the file are the source's, rounded or quantised by the gguf package; the names are llama.cpp's."""
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    weights = {"token_embd.weight": "model.embed_tokens.weight", "blk.0.ffn_up.weight": "model.layers.0.mlp.up_proj.weight",
+               "blk.3.ffn_down.weight": "model.layers.3.mlp.down_proj.weight"}
+    state = source.state_dict()
+    wrong = [stored for stored, mine in weights.items()
+             if bytes(tensors[stored].data.tobytes()) != gguf.quantize(state[mine].numpy(), kind).tobytes()]
+    report.identical(f"{name}: blocks beside the gguf package's of the source", ", ".join(wrong))
+
+
+def smollm2(report, program, arguments, folder):
+    rows = [{"messages": [{"role": "user", "content": models.text(seed, 2)},
+                          {"role": "assistant", "content": models.text(seed + 1000, 2)}]} for seed in range(40)]
+    write_rows(folder / "rows.jsonl", rows)
+    write_config(
+        folder / "run.yaml", recipe="sft", output=str(folder / "run"), model=str(pathlib.Path(arguments.gguf).resolve()),
+        dtype="fp32", train_files=[str(folder / "rows.jsonl")], kind="chat", method="lora", rank=8, alpha=16.0,
+        learning_rate=1e-3, steps=8, rows_per_step=4, max_length=128, validation_rows=0)
+    program.must("train", folder / "run.yaml", timeout=3000)
+    program.must("merge-adapter", folder / "run", folder / "merged")
+    source = transformers.AutoModelForCausalLM.from_pretrained(folder / "merged", dtype=torch.float32)
+    parts = [pathlib.Path(path).read_text(errors="replace") for path in arguments.texts]
+    texts = [part[len(part) // 3 :][:2000] for part in parts[:: max(1, len(parts) // TEXTS)]][:TEXTS]
+    while len(texts) < TEXTS:
+        texts.append(parts[0][2000 * len(texts) :][:2000])
+    ids = [row[:TOKENS] for row in encoded(program, folder / "merged", [text[:1000] for text in texts], folder)]
+    report.equals("SmolLM2: texts of 64 tokens", sum(len(row) == TOKENS for row in ids), TEXTS)
+    sources = [source_log_probs(source, row) for row in ids]
+    mine = scored(program, folder / "merged", ids, folder, "source")
+    report.at_most("SmolLM2: score beside transformers", max(
+        (a - of_next(b, row)).abs().max().item() for a, b, row in zip(mine, sources, ids)), 1e-4)
+    for kind, number in [("f32", gguf.GGMLQuantizationType.F32), ("f16", gguf.GGMLQuantizationType.F16),
+                         ("q8_0", gguf.GGMLQuantizationType.Q8_0)]:
+        path, name = folder / f"{kind}.gguf", f"SmolLM2 {kind.upper()}"
+        printed = program.must("export", folder / "run", path, "--type", kind).stdout
+        report.note(f"{name}: export printed", printed)
+        program.must("convert", path, folder / kind, "--dtype", "fp32")
+        read = transformers.AutoModelForCausalLM.from_pretrained(folder / kind, dtype=torch.float32)
+        theirs = [source_log_probs(read, row) for row in ids]
+        own = scored(program, path, ids, folder, kind)
+        report.at_most(f"{name}: score of the file beside transformers on its weights", max(
+            (a - of_next(b, row)).abs().max().item() for a, b, row in zip(own, theirs, ids)), 1e-4)
+        report.note(f"{name}: score of the file, largest difference to the model before export", max(
+            (a - b).abs().max().item() for a, b in zip(own, mine)))
+        llama = Llama(path, 128)
+        compare(report, name, llama, theirs, ids, BOUNDS[kind])
+        blocks_agree(report, name, path, source, number)
+        if kind == "f32":
+            tokens_agree(report, name, program, path, llama, texts + generated_texts(300, arguments.seed), folder)
+            template = llama.model.metadata.get("tokenizer.chat_template")
+            wanted = (folder / "merged" / "chat_template.jinja").read_text()
+            report.identical(f"{name}: chat template", "" if template == wanted else "differs")
+
+
+def tiny(report, program, name, folder):
+    path = models.write_tiny(folder, name)
+    file = folder / f"{name}.gguf"
+    program.must("export", path, file, "--type", "f32")
+    source = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    size = source.config.vocab_size
+    rows = [[(37 * i * i + 11 * i + seed) % size for i in range(TOKENS)] for seed in range(3)]
+    sources = [source_log_probs(source, row) for row in rows]
+    llama = Llama(file, 128)
+    # Windows, soft caps, rotations and layouts show at 1e-2 and above.
+    compare(report, name, llama, sources, rows, TABLES.get(name, 2e-4))
+    own = scored(program, file, rows, folder, name)
+    report.at_most(f"{name}: score of the file beside transformers on the source", max(
+        (a - of_next(b, row)).abs().max().item() for a, b, row in zip(own, sources, rows)), 1e-4)
+    tokens_agree(report, name, program, file, llama, [models.text(seed, 3) for seed in range(50)] + generated_texts(100, 7), folder)
+
+
+# Tokenizers of `scripts/fetch-assets` in their folders, and what export says of those that GGUF cannot express.
+REAL = {"mistral": None, "tekken": None, "qwen": None, "qwen35": None, "o200k": None, "deepseek": None, "cl100k": "pre_tokenizer",
+        "anthropic": "normalizer", "jurassic": "byte_fallback"}
+
+
+def real_tokenizer(report, program, name, refusal, folder, source, texts):
+    """A tiny model with a real tokenizer: exported and cut as llama.cpp cuts, or refused in one line."""
+    path = folder / f"tokenizer-{name}"
+    path.mkdir()
+    for file in (source / name).iterdir():
+        (path / file.name).write_bytes(file.read_bytes())
+    inspected = program.must("tokenizer", "inspect", path).stdout
+    size = int(next(line.split()[1] for line in inspected.splitlines() if line.startswith("vocabulary")))
+    config = transformers.LlamaConfig(
+        vocab_size=size, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+        tie_word_embeddings=True, max_position_embeddings=512)
+    transformers.LlamaForCausalLM(config).save_pretrained(path)
+    file = folder / f"tokenizer-{name}.gguf"
+    result = program.run("export", path, file, "--type", "q8_0")
+    if refusal:
+        lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        report.holds(f"{name} tokenizer: refused in one line, exit 65", result.returncode == 65 and len(lines) == 1
+                     and refusal in lines[0] and not file.exists(), result.stderr[-300:])
+        return
+    report.equals(f"{name} tokenizer: exported", (result.returncode, result.stderr[-300:] if result.returncode else ""), (0, ""))
+    if result.returncode == 0:
+        tokens_agree(report, f"{name} tokenizer", program, path, Llama(file, 512), texts, folder)
+
+
+def main():
+    arguments = parser(__doc__)
+    arguments.add_argument("--tokenizers", type=pathlib.Path, help="folder of real tokenizers, as scripts/fetch-assets leaves them")
+    arguments.add_argument("--gguf", help="SmolLM2-135M-Instruct.Q4_1.gguf, which is fine-tuned")
+    arguments.add_argument("--texts", nargs="*", default=[], help="text files")
+    arguments.add_argument("--tiny", nargs="*", default=TINY, help="tiny models to write and compare")
+    arguments = arguments.parse_args()
+    report = Report()
+    with Workspace(arguments) as folder:
+        program = Program(arguments.needletail, threads=2, NEEDLETAIL_CACHE=str(folder / "cache"))
+        for name in arguments.tiny:
+            tiny(report, program, name, folder)
+        parts = [pathlib.Path(text).read_text(errors="replace") for text in arguments.texts]
+        texts = [part[len(part) // 2 :][:3000] for part in parts] + generated_texts(300, arguments.seed)
+        for name, refusal in REAL.items() if arguments.tokenizers else ():
+            real_tokenizer(report, program, name, refusal, folder, arguments.tokenizers, texts)
+        if arguments.gguf:
+            smollm2(report, program, arguments, folder)
+    report.exit()
+
+
+if __name__ == "__main__":
+    main()
