@@ -5,7 +5,6 @@ import PackageDescription
 
 /// LibTorch: `$LIBTORCH`, else what `scripts/bootstrap` put into `.deps/libtorch`.
 let libtorch = ProcessInfo.processInfo.environment["LIBTORCH"] ?? Context.packageDirectory + "/.deps/libtorch"
-
 let swiftSettings: [SwiftSetting] = [
     .enableUpcomingFeature("ExistentialAny"),
     .enableUpcomingFeature("MemberImportVisibility"),
@@ -43,7 +42,8 @@ let libtorchLinking: [LinkerSetting] = [
 let targets: [Target] = [
     // Without LibTorch: what text verbs need.
     library("Diagnostics"),
-    library("Formats", ["Diagnostics"]),
+    .target(name: "CCompression"),
+    library("Formats", ["CCompression", "Diagnostics"]),
     library("Tokenizers", ["Formats", "Diagnostics"]),
     library("ChatTemplates", ["Formats", "Diagnostics"]),
     library("Datasets", ["Tokenizers", "ChatTemplates", "Formats", "Diagnostics", crypto]),

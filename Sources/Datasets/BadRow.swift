@@ -25,6 +25,15 @@ public enum BadRowReason: String, Sendable, CaseIterable, Codable {
     case badWeight = "bad_weight"
     case noAssistant = "no_assistant_turn"
     case endsWithoutAssistant = "ends_without_assistant_turn"
+    case noPrompt = "no_prompt"
+    case sameAnswers = "same_answers"
+    case badLabel = "bad_label"
+    case badScore = "bad_score"
+    case unevenLists = "uneven_lists"
+    case notInContext = "answer_not_in_context"
+    /// Left out by a transform, which is no fault.
+    case filtered
+    case notConvertible = "not_convertible"
     // Found while the row is rendered and tokenised.
     case templateRefused = "template_refused"
     case spanUnproven = "span_unproven"
@@ -77,8 +86,12 @@ public struct BadRow: UserFacing, Equatable {
 struct RowFault: Error, Equatable {
     let reason: BadRowReason
     let detail: String
+    /// The transform that left the row out.
+    let stage: String?
 
-    init(_ reason: BadRowReason, _ detail: String) { (self.reason, self.detail) = (reason, detail) }
+    init(_ reason: BadRowReason, _ detail: String, stage: String? = nil) {
+        (self.reason, self.detail, self.stage) = (reason, detail, stage)
+    }
 }
 
 /// Text from a data file in a message: quoted, escaped, and cut so that the message stays one readable line.

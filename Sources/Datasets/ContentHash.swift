@@ -16,7 +16,7 @@ public struct DataFingerprint: Sendable, Equatable {
     public let sha256: String
 
     /// Reads all files that `source` names.
-    public init(_ source: DataSource) throws { self.init(try dataFiles(paths: source.paths, source: source.name)) }
+    public init(_ source: DataSource) throws { self.init(try source.files()) }
 
     init(_ files: [DataFile]) {
         self.files = files.map { file in

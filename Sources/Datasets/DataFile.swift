@@ -1,7 +1,8 @@
 // Which files a data source is made of and how each is written.
 import Diagnostics
-import Glibc
 import Formats
+import Glibc
+import Synchronization
 
 /// How the rows of a file are written down.
 public enum FileFormat: String, Sendable, Codable, CaseIterable {
@@ -40,8 +41,13 @@ public enum FileFormat: String, Sendable, Codable, CaseIterable {
 
 /// One mapped file of a source.
 struct DataFile: Sendable {
+    /// As it lies on the disk, perhaps packed.
     let mapped: MappedFile
+    /// What rows are read from.
+    let content: DataContent
     let format: FileFormat
+    /// Between the columns of CSV.
+    let separator: UInt8
     /// Position in the list of sources that the person wrote.
     let sourceIndex: Int
 
@@ -51,18 +57,52 @@ struct DataFile: Sendable {
     init(path: String, sourceIndex: Int, source: String) throws {
         mapped = try MappedFile(path: path)
         self.sourceIndex = sourceIndex
-        let bytes = mapped.bytes
         func refusal(_ text: String) -> UserError { UserError(prefixed(source, "\(escapedForDisplay(path)): \(text)")) }
-        if let binary = binaryKind(bytes, path) { throw refusal("is \(binary); give JSONL, JSON, CSV or text") }
-        let named = FileFormat(pathExtension: pathExtension(path))
-        let first = firstMeaningfulByte(bytes)
+        let packing = FilePacking(mapped.bytes)
+        if let packing {
+            content = DataContent(mapped) { try packing.unpacked($0) }
+        } else {
+            content = DataContent(mapped, nil)
+        }
+        let name = packing.map { path.droppingExtension(among: $0.pathExtensions) } ?? path
+        let start = try packing?.prefix(of: mapped, count: Self.sample) ?? Array(mapped.bytes.prefix(Self.sample))
+        let binary = start.withUnsafeBytes { binaryKind($0) }
+        if let binary { throw refusal("is \(binary); give JSONL, JSON, CSV or text") }
+        let first = firstMeaningfulByte(start) ?? (packing == nil ? firstMeaningfulByte(mapped.bytes) : nil)
         guard let first else { throw refusal("is empty; it should hold at least one row") }
-        switch (named, first) {
+        switch (FileFormat(pathExtension: pathExtension(name)), first) {
         case (.json?, UInt8(ascii: "{")): format = .jsonl  // lines of JSON are often named .json
         case (let named?, _): format = named
         case (nil, UInt8(ascii: "[")): format = .json
         case (nil, UInt8(ascii: "{")): format = .jsonl
         case (nil, _): format = .text
+        }
+        separator = format == .csv ? start.withUnsafeBytes { sniffedSeparator($0) } : UInt8(ascii: "\t")
+    }
+
+    /// Bytes that are looked at to tell what a file is.
+    private static let sample = 1 << 16
+}
+
+/// The bytes of a file that rows are read from: unpacked when they are first wanted, which a run whose tokens are kept
+/// never does.
+final class DataContent: Sendable {
+    private let file: MappedFile
+    private let unpack: (@Sendable (MappedFile) throws -> MappedFile)?
+    private let unpacked = Mutex<MappedFile?>(nil)
+
+    /// - Parameter unpack: nil where rows are read from the file itself.
+    init(_ file: MappedFile, _ unpack: (@Sendable (MappedFile) throws -> MappedFile)?) {
+        (self.file, self.unpack) = (file, unpack)
+    }
+
+    func get() throws -> MappedFile {
+        guard let unpack else { return file }
+        return try unpacked.withLock { unpacked in
+            if let unpacked { return unpacked }
+            let made = try unpack(file)
+            unpacked = made
+            return made
         }
     }
 }
@@ -75,6 +115,44 @@ func pathExtension(_ path: String) -> String {
     return name[name.utf8.index(after: dot)...].lowercased()
 }
 
+extension String {
+    /// Without the part behind the last dot, where that is one of `endings`.
+    fileprivate func droppingExtension(among endings: [String]) -> String {
+        let ending = pathExtension(self)
+        return endings.contains(ending) ? String(decoding: utf8.dropLast(ending.utf8.count + 1), as: UTF8.self) : self
+    }
+}
+
+/// The format that a file's name tells, packed or not.
+private func namedFormat(_ name: String) -> FileFormat? {
+    let packed = FilePacking.allCases.flatMap(\.pathExtensions)
+    return FileFormat(pathExtension: pathExtension(name.droppingExtension(among: packed)))
+}
+
+/// What stands between the columns of a CSV file: of comma, tab, semicolon and bar, the one that gives its first records
+/// the most columns, and all of them equally many; a comma where none does.
+private func sniffedSeparator(_ bytes: UnsafeRawBufferPointer) -> UInt8 {
+    var best: (separator: UInt8, columns: Int) = (UInt8(ascii: ","), 1)
+    for separator in [",", "\t", ";", "|"].map(UInt8.init(ascii:)) {
+        var scanner = RowScanner(bytes, .csv, textUnit: .file, separator: separator)
+        var counts: [Int] = []
+        while counts.count < 20, let record = scanner.next() {
+            // The last record of the sample may be cut off.
+            if record.bytes.upperBound == bytes.count, !counts.isEmpty { break }
+            // A record that is no CSV with this separator speaks against it.
+            let range = UnsafeRawBufferPointer(rebasing: bytes[record.bytes])
+            guard record.fault == nil, let fields = try? csvFields(range, separator: separator) else { break }
+            counts.append(fields.count)
+        }
+        let agreeing = counts.prefix { $0 == counts[0] }.count
+        // Rows with a column too many are told of later; the first two decide.
+        if let columns = counts.first, columns > best.columns, agreeing >= min(2, counts.count) {
+            best = (separator, columns)
+        }
+    }
+    return best.separator
+}
+
 /// Bytes of a leading byte order mark: some editors and spreadsheets write one.
 func byteOrderMarkLength(_ bytes: UnsafeRawBufferPointer) -> Int {
     bytes.count >= 3 && bytes[0] == 0xEF && bytes[1] == 0xBB && bytes[2] == 0xBF ? 3 : 0
@@ -84,14 +162,15 @@ private func firstMeaningfulByte(_ bytes: UnsafeRawBufferPointer) -> UInt8? {
     bytes.dropFirst(byteOrderMarkLength(bytes)).first { !isJSONSpace($0) }
 }
 
+private func firstMeaningfulByte(_ bytes: [UInt8]) -> UInt8? { bytes.withUnsafeBytes { firstMeaningfulByte($0) } }
+
 @inline(__always)
 func isJSONSpace(_ byte: UInt8) -> Bool { byte == 0x20 || byte == 0x0A || byte == 0x0D || byte == 0x09 }
 
 /// What a file that is not text is, by its first bytes.
-private func binaryKind(_ bytes: UnsafeRawBufferPointer, _ path: String) -> String? {
+private func binaryKind(_ bytes: UnsafeRawBufferPointer) -> String? {
     func begins(_ magic: [UInt8]) -> Bool { bytes.starts(with: magic) }
-    if begins([0x1F, 0x8B]) { return "gzip-compressed; unpack it first" }
-    if begins([0x28, 0xB5, 0x2F, 0xFD]) { return "zstd-compressed; unpack it first" }
+    if FilePacking(bytes) != nil { return "packed twice; unpack it first" }
     if begins(Array("PK\u{3}\u{4}".utf8)) { return "a zip archive (or a spreadsheet); unpack or export it first" }
     if begins(Array("PAR1".utf8)) { return "a Parquet file, which is not read yet" }
     if begins(Array("ARROW1".utf8)) { return "an Arrow file, which is not read yet" }
@@ -102,44 +181,69 @@ private func binaryKind(_ bytes: UnsafeRawBufferPointer, _ path: String) -> Stri
 
 /// The files that `paths` name, in order; the files of a folder by name.
 ///
-/// A folder gives its JSONL, JSON, CSV and TSV files; only when it has none, its text files (so that a README beside
-/// the data is not training data). Hidden files and folders inside are left out.
-func dataFiles(paths: [String], source: String) throws -> [DataFile] {
+/// A folder gives its JSONL, JSON, CSV and TSV files, packed or not; only when it has none, its text files (so that a
+/// README beside the data is not training data). Hidden files and folders inside are left out.
+///
+/// - Parameter split: of a folder only the files of this split: those in its folder `split` or `data/split`, else those of
+///   the folder or its `data` whose names begin with it (`train.jsonl`, `train-00000-of-00002.csv`). `config:split` looks in
+///   the folder `config`.
+func dataFiles(paths: [String], source: String, split: String? = nil) throws -> [DataFile] {
     if paths.isEmpty { throw UserError(prefixed(source, "no data file given"), .usage) }
+    if let split, !paths.contains(where: folderExists) {
+        throw UserError(
+            prefixed(source, "split \(quoted(split)) has no effect, as no folder is given; remove it"), .usage)
+    }
     var files: [DataFile] = []
     for (i, path) in paths.enumerated() {
         let name = paths.count > 1 ? "\(source)[\(i)]" : source
-        for file in isFolder(path) ? try filesOfFolder(path, name) : [path] {
-            files.append(try DataFile(path: file, sourceIndex: i, source: name))
-        }
+        let found =
+            folderExists(path) ? try split.map { try splitFiles(path, $0, name) } ?? rowFiles(path, name) : [path]
+        for file in found { files.append(try DataFile(path: file, sourceIndex: i, source: name)) }
     }
     return files
 }
 
-private func isFolder(_ path: String) -> Bool {
-    var status = stat()
-    return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
-}
-
-private func filesOfFolder(_ folder: String, _ source: String) throws -> [String] {
-    guard let handle = opendir(folder) else {
-        throw UserError(prefixed(source, "\(escapedForDisplay(folder)): \(String(cString: strerror(errno)))"))
-    }
-    defer { closedir(handle) }
-    var names: [String] = []
-    while let entry = readdir(handle) {
-        let name = withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
-        if !name.hasPrefix("."), !isFolder("\(folder)/\(name)") { names.append(name) }
-    }
-    names.sort { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+/// Paths of a folder's files of rows; empty when it has none.
+private func rowFiles(in folder: String) throws -> [String] {
+    let names = try listFolder(folder).filter { !$0.hasPrefix(".") && !folderExists("\(folder)/\($0)") }
     func named(_ accept: (FileFormat) -> Bool) -> [String] {
-        names.filter { FileFormat(pathExtension: pathExtension($0)).map(accept) ?? false }.map { "\(folder)/\($0)" }
+        names.filter { namedFormat($0).map(accept) ?? false }.map { "\(folder)/\($0)" }
     }
     let structured = named(\.isStructured)
-    let chosen = structured.isEmpty ? named { _ in true } : structured
-    if chosen.isEmpty {
+    return structured.isEmpty ? named { _ in true } : structured
+}
+
+private func rowFiles(_ folder: String, _ source: String) throws -> [String] {
+    let files = try rowFiles(in: folder)
+    if files.isEmpty {
         throw UserError(
-            prefixed(source, "\(escapedForDisplay(folder)): no .jsonl, .json, .csv, .tsv, .txt or .md file in it"))
+            prefixed(
+                source,
+                "\(escapedForDisplay(folder)): no .jsonl, .json, .csv, .tsv, .txt or .md file in it"))
     }
-    return chosen
+    return files
+}
+
+private func splitFiles(_ folder: String, _ split: String, _ source: String) throws -> [String] {
+    let parts = split.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+    let root = parts.count > 1 ? joinPath(folder, parts[0]) : folder, wanted = parts[parts.count - 1]
+    for place in [joinPath(root, wanted), joinPath(root, "data/\(wanted)")] where !wanted.isEmpty && folderExists(place)
+    {
+        let files = try rowFiles(in: place)
+        if !files.isEmpty { return files }
+    }
+    var found: [String] = []
+    for place in [root, joinPath(root, "data")] where folderExists(place) {
+        let files = try rowFiles(in: place)
+        let chosen = files.filter { path in
+            let name = fileName(of: path)
+            guard name.hasPrefix(wanted), !wanted.isEmpty else { return false }
+            return [".", "-", "_"].contains(name.dropFirst(wanted.count).first)
+        }
+        if !chosen.isEmpty { return chosen }
+        found += files.map { fileName(of: $0) }
+    }
+    let names =
+        found.isEmpty ? "no file of rows in it" : "found \(found.prefix(6).map { quoted($0) }.joined(separator: ", "))"
+    throw UserError(prefixed(source, "\(escapedForDisplay(root)): no files of the split \(quoted(wanted)); \(names)"))
 }

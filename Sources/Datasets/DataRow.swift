@@ -39,6 +39,8 @@ public enum RowContent: Sendable, Equatable {
     case instruction(system: String?, instruction: String, input: String, output: String)
     case completion(prompt: String, completion: String)
     case text(String)
+    /// What other recipes than imitation learn from.
+    case task(TaskRow)
 
     /// The row in its plainest spelling; reading it gives an equal row.
     public var json: JSONObject {
@@ -58,6 +60,7 @@ public enum RowContent: Sendable, Equatable {
             return JSONObject([("prompt", .string(prompt)), ("completion", .string(completion))])
         case .text(let text):
             return JSONObject([("text", .string(text))])
+        case .task(let task): return task.json
         }
     }
 }

@@ -19,13 +19,36 @@ public struct DatasetStatistics: Sendable, Equatable {
     public private(set) var examples: [BadRowReason: BadRow]
     /// Tokens of every kept row.
     private var lengths: [Int] = []
+    /// Rows that each transform left out, by the transform's text.
+    public let filtered: [String: Int]
+    /// Paths of the sources, where the statistics are of all rows.
+    public var paths: [String] = []
+    /// By the position of the path.
+    public private(set) var sources: [Source]
+
+    /// What became of the rows of one path.
+    public struct Source: Sendable, Equatable {
+        public var rowsIn = 0
+        /// Rows that could be used, each once.
+        public var rowsOut = 0
+        /// Rows in the data set, copies counted.
+        public var rowsKept = 0
+        public var tokens = 0
+        public var trainedTokens = 0
+    }
 
     public init(_ rows: RowStatistics = RowStatistics()) {
         (rowsIn, duplicates, dropped, examples) = (rows.rows, rows.duplicates, rows.dropped, rows.examples)
+        filtered = rows.filtered
+        sources = rows.sources.map { Source(rowsIn: $0.rowsIn, rowsOut: $0.rowsOut) }
     }
 
     /// Counts a kept row of `tokens` tokens, after `cut` were taken off it.
-    public mutating func keep(tokens: Int, trained: Int, cut: Int) {
+    public mutating func keep(tokens: Int, trained: Int, cut: Int, source: Int = 0) {
+        while sources.count <= source { sources.append(Source()) }
+        sources[source].rowsKept += 1
+        sources[source].tokens += tokens
+        sources[source].trainedTokens += trained
         rowsKept += 1
         rowsTruncated += cut > 0 ? 1 : 0
         tokensCut += cut
@@ -65,11 +88,30 @@ public struct DatasetStatistics: Sendable, Equatable {
                 ("duplicates", .init(duplicates)), ("rows_truncated", .init(rowsTruncated)),
                 ("tokens_cut", .init(tokensCut)), ("tokens", .init(tokens)), ("trained_tokens", .init(trainedTokens)),
                 ("dropped", .object(JSONObject(droppedByReason.map { ($0.reason.rawValue, .init($0.count)) }))),
+                ("filtered", .object(JSONObject(stages.map { ($0.stage, .init($0.count)) }))),
+                ("sources", .array(zip(paths, sources).map { .object(Self.json($0, $1)) })),
                 (
                     "length_percentiles",
                     .object(JSONObject(lengthPercentiles.map { ("\($0.percentile)", .init($0.tokens)) }))
                 ),
             ]))
+    }
+
+    /// Transforms that left rows out, most first.
+    private var stages: [(stage: String, count: Int)] {
+        filtered.sorted { (-$0.value, $0.key) < (-$1.value, $1.key) }.map { ($0.key, $0.value) }
+    }
+
+    private static func json(_ path: String, _ source: Source) -> JSONObject {
+        JSONObject([
+            ("path", .string(path)), ("rows_in", .init(source.rowsIn)), ("rows_out", .init(source.rowsOut)),
+            ("rows_kept", .init(source.rowsKept)), ("tokens", .init(source.tokens)),
+            ("trained_tokens", .init(source.trainedTokens)),
+            (
+                "upsampling_factor",
+                source.rowsOut == 0 ? .null : .init(Double(source.rowsKept) / Double(source.rowsOut))
+            ),
+        ])
     }
 
     /// Lines for people.
@@ -89,7 +131,15 @@ public struct DatasetStatistics: Sendable, Equatable {
             }
             lines.append("tokens a row: " + parts.joined(separator: ", "))
         }
-        for (reason, count) in droppedByReason {
+        if paths.count > 1 {
+            for (path, source) in zip(paths, sources) {
+                lines.append(
+                    "\(escapedForDisplay(path)): \(source.rowsIn) read, \(source.rowsKept) used, \(source.tokens) tokens, of "
+                        + "them trained \(source.trainedTokens)")
+            }
+        }
+        for (stage, count) in stages { lines.append("left out \(count) by \(escapedForDisplay(stage))") }
+        for (reason, count) in droppedByReason where reason != .filtered {
             lines.append("dropped \(count) \(reason.rawValue)" + (examples[reason].map { ": \($0.message)" } ?? ""))
         }
         return lines

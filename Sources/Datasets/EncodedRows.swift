@@ -24,6 +24,9 @@ public struct EncodedRows: Sendable {
     public let notes: [String]
     private let table: TokenTable
     private let badRows: BadRowPolicy
+    /// Of each file, the position of its path in the list of sources.
+    private let sourceOfFile: [Int]
+    private let paths: [String]
 
     /// Encodes the rows of `source`, or takes their tokens from the cache, where they are kept.
     ///
@@ -42,9 +45,9 @@ public struct EncodedRows: Sendable {
         _ source: DataSource, _ encoder: ExampleEncoder, threads: Int = 1, cache: TokenCache? = nil,
         selection: RowSelection = .all, check: (Int) throws -> Void = { _ in }
     ) throws {
-        let files = try dataFiles(paths: source.paths, source: source.name)
+        let files = try source.files()
         fingerprint = DataFingerprint(files)
-        badRows = source.badRows
+        (badRows, sourceOfFile, paths) = (source.badRows, files.map(\.sourceIndex), source.paths)
         var notes: [String] = [], stored: StoredTokens?
         let work = EncodingWork(source: source, files: files, encoder: encoder, threads: threads, selection: selection)
         if let cache {
@@ -75,6 +78,9 @@ public struct EncodedRows: Sendable {
         return (TokenizedDataset(table, kept), statistics)
     }
 
+    /// Which of the paths in the list of sources the row comes from.
+    public func source(_ index: Int) -> Int { sourceOfFile[Int(table.record(index).file)] }
+
     /// All rows.
     public func dataset() throws -> (TokenizedDataset, DatasetStatistics) { try dataset(0..<count) }
 
@@ -85,13 +91,14 @@ public struct EncodedRows: Sendable {
         _ indexes: some Collection<Int>, isPart: Bool
     ) -> (kept: [Int32], statistics: DatasetStatistics) {
         var statistics = isPart ? DatasetStatistics() : DatasetStatistics(self.statistics)
-        if isPart { statistics.rowsIn = indexes.count }
+        if isPart { statistics.rowsIn = indexes.count } else { statistics.paths = paths }
         var kept: [Int32] = [], leftOut = TokenTable.LeftOut(table)
         for index in indexes {
             let length = table.length(index)
             if length > 0 {
                 let record = table.record(index)
-                statistics.keep(tokens: length, trained: Int(record.trained), cut: Int(record.cut))
+                statistics.keep(
+                    tokens: length, trained: Int(record.trained), cut: Int(record.cut), source: source(index))
                 kept.append(Int32(index))
             } else {
                 guard let reason = leftOut.reason(index) else { preconditionFailure("row \(index) was not selected") }

@@ -136,6 +136,8 @@ public struct ExampleEncoder: Sendable {
             return try chat(turns(nil, prompt, completion), [])
         case .text(let text):
             return plain(prompt: "", completion: text)
+        case .task(let task):
+            throw RowFault(.mixedKinds, "is a row of kind \(task.kind.rawValue), which has no answer to imitate")
         }
     }
 

@@ -33,6 +33,22 @@ public func packed(lengths: [Int], maxTokens: Int) -> [[Int]] {
     return packs.map { $0.sorted() }.sorted { $0[0] < $1[0] }
 }
 
+/// Shares documents out over packs in their order: each goes into the pack at hand, or opens the next one.
+///
+/// - Parameter lengths: tokens of each document; a document longer than `maxTokens` gets a pack of its own.
+public func packedInOrder(lengths: [Int], maxTokens: Int) -> [[Int]] {
+    var packs: [[Int]] = [], room = 0
+    for (document, length) in lengths.enumerated() {
+        if packs.isEmpty || length > room {
+            packs.append([])
+            room = maxTokens
+        }
+        packs[packs.count - 1].append(document)
+        room -= length
+    }
+    return packs
+}
+
 /// One or more documents as a single row `[1, N]` for the model: no padding; attention and positions start anew with
 /// each document.
 public struct PackedBatch: Sendable, Equatable {

@@ -4,21 +4,29 @@ import Formats
 
 struct RowFile: Sendable {
     let file: DataFile
+    /// What rows are read from.
+    private let unpacked: MappedFile
     /// Name of the source in messages: `data.train[1]`.
     let source: String
     private(set) var kind: RowKind
     /// Column names of a CSV file.
     private let header: [String]
     let columnMap: ColumnMap
+    private let transforms: [RowTransform]
     private let textUnit: TextUnit
 
     /// How many rows are looked at to recognise the kind.
     private static let rowsToRecognise = 20
 
     /// - Parameter kind: nil to recognise it by the columns of the first rows.
-    init(_ file: DataFile, source: String, kind: RowKind?, columns: ColumnMap, textUnit: TextUnit) throws {
+    init(
+        _ file: DataFile, source: String, kind: RowKind?, columns: ColumnMap, textUnit: TextUnit,
+        transforms: [RowTransform]
+    ) throws {
         (self.file, self.source, columnMap, self.textUnit) = (file, source, columns, textUnit)
-        header = try Self.header(of: file, source)
+        self.transforms = transforms
+        unpacked = try file.content.get()
+        header = try Self.header(of: file, unpacked, source)
         self.kind = kind ?? .chat
         let first = firstObjects()
         if kind == nil { self.kind = try recognisedKind(first) }
@@ -30,14 +38,16 @@ struct RowFile: Sendable {
     func location(_ number: Int) -> RowLocation { rowSource.location(number) }
 
     func scanner() -> RowScanner {
-        var scanner = RowScanner(file.mapped.bytes, file.format, textUnit: textUnit)
+        var scanner = RowScanner(unpacked.bytes, file.format, textUnit: textUnit, separator: file.separator)
         if !header.isEmpty { _ = scanner.next() }
         return scanner
     }
 
     /// The columns of the row that fills `range`.
-    func object(_ range: Range<Int>) throws(RowFault) -> JSONObject {
-        let bytes = UnsafeRawBufferPointer(rebasing: file.mapped.bytes[range])
+    ///
+    /// - Parameter keepsEmpty: also those that are empty and may be missing; CSV cannot say that a field is missing.
+    func object(_ range: Range<Int>, keepsEmpty: Bool = false) throws(RowFault) -> JSONObject {
+        let bytes = UnsafeRawBufferPointer(rebasing: unpacked.bytes[range])
         switch file.format {
         case .jsonl, .json:
             let value: JSONValue
@@ -49,42 +59,58 @@ struct RowFile: Sendable {
             }
             return object
         case .csv, .tsv:
-            let fields = try csvFields(bytes, separator: separator(file.format))
+            let fields = try csvFields(bytes, separator: file.separator)
             guard fields.count == header.count else {
                 throw RowFault(
                     .unevenColumns, "has \(counted(fields.count, "column")) where the header has \(header.count)")
             }
-            return JSONObject(zip(header, fields.map { JSONValue.string($0) }))
+            return JSONObject(
+                zip(header, fields.map { JSONValue.string($0) }).filter { name, value in
+                    keepsEmpty || value != "" || isRequired(name)
+                })
         case .text:
             return JSONObject([("text", .string(try validText(bytes)))])
         }
     }
 
     func content(_ range: Range<Int>) throws(RowFault) -> RowContent {
-        try RowParser(kind: kind, columns: columnMap).parse(try object(range))
+        try content(try object(range))
+    }
+
+    /// What a row of these columns says, after the transforms.
+    func content(_ object: JSONObject) throws(RowFault) -> RowContent {
+        var content = try RowParser(kind: kind, columns: columnMap).parse(object)
+        for transform in transforms { content = try transform.apply(content) }
+        return content
+    }
+
+    private func isRequired(_ column: String) -> Bool {
+        kind.requiredColumns.contains { ExactString(columnMap.column(of: $0)) == ExactString(column) }
     }
 
     /// Columns of `object` that nothing reads.
     func unusedColumns(_ object: JSONObject) -> [String] {
         let used = kind.columns.map(columnMap.column)
-        return object.keys.filter { key in !used.contains { ExactString($0) == ExactString(key) } }
+        return object.keys.filter { key in
+            !kind.takes(key) && !used.contains { ExactString($0) == ExactString(key) }
+        }
     }
 
     // MARK: settling
 
-    private static func header(of file: DataFile, _ source: String) throws -> [String] {
+    private static func header(of file: DataFile, _ content: MappedFile, _ source: String) throws -> [String] {
         guard file.format == .csv || file.format == .tsv else { return [] }
         func fault(_ fault: RowFault) -> UserError {
             UserError(prefixed(source, "\(escapedForDisplay(file.path)) header: \(fault.detail)"))
         }
-        var scanner = RowScanner(file.mapped.bytes, file.format, textUnit: .file)
+        var scanner = RowScanner(content.bytes, file.format, textUnit: .file, separator: file.separator)
         guard let row = scanner.next() else {
             throw fault(RowFault(.empty, "the file is empty; it should begin with the names of its columns"))
         }
         if let found = row.fault { throw fault(found) }
-        let bytes = UnsafeRawBufferPointer(rebasing: file.mapped.bytes[row.bytes])
+        let bytes = UnsafeRawBufferPointer(rebasing: content.bytes[row.bytes])
         let names: [String]
-        do { names = try csvFields(bytes, separator: separator(file.format)) } catch { throw fault(error) }
+        do { names = try csvFields(bytes, separator: file.separator) } catch { throw fault(error) }
         var seen: Set<ExactString> = []
         for (i, name) in names.enumerated() {
             if name.isEmpty { throw fault(RowFault(.empty, "column \(i + 1) has no name")) }
@@ -102,7 +128,7 @@ struct RowFile: Sendable {
             guard let row = scanner.next() else { break }
             if row.fault != nil { continue }
             // Faulty rows are reported by the pass over all rows; here they only do not help.
-            if let object = try? object(row.bytes) { objects.append(object) }
+            if let object = try? object(row.bytes, keepsEmpty: true) { objects.append(object) }
         }
         return objects
     }
@@ -110,12 +136,12 @@ struct RowFile: Sendable {
     private func recognisedKind(_ first: [JSONObject]) throws -> RowKind {
         if file.format == .text { return .text }
         for object in first {
-            let kind = RowKind.recognised { object[columnMap.column(of: $0)].map { $0 != .null } ?? false }
+            let kind = RowKind.recognised { object[columnMap.column(of: $0)].flatMap { $0 == .null ? nil : $0 } }
             if let kind { return kind }
         }
         guard let object = first.first else { return .chat }  // no readable row: the pass over all rows says why
         // A column that is nearly one of ours: the row is meant as that kind, and is told what it lacks.
-        for kind in RowKind.byPrecedence {
+        for kind in RowKind.byPrecedence where kind.isImitated {
             for name in kind.requiredColumns
             where nearestName(to: columnMap.column(of: name), among: object.keys) != nil {
                 return kind
@@ -126,7 +152,8 @@ struct RowFile: Sendable {
             prefixed(
                 source,
                 "\(escapedForDisplay(file.path)): columns \(found) are no known kind of row (messages; conversations; "
-                    + "instruction, output; prompt, completion; input, ideal; text); name them with data.column_map or --column"
+                    + "instruction, output; prompt, completion; input, ideal; text; chosen, rejected; ground_truth, dataset; "
+                    + "target); name them with data.column_map or --column"
             ))
     }
 
@@ -134,15 +161,14 @@ struct RowFile: Sendable {
     private func checkColumnMap(_ first: [JSONObject]) throws {
         guard !first.isEmpty else { return }
         for (field, column) in columnMap.entries where kind.requiredColumns.contains(field) {
-            if first.contains(where: { $0.position(of: column) != nil }) { continue }
+            let columns = [column] + (kind.alternative(to: field).map { [columnMap.column(of: $0)] } ?? [])
+            if first.contains(where: { row in columns.contains { row.position(of: $0) != nil } }) { continue }
             let near = nearestName(to: column, among: first[0].keys).map { "; did you mean \(quoted($0))?" } ?? ""
             let text = "\(escapedForDisplay(file.path)): column_map \(field)=\(column): no such column\(near)"
             throw UserError(prefixed(source, text))
         }
     }
 }
-
-private func separator(_ format: FileFormat) -> UInt8 { UInt8(ascii: format == .tsv ? "\t" : ",") }
 
 /// What a JSON error comes from, coarse causes first: a NUL or a bad byte makes the parser stumble over something else.
 private func jsonFault(_ error: JSONError, _ bytes: UnsafeRawBufferPointer) -> RowFault {

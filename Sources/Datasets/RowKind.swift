@@ -4,6 +4,7 @@ import Formats
 
 /// What the columns of a row mean.
 public enum RowKind: String, Sendable, Codable, CaseIterable {
+    // What language models are trained on by imitation.
     /// `messages`: list of {role, content}; optional `tools`.
     case chat
     /// `conversations`: list of {from, value} (ShareGPT); optional `system`, `tools`.
@@ -17,8 +18,33 @@ public enum RowKind: String, Sendable, Codable, CaseIterable {
     /// `text`: a document.
     case text
 
+    // Rows of other tasks.
+    /// `chosen`, `rejected`: two message lists that begin alike, or two answers to `prompt`.
+    case preference
+    /// The same as AutoTrain names it: `prompt`, `text`, `rejected_text`.
+    case autotrainPreference = "autotrain_preference"
+    /// `prompt`, `completion`, and a `label` that says whether the completion is good.
+    case unpaired
+    /// `messages` or `prompt`, `ground_truth`, and `dataset`: the verifier, or several with a truth each.
+    case rlvr
+    /// `completion` and `score`, or `score_1`, `score_2` ...; optional `messages` or `prompt`.
+    case scored
+    /// `text`, `target`.
+    case classification
+    /// `tokens`, `tags`: two lists of one length.
+    case tagging
+    /// `context`, `question`, `answers`: {text, answer_start}, lists of one length (SQuAD).
+    case questionAnswering = "question_answering"
+    /// `sentence1`, `sentence2`; optional `sentence3`, `target`.
+    case sentencePairs = "sentence_pairs"
+    /// `target` or `targets` beside any other columns.
+    case tabular
+
     /// In the order in which they are recognised: a row that has `messages` and `prompt` is a chat.
-    static let byPrecedence: [RowKind] = [.chat, .conversations, .instruction, .promptCompletion, .evals, .text]
+    static let byPrecedence: [RowKind] = [
+        .preference, .autotrainPreference, .rlvr, .chat, .conversations, .instruction, .unpaired, .scored,
+        .promptCompletion, .evals, .questionAnswering, .tagging, .sentencePairs, .classification, .text, .tabular,
+    ]
 
     public var requiredColumns: [String] {
         switch self {
@@ -28,6 +54,16 @@ public enum RowKind: String, Sendable, Codable, CaseIterable {
         case .promptCompletion: ["prompt", "completion"]
         case .evals: ["input", "ideal"]
         case .text: ["text"]
+        case .preference: ["chosen", "rejected"]
+        case .autotrainPreference: ["prompt", "text", "rejected_text"]
+        case .unpaired: ["prompt", "completion", "label"]
+        case .rlvr: ["ground_truth", "dataset"]
+        case .scored: ["completion", "score"]
+        case .classification: ["text", "target"]
+        case .tagging: ["tokens", "tags"]
+        case .questionAnswering: ["context", "question", "answers"]
+        case .sentencePairs: ["sentence1", "sentence2"]
+        case .tabular: ["target"]
         }
     }
 
@@ -36,15 +72,57 @@ public enum RowKind: String, Sendable, Codable, CaseIterable {
         case .chat: ["tools"]
         case .conversations: ["system", "tools"]
         case .instruction: ["input", "system"]
-        case .promptCompletion, .evals, .text: []
+        case .preference: ["prompt", "tools"]
+        case .rlvr: ["messages", "prompt", "tools", "env_config"]
+        case .scored: ["messages", "prompt"]
+        case .sentencePairs: ["sentence3", "target"]
+        case .promptCompletion, .evals, .text, .autotrainPreference, .unpaired, .classification, .tagging,
+            .questionAnswering, .tabular:
+            []
         }
     }
 
     var columns: [String] { requiredColumns + optionalColumns }
 
-    /// The first kind all of whose required columns `has` finds.
-    static func recognised(has: (String) -> Bool) -> RowKind? {
-        byPrecedence.first { $0.requiredColumns.allSatisfy(has) }
+    /// Whether supervised fine-tuning and evaluation take such rows.
+    public var isImitated: Bool {
+        switch self {
+        case .chat, .conversations, .instruction, .promptCompletion, .evals, .text: true
+        default: false
+        }
+    }
+
+    /// Another name that a required column may have.
+    func alternative(to column: String) -> String? {
+        switch (self, column) {
+        case (.scored, "score"): "score_1"
+        case (.tabular, "target"): "targets"
+        default: nil
+        }
+    }
+
+    /// Whether a column that this kind does not name belongs to it all the same.
+    func takes(_ column: String) -> Bool {
+        switch self {
+        case .tabular: true
+        case .scored: column.hasPrefix("score_")
+        default: false
+        }
+    }
+
+    /// The first kind all of whose required columns `value` finds. `label` and `score` stand beside prompts for many
+    /// reasons: only a label that is a truth value makes a row unpaired, only a number makes it scored.
+    static func recognised(value: (String) -> JSONValue?) -> RowKind? {
+        byPrecedence.first { kind in
+            kind.requiredColumns.allSatisfy { name in
+                guard let found = value(name) ?? kind.alternative(to: name).flatMap({ value($0) }) else { return false }
+                switch (kind, name) {
+                case (.unpaired, "label"): return truth(found) != nil
+                case (.scored, "score"): return number(found) != nil
+                default: return true
+                }
+            }
+        }
     }
 
     /// Names of all columns of all kinds, for `column_map` and for "did you mean".

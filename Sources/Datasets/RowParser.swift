@@ -17,19 +17,32 @@ struct RowParser {
         case .promptCompletion: return try promptCompletion(row)
         case .evals: return try evals(row)
         case .text: return .text(try text(row, "text"))
+        case .preference: return .task(try preference(row, chosen: "chosen", rejected: "rejected"))
+        case .autotrainPreference: return .task(try preference(row, chosen: "text", rejected: "rejected_text"))
+        case .unpaired: return .task(try unpaired(row))
+        case .rlvr: return .task(try rlvr(row))
+        case .scored: return .task(try scored(row))
+        case .classification: return .task(try classification(row))
+        case .tagging: return .task(try tagging(row))
+        case .questionAnswering: return .task(try questionAnswering(row))
+        case .sentencePairs: return .task(try sentencePairs(row))
+        case .tabular: return .task(try tabular(row))
         }
     }
 
     // MARK: columns
 
-    private func value(_ row: JSONObject, _ field: String) -> JSONValue? {
+    func value(_ row: JSONObject, _ field: String) -> JSONValue? {
         let value = row[columns.column(of: field)]
         return value == .null ? nil : value
     }
 
     private func checkColumns(_ row: JSONObject) throws(RowFault) {
-        guard let missing = kind.requiredColumns.first(where: { value(row, $0) == nil }) else { return }
-        if let other = RowKind.recognised(has: { value(row, $0) != nil }) {
+        let missing = kind.requiredColumns.first { field in
+            value(row, field) == nil && kind.alternative(to: field).flatMap { value(row, $0) } == nil
+        }
+        guard let missing else { return }
+        if let other = RowKind.recognised(value: { value(row, $0) }), other != kind {
             let text =
                 "is a row of kind \(other.rawValue) among rows of kind \(kind.rawValue); give each kind its own file"
             throw RowFault(.mixedKinds, text)
@@ -40,7 +53,7 @@ struct RowParser {
     }
 
     /// A column that must hold text with something in it.
-    private func text(_ row: JSONObject, _ field: String, mayBeEmpty: Bool = false) throws(RowFault) -> String {
+    func text(_ row: JSONObject, _ field: String, mayBeEmpty: Bool = false) throws(RowFault) -> String {
         let column = columns.column(of: field)
         guard let value = value(row, field) else { return "" }
         guard let text = value.string else {
@@ -51,7 +64,7 @@ struct RowParser {
     }
 
     /// A column that holds a list, or the JSON text of one (as CSV files must).
-    private func list(_ row: JSONObject, _ field: String) throws(RowFault) -> [JSONValue] {
+    func list(_ row: JSONObject, _ field: String) throws(RowFault) -> [JSONValue] {
         let column = columns.column(of: field)
         guard let value = value(row, field) else { return [] }
         if let items = value.array { return items }
@@ -67,7 +80,7 @@ struct RowParser {
         throw RowFault(.wrongType, "\(quoted(column)) is \(value.kind), not a list")
     }
 
-    private func tools(_ row: JSONObject) throws(RowFault) -> [JSONValue] {
+    func tools(_ row: JSONObject) throws(RowFault) -> [JSONValue] {
         if value(row, "tools")?.string.map(isBlank) == true { return [] }
         let tools = try list(row, "tools")
         if let odd = tools.first(where: { $0.object == nil }) {
@@ -148,7 +161,7 @@ struct RowParser {
         return answer
     }
 
-    private func checkEnding(_ messages: [ChatMessage], _ column: String) throws(RowFault) {
+    func checkEnding(_ messages: [ChatMessage], _ column: String) throws(RowFault) {
         guard messages.contains(where: { $0.role == .assistant }) else {
             throw RowFault(.noAssistant, "\(quoted(column)) has no assistant turn, so there is nothing to learn")
         }

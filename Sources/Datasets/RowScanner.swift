@@ -26,12 +26,13 @@ struct RowScanner {
     private let bytes: UnsafeRawBufferPointer
     private let format: FileFormat
     private let textUnit: TextUnit
+    private let separator: UInt8
     private var at: Int
     private var number = 0
     private var ended = false
 
-    init(_ bytes: UnsafeRawBufferPointer, _ format: FileFormat, textUnit: TextUnit) {
-        (self.bytes, self.format, self.textUnit) = (bytes, format, textUnit)
+    init(_ bytes: UnsafeRawBufferPointer, _ format: FileFormat, textUnit: TextUnit, separator: UInt8) {
+        (self.bytes, self.format, self.textUnit, self.separator) = (bytes, format, textUnit, separator)
         at = byteOrderMarkLength(bytes)
         if format == .json { enterArray() }
     }
@@ -140,7 +141,6 @@ struct RowScanner {
         while at < bytes.count, bytes[at] == 0x0A || bytes[at] == 0x0D { at += 1 }
         guard at < bytes.count else { return nil }
         let start = at
-        let separator = format == .tsv ? UInt8(ascii: "\t") : UInt8(ascii: ",")
         defer { number += 1 }
         var fieldStart = true, inQuotes = false
         while at < bytes.count {

@@ -25,21 +25,42 @@ public struct DataSource: Sendable {
     /// Leaves out rows equal to an earlier one in everything that is trained or read.
     public var deduplicate: Bool
     public var textUnit: TextUnit
+    /// Also takes rows that no recipe imitates: to look at them or to turn them into others.
+    public var takesEveryKind: Bool
+    /// Of folders: only the files of this split (`train`), or of a configuration's (`main:train`).
+    public var split: String?
+    /// Done to every row after it is read, in this order.
+    public var transforms: [RowTransform]
 
     public init(
         _ paths: [String], name: String = "", kind: RowKind? = nil, columnMap: [String: String] = [:],
-        badRows: BadRowPolicy = .stop, deduplicate: Bool = false, textUnit: TextUnit = .file
+        badRows: BadRowPolicy = .stop, deduplicate: Bool = false, textUnit: TextUnit = .file,
+        takesEveryKind: Bool = false, split: String? = nil,
+        transforms: [RowTransform] = []
     ) {
         (self.paths, self.name, self.kind, self.columnMap) = (paths, name, kind, columnMap)
         (self.badRows, self.deduplicate, self.textUnit) = (badRows, deduplicate, textUnit)
+        (self.takesEveryKind, self.split, self.transforms) = (takesEveryKind, split, transforms)
     }
 
     /// How messages call the source of a file: with its position where there are several paths.
     func name(of file: DataFile) -> String { paths.count > 1 ? "\(name)[\(file.sourceIndex)]" : name }
 
+    func files() throws -> [DataFile] { try dataFiles(paths: paths, source: name, split: split) }
+
+    /// Whether all files hold rows that are trained by imitation.
+    public func isImitated() throws -> Bool {
+        let columns = try ColumnMap(columnMap, source: name)
+        return try files().allSatisfy { file in
+            try RowFile(
+                file, source: name(of: file), kind: kind, columns: columns, textUnit: textUnit, transforms: transforms
+            ).kind.isImitated
+        }
+    }
+
     /// Whether any file is plain text, whose rows are what `textUnit` says.
     public func hasPlainText() throws -> Bool {
-        try dataFiles(paths: paths, source: name).contains { $0.format == .text }
+        try files().contains { $0.format == .text }
     }
 }
 
@@ -62,7 +83,7 @@ public struct Rows: Sendable {
     /// - Throws: `UserError` for files that cannot be read; `BadRow` for the first bad row under `.stop`; `UserError`
     ///   when no row is left.
     public init(_ source: DataSource, threads: Int = 1) throws {
-        try self.init(source, dataFiles(paths: source.paths, source: source.name), threads: threads)
+        try self.init(source, source.files(), threads: threads)
     }
 
     /// - Parameter files: those that `source` names.
@@ -70,7 +91,11 @@ public struct Rows: Sendable {
         let columns = try ColumnMap(source.columnMap, source: source.name)
         self.files = try files.map { file in
             try RowFile(
-                file, source: source.name(of: file), kind: source.kind, columns: columns, textUnit: source.textUnit)
+                file, source: source.name(of: file), kind: source.kind, columns: columns, textUnit: source.textUnit,
+                transforms: source.transforms)
+        }
+        if !source.takesEveryKind, let file = self.files.first(where: { !$0.kind.isImitated }) {
+            throw notImitated(file)
         }
         var pass = Pass(source)
         for (i, file) in self.files.enumerated() { try pass.read(file, Int32(i), threads: threads) }
@@ -109,6 +134,12 @@ public struct Rows: Sendable {
         files[Int(places[index].file)].location(Int(places[index].number))
     }
 
+    /// Which of the paths in the list of sources the row comes from.
+    public func source(_ index: Int) -> Int { files[Int(places[index].file)].file.sourceIndex }
+
+    /// Kinds of rows in the files, each once.
+    public var kinds: Set<RowKind> { Set(files.map(\.kind)) }
+
     /// Which of the files the row stands in, and its number there.
     func place(_ index: Int) -> (file: Int, number: Int) { (Int(places[index].file), Int(places[index].number)) }
 
@@ -143,11 +174,11 @@ public struct Rows: Sendable {
         }
 
         private mutating func count(_ row: CheckedRow, _ file: RowFile, _ index: Int32) throws {
-            statistics.rows += 1
+            statistics.read(source: file.file.sourceIndex)
             if let fault = row.scanned.fault {
                 let bad = BadRow(fault, source: file.source, location: file.location(row.scanned.number))
-                if source.badRows == .stop { throw bad }
-                return statistics.drop(bad)
+                if source.badRows == .stop, fault.reason != .filtered { throw bad }
+                return statistics.drop(bad, stage: fault.stage, source: file.file.sourceIndex)
             }
             for column in row.unusedColumns where warned.insert(ExactString(column)).inserted {
                 unused.append(UnusedColumn(name: column, place: file.location(row.scanned.number)))
@@ -156,11 +187,27 @@ public struct Rows: Sendable {
                 statistics.duplicates += 1
                 return
             }
+            statistics.keep(source: file.file.sourceIndex)
             let bytes = row.scanned.bytes
             places.append(
                 Place(file: index, number: Int32(row.scanned.number), start: bytes.lowerBound, end: bytes.upperBound))
         }
     }
+}
+
+/// Rows of a kind that is not trained by imitation, where rows to imitate are wanted.
+private func notImitated(_ file: RowFile) -> UserError {
+    let hint =
+        switch file.kind {
+        case .unpaired, .scored: "to imitate every completion set kind: prompt_completion"
+        case .classification: "to imitate the texts set kind: text"
+        case .preference, .autotrainPreference: "`needletail data convert --to chat` makes chats of the chosen answers"
+        default: "give rows with answers"
+        }
+    return UserError(
+        prefixed(
+            file.source,
+            "\(escapedForDisplay(file.file.path)): rows of kind \(file.kind.rawValue) cannot be imitated; \(hint)"))
 }
 
 /// A column that nothing uses, and the first row that has it.
@@ -185,7 +232,7 @@ private struct CheckedRow: Sendable {
         if row.fault != nil { return }
         do throws(RowFault) {
             let object = try file.object(row.bytes)
-            let content = try RowParser(kind: file.kind, columns: file.columnMap).parse(object)
+            let content = try file.content(object)
             if object.count > file.kind.requiredColumns.count || !file.columnMap.isEmpty {
                 unusedColumns = file.unusedColumns(object)
             }
@@ -213,16 +260,44 @@ public struct RowStatistics: Sendable, Equatable {
     public private(set) var dropped: [BadRowReason: Int] = [:]
     /// The first row dropped for each reason.
     public private(set) var examples: [BadRowReason: BadRow] = [:]
+    /// Rows that each transform left out, by the transform's text.
+    public private(set) var filtered: [String: Int] = [:]
+    /// By the position of the path in the list of sources.
+    public private(set) var sources: [Source] = []
+
+    /// Rows of one path.
+    public struct Source: Sendable, Equatable {
+        public var rowsIn = 0
+        /// Neither bad nor left out nor equal to an earlier row.
+        public var rowsOut = 0
+
+        public init(rowsIn: Int = 0, rowsOut: Int = 0) { (self.rowsIn, self.rowsOut) = (rowsIn, rowsOut) }
+    }
 
     public init() {}
 
     /// As they were counted before.
-    init(rows: Int, duplicates: Int, dropped: [BadRowReason: Int], examples: [BadRowReason: BadRow]) {
+    init(
+        rows: Int, duplicates: Int, dropped: [BadRowReason: Int], examples: [BadRowReason: BadRow],
+        filtered: [String: Int], sources: [Source]
+    ) {
         (self.rows, self.duplicates, self.dropped, self.examples) = (rows, duplicates, dropped, examples)
+        (self.filtered, self.sources) = (filtered, sources)
     }
 
-    public mutating func drop(_ row: BadRow) {
+    /// Counts a row that was read.
+    mutating func read(source: Int) {
+        rows += 1
+        while sources.count <= source { sources.append(Source()) }
+        sources[source].rowsIn += 1
+    }
+
+    /// Counts a row that can be used.
+    mutating func keep(source: Int) { sources[source].rowsOut += 1 }
+
+    mutating func drop(_ row: BadRow, stage: String?, source: Int) {
         dropped[row.reason, default: 0] += 1
         if examples[row.reason] == nil { examples[row.reason] = row }
+        if let stage { filtered[stage, default: 0] += 1 }
     }
 }

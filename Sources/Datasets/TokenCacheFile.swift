@@ -18,7 +18,7 @@ struct CacheFault: Error {
 
 /// A cache file whose description has been checked.
 struct TokenCacheFile {
-    static let magic = Array("NDLTOKEN".utf8), version: UInt32 = 1
+    static let magic = Array("NDLTOKEN".utf8), version: UInt32 = 2
     static let headerBytes = 16, footerBytes = 56
     static var header: [UInt8] { magic + [version, 0].flatMap { withUnsafeBytes(of: $0.littleEndian) { Array($0) } } }
 
@@ -157,6 +157,11 @@ struct TokenDescription {
         return JSONObject([
             ("rows_in", .init(statistics.rows)), ("duplicates", .init(statistics.duplicates)),
             ("rows", .init(rows.count)), ("dropped", .object(JSONObject(dropped))),
+            (
+                "filtered",
+                .object(JSONObject(statistics.filtered.sorted { $0.key < $1.key }.map { ($0.key, .init($0.value)) }))
+            ),
+            ("sources", .array(statistics.sources.map { [.init($0.rowsIn), .init($0.rowsOut)] })),
             ("unused_columns", .array(rows.unusedColumns.map { .array([.string($0.name)] + place($0.place, nil)) })),
         ])
     }
@@ -168,8 +173,19 @@ struct TokenDescription {
         }
         guard let rowsIn = description["rows_in"]?.int, let duplicates = description["duplicates"]?.int,
             let rows = description["rows"]?.int, let drops = description["dropped"]?.object,
-            let columns = description["unused_columns"]?.array
+            let columns = description["unused_columns"]?.array, let stages = description["filtered"]?.object,
+            let counts = description["sources"]?.array
         else { return nil }
+        var filtered: [String: Int] = [:], perSource: [RowStatistics.Source] = []
+        for (stage, count) in stages {
+            guard let count = count.int else { return nil }
+            filtered[stage] = count
+        }
+        for value in counts {
+            guard let entry = value.array, entry.count == 2, let rowsIn = entry[0].int, let rowsOut = entry[1].int
+            else { return nil }
+            perSource.append(.init(rowsIn: rowsIn, rowsOut: rowsOut))
+        }
         var dropped: [BadRowReason: Int] = [:], examples: [BadRowReason: BadRow] = [:]
         for (name, value) in drops {
             guard let reason = BadRowReason(rawValue: name), let entry = value.array, entry.count == 4,
@@ -188,6 +204,8 @@ struct TokenDescription {
             unused.append(UnusedColumn(name: name, place: source.location(number)))
         }
         (self.rows, unusedColumns) = (rows, unused)
-        statistics = RowStatistics(rows: rowsIn, duplicates: duplicates, dropped: dropped, examples: examples)
+        statistics = RowStatistics(
+            rows: rowsIn, duplicates: duplicates, dropped: dropped, examples: examples, filtered: filtered,
+            sources: perSource)
     }
 }

@@ -24,6 +24,7 @@ extension EncodingWork {
             ("encoding", .init(ExampleEncoder.version)), ("files", .array(files)),
             ("kind", source.kind.map { .string($0.rawValue) } ?? .null),
             ("column_map", .object(JSONObject(columns))), ("text_unit", .string(source.textUnit.rawValue)),
+            ("transforms", .array(source.transforms.map { .string($0.text) })),
             ("bad_rows", .string(source.badRows.rawValue)), ("deduplicate", .bool(source.deduplicate)),
         ])
         for (key, value) in encoder.identity { config[key] = value }

@@ -75,7 +75,7 @@ extension DataRow {
             )
         case .completion(let prompt, let completion):
             return (completion, { DataRow(.completion(prompt: prompt, completion: $0), location: location) })
-        case .text: return nil
+        case .text, .task: return nil
         }
     }
 }

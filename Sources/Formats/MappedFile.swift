@@ -18,8 +18,12 @@ public final class MappedFile: @unchecked Sendable {
     public var count: Int { bytes.count }
 
     /// - Throws: `UserError` that names the path: missing, no permission, a folder or not a regular file.
-    public init(path: String) throws {
-        let descriptor = try openForReading(path)
+    public convenience init(path: String) throws {
+        try self.init(takingOver: openForReading(path), path: path)
+    }
+
+    /// - Parameter descriptor: open for reading; closed here.
+    init(takingOver descriptor: Int32, path: String) throws {
         do {
             bytes = try Self.map(descriptor, path)
         } catch {

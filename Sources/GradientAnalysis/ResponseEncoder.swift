@@ -95,6 +95,7 @@ extension RowContent {
         case .instruction(_, _, _, let output): output
         case .completion(_, let completion): completion
         case .text(let text): text
+        case .task(let task): noResponse(task)
         }
     }
 
@@ -106,6 +107,7 @@ extension RowContent {
         case .instruction(let system, let instruction, let input, _): return lines([system ?? "", instruction, input])
         case .completion(let prompt, _): return prompt
         case .text: return ""
+        case .task(let task): noResponse(task)
         }
     }
 
@@ -119,9 +121,13 @@ extension RowContent {
                 + [ChatMessage(role: .user, content: question)]
         case .completion(let prompt, _): return [ChatMessage(role: .user, content: prompt)]
         case .text: return []
+        case .task(let task): noResponse(task)
         }
     }
 
     /// Whether there is a prompt that another row's response could follow.
     var hasPrompt: Bool { if case .text = self { false } else { true } }
 }
+
+/// `Rows` refuses such rows where answers to imitate are wanted.
+private func noResponse(_ task: TaskRow) -> Never { preconditionFailure("a row of kind \(task.kind.rawValue)") }

@@ -32,25 +32,29 @@ public struct SFTData: Sendable {
         cache: TokenCache? = nil
     ) throws {
         let encoder = try Self.encoder(config, tokenizer, time: time)
-        let trainingSource = config.source(config.train, "data.train")
-        let judgedSource = config.validation.isEmpty ? nil : config.source(config.validation, "data.validation")
+        let trainingSource = try config.trainingSource
+        let judgedSource =
+            try config.validation.isEmpty
+            ? nil : config.source(config.validation, "data.validation", split: config.validationSplit)
         try config.checkTextUnit([trainingSource] + (judgedSource.map { [$0] } ?? []))
         let (cache, trouble) = config.cache ? Self.cache(cache) : (nil, [])
         let rows = try EncodedRows(
             trainingSource, encoder, threads: threads, cache: cache, selection: config.selection,
             check: { _ = try config.split($0) })
         let split = try config.split(rows.count)
-        let limited = config.limited(split, of: rows.count)
-        (training, trainingStatistics) = try rows.dataset(split.training)
+        let mixture = try config.mixture(of: split.training, rows)
+        let limited = config.limited(split, of: rows.count) + (mixture?.warnings ?? [])
+        let mixed = mixture.map { config.notes($0) } ?? []
+        (training, trainingStatistics) = try rows.dataset(mixture?.rows ?? split.training)
         if let judgedSource {
             let judged = try EncodedRows(judgedSource, encoder, threads: threads, cache: cache)
             (validation, validationStatistics) = try judged.dataset()
             sources = [("data.train", rows.fingerprint), ("data.validation", judged.fingerprint)]
-            (warnings, notes) = (rows.warnings + judged.warnings + limited, trouble + rows.notes + judged.notes)
+            (warnings, notes) = (rows.warnings + judged.warnings + limited, trouble + rows.notes + judged.notes + mixed)
         } else {
             (validation, validationStatistics) = try rows.dataset(split.heldOut, isPart: true)
             sources = [("data.train", rows.fingerprint)]
-            (warnings, notes) = (rows.warnings + limited, trouble + rows.notes)
+            (warnings, notes) = (rows.warnings + limited, trouble + rows.notes + mixed)
         }
     }
 
@@ -101,17 +105,49 @@ public struct SFTData: Sendable {
 }
 
 extension DataSection {
+    /// The rows of `train`.
+    public var trainingSource: DataSource { get throws { try source(train, "data.train", split: split) } }
+
     /// The rows behind one list of paths.
-    public func source(_ paths: [String], _ name: String) -> DataSource {
-        DataSource(
+    ///
+    /// - Throws: `UserError` for a transform that cannot be meant.
+    public func source(_ paths: [String], _ name: String, split: String? = nil) throws -> DataSource {
+        let steps = try transforms.enumerated().map { i, text in
+            try RowTransform(text, source: name.isEmpty ? "" : "data.transforms[\(i)]")
+        }
+        return DataSource(
             paths, name: name, kind: rowKind, columnMap: columnMap, badRows: badRowPolicy, deduplicate: deduplicate,
-            textUnit: Datasets.TextUnit(rawValue: textUnit.rawValue)!)
+            textUnit: Datasets.TextUnit(rawValue: textUnit.rawValue)!, split: split, transforms: steps)
     }
 
     /// - Throws: `UserError` for a `text_unit` that changes nothing, as no file is plain text.
     public func checkTextUnit(_ sources: [DataSource]) throws {
         guard textUnit != DataSection().textUnit, !(try sources.contains { try $0.hasPlainText() }) else { return }
         throw UserError("text_unit: has no effect, since no file of rows is plain text; remove it", .usage)
+    }
+
+    /// Settings that are texts with a form of their own, without opening a file.
+    ///
+    /// - Throws: `UserError` for a transform or an amount that cannot be meant.
+    public func checkSteps() throws {
+        _ = try trainingSource
+        for (i, text) in mix.enumerated() { _ = try MixAmount(text, source: "data.mix[\(i)]") }
+    }
+
+    /// The rows to train on in the amounts that `mix` names; nil takes each once.
+    fileprivate func mixture(of training: [Int], _ rows: EncodedRows) throws -> Mixture? {
+        if mix.isEmpty { return nil }
+        let names = mix.indices.map { "data.mix[\($0)]" }
+        let amounts = try zip(mix, names).map { try MixAmount($0, source: $1) }
+        var sources = [[Int]](repeating: [], count: train.count)
+        for row in training { sources[rows.source(row)].append(row) }
+        return try Mixture(sources, amounts, seed: seed ?? Mixture.defaultSeed, names: names)
+    }
+
+    fileprivate func notes(_ mixture: Mixture) -> [String] {
+        mixture.parts.enumerated().map { i, part in
+            "mixed: \(counted(part.taken, "row")) of \(escapedForDisplay(train[i])), which has \(grouped(part.rows)) to train on"
+        }
     }
 
     /// What `limit` leaves out; nothing where there are no more rows than it allows.
@@ -141,12 +177,8 @@ extension DataSection {
     private var rowKind: RowKind? {
         switch kind {
         case .auto: nil
-        case .chat: .chat
         case .sharegpt: .conversations
-        case .instruction: .instruction
-        case .promptCompletion: .promptCompletion
-        case .evals: .evals
-        case .text: .text
+        default: RowKind(rawValue: kind.rawValue)!
         }
     }
 

@@ -64,7 +64,7 @@ public struct SFTOutline: Sendable {
     public static func preview(_ config: SFTConfig, count: Int) throws -> [EncodedRow] {
         let path = try ModelReference.tokenizerPath(config.model.path, base: config.model.base)
         let encoder = try SFTData.encoder(config.data, try config.data.tokenizer(at: path))
-        let rows = try Rows(config.data.source(config.data.train, "data.train"))
+        let rows = try Rows(try config.data.trainingSource)
         var preview: [EncodedRow] = []
         for index in rows.indices where preview.count < count {
             do {

@@ -1,4 +1,5 @@
 // The configuration of supervised fine-tuning (recipe: sft): every key, its default, its range.
+internal import Diagnostics
 
 /// Supervised fine-tuning of a causal language model, all weights or an adapter.
 public struct SFTConfig: RecipeConfig {
@@ -96,8 +97,9 @@ public struct SFTConfig: RecipeConfig {
     /// are found whose content is compared by hash, and nothing that is computed. `threads` is among them although
     /// another thread count may change the last bits of sums.
     public static let mayChangeOnResume: Set<String> = [
-        "output", "threads", "model.path", "model.base", "data.train", "data.validation", "data.template", "data.cache",
-        "adapter.continue_from", "training.log_every", "training.save_every", "training.keep_checkpoints",
+        "output", "threads", "model.path", "model.base", "data.train", "data.split", "data.validation",
+        "data.validation_split", "data.template", "data.cache", "adapter.continue_from", "training.log_every",
+        "training.save_every", "training.keep_checkpoints",
         "training.sample_prompts", "training.sample_every",
     ]
 }
@@ -140,6 +142,14 @@ public struct DataSection: Codable, Sendable, Equatable {
     public enum Kind: String, ConfigChoice {
         case auto, chat, sharegpt, instruction, text, evals
         case promptCompletion = "prompt_completion"
+        // Rows of other tasks: data verbs read and check them.
+        case preference, unpaired, rlvr, scored, classification, tagging, tabular
+        case autotrainPreference = "autotrain_preference"
+        case questionAnswering = "question_answering"
+        case sentencePairs = "sentence_pairs"
+
+        /// Kinds that supervised fine-tuning takes.
+        static let imitated: [Kind] = [.auto, .chat, .sharegpt, .instruction, .text, .evals, .promptCompletion]
     }
     public enum TrainOn: String, ConfigChoice {
         case assistant, all
@@ -149,10 +159,14 @@ public struct DataSection: Codable, Sendable, Equatable {
     public enum TextUnit: String, ConfigChoice { case file, paragraph, line }
     public enum BadRows: String, ConfigChoice { case stop, drop }
 
-    /// Files or folders of rows: JSONL, JSON, CSV, plain text. Required.
+    /// Files or folders of rows: JSONL, JSON, CSV, plain text, any of them packed by gzip or zstd. Required.
     public var train: [String] = []
+    /// Of folders in `train` only the files of this split, as `train`, or `main:train` of the folder `main`.
+    public var split: String?
     /// Rows held out; empty takes them from `train`.
     public var validation: [String] = []
+    /// Of folders in `validation` only the files of this split.
+    public var validationSplit: String?
     /// Share of the training rows held out, 0 ..< 1; null and no other setting: 0.05.
     public var validationFraction: Double?
     /// Number of training rows held out; 0 for none.
@@ -160,6 +174,12 @@ public struct DataSection: Codable, Sendable, Equatable {
     public var kind = Kind.auto
     /// Field a row should have -> field it has in the files.
     public var columnMap: [String: String] = [:]
+    /// Steps done to every row after it is read, in this order, as in [strip, "characters:min=20"]; `needletail data filter
+    /// --help` lists them.
+    public var transforms: [String] = []
+    /// How much of each path in `train` is trained on, one amount a path: with a decimal point a share of its rows (1.0 is
+    /// all, 2.5 two copies and a random half), without a number of rows. Empty takes all of them once.
+    public var mix: [String] = []
     /// What of a plain text file is one row; paragraphs end at blank lines. Other files have rows of their own.
     public var textUnit = TextUnit.file
     /// A built-in template's name or a file; null takes the model's own.
@@ -199,6 +219,22 @@ public struct DataSection: Codable, Sendable, Equatable {
         }
         if let share = validationFraction, !(0..<1).contains(share) {
             problems.append(.init("validation_fraction", "\(share) is not in 0 ..< 1"))
+        }
+        if !Kind.imitated.contains(kind) {
+            let known = Kind.imitated.map(\.rawValue).joined(separator: ", ")
+            problems.append(.init("kind", "rows of kind \(kind.rawValue) cannot be imitated; give one of \(known)"))
+        }
+        if !mix.isEmpty, mix.count != train.count {
+            problems.append(
+                .init(
+                    "mix",
+                    "\(counted(mix.count, "amount")) for \(counted(train.count, "path")) in data.train; give one each"))
+        }
+        if !mix.isEmpty, limit != nil {
+            problems.append(.init("limit", "give the numbers of rows in data.mix, or data.limit without it"))
+        }
+        if validation.isEmpty, validationSplit != nil {
+            problems.append(.init("validation_split", "has no effect without data.validation; name the folder there"))
         }
         problems += atLeast(0, validationRows, "validation_rows")
         problems += atLeast(2, maxLength, "max_length")

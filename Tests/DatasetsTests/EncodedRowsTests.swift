@@ -68,10 +68,13 @@ private func sequential(
 ) throws -> (examples: [TokenizedExample], statistics: DatasetStatistics) {
     let rows = try Rows(source)
     var examples: [TokenizedExample] = [], statistics = DatasetStatistics(rows.statistics)
+    statistics.paths = source.paths
     for index in rows.indices {
         do {
             let encoded = try encoder.encode(rows[index], source: rows.sourceName(index))
-            statistics.keep(tokens: encoded.ids.count, trained: encoded.example.trainedTokens, cut: encoded.truncated)
+            statistics.keep(
+                tokens: encoded.ids.count, trained: encoded.example.trainedTokens, cut: encoded.truncated,
+                source: source.paths.firstIndex(of: rows.location(index).file)!)
             examples.append(encoded.example)
         } catch let bad as BadRow {
             statistics.drop(bad)

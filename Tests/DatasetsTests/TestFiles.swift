@@ -29,6 +29,15 @@ func fixture(_ name: String, from file: String = #filePath) throws -> JSONValue 
     return try JSONValue.parse([UInt8](Data(contentsOf: url)))
 }
 
+func fixtureBytes(_ name: String, from file: String = #filePath) throws -> [UInt8] {
+    let url = URL(fileURLWithPath: file).deletingLastPathComponent().appendingPathComponent("Fixtures/\(name)")
+    return [UInt8](try Data(contentsOf: url))
+}
+
+func makeFolder(_ folder: TemporaryFolder, _ name: String) throws {
+    try FileManager.default.createDirectory(atPath: "\(folder.path)/\(name)", withIntermediateDirectories: true)
+}
+
 /// A message without the folder that the test made up.
 func withoutFolder(_ text: String, _ folder: TemporaryFolder) -> String {
     text.replacingOccurrences(of: folder.path + "/", with: "")

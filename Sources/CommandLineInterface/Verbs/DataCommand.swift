@@ -1,4 +1,5 @@
-// needletail data: inspect, stats (cache: DataCacheCommand.swift; reasoning and tiny-model: ReasoningCommand.swift)
+// needletail data: inspect, stats (convert, filter, mix: DataConvertCommand.swift; pack, decontaminate:
+// DataDecontaminateCommand.swift; cache: DataCacheCommand.swift; reasoning and tiny-model: ReasoningCommand.swift)
 public import ArgumentParser
 public import Datasets
 internal import Diagnostics
@@ -12,12 +13,15 @@ internal import Tokenizers
 public struct DataCommand: ParsableCommand {
     public static let configuration = CommandConfiguration(
         commandName: "data",
-        abstract: "See what training would see of your rows.",
+        abstract: "Look at rows, count, convert, filter, mix, pack and decontaminate them.",
         discussion: """
             Example:
               needletail data inspect ./SmolLM2-135M-Instruct chats.jsonl --limit 1
             """,
-        subcommands: [Inspect.self, Stats.self, TokenCacheGroup.self, ReasoningRows.self, TinyModelFolder.self])
+        subcommands: [
+            Inspect.self, Stats.self, Convert.self, FilterRows.self, Mix.self, Pack.self, Decontaminate.self,
+            TokenCacheGroup.self, ReasoningRows.self, TinyModelFolder.self,
+        ])
 
     public init() {}
 
@@ -32,7 +36,7 @@ public struct DataCommand: ParsableCommand {
                    "offsets":[[0,1],[1,2],[2,3],[3,13]],
                    "trained":[0,1,1,1],"trained_tokens":3,"truncated":0}
 
-                (on one line).
+                (on one line). Rows that are not imitated, such as preferences, are printed as they were understood.
 
                 Example:
                   needletail data inspect ./SmolLM2-135M-Instruct chats.jsonl --limit 2
@@ -57,7 +61,12 @@ public struct DataCommand: ParsableCommand {
             for index in all.indices.prefix(limit) {
                 let row: EncodedRow
                 do {
-                    row = try encoder.encode(all[index], source: all.sourceName(index))
+                    let read = try all[index]
+                    if case .task = read.content {
+                        try StandardOutput.write(read.jsonLine)
+                        continue
+                    }
+                    row = try encoder.encode(read, source: all.sourceName(index))
                 } catch let bad as BadRow {
                     complainOfRow(bad)
                     continue
@@ -69,8 +78,11 @@ public struct DataCommand: ParsableCommand {
 
     struct Stats: ParsableCommand {
         static let configuration = CommandConfiguration(
-            commandName: "stats", abstract: "Count rows and tokens, what is dropped and why, and lengths.",
+            commandName: "stats", abstract: "Count rows and tokens, what is left out and why, and lengths.",
             discussion: """
+                --json writes the counts, for each source too, as one object; --output keeps it as a file. Of rows that \
+                are not imitated, such as preferences, the tokens of their texts are counted, without a template.
+
                 Example:
                   needletail data stats ./SmolLM2-135M-Instruct chats.jsonl --max-length 1024
                 """)
@@ -79,37 +91,66 @@ public struct DataCommand: ParsableCommand {
         @OptionGroup var rows: RowOptions
         @OptionGroup var workers: RowThreads
 
+        @Option(
+            help: ArgumentHelp("Also write the JSON to this file, as dataset_statistics.json.", valueName: "file"),
+            completion: .file())
+        var output: String?
+
         @Flag(help: "Write JSON.")
         var json = false
 
         func run() throws {
-            let encoder = try rows.encoder(try model.tokenizer())
-            let all = try EncodedRows(try rows.source(), encoder, threads: workers.count)
+            let tokenizer = try model.tokenizer()
+            let statistics = try imitated(tokenizer) ?? others(tokenizer)
+            let object = statistics.json.serialized(.compact) + "\n"
+            if let output { try writeFileAtomically(object, to: output) }
+            try StandardOutput.write(json ? object : statistics.report.joined(separator: "\n") + "\n")
+        }
+
+        /// nil where a file holds rows that are not imitated.
+        private func imitated(_ tokenizer: Tokenizer) throws -> DatasetStatistics? {
+            guard try rows.source().isImitated() else { return nil }
+            let all = try EncodedRows(try rows.source(), try rows.encoder(tokenizer), threads: workers.count)
             rows.report(all.warnings, all.statistics)
-            let statistics = all.datasetStatistics
-            let text = json ? statistics.json.serialized(.compact) : statistics.report.joined(separator: "\n")
-            try StandardOutput.write(text + "\n")
+            return all.datasetStatistics
+        }
+
+        private func others(_ tokenizer: Tokenizer) throws -> DatasetStatistics {
+            let all = try rows.read()
+            var statistics = DatasetStatistics(all.statistics)
+            statistics.paths = rows.data
+            let size = 256, paths = rows.data
+            try runInOrder((all.count + size - 1) / size, threads: workers.count) { part in
+                try (part * size..<min((part + 1) * size, all.count)).map { index in
+                    let texts = try all[index].content.texts
+                    return (
+                        all.source(index), texts.reduce(0) { $0 + tokenizer.encode($1, addSpecialTokens: false).count }
+                    )
+                }
+            } consume: { counts in
+                for (source, tokens) in counts { statistics.keep(tokens: tokens, trained: 0, cut: 0, source: source) }
+            }
+            precondition(statistics.sources.count <= paths.count, "a row of no source")
+            return statistics
         }
     }
 }
 
 /// What the rows of a file are; names, choices and defaults are those of the section `data` of a config.
-public struct RowKindOptions: ParsableArguments {
+public struct RowShapeOptions: ParsableArguments {
     @Option(help: "What the rows are; auto looks at their columns.")
     var kind: DataSection.Kind = .auto
 
     @Option(help: ArgumentHelp("Read a field from another column; may be repeated.", valueName: "field=column"))
     var column: [String] = []
 
-    @Option(help: "What of a plain text file is one row; paragraphs end at blank lines.")
-    var textUnit: DataSection.TextUnit = .file
-
     @Option(
         help: ArgumentHelp(
-            "A chat template's file, or one that comes with the program, instead of the model's own.",
-            valueName: "template"),
-        completion: .file())
-    var template: String?
+            "Of folders only the files of this split, as train, or main:train of the folder main.", valueName: "split"))
+    var split: String?
+
+    @Option(help: "What of a plain text file is one row; paragraphs end at blank lines.")
+    var textUnit: DataSection.TextUnit = .file
 
     public init() {}
 
@@ -120,9 +161,9 @@ public struct RowKindOptions: ParsableArguments {
     }
 
     /// The options as a config would have them.
-    fileprivate var section: DataSection {
+    var section: DataSection {
         var section = DataSection()
-        (section.kind, section.textUnit, section.template) = (kind, textUnit, template)
+        (section.kind, section.textUnit, section.split) = (kind, textUnit, split)
         for pair in column {
             let parts = pair.split(separator: "=", maxSplits: 1)
             section.columnMap[String(parts[0])] = parts.count > 1 ? String(parts[1]) : ""
@@ -130,9 +171,40 @@ public struct RowKindOptions: ParsableArguments {
         return section
     }
 
+    /// The rows of `paths`, of every kind.
+    func source(_ paths: [String], transforms: [String] = []) throws -> DataSource {
+        var section = section
+        section.transforms = transforms
+        var source = try section.source(paths, "", split: split)
+        source.takesEveryKind = true
+        try section.checkTextUnit([source])
+        return source
+    }
+}
+
+/// The same with the template that chats are rendered with.
+public struct RowKindOptions: ParsableArguments {
+    @OptionGroup var shape: RowShapeOptions
+
+    @Option(
+        help: ArgumentHelp(
+            "A chat template's file, or one that comes with the program, instead of the model's own.",
+            valueName: "template"),
+        completion: .file())
+    var template: String?
+
+    public init() {}
+
+    /// The options as a config would have them.
+    fileprivate var section: DataSection {
+        var section = shape.section
+        section.template = template
+        return section
+    }
+
     /// Reads and checks the rows of `path`; the first bad one ends it.
     public func rows(_ path: String) throws -> Rows {
-        let source = section.source([path], "")
+        let section = section, source = try section.source([path], "", split: section.split)
         try section.checkTextUnit([source])
         return try Rows(source)
     }
@@ -162,12 +234,18 @@ struct RowOptions: ParsableArguments {
     @Flag(help: "Leave out rows equal to an earlier one.")
     var deduplicate = false
 
+    @Option(
+        help: ArgumentHelp(
+            "A step done to every row, as characters:min=20; may be repeated ('data filter --help' lists them).",
+            valueName: "step"))
+    var transform: [String] = []
+
     func validate() throws { try require(maxLength >= 2, "--max-length is 2 or more, not \(maxLength)") }
 
     /// The options as a config would have them, bad rows left out.
     private var section: DataSection {
         var section = kinds.section
-        section.train = data
+        (section.train, section.transforms) = (data, transform)
         (section.trainOn, section.maxLength, section.truncation) = (trainOn, maxLength, truncation)
         (section.deduplicate, section.badRows) = (deduplicate, .drop)
         return section
@@ -175,7 +253,8 @@ struct RowOptions: ParsableArguments {
 
     /// Where the rows are; bad ones are left out.
     func source() throws -> DataSource {
-        let source = section.source(data, "")
+        var source = try section.source(data, "", split: section.split)
+        source.takesEveryKind = true
         try section.checkTextUnit([source])
         return source
     }
@@ -187,15 +266,21 @@ struct RowOptions: ParsableArguments {
         return rows
     }
 
-    func report(_ warnings: [String], _ statistics: RowStatistics) {
-        for warning in warnings { note(warning) }
-        for reason in BadRowReason.allCases {
-            guard let count = statistics.dropped[reason], let first = statistics.examples[reason] else { continue }
-            note("dropped \(count) \(reason.rawValue): \(first.message)")
-        }
-    }
+    func report(_ warnings: [String], _ statistics: RowStatistics) { reportRows(warnings, statistics) }
 
     func encoder(_ tokenizer: Tokenizer) throws -> ExampleEncoder { try SFTData.encoder(section, tokenizer) }
+}
+
+/// Tells what was left out of the rows and why.
+func reportRows(_ warnings: [String], _ statistics: RowStatistics) {
+    for warning in warnings { note(warning) }
+    for reason in BadRowReason.allCases where reason != .filtered {
+        guard let count = statistics.dropped[reason], let first = statistics.examples[reason] else { continue }
+        note("dropped \(count) \(reason.rawValue): \(first.message)")
+    }
+    for (stage, count) in statistics.filtered.sorted(by: { $0.key < $1.key }) {
+        note("left out \(counted(count, "row")) by \(escapedForDisplay(stage))")
+    }
 }
 
 /// Threads that rows are read and encoded on; nothing but time depends on them.

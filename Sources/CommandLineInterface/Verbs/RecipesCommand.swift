@@ -2,6 +2,7 @@
 public import ArgumentParser
 internal import Diagnostics
 internal import Formats
+internal import RecipeData
 internal import RunConfig
 
 /// The configs that come with the program, and what a config amounts to.
@@ -96,7 +97,9 @@ public struct RecipesCommand: ParsableCommand {
                 let family = try ConfigLoader.load(EvolveConfig.self, file: config, overrides: overrides)
                 return try StandardOutput.write(family.resolved().yaml)
             }
-            try StandardOutput.write(try loadConfig(config, overrides: overrides).resolved().yaml)
+            let resolved = try loadConfig(config, overrides: overrides).resolved()
+            try resolved.data.checkSteps()
+            try StandardOutput.write(resolved.yaml)
         }
     }
 }

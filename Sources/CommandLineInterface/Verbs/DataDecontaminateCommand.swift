@@ -1,0 +1,277 @@
+// needletail data: pack, decontaminate
+public import ArgumentParser
+public import Datasets
+internal import Diagnostics
+internal import Formats
+internal import RecipeData
+
+extension DataCommand {
+    struct Pack: ParsableCommand {
+        enum Strategy: String, ExpressibleByArgument, CaseIterable {
+            case bestFit = "best_fit"
+            case inOrder = "in_order"
+        }
+
+        static let configuration = CommandConfiguration(
+            commandName: "pack", abstract: "Put rows side by side in sequences of one length; say what is wasted.",
+            discussion: """
+                Training packs by itself (data.packing); this shows how well the rows fill a length, and --output writes \
+                the packs for other programs, one a line: input_ids, labels (the next token, or -100 where nothing is \
+                trained), position_ids from 0 in each row, document_starts with the end.
+
+                Example:
+                  needletail data pack ./SmolLM2-135M-Instruct chats.jsonl --length 2048
+                """)
+
+        @OptionGroup var model: TokenizerOptions
+        @OptionGroup var rows: RowOptions
+        @OptionGroup var workers: RowThreads
+
+        @Option(help: ArgumentHelp("Tokens of a pack; --max-length when not given.", valueName: "tokens"))
+        var length: Int?
+
+        @Option(
+            help: "best_fit looks at all rows, longest first; in_order opens a new pack when the next row does not fit."
+        )
+        var strategy: Strategy = .bestFit
+
+        @Option(help: ArgumentHelp("Where the packs go, as JSON lines.", valueName: "file"), completion: .file())
+        var output: String?
+
+        @Flag(help: "Write JSON.")
+        var json = false
+
+        func validate() throws {
+            try require(
+                length ?? rows.maxLength >= rows.maxLength, "--length is less than --max-length \(rows.maxLength)")
+            try require(!json || output != "-", "--json and packs cannot both go to standard output")
+        }
+
+        func run() throws {
+            let length = length ?? rows.maxLength
+            let all = try EncodedRows(
+                try rows.source(), try rows.encoder(try model.tokenizer()), threads: workers.count)
+            rows.report(all.warnings, all.statistics)
+            let (dataset, _) = try all.dataset()
+            let lengths = dataset.indices.map(dataset.length)
+            let packs =
+                switch strategy {
+                case .bestFit: packed(lengths: lengths, maxTokens: length)
+                case .inOrder: packedInOrder(lengths: lengths, maxTokens: length)
+                }
+            if let output { try write(packs, dataset, to: output) }
+            let longest = lengths.max() ?? 0
+            let room = packs.count * length, padded = lengths.count * longest
+            let waste = Double(room - dataset.tokens) / Double(room),
+                alone = Double(padded - dataset.tokens) / Double(padded)
+            if json {
+                let report = JSONObject([
+                    ("rows", .init(lengths.count)), ("tokens", .init(dataset.tokens)),
+                    ("trained_tokens", .init(dataset.trainedTokens)), ("packs", .init(packs.count)),
+                    ("length", .init(length)), ("waste", .init(waste)), ("waste_unpacked", .init(alone)),
+                ])
+                try StandardOutput.write(JSONValue.object(report).serialized(.compact) + "\n")
+            } else if output != "-" {
+                try StandardOutput.write(
+                    """
+                    \(counted(lengths.count, "row")), \(counted(dataset.tokens, "token")) in \(counted(packs.count, "pack")) \
+                    of \(grouped(length))
+                    waste: \(percent(waste)); each row alone, padded to the longest (\(grouped(longest))): \(percent(alone))\n
+                    """)
+            }
+        }
+
+        private func write(_ packs: [[Int]], _ dataset: TokenizedDataset, to path: String) throws {
+            let lines = try LinesOutput(path)
+            for pack in packs {
+                let batch = dataset.batch(pack)
+                func list(_ numbers: [Int32]) -> JSONValue { .array(numbers.map { .init(Int($0)) }) }
+                let row = JSONObject([
+                    ("input_ids", list(batch.inputIDs)), ("labels", list(batch.labels)),
+                    ("position_ids", list(batch.positions)),
+                    ("document_starts", .array(batch.documentStarts.map { .init($0) })),
+                ])
+                try lines.write(JSONValue.object(row).serialized(.compact))
+            }
+            try lines.finish()
+        }
+
+        private func percent(_ share: Double) -> String { "\((share * 1000).rounded() / 10) %" }
+    }
+
+    struct Decontaminate: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "decontaminate",
+            abstract: "Find training rows that hold questions of test sets; leave them out.",
+            discussion: """
+                Compares what is asked (user turns, prompts, documents) word by word; case and punctuation make no \
+                difference. --match exact wants all words of a question one behind the other in a training row; ngram \
+                looks for runs of --ngram words and scores a row by the share of the question's words that its runs \
+                cover. A question shorter than that matches only a turn with the same words.
+
+                --report writes a table of training file, test file, rows, questions and how many were found; --matches \
+                a line for each match; --output the rows without a match.
+
+                Example:
+                  needletail data decontaminate a.jsonl --test b.jsonl --output c.jsonl
+                """)
+
+        @Argument(help: ArgumentHelp("Training rows.", valueName: "data"), completion: .file())
+        var data: [String]
+
+        @Option(help: ArgumentHelp("Rows of a test set; may be repeated.", valueName: "test"), completion: .file())
+        var test: [String]
+
+        @Option(
+            help: ArgumentHelp(
+                "Read a field of the test sets from another column, as prompt=question; may be repeated.",
+                valueName: "field=column"))
+        var testColumn: [String] = []
+
+        @OptionGroup var shape: RowShapeOptions
+        @OptionGroup var policy: RowPolicyOptions
+
+        @Option(help: "exact: whole questions; ngram: runs of words.")
+        var match: ContaminationMatch = .ngram
+
+        @Option(help: ArgumentHelp("Words of a run.", valueName: "words"))
+        var ngram: Int = 8
+
+        @Option(help: ArgumentHelp("Least share of a question's words that counts as a match.", valueName: "share"))
+        var threshold: Double = 0.5
+
+        @Option(help: ArgumentHelp("Where the rows without a match go.", valueName: "file"), completion: .file())
+        var output: String?
+
+        @Option(
+            help: ArgumentHelp("Where the table goes, tabs between its columns.", valueName: "file"),
+            completion: .file())
+        var report: String?
+
+        @Option(help: ArgumentHelp("Where the matches go, as JSON lines.", valueName: "file"), completion: .file())
+        var matches: String?
+
+        @Flag(help: "Write the table as JSON on standard output.")
+        var json = false
+
+        func validate() throws {
+            try require((1...64).contains(ngram), "--ngram is 1 to 64, not \(ngram)")
+            for pair in testColumn {
+                try require(pair.dropFirst().contains("="), "--test-column is field=column, not '\(pair)'")
+            }
+            try require(threshold > 0 && threshold <= 1, "--threshold is above 0 and at most 1, not \(threshold)")
+            let files = [output, report, matches].compactMap { $0 }
+            let toStandardOutput = files.count { $0 == "-" } + (json ? 1 : 0)
+            try require(toStandardOutput <= 1, "only one of the results can go to standard output")
+        }
+
+        func run() throws {
+            let format = try output.map(RowWriter.format(path:))
+            var index = ContaminationIndex(match, n: ngram, threshold: threshold)
+            let columns = Dictionary(
+                testColumn.map { $0.split(separator: "=", maxSplits: 1).map(String.init) }.map {
+                    ($0[0], $0.count > 1 ? $0[1] : "")
+                }
+            ) { $1 }
+            let tests = try test.map { try Rows(DataSource([$0], columnMap: columns, takesEveryKind: true)) }
+            for (i, rows) in tests.enumerated() {
+                let added = try rows.indices.count { index.add(try rows[$0].content, test: i, row: $0) }
+                if added < rows.count {
+                    note("\(test[i]): \(counted(rows.count - added, "row")) without a word to look for")
+                }
+            }
+            let training = try policy.read(try shape.source(data))
+            let hits = try find(index, training)
+            let pairs = table(hits, training, tests)
+            if let report {
+                let names = [
+                    "train", "test", "train_rows", "questions", "contaminated_rows", "found_questions", "share",
+                ]
+                let lines = try LinesOutput(report)
+                for line in [names] + pairs.map(\.fields) {
+                    try lines.write(Array(csvLine(line, separator: "\t").utf8))
+                }
+                try lines.finish()
+            }
+            if let matches { try write(hits, training, tests, to: matches) }
+            if let output, let format {
+                let found = Set(hits.map(\.row))
+                let clean = training.indices.filter { !found.contains($0) }
+                let (written, _) = try writeRows(training, clean, to: output, format, as: nil, drops: false)
+                note("\(counted(written, "row")) of \(grouped(training.count)) written")
+            }
+            if json {
+                try StandardOutput.write(JSONValue.array(pairs.map(\.json)).serialized(.compact) + "\n")
+            } else if ![output, report, matches].contains("-") {
+                for pair in pairs { try StandardOutput.write(pair.line + "\n") }
+            }
+        }
+
+        private func find(_ index: ContaminationIndex, _ rows: Rows) throws -> [ContaminationHit] {
+            var hits: [ContaminationHit] = []
+            let size = 256
+            try runInOrder((rows.count + size - 1) / size, threads: policy.workers.count) { part in
+                try (part * size..<min((part + 1) * size, rows.count)).flatMap {
+                    index.hits(try rows[$0].content, row: $0)
+                }
+            } consume: {
+                hits += $0
+            }
+            return hits
+        }
+
+        private struct Pair {
+            let train: String, test: String
+            let rows: Int, questions: Int, contaminated: Int, found: Int
+
+            private var share: Double { Double(found) / Double(questions) }
+            var fields: [String] {
+                [
+                    train, test, "\(rows)", "\(questions)", "\(contaminated)", "\(found)",
+                    "\((share * 1e4).rounded() / 1e4)",
+                ]
+            }
+            var json: JSONValue {
+                [
+                    "train": .string(train), "test": .string(test), "train_rows": .init(rows),
+                    "questions": .init(questions),
+                    "contaminated_rows": .init(contaminated), "found_questions": .init(found), "share": .init(share),
+                ]
+            }
+            var line: String {
+                "\(escapedForDisplay(train)), \(escapedForDisplay(test)): \(grouped(found)) of "
+                    + "\(counted(questions, "question")) found, in \(grouped(contaminated)) of \(counted(rows, "row"))"
+            }
+        }
+
+        private func table(_ hits: [ContaminationHit], _ training: Rows, _ tests: [Rows]) -> [Pair] {
+            data.indices.flatMap { source in
+                tests.indices.map { i in
+                    let own = hits.filter { $0.test == i && training.source($0.row) == source }
+                    return Pair(
+                        train: data[source], test: test[i],
+                        rows: training.indices.count { training.source($0) == source },
+                        questions: tests[i].count, contaminated: Set(own.map(\.row)).count,
+                        found: Set(own.map(\.question)).count)
+                }
+            }
+        }
+
+        private func write(_ hits: [ContaminationHit], _ training: Rows, _ tests: [Rows], to path: String) throws {
+            let lines = try LinesOutput(path)
+            for hit in hits {
+                let row = training.location(hit.row), question = tests[hit.test].location(hit.question)
+                let object = JSONObject([
+                    ("train", .string(row.file)), ("train_\(row.unit.rawValue)", .init(row.number)),
+                    ("test", .string(question.file)), ("test_\(question.unit.rawValue)", .init(question.number)),
+                    ("score", .init(hit.score)),
+                    ("question", .string(try tests[hit.test][hit.question].content.questions.joined(separator: "\n"))),
+                ])
+                try lines.write(JSONValue.object(object).serialized(.compact))
+            }
+            try lines.finish()
+        }
+    }
+}
+
+extension ContaminationMatch: ExpressibleByArgument {}

@@ -1,0 +1,157 @@
+// Training rows that hold questions of a test set, found with an index in memory.
+internal import Formats
+
+/// How a training row is taken to hold a question.
+public enum ContaminationMatch: String, Sendable, CaseIterable {
+    /// The question's words stand in it one behind the other.
+    case exact
+    /// Runs of n words of the question stand in it; the score is the share of the question's words that they cover.
+    case ngram
+}
+
+/// A question of a test set that a training row holds.
+public struct ContaminationHit: Sendable, Equatable {
+    /// Position of the test set in the list of test sets, and of the row in it.
+    public let test: Int, question: Int
+    /// Row of the training data.
+    public let row: Int
+    /// Share of the question's words that the row covers, 0 ... 1.
+    public let score: Double
+}
+
+/// The questions of test sets by their runs of words. Words are runs of letters and digits, lower-cased, so that case,
+/// punctuation and spacing make no difference. A question shorter than n words matches only a turn with the same words.
+///
+/// Memory goes with the test sets, not with the training data, which is read row by row.
+public struct ContaminationIndex: Sendable {
+    private struct Question: Sendable {
+        let test: Int, row: Int
+        let words: [UInt64]
+    }
+    private struct Place: Sendable { let question: Int32, position: Int32 }
+
+    private let match: ContaminationMatch
+    private let n: Int
+    private let threshold: Double
+    private var questions: [Question] = []
+    private var runs: [UInt64: [Place]] = [:]
+    /// Questions shorter than n words, by the hash of all of them.
+    private var short: [UInt64: [Int32]] = [:]
+
+    /// - Parameters:
+    ///   - n: words of a run, at least 1.
+    ///   - threshold: the least score that counts, above 0; `exact` wants all words and does not ask.
+    public init(_ match: ContaminationMatch, n: Int = 8, threshold: Double = 0.5) {
+        precondition(n >= 1 && threshold > 0, "runs of \(n) words, threshold \(threshold)")
+        (self.match, self.n, self.threshold) = (match, n, threshold)
+    }
+
+    public var questionCount: Int { questions.count }
+
+    /// Adds the questions of one row of a test set: all its user turns together.
+    ///
+    /// - Returns: false for a row without a word, which nothing can match.
+    @discardableResult
+    public mutating func add(_ content: RowContent, test: Int, row: Int) -> Bool {
+        let words = wordHashes(content.questions.joined(separator: " "))
+        if words.isEmpty { return false }
+        let question = Int32(questions.count)
+        questions.append(Question(test: test, row: row, words: words))
+        if words.count < n {
+            short[hash(words[...]), default: []].append(question)
+            return true
+        }
+        let last = match == .exact ? 0 : words.count - n
+        for start in 0...last {
+            runs[hash(words[start..<start + n]), default: []].append(Place(question: question, position: Int32(start)))
+        }
+        return true
+    }
+
+    /// The questions that a training row holds, in the order in which they were added.
+    public func hits(_ content: RowContent, row: Int) -> [ContaminationHit] {
+        let turns = content.questions.map(wordHashes)
+        var found: [Int32: Double] = [:]
+        for turn in turns where !turn.isEmpty && turn.count < n {
+            for q in short[hash(turn[...])] ?? [] { found[q] = 1 }
+        }
+        let words = Array(turns.joined())
+        switch match {
+        case .exact: findWhole(words, &found)
+        case .ngram: findRuns(words, &found)
+        }
+        return found.sorted { $0.key < $1.key }.map { q, score in
+            ContaminationHit(test: questions[Int(q)].test, question: questions[Int(q)].row, row: row, score: score)
+        }
+    }
+
+    private func findWhole(_ words: [UInt64], _ found: inout [Int32: Double]) {
+        forEachRun(words) { start, places in
+            for place in places where found[place.question] == nil {
+                let wanted = questions[Int(place.question)].words
+                if words[start...].starts(with: wanted) { found[place.question] = 1 }
+            }
+        }
+    }
+
+    private func findRuns(_ words: [UInt64], _ found: inout [Int32: Double]) {
+        var covered: [Int32: [Bool]] = [:]
+        forEachRun(words) { _, places in
+            for place in places {
+                let size = questions[Int(place.question)].words.count
+                for i in 0..<n {
+                    covered[place.question, default: [Bool](repeating: false, count: size)][Int(place.position) + i] =
+                        true
+                }
+            }
+        }
+        for (question, marks) in covered {
+            let score = Double(marks.count { $0 }) / Double(marks.count)
+            if score >= threshold { found[question] = score }
+        }
+    }
+
+    private func forEachRun(_ words: [UInt64], _ body: (Int, [Place]) -> Void) {
+        if words.count < n || runs.isEmpty { return }
+        for start in 0...words.count - n {
+            if let places = runs[hash(words[start..<start + n])] { body(start, places) }
+        }
+    }
+
+    private func hash(_ words: ArraySlice<UInt64>) -> UInt64 { words.reduce(UInt64(words.count)) { mixed($0 ^ $1) } }
+}
+
+/// A 64-bit hash for each word of a text: FNV-1a over its lower-cased letters and digits.
+private func wordHashes(_ text: String) -> [UInt64] {
+    var hashes: [UInt64] = [], hash: UInt64 = 0, isInside = false
+    let start: UInt64 = 0xCBF2_9CE4_8422_2325, prime: UInt64 = 0x100_0000_01B3
+    func take(_ scalar: Unicode.Scalar) { for byte in UTF8.encode(scalar)! { hash = (hash ^ UInt64(byte)) &* prime } }
+    for scalar in text.unicodeScalars {
+        guard isWordScalar(scalar) else {
+            if isInside { hashes.append(mixed(hash)) }
+            isInside = false
+            continue
+        }
+        if !isInside { (hash, isInside) = (start, true) }
+        if scalar.isASCII {
+            let value = scalar.value
+            take(0x41...0x5A ~= value ? Unicode.Scalar(value | 0x20)! : scalar)
+        } else {
+            for lower in scalar.properties.lowercaseMapping.unicodeScalars { take(lower) }
+        }
+    }
+    if isInside { hashes.append(mixed(hash)) }
+    return hashes
+}
+
+private func isWordScalar(_ scalar: Unicode.Scalar) -> Bool {
+    if scalar.isASCII {
+        return 0x30...0x39 ~= scalar.value || 0x61...0x7A ~= scalar.value | 0x20
+    }
+    switch scalar.properties.generalCategory {
+    case .uppercaseLetter, .lowercaseLetter, .titlecaseLetter, .modifierLetter, .otherLetter, .nonspacingMark,
+        .spacingMark, .decimalNumber, .letterNumber, .otherNumber:
+        return true
+    default: return false
+    }
+}

@@ -1,0 +1,213 @@
+// The data verbs as a person would use them: files in, files and reports out.
+import Diagnostics
+import Formats
+import Testing
+
+private func lines(_ text: String) -> [String] { text.split(separator: "\n").map(String.init) }
+
+private func write(_ text: String, _ name: String, in folder: String) throws {
+    try writeFileAtomically(text, to: "\(folder)/\(name)")
+}
+
+private func pairs(_ range: Range<Int>) -> String {
+    range.map { "{\"prompt\":\"What is the number \($0)?\",\"completion\":\"It is \($0).\"}\n" }.joined()
+}
+
+struct DataVerbTests {
+    @Test func convertGoesRound() throws {
+        try withTemporaryFolder { folder in
+            try write(pairs(0..<9), "a.jsonl", in: folder)
+            let outcome = try shell(
+                "needletail data convert a.jsonl b.csv && needletail data convert b.csv c.json && "
+                    + "needletail data convert c.json d.tsv --to chat && needletail data convert d.tsv e.jsonl --to sharegpt && "
+                    + "needletail data convert e.jsonl f.jsonl --to prompt_completion && cmp a.jsonl f.jsonl && "
+                    + "needletail data convert b.csv - | cmp - a.jsonl", in: folder)
+            #expect(outcome.status == 0, "\(outcome.errors)")
+            #expect(lines(outcome.errors).first == "9 rows written")
+        }
+    }
+
+    @Test func badRowsEndOrAreLeftOut() throws {
+        try withTemporaryFolder { folder in
+            try write(pairs(0..<3) + "{\"prompt\":\"q\"}\n", "a.jsonl", in: folder)
+            let stopped = try shell("needletail data convert a.jsonl b.csv", in: folder)
+            #expect(stopped.status == 65 && stopped.output.isEmpty)
+            #expect(stopped.errors == "error: a.jsonl line 4: no \"completion\" key; found \"prompt\"\n")
+            #expect(!fileExists("\(folder)/b.csv"))
+            let dropped = try shell("needletail data convert a.jsonl b.csv --bad-rows drop", in: folder)
+            #expect(dropped.status == 0)
+            #expect(
+                dropped.errors.contains("dropped 1 missing_key: a.jsonl line 4")
+                    && dropped.errors.hasSuffix("3 rows written\n"))
+        }
+    }
+
+    @Test func filterCounts() throws {
+        try withTemporaryFolder { folder in
+            try write(pairs(8..<12), "a.jsonl", in: folder)
+            let outcome = try shell(
+                "needletail data filter a.jsonl b.jsonl --step characters:min=31 --step 'keyword:drop=NUMBER 11' --json",
+                in: folder)
+            #expect(outcome.status == 0, "\(outcome.errors)")
+            #expect(
+                outcome.output
+                    == #"{"rows_in":4,"rows_out":1,"filtered":{"characters:min=31":2,"keyword:drop=NUMBER 11":1},"duplicates":0}"#
+                    + "\n")
+            #expect(try readTextFile("\(folder)/b.jsonl") == pairs(10..<11))
+            let wrong = try shell("needletail data filter a.jsonl b.jsonl --step lenght:min=3", in: folder)
+            #expect(wrong.status == 64 && wrong.errors.hasPrefix("error: no transform is named \"lenght\""))
+        }
+    }
+
+    /// open-instruct's amounts: a row, all, half, two and a half times.
+    @Test func mixTakesAmounts() throws {
+        try withTemporaryFolder { folder in
+            for (i, name) in ["a", "b", "c", "d"].enumerated() {
+                try write(pairs(i * 1000..<i * 1000 + 101), "\(name).jsonl", in: folder)
+            }
+            let command =
+                "needletail data mix a.jsonl 1 b.jsonl 1.0 c.jsonl 0.5 d.jsonl 2.5 --output mixed.jsonl --json"
+            let outcome = try shell(command, in: folder)
+            #expect(outcome.status == 0, "\(outcome.errors)")
+            let report = try JSONValue.parse(outcome.output)
+            #expect(report["sources"]?.array?.compactMap { $0["taken"]?.int } == [1, 101, 50, 252])
+            #expect(report["rows"]?.int == 404)
+            #expect(outcome.errors.contains("a.jsonl: 1 is 1 row of 101; for all of them write 1.0"))
+            let mixed = try readTextFile("\(folder)/mixed.jsonl")
+            #expect(lines(mixed).count == 404)
+            let again = try shell("cp mixed.jsonl first; \(command) && cmp first mixed.jsonl", in: folder)
+            #expect(again.status == 0)
+            let shuffled = try shell("\(command) --shuffle && sort first > x && sort mixed.jsonl | cmp - x", in: folder)
+            #expect(shuffled.status == 0)
+            #expect(try readTextFile("\(folder)/mixed.jsonl") != mixed)
+            let odd = try shell("needletail data mix a.jsonl --output x.jsonl", in: folder)
+            #expect(odd.status == 64)
+        }
+    }
+
+    @Test func decontaminateLeavesFoundRowsOut() throws {
+        try withTemporaryFolder { folder in
+            func question(_ name: String) -> String {
+                "How many apples has \(name) when three baskets of twelve apples each are full"
+            }
+            let rows = ["Ann", "Bob", "Eve"].map { "{\"prompt\":\"\(question($0))?\",\"completion\":\"36\"}\n" }
+            try write(rows.joined() + pairs(0..<5), "train.jsonl", in: folder)
+            try write(
+                "{\"question\":\"\(question("BOB").uppercased())\",\"answer\":\"36\"}\n", "test.jsonl", in: folder)
+            let unknown = try shell("needletail data decontaminate train.jsonl --test test.jsonl", in: folder)
+            #expect(unknown.status == 65)
+            let columns = "--test-column prompt=question --test-column completion=answer"
+            let exact = try shell(
+                "needletail data decontaminate train.jsonl --test test.jsonl --match exact --output clean.jsonl --report r.tsv "
+                    + "--matches m.jsonl \(columns)", in: folder)
+            #expect(exact.status == 0, "\(exact.errors)")
+            #expect(exact.output == "train.jsonl, test.jsonl: 1 of 1 question found, in 1 of 8 rows\n")
+            #expect(lines(try readTextFile("\(folder)/clean.jsonl")).count == 7)
+            #expect(lines(try readTextFile("\(folder)/r.tsv"))[1] == "train.jsonl\ttest.jsonl\t8\t1\t1\t1\t1.0")
+            let match = try JSONValue.parse(try readTextFile("\(folder)/m.jsonl"))
+            #expect(match["train_line"]?.int == 2 && match["test_line"]?.int == 1 && match["score"]?.double == 1)
+            let runs = try shell(
+                "needletail data decontaminate train.jsonl --test test.jsonl --json \(columns)", in: folder)
+            #expect(try JSONValue.parse(runs.output).array?[0]["contaminated_rows"]?.int == 3)
+        }
+    }
+
+    @Test func packSaysWhatIsWasted() throws {
+        try withTemporaryFolder { folder in
+            try write(pairs(0..<20), "a.jsonl", in: folder)
+            _ = try shell("needletail data tiny-model tiny", in: folder)
+            var waste: [Double] = []
+            for strategy in ["best_fit", "in_order"] {
+                let outcome = try shell(
+                    "needletail data pack tiny a.jsonl --template chatml --max-length 128 --length 200 --strategy \(strategy) "
+                        + "--output packs.jsonl --json", in: folder)
+                #expect(outcome.status == 0, "\(outcome.errors)")
+                let report = try JSONValue.parse(outcome.output)
+                let packs = try lines(readTextFile("\(folder)/packs.jsonl")).map { try JSONValue.parse($0) }
+                let tokens = packs.reduce(0) { $0 + ($1["input_ids"]?.array?.count ?? 0) }
+                let rows = packs.reduce(0) { $0 + ($1["document_starts"]?.array?.count ?? 0) - 1 }
+                #expect(rows == 20 && report["packs"]?.int == packs.count && report["tokens"]?.int == tokens)
+                let expected = Double(packs.count * 200 - tokens) / Double(packs.count * 200)
+                #expect(report["waste"]?.double == expected)
+                waste.append(expected)
+            }
+            #expect(waste[0] <= waste[1])
+        }
+    }
+
+    @Test func statisticsNameSourcesAndSteps() throws {
+        try withTemporaryFolder { folder in
+            try write(pairs(0..<20), "a.jsonl", in: folder)
+            try write(pairs(100..<104), "b.jsonl", in: folder)
+            _ = try shell("needletail data tiny-model tiny", in: folder)
+            let outcome = try shell(
+                "needletail data stats tiny a.jsonl b.jsonl --template chatml --transform characters:min=31 --output s.json --json",
+                in: folder)
+            #expect(outcome.status == 0, "\(outcome.errors)")
+            #expect(try readTextFile("\(folder)/s.json") == outcome.output)
+            let statistics = try JSONValue.parse(outcome.output)
+            #expect(statistics["filtered"] == ["characters:min=31": 10])
+            #expect(statistics["sources"]?.array?.map { $0["rows_out"]?.int } == [10, 4])
+            #expect(
+                statistics["sources"]?.array?.compactMap { $0["tokens"]?.int }.reduce(0, +) == statistics["tokens"]?.int
+            )
+        }
+    }
+
+    /// Rows of other tasks are looked at and counted, and training refuses them in one line.
+    @Test func preferencesAreReadAndNotTrained() throws {
+        try withTemporaryFolder { folder in
+            try write("{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\"}\n", "p.jsonl", in: folder)
+            _ = try shell("needletail data tiny-model tiny", in: folder)
+            let seen = try shell("needletail data inspect tiny p.jsonl", in: folder)
+            #expect(seen.status == 0 && seen.output.hasPrefix("{\"chosen\":["), "\(seen.errors)")
+            #expect(
+                try shell("needletail data stats tiny p.jsonl", in: folder).output.hasPrefix("rows: 1 read, 1 used"))
+            let refused = try shell(
+                "export HOME=$PWD; needletail data cache fill sft-lora model.path=tiny data.train=p.jsonl data.template=chatml",
+                in: folder)
+            #expect(refused.status == 65)
+            #expect(
+                refused.errors
+                    == "error: data.train: p.jsonl: rows of kind preference cannot be imitated; "
+                    + "`needletail data convert --to chat` makes chats of the chosen answers\n")
+        }
+    }
+
+    /// The second run takes its tokens from the cache, whatever the amounts.
+    @Test func configsMixAndTransform() throws {
+        try withTemporaryFolder { folder in
+            try write(pairs(0..<40), "a.jsonl", in: folder)
+            try write(pairs(100..<110), "b.jsonl", in: folder)
+            _ = try shell("needletail data tiny-model tiny", in: folder)
+            let command =
+                "export HOME=$PWD; needletail data cache fill sft-lora model.path=tiny data.template=chatml "
+                + "'data.train=[a.jsonl, b.jsonl]' data.validation_fraction=0 "
+            let steps = "'data.transforms=[\"characters:min=31\"]'"
+            let first = try shell("\(command) \(steps) 'data.mix=[1.0, 2.5]'", in: folder)
+            #expect(first.status == 0, "\(first.errors)")
+            #expect(first.output.contains("mixed: 25 rows of b.jsonl, which has 10 to train on"))
+            #expect(first.output.contains("tokens kept in the cache"))
+            #expect(
+                first.output.contains("b.jsonl: 10 read, 25 used")
+                    && first.output.contains("left out 10 by characters:min=31"))
+            let second = try shell("\(command) \(steps) 'data.mix=[0.5, 3]'", in: folder)
+            #expect(
+                second.output.contains("tokens from the cache") && second.output.contains("mixed: 3 rows of b.jsonl"))
+            for (change, message) in [
+                ("'data.mix=[1.0]'", "data.mix: 1 amount for 2 paths in data.train; give one each"),
+                ("'data.mix=[1.0, x]'", "data.mix[1]: \"x\" is no amount"),
+                (
+                    "'data.transforms=[\"strp\"]'",
+                    "data.transforms[0]: no transform is named \"strp\"; did you mean strip?"
+                ),
+                ("data.kind=preference", "rows of kind preference cannot be imitated"),
+                ("data.validation_split=test", "has no effect without data.validation"),
+            ] {
+                let checked = try shell(
+                    command.replacing("data cache fill", with: "recipes check") + " \(change)", in: folder)
+                #expect(checked.status == 64 && checked.errors.contains(message), "\(change): \(checked.errors)")
+            }
+        }
+    }
+}
