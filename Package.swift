@@ -5,6 +5,9 @@ import PackageDescription
 
 /// LibTorch: `$LIBTORCH`, else what `scripts/bootstrap` put into `.deps/libtorch`.
 let libtorch = ProcessInfo.processInfo.environment["LIBTORCH"] ?? Context.packageDirectory + "/.deps/libtorch"
+/// Arrow's C++ libraries and headers, which `scripts/bootstrap` takes out of the pyarrow wheel.
+let arrow = Context.packageDirectory + "/.deps/arrow"
+
 let swiftSettings: [SwiftSetting] = [
     .enableUpcomingFeature("ExistentialAny"),
     .enableUpcomingFeature("MemberImportVisibility"),
@@ -52,6 +55,18 @@ let targets: [Target] = [
     library("ModelFiles", ["RunLog", "Formats", "Tokenizers", "Diagnostics", crypto]),
     library(
         "RecipeData", ["RunConfig", "ModelFiles", "Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics"]),
+    // A library of its own, opened when a Parquet or Arrow file is met. SwiftPM links it as if Swift were in it: the flags
+    // keep the Swift runtime out.
+    .target(
+        name: "CArrow", cxxSettings: [.unsafeFlags(["-isystem", arrow + "/include"])],
+        linkerSettings: [
+            .unsafeFlags(
+                ["-static-stdlib", "-nostartfiles", "-no-toolchain-stdlib-rpath", "-L\(arrow)/lib"]
+                    + ["$ORIGIN", "$ORIGIN/../../../.deps/arrow/lib"].flatMap {
+                        ["-Xlinker", "-rpath", "-Xlinker", $0]
+                    }),
+            .linkedLibrary("arrow"), .linkedLibrary("parquet"),
+        ]),
     .target(name: "Kernels"),
     library("RandomStreams", ["Kernels"]),
     library(
@@ -189,6 +204,7 @@ let targets: [Target] = [
 let package = Package(
     name: "needletail",
     platforms: [.macOS(.v15)],
+    products: [.library(name: "needletail-arrow", type: .dynamic, targets: ["CArrow"])],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
         .package(url: "https://github.com/apple/swift-crypto", exact: "4.5.2"),

@@ -14,6 +14,9 @@ public enum FileFormat: String, Sendable, Codable, CaseIterable {
     case csv
     /// The same with tabs.
     case tsv
+    case parquet
+    /// Arrow's file or streaming format.
+    case arrow
     /// Plain text or Markdown.
     case text
 
@@ -24,6 +27,8 @@ public enum FileFormat: String, Sendable, Codable, CaseIterable {
         case "json": self = .json
         case "csv": self = .csv
         case "tsv", "tab": self = .tsv
+        case "parquet", "pq": self = .parquet
+        case "arrow", "feather", "ipc": self = .arrow
         case "txt", "text", "md", "markdown": self = .text
         default: return nil
         }
@@ -33,7 +38,7 @@ public enum FileFormat: String, Sendable, Codable, CaseIterable {
     var rowUnit: RowLocation.Unit {
         switch self {
         case .jsonl: .line
-        case .json, .csv, .tsv: .row
+        case .json, .csv, .tsv, .parquet, .arrow: .row
         case .text: .document
         }
     }
@@ -58,6 +63,11 @@ struct DataFile: Sendable {
         mapped = try MappedFile(path: path)
         self.sourceIndex = sourceIndex
         func refusal(_ text: String) -> UserError { UserError(prefixed(source, "\(escapedForDisplay(path)): \(text)")) }
+        if let columnar = ColumnarFormat(mapped.bytes) {
+            content = DataContent(mapped) { try columnar.jsonLines($0) }
+            (format, separator) = (columnar == .parquet ? .parquet : .arrow, 0)
+            return
+        }
         let packing = FilePacking(mapped.bytes)
         if let packing {
             content = DataContent(mapped) { try packing.unpacked($0) }
@@ -67,10 +77,15 @@ struct DataFile: Sendable {
         let name = packing.map { path.droppingExtension(among: $0.pathExtensions) } ?? path
         let start = try packing?.prefix(of: mapped, count: Self.sample) ?? Array(mapped.bytes.prefix(Self.sample))
         let binary = start.withUnsafeBytes { binaryKind($0) }
-        if let binary { throw refusal("is \(binary); give JSONL, JSON, CSV or text") }
+        if let binary { throw refusal("is \(binary); give Parquet, Arrow, JSONL, JSON, CSV or text") }
         let first = firstMeaningfulByte(start) ?? (packing == nil ? firstMeaningfulByte(mapped.bytes) : nil)
         guard let first else { throw refusal("is empty; it should hold at least one row") }
-        switch (FileFormat(pathExtension: pathExtension(name)), first) {
+        let named = FileFormat(pathExtension: pathExtension(name))
+        if named == .parquet || named == .arrow {
+            throw refusal(
+                "is named as a \(named == .parquet ? "Parquet" : "Arrow") file and is none; get the file again")
+        }
+        switch (named, first) {
         case (.json?, UInt8(ascii: "{")): format = .jsonl  // lines of JSON are often named .json
         case (let named?, _): format = named
         case (nil, UInt8(ascii: "[")): format = .json
@@ -172,8 +187,7 @@ private func binaryKind(_ bytes: UnsafeRawBufferPointer) -> String? {
     func begins(_ magic: [UInt8]) -> Bool { bytes.starts(with: magic) }
     if FilePacking(bytes) != nil { return "packed twice; unpack it first" }
     if begins(Array("PK\u{3}\u{4}".utf8)) { return "a zip archive (or a spreadsheet); unpack or export it first" }
-    if begins(Array("PAR1".utf8)) { return "a Parquet file, which is not read yet" }
-    if begins(Array("ARROW1".utf8)) { return "an Arrow file, which is not read yet" }
+    if ColumnarFormat(bytes) != nil { return "a packed Parquet or Arrow file; unpack it first" }
     if begins([0x80]), bytes.count > 1, bytes[1] <= 5 { return "a pickle, which is never read because it can run code" }
     if begins([0xFF, 0xFE]) || begins([0xFE, 0xFF]) { return "UTF-16 text; save it as UTF-8" }
     return nil
@@ -181,7 +195,7 @@ private func binaryKind(_ bytes: UnsafeRawBufferPointer) -> String? {
 
 /// The files that `paths` name, in order; the files of a folder by name.
 ///
-/// A folder gives its JSONL, JSON, CSV and TSV files, packed or not; only when it has none, its text files (so that a
+/// A folder gives its Parquet, Arrow, JSONL, JSON, CSV and TSV files, packed or not; only when it has none, its text files (so that a
 /// README beside the data is not training data). Hidden files and folders inside are left out.
 ///
 /// - Parameter split: of a folder only the files of this split: those in its folder `split` or `data/split`, else those of
@@ -219,7 +233,7 @@ private func rowFiles(_ folder: String, _ source: String) throws -> [String] {
         throw UserError(
             prefixed(
                 source,
-                "\(escapedForDisplay(folder)): no .jsonl, .json, .csv, .tsv, .txt or .md file in it"))
+                "\(escapedForDisplay(folder)): no .parquet, .arrow, .jsonl, .json, .csv, .tsv, .txt or .md file in it"))
     }
     return files
 }

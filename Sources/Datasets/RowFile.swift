@@ -49,7 +49,7 @@ struct RowFile: Sendable {
     func object(_ range: Range<Int>, keepsEmpty: Bool = false) throws(RowFault) -> JSONObject {
         let bytes = UnsafeRawBufferPointer(rebasing: unpacked.bytes[range])
         switch file.format {
-        case .jsonl, .json:
+        case .jsonl, .json, .parquet, .arrow:
             let value: JSONValue
             do { value = try .parse(bytes) } catch { throw jsonFault(error, bytes) }
             guard let object = value.object else {

@@ -41,7 +41,7 @@ struct RowScanner {
         if ended { return nil }
         var row: ScannedRow? =
             switch format {
-            case .jsonl: nextLine()
+            case .jsonl, .parquet, .arrow: nextLine()
             case .json: nextElement()
             case .csv, .tsv: nextRecord()
             case .text: nextDocument()

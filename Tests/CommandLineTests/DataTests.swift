@@ -210,4 +210,20 @@ struct DataVerbTests {
             }
         }
     }
+
+    /// A front program that reads no Parquet does not open Arrow's libraries.
+    @Test func parquetIsOpenedAtFirstUse() throws {
+        try withTemporaryFolder { folder in
+            let libraries = try shell("ldd \(products)/needletail", in: folder)
+            #expect(
+                libraries.status == 0 && !libraries.output.contains("arrow") && !libraries.output.contains("parquet"))
+            let shim = try shell("ldd \(products)/libneedletail-arrow.so", in: folder).output
+            #expect(shim.contains("libarrow") && !shim.contains("swift") && !shim.contains("not found"), "\(shim)")
+            try write("PAR1", "a.parquet", in: folder)
+            let outcome = try shell("needletail data convert a.parquet b.jsonl", in: folder)
+            #expect(
+                outcome.status == 65 && outcome.errors.hasPrefix("error: a.parquet: cannot be read as Parquet: "),
+                "\(outcome.errors)")
+        }
+    }
 }

@@ -21,6 +21,15 @@ struct InstallTests {
             #expect(!libraries.isEmpty)
             let place = "second place/libexec/needletail/../../lib/needletail/"
             for line in libraries { #expect(line.contains(place), "\(line)") }
+            let convert = try shell(
+                "env -u LD_LIBRARY_PATH LD_DEBUG=files 'second place/bin/needletail' data convert "
+                    + "'\(checkout)/Tests/DatasetsTests/Fixtures/chats.parquet' rows.jsonl", in: folder)
+            #expect(convert.status == 0)
+            let arrow = convert.errors.split(separator: "\n").filter {
+                $0.contains("calling init:") && ["arrow", "parquet"].contains(where: $0.contains)
+            }
+            #expect(arrow.count == 3)
+            for line in arrow { #expect(line.contains("second place/bin/../lib/needletail/"), "\(line)") }
         }
     }
 

@@ -192,17 +192,17 @@ struct BadFileTests {
         FileCase("a.csv", Array("prompt,\na,b\n".utf8), "a.csv header: column 2 has no name"),
         FileCase("a.csv", Array("\"prompt\na,b\n".utf8), "a.csv header: a quote opened in this record is never closed"),
         FileCase(
-            "a.parquet", Array("PAR1....".utf8),
-            "a.parquet: is a Parquet file, which is not read yet; give JSONL, JSON, CSV or text"),
+            "a.parquet", Array("text".utf8),
+            "a.parquet: is named as a Parquet file and is none; get the file again"),
         FileCase(
             "a.jsonl", [0x1F, 0x8B, 8, 0], "a.jsonl: the gzip-compressed data ends too early; get the file again"),
         FileCase(
             "a.bin", [0x80, 4, 0x95],
-            "a.bin: is a pickle, which is never read because it can run code; give JSONL, JSON, CSV or text"
+            "a.bin: is a pickle, which is never read because it can run code; give Parquet, Arrow, JSONL, JSON, CSV or text"
         ),
         FileCase(
             "a.txt", [0xFF, 0xFE, 0x61, 0],
-            "a.txt: is UTF-16 text; save it as UTF-8; give JSONL, JSON, CSV or text"),
+            "a.txt: is UTF-16 text; save it as UTF-8; give Parquet, Arrow, JSONL, JSON, CSV or text"),
         FileCase(
             "a.jsonl", Array(#"{"foo":1,"bar":2}"#.utf8),
             #"a.jsonl: columns "foo", "bar" are no known kind of row (messages; conversations; instruction, output; "#

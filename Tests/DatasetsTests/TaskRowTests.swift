@@ -232,7 +232,7 @@ struct PackedFileTests {
         let error = #expect(throws: UserError.self) { try Rows(DataSource([path])) }
         #expect(
             withoutFolder(error?.message ?? "", folder)
-                == "a.gz: is packed twice; unpack it first; give JSONL, JSON, CSV or text")
+                == "a.gz: is packed twice; unpack it first; give Parquet, Arrow, JSONL, JSON, CSV or text")
     }
 }
 
