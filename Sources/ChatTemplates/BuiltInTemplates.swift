@@ -1,7 +1,7 @@
 // Chat templates for models that bring none, by the names that configs use.
 
 extension ChatTemplate {
-    /// Jinja sources by name; all but `chatml` and `simple_chat` read `eos_token`, `llama3` also `bos_token`.
+    /// Jinja sources by name; all but `chatml` and `boxed_math` read `eos_token`, `llama3` also `bos_token`.
     public static let builtIn: [String: String] = [
         "chatml": """
         {%- for message in messages %}
@@ -37,6 +37,8 @@ extension ChatTemplate {
         {%- endfor %}
         {%- if add_generation_prompt %}
         {{- '\\n\\nAssistant:' }}
+        {%- elif messages and messages[-1]['role'] == 'assistant' %}
+        {{- eos_token }}
         {%- endif %}
         """,
         "simple_concat_space": concatenation(separator: " "),
@@ -50,6 +52,8 @@ extension ChatTemplate {
         {%- endfor %}
         {%- if add_generation_prompt %}
         {{- '\\n\\nAssistant: <think>' }}
+        {%- elif messages and messages[-1]['role'] == 'assistant' %}
+        {{- eos_token }}
         {%- endif %}
         """,
         "boxed_math": """

@@ -104,6 +104,19 @@ func builtInTemplates(name: String, expected: String) throws {
     #expect(text == expected)
 }
 
+@Test func builtInTemplatesEqualJinja() throws {
+    let cases = try #require(try fixture("builtins.json").array)
+    #expect(Set(cases.compactMap { $0["template"]?.string }) == Set(ChatTemplate.builtIn.keys))
+    for one in cases {
+        let name = try #require(one["template"]?.string), prompts = one["add_generation_prompt"]?.bool ?? false
+        let text = rendered(
+            try #require(ChatTemplate.builtIn[name]), try #require(one["messages"]?.array),
+            addGenerationPrompt: prompts,
+            variables: JSONObject([("bos_token", "<s>"), ("eos_token", "</s>")]))
+        #expect(exact(text) == exact(one["text"]?.string), "\(name): \(one["messages"]!.serialized())")
+    }
+}
+
 @Test func everyBuiltInTemplateRenders() throws {
     for (name, source) in ChatTemplate.builtIn {
         let text = rendered(

@@ -1,4 +1,4 @@
-// needletail tokenizer: encode, decode, render, inspect
+// needletail tokenizer: encode, decode, render, template, inspect
 public import ArgumentParser
 internal import ChatTemplates
 internal import Diagnostics
@@ -16,7 +16,7 @@ public struct TokenizerCommand: ParsableCommand {
             Example:
               needletail tokenizer inspect ./SmolLM2-135M-Instruct
             """,
-        subcommands: [Encode.self, Decode.self, Render.self, Inspect.self])
+        subcommands: [Encode.self, Decode.self, Render.self, Template.self, Inspect.self])
 
     public init() {}
 
@@ -178,6 +178,34 @@ public struct TokenizerCommand: ParsableCommand {
                 )
             }
             return own
+        }
+    }
+
+    struct Template: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "template", abstract: "Print a chat template that comes with the program.",
+            discussion: """
+                Without a name it lists them. A template printed into a file can be changed and given as data.template.
+
+                Example:
+                  needletail tokenizer template chatml
+                """)
+
+        @Argument(
+            help: ArgumentHelp("Its name, as in data.template of a config.", valueName: "name"),
+            completion: .list(ChatTemplate.builtIn.keys.sorted()))
+        var name: String?
+
+        func run() throws {
+            let names = ChatTemplate.builtIn.keys.sorted()
+            guard let name else { return try StandardOutput.write(names.map { $0 + "\n" }.joined()) }
+            guard let source = ChatTemplate.builtIn[name] else {
+                let hint =
+                    nearestName(to: name, among: names).map { "did you mean \($0)?" }
+                    ?? "those are \(names.joined(separator: ", "))"
+                throw UserError("no template \(name) comes with the program; \(hint)", .usage)
+            }
+            try StandardOutput.write(source + "\n")
         }
     }
 
