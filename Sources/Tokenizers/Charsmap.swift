@@ -17,24 +17,36 @@ struct Charsmap: Sendable {
         replacements = Array(bytes[(4 + size)...])
     }
 
+    @inline(__always) private func offset(_ unit: UInt32) -> Int { Int((unit >> 10) << ((unit & 1 << 9) >> 6)) }
+
+    /// The node that a byte leads to, and whether an entry ends there.
+    @inline(__always) private func child(_ node: Int, _ byte: UInt8) -> (node: Int, isEntry: Bool)? {
+        let at = node ^ Int(byte)
+        guard byte != 0, at < units.count, case let unit = units[at], unit & (1 << 31 | 0xFF) == UInt32(byte) else {
+            return nil
+        }
+        return (at ^ offset(unit), unit >> 8 & 1 == 1)
+    }
+
     /// Calls `body` with length and replacement's place of each entry that the text begins with, shortest first, until
     /// it returns false.
     private func prefixes(_ text: UnsafeBufferPointer<UInt8>, _ body: (Int, Int) -> Bool) {
-        func offset(_ unit: UInt32) -> Int { Int((unit >> 10) << ((unit & 1 << 9) >> 6)) }
         var node = offset(units[0])
         for (i, byte) in text.enumerated() {
-            if byte == 0 { return }
-            node ^= Int(byte)
-            guard node < units.count else { return }
-            let unit = units[node]
-            guard unit & (1 << 31 | 0xFF) == UInt32(byte) else { return }
-            node ^= offset(unit)
-            if unit >> 8 & 1 == 1 {
+            guard let next = child(node, byte) else { return }
+            node = next.node
+            if next.isEntry {
                 guard node < units.count else { return }
                 let place = Int(units[node] & (1 << 31 - 1))
                 guard place < replacements.count, body(i + 1, place) else { return }
             }
         }
+    }
+
+    /// Whether this byte begins no entry, unless by what follows beyond ASCII.
+    func isPlain(_ byte: UInt8) -> Bool {
+        guard let (node, isEntry) = child(offset(units[0]), byte) else { return true }
+        return !isEntry && (1..<0x80).allSatisfy { child(node, $0) == nil }
     }
 
     private func replacement(_ place: Int) -> ArraySlice<UInt8> {

@@ -304,10 +304,6 @@ struct GGUFPreTokenizer {
         ["type": "Digits", "individual_digits": .bool(individual)]
     }
 
-    /// Qwen 3.5's pattern: marks belong to words.
-    static let qwen35 =
-        #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+"#
-        + #"|\s+(?!\S)|\s+"#
     private static let chinese = "[一-龥ࠀ-一가-퟿]+"
 
     /// Splits by patterns one after another, then bytes.
@@ -344,7 +340,7 @@ struct GGUFPreTokenizer {
             preTokenizer = split(.llama(digits: 1))
             normalizer = ["type": "NFC"]
         case "qwen35":
-            preTokenizer = Self.split([Self.qwen35])
+            preTokenizer = split(.llama(digits: 1, marks: true))
         case "tekken":
             preTokenizer = split(.cased(digits: 1, contractions: false))
             (ignoresMerges, addsBOS) = (true, true)

@@ -71,7 +71,7 @@ struct RankVocabulary: Sendable {
             (pattern, normalizesC) = (.llama(digits: 1), true)
             special = numbered([end, "<|im_start|>", "<|im_end|>"], from: count)
         case 248_044:  // Qwen 3.5
-            (otherPattern, normalizesC) = (GGUFPreTokenizer.qwen35, true)
+            (pattern, normalizesC) = (.llama(digits: 1, marks: true), true)
             special = numbered([end, "<|im_start|>", "<|im_end|>"], from: count)
         default:
             throw UserError(

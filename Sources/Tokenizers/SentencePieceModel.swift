@@ -14,6 +14,8 @@ final class SentencePieceModel: Sendable {
     private let algorithm: Algorithm
     /// Whether no piece has the space mark after anything else, so that words are independent.
     private let splitsWords: Bool
+    /// Bytes that stand for themselves in a normalized text when no character beyond ASCII follows.
+    private let isPlain: [Bool]
 
     private enum Algorithm: Sendable {
         case bpe(TextBPE)
@@ -45,11 +47,18 @@ final class SentencePieceModel: Sendable {
             throw UserError("\(path): byte_fallback is on, but not every byte has a piece")
         }
         let hasUserDefined = pieces.contains { $0.kind == .userDefined }
-        userDefined = hasUserDefined ? PieceTrie(vocabulary) { pieces[Int($0)].kind == .userDefined } : nil
+        userDefined = hasUserDefined ? PieceTrie(vocabulary.texts) { pieces[Int($0)].kind == .userDefined } : nil
         if file.algorithm == .bpe, pieces.contains(where: { $0.kind == .unused }) {
             throw UserError("\(path): a BPE model with unused pieces is not supported")
         }
-        splitsWords = !hasUserDefined && Self.marksBeginPieces(pieces)
+        splitsWords = Self.marksBeginPieces(pieces)
+        var isPlain = (0..<256).map { [charsmap] byte in
+            byte < 0x80 && byte != 0x20 && charsmap?.isPlain(UInt8(byte)) ?? true
+        }
+        for piece in pieces where piece.kind == .userDefined {
+            if let first = piece.text.utf8.first { isPlain[Int(first)] = false }
+        }
+        self.isPlain = isPlain
         algorithm = file.algorithm == .bpe ? Self.bpe(pieces, vocabulary) : Self.unigram(pieces, vocabulary)
     }
 
@@ -59,7 +68,7 @@ final class SentencePieceModel: Sendable {
 
     private static func marksBeginPieces(_ pieces: [SentencePieceFile.Piece]) -> Bool {
         pieces.allSatisfy { piece in
-            if !isJoinable(piece.kind) { return true }
+            guard piece.kind == .normal || piece.kind == .unused else { return true }
             let scalars = piece.text.unicodeScalars.drop { $0.value == 0x2581 }
             return !scalars.contains { $0.value == 0x2581 }
         }
@@ -78,7 +87,7 @@ final class SentencePieceModel: Sendable {
         let lowest = pieces.lazy.filter { $0.kind == .normal }.map(\.score).min() ?? 0
         // What the user defined costs nothing, and so wins over everything it is made of.
         let scores = pieces.map { $0.kind == .userDefined ? 0 : $0.score }
-        let trie = PieceTrie(vocabulary) { pieces[Int($0)].kind == .normal || pieces[Int($0)].kind == .userDefined }
+        let trie = PieceTrie(vocabulary.texts) { [.normal, .userDefined].contains(pieces[Int($0)].kind) }
         return .unigram(trie, scores: scores, unknownScore: lowest - Float(Unigram.unknownPenalty))
     }
 
@@ -93,49 +102,68 @@ final class SentencePieceModel: Sendable {
         normal.bytes.withUnsafeBufferPointer { bytes in
             switch algorithm {
             case .unigram(let trie, let scores, let unknownScore):
-                tokens.removeAll(keepingCapacity: true)
                 viterbi(bytes, trie, scores, unknownScore, &tokens)
                 for token in tokens { output.add(token, 0, bytes, emit) }
             case .bpe(let bpe):
-                forEachWord(bytes) { word in
-                    let part = UnsafeBufferPointer(rebasing: bytes[word])
-                    let key = part.count <= WordCache.maxBytes && splitsWords ? WordCache.Key(part) : nil
+                forEachWord(bytes) { range, userDefined in
+                    if let userDefined {
+                        let token = WordToken(id: userDefined, start: 0, end: Int32(range.count))
+                        return output.add(token, range.lowerBound, bytes, emit)
+                    }
+                    let word = UnsafeBufferPointer(rebasing: bytes[range])
+                    let key = word.count <= WordCache.maxBytes ? WordCache.Key(word) : nil
                     if let key, let packed = scratch.cache.tokens(key) {
                         var end: Int32 = 0
                         for value in packed {
                             let token = WordToken(packed: value, after: end)
                             end = token.end
-                            output.add(token, word.lowerBound, bytes, emit)
+                            output.add(token, range.lowerBound, bytes, emit)
                         }
                         return
                     }
                     tokens.removeAll(keepingCapacity: true)
-                    join(part, bpe, &tokens)
+                    join(word, bpe, &tokens)
                     if let key { scratch.cache.insert(key, tokens: tokens) }
-                    for token in tokens { output.add(token, word.lowerBound, bytes, emit) }
+                    for token in tokens { output.add(token, range.lowerBound, bytes, emit) }
                 }
             }
         }
         output.flush(emit)
     }
 
-    private func forEachWord(_ bytes: UnsafeBufferPointer<UInt8>, _ body: (Range<Int>) -> Void) {
-        if bytes.isEmpty { return }
-        guard splitsWords else { return body(0..<bytes.count) }
-        forEachMarkedWord(bytes, body)
+    /// Stretches that are encoded independently: symbols that the user defined, with their ids, and what lies between.
+    private func forEachWord(_ bytes: UnsafeBufferPointer<UInt8>, _ body: (Range<Int>, Int32?) -> Void) {
+        func words(_ range: Range<Int>) {
+            if range.isEmpty { return }
+            guard splitsWords else { return body(range, nil) }
+            forEachMarkedWord(UnsafeBufferPointer(rebasing: bytes[range])) { word in
+                body(range.lowerBound + word.lowerBound..<range.lowerBound + word.upperBound, nil)
+            }
+        }
+        guard let userDefined else { return words(0..<bytes.count) }
+        var start = 0, at = 0
+        while at < bytes.count {
+            guard let (id, length) = userDefined.longest(UnsafeBufferPointer(rebasing: bytes[at...])) else {
+                at += utf8Length(bytes[at])
+                continue
+            }
+            words(start..<at)
+            body(at..<at + length, id)
+            at += length
+            start = at
+        }
+        words(start..<at)
     }
 
     private func join(_ text: UnsafeBufferPointer<UInt8>, _ bpe: TextBPE, _ tokens: inout [WordToken]) {
-        var ends: [Int32] = [], isFrozen: [Bool] = []
+        var ends: [Int32] = []
         ends.reserveCapacity(text.count)
         var at = 0
         while at < text.count {
-            let defined = userDefined?.longest(UnsafeBufferPointer(rebasing: text[at...]))
-            at += defined?.length ?? utf8Length(text[at])
+            at += utf8Length(text[at])
             ends.append(Int32(at))
-            if userDefined != nil { isFrozen.append(defined != nil) }
         }
-        bpe.join(text, &ends, isFrozen: isFrozen)
+        bpe.join(text, &ends)
         var start: Int32 = 0
         for end in ends {
             let id = bpe.id(of: UnsafeBufferPointer(rebasing: text[Int(start)..<Int(end)]))
@@ -156,21 +184,23 @@ final class SentencePieceModel: Sendable {
         }
         var best = [Node](repeating: Node(), count: text.count + 1)
         best.withUnsafeMutableBufferPointer { best in
-            var at = 0
-            while at < text.count {
-                let length = utf8Length(text[at]), reached = best[at].score
-                var isCovered = false
-                func offer(_ id: Int32, _ end: Int, _ score: Float) {
+            scores.withUnsafeBufferPointer { scores in
+                @inline(__always) func offer(_ id: Int32, _ at: Int, _ end: Int, _ score: Float) {
                     if best[end].start < 0 || score > best[end].score {
                         best[end] = Node(score: score, start: Int32(at), id: id)
                     }
                 }
-                trie.forEachPrefix(UnsafeBufferPointer(rebasing: text[at...])) { id, count in
-                    offer(id, at + count, scores[Int(id)] + reached)
-                    if count == length { isCovered = true }
+                var at = 0
+                while at < text.count {
+                    let length = utf8Length(text[at]), reached = best[at].score
+                    var isCovered = false
+                    trie.forEachPrefix(UnsafeBufferPointer(rebasing: text[at...])) { id, count in
+                        offer(id, at, at + count, scores[Int(id)] + reached)
+                        if count == length { isCovered = true }
+                    }
+                    if !isCovered { offer(unknownID, at, at + length, unknownScore + reached) }
+                    at += length
                 }
-                if !isCovered { offer(unknownID, at + length, unknownScore + reached) }
-                at += length
             }
         }
         let first = tokens.count
@@ -218,61 +248,95 @@ final class SentencePieceModel: Sendable {
 
     // MARK: Normalization
 
-    /// The text as the model's rules make it, spaces as marks, and where each byte comes from (the end included).
-    private func normalize(_ text: UnsafeBufferPointer<UInt8>, _ wantsPlaces: Bool) -> (
-        bytes: [UInt8], origins: [Int32]?
-    ) {
-        var bytes: [UInt8] = [], origins: [Int32] = []
-        var at = 0
-        func step() -> (length: Int, replacement: ArraySlice<UInt8>?) {
-            let rest = UnsafeBufferPointer(rebasing: text[at...])
-            if let userDefined, let (_, length) = userDefined.longest(rest) { return (length, nil) }
-            if let charsmap, let (length, replacement) = charsmap.longest(rest) { return (length, replacement) }
-            return (utf8Length(text[at]), nil)
+    /// The text as the model's rules make it.
+    private func normalize(_ text: UnsafeBufferPointer<UInt8>, _ wantsPlaces: Bool) -> NormalText {
+        var normal = NormalText(capacity: text.count + text.count / 2, tracksOrigins: wantsPlaces), at = 0
+        while file.removesExtraSpaces, at < text.count, case let (length, replacement) = step(text, at),
+            replacement.map({ $0.elementsEqual([0x20]) }) ?? (length == 1 && text[at] == 0x20)
+        {
+            at += length
         }
-        if file.removesExtraSpaces {
-            while at < text.count, case let (length, replacement) = step(),
-                replacement.map({ $0.elementsEqual([0x20]) }) ?? (length == 1 && text[at] == 0x20)
-            {
-                at += length
-            }
-            if at == text.count { return ([], wantsPlaces ? [0] : nil) }
+        if at == text.count {
+            normal.end(at: 0)
+            return normal
         }
-        if text.isEmpty { return ([], wantsPlaces ? [0] : nil) }
-        bytes.reserveCapacity(text.count + text.count / 2)
-        func append(_ byte: UInt8) {
-            let count = bytes.count
-            if byte == 0x20 { bytes += Self.mark } else { bytes.append(byte) }
-            if wantsPlaces { origins += repeatElement(Int32(at), count: bytes.count - count) }
-        }
-        if file.addsDummyPrefix { append(0x20) }
+        if file.addsDummyPrefix { normal.append([0x20], from: at) }
         var wasSpace = file.removesExtraSpaces
         while at < text.count {
-            let (length, replacement) = step()
-            var isFirst = wasSpace, last: UInt8?
-            func take(_ byte: UInt8) {
-                if isFirst, byte == 0x20 { return }
-                isFirst = false
-                append(byte)
+            let end = plainEnd(text, at)
+            if end > at {
+                normal.append(plain: text, at..<end)
+                (at, wasSpace) = (end, false)
+                continue
+            }
+            let (length, replacement) = step(text, at)
+            let last =
+                replacement.map { normal.append($0, from: at, dropsSpaces: wasSpace) }
+                ?? normal.append(text[at..<at + length], from: at, dropsSpaces: wasSpace)
+            if let last, file.removesExtraSpaces { wasSpace = last == 0x20 }
+            at += length
+        }
+        normal.end(at: at)
+        if file.removesExtraSpaces { normal.removeLastSpaces() }
+        return normal
+    }
+
+    /// Length of what is normalized at once at `at`, and what it becomes; nil where it stays as it is.
+    private func step(_ text: UnsafeBufferPointer<UInt8>, _ at: Int) -> (length: Int, replacement: ArraySlice<UInt8>?) {
+        let rest = UnsafeBufferPointer(rebasing: text[at...])
+        if let userDefined, let (_, length) = userDefined.longest(rest) { return (length, nil) }
+        if let charsmap, let (length, replacement) = charsmap.longest(rest) { return (length, replacement) }
+        return (utf8Length(text[at]), nil)
+    }
+
+    /// End of the characters from `at` that no rule can touch.
+    private func plainEnd(_ text: UnsafeBufferPointer<UInt8>, _ at: Int) -> Int {
+        var end = at
+        while end < text.count, isPlain[Int(text[end])], end + 1 == text.count || text[end + 1] < 0x80 { end += 1 }
+        return end
+    }
+
+    /// A normalized text, spaces as marks.
+    private struct NormalText {
+        private(set) var bytes: [UInt8] = []
+        /// Byte of the text that each byte comes from, and the end; nil when nobody asks.
+        private(set) var origins: [Int32]?
+
+        init(capacity: Int, tracksOrigins: Bool) {
+            bytes.reserveCapacity(capacity)
+            if tracksOrigins { origins = [] }
+            origins?.reserveCapacity(capacity)
+        }
+
+        /// Appends bytes that all come from one place; the last of them, if any.
+        ///
+        /// - Parameter dropsSpaces: leave spaces at the beginning out.
+        @discardableResult
+        mutating func append(_ part: some Collection<UInt8>, from origin: Int, dropsSpaces: Bool = false) -> UInt8? {
+            let count = bytes.count
+            var last: UInt8?
+            for byte in part where !(byte == 0x20 && dropsSpaces && last == nil) {
+                if byte == 0x20 { bytes += SentencePieceModel.mark } else { bytes.append(byte) }
                 last = byte
             }
-            if let replacement { replacement.forEach(take) } else { text[at..<at + length].forEach(take) }
-            if let last { wasSpace = last == 0x20 }
-            at += length
-            if !file.removesExtraSpaces { wasSpace = false }
+            origins?.append(contentsOf: repeatElement(Int32(origin), count: bytes.count - count))
+            return last
         }
-        var end = at
-        if file.removesExtraSpaces {
-            while bytes.count >= 3, bytes.suffix(3).elementsEqual(Self.mark) {
+
+        /// Appends a stretch of the text without spaces.
+        mutating func append(plain text: UnsafeBufferPointer<UInt8>, _ range: Range<Int>) {
+            bytes.append(contentsOf: UnsafeBufferPointer(rebasing: text[range]))
+            origins?.append(contentsOf: Int32(range.lowerBound)..<Int32(range.upperBound))
+        }
+
+        mutating func end(at end: Int) { origins?.append(Int32(end)) }
+
+        mutating func removeLastSpaces() {
+            while bytes.count >= 3, bytes.suffix(3).elementsEqual(SentencePieceModel.mark) {
                 bytes.removeLast(3)
-                if wantsPlaces {
-                    end = Int(origins[bytes.count])
-                    origins.removeLast(3)
-                }
+                origins?.removeLast(3)  // the end is now where the first of them was
             }
         }
-        if wantsPlaces { origins.append(Int32(end)) }
-        return (bytes, wantsPlaces ? origins : nil)
     }
 
     func kind(_ id: Int32) -> SentencePieceFile.Kind? {

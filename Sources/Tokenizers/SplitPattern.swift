@@ -8,8 +8,8 @@ enum SplitPattern: Equatable, Sendable {
     /// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
     case gpt2
     /// GPT-4, Llama 3 and Qwen 2: contractions of either case, an optional sign before letters, at most `digits`
-    /// numerals, line breaks kept together.
-    case llama(digits: Int)
+    /// numerals, line breaks kept together. With `marks` (Qwen 3.5) these belong to words.
+    case llama(digits: Int, marks: Bool = false)
     /// Tekken and o200k: words split where lower case turns upper case; contractions stay with their word in o200k.
     case cased(digits: Int, contractions: Bool)
     /// cl100k as tiktoken writes it: as `llama(digits: 3)`, but blanks at the end of a text stay together.
@@ -25,8 +25,11 @@ enum SplitPattern: Equatable, Sendable {
         case .gpt2: return #"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#
         case .cl100k:
             return contraction + "|" + sign + #"\p{L}+|"# + numbers(3) + signs + #"[\r\n]*|\s+\z"# + blanks
-        case .llama(let digits):
+        case .llama(let digits, false):
             return contraction + "|" + sign + #"\p{L}+|"# + numbers(digits) + signs + #"[\r\n]*"# + blanks
+        case .llama(let digits, true):
+            return contraction + "|" + sign + #"[\p{L}\p{M}]+|"# + numbers(digits)
+                + #"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"# + blanks
         case .cased(let digits, let contractions):
             let end = (contractions ? contraction + "?" : "") + "|"
             return sign + upper + "*" + lower + "+" + end + sign + upper + "+" + lower + "*" + end + numbers(digits)
@@ -37,8 +40,8 @@ enum SplitPattern: Equatable, Sendable {
 
     /// The patterns that scanners exist for.
     static let all: [SplitPattern] = [
-        .gpt2, .llama(digits: 3), .llama(digits: 1), .cased(digits: 1, contractions: false),
-        .cased(digits: 3, contractions: true), .cl100k,
+        .gpt2, .llama(digits: 3), .llama(digits: 1), .llama(digits: 1, marks: true), .cl100k,
+        .cased(digits: 1, contractions: false), .cased(digits: 3, contractions: true),
     ]
 
     /// The pattern that a `Split` names, if a scanner for it exists.
@@ -58,8 +61,8 @@ enum SplitPattern: Equatable, Sendable {
     @inline(__always) func next(_ text: UTF8Text, at: Int, end: Int) -> Int {
         switch self {
         case .gpt2: nextGPT2(text, at, end)
-        case .llama(let digits): nextLlama(text, at, end, digits)
-        case .cl100k: nextLlama(text, at, end, 3, endsWhole: true)
+        case .llama(let digits, let marks): nextLlama(text, at, end, digits, marks ? upperish | lowerish : letter)
+        case .cl100k: nextLlama(text, at, end, 3, letter, endsWhole: true)
         case .cased(let digits, let contractions): nextCased(text, at, end, digits, contractions)
         }
     }
@@ -82,22 +85,23 @@ private func nextGPT2(_ text: UTF8Text, _ start: Int, _ end: Int) -> Int {
     return blanks(text, start, text.run(of: space, from: start, to: end), end)
 }
 
+/// - Parameter word: the classes of what words are made of.
 private func nextLlama(
-    _ text: UTF8Text, _ start: Int, _ end: Int, _ digits: Int, endsWhole: Bool = false
+    _ text: UTF8Text, _ start: Int, _ end: Int, _ digits: Int, _ word: UInt8, endsWhole: Bool = false
 ) -> Int {
     if text.bytes[start] == UInt8(ascii: "'") {
         let contraction = contractionEnd(text, start, end, anyCase: true)
         if contraction > start { return contraction }
     }
     let (kind, length) = text.character(at: start)
-    if kind & letter != 0 { return text.run(of: letter, from: start + length, to: end) }
+    if kind & word != 0 { return text.run(of: word, from: start + length, to: end) }
     if kind & number != 0 { return text.run(of: number, from: start, to: end, limit: digits) }
     if start + length < end, !text.lineBreak(at: start) {
         let (following, width) = text.character(at: start + length)
-        if following & letter != 0 { return text.run(of: letter, from: start + length + width, to: end) }
+        if following & word != 0 { return text.run(of: word, from: start + length + width, to: end) }
     }
     if endsWhole, kind & space != 0, text.run(of: space, from: start, to: end) == end { return end }
-    return signsOrBlanks(text, start, end, kind, orSlash: false)
+    return signsOrBlanks(text, start, end, word, orSlash: false)
 }
 
 private func nextCased(_ text: UTF8Text, _ start: Int, _ end: Int, _ digits: Int, _ contractions: Bool) -> Int {
@@ -116,7 +120,7 @@ private func nextCased(_ text: UTF8Text, _ start: Int, _ end: Int, _ digits: Int
     word = text.run(of: upperish, from: start, to: end)
     if word > start { return contractions ? suffix(text, word, end) : word }
     if kind & number != 0 { return text.run(of: number, from: start, to: end, limit: digits) }
-    return signsOrBlanks(text, start, end, kind, orSlash: true)
+    return signsOrBlanks(text, start, end, letter, orSlash: true)
 }
 
 /// `U*L+` from `start`, where some characters are in both classes; 0 when it does not match.
@@ -137,10 +141,10 @@ private func suffix(_ text: UTF8Text, _ at: Int, _ end: Int) -> Int {
     at < end && text.bytes[at] == UInt8(ascii: "'") ? contractionEnd(text, at, end, anyCase: true) : at
 }
 
-/// ` ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
-private func signsOrBlanks(_ text: UTF8Text, _ start: Int, _ end: Int, _ kind: UInt8, orSlash: Bool) -> Int {
+/// ` ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`, with the classes of `word` for `\p{L}`.
+private func signsOrBlanks(_ text: UTF8Text, _ start: Int, _ end: Int, _ word: UInt8, orSlash: Bool) -> Int {
     let at = text.bytes[start] == 0x20 && start + 1 < end ? start + 1 : start
-    let signs = text.run(without: letter | number | space, from: at, to: end)
+    let signs = text.run(without: word | number | space, from: at, to: end)
     if signs > at { return text.lineBreaks(from: signs, to: end, orSlash: orSlash) }
     let blanksEnd = text.run(of: space, from: start, to: end)
     var lastBreak = blanksEnd  // `\s*[\r\n]+` ends after the last line break of the run

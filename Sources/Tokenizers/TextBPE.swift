@@ -30,13 +30,8 @@ final class TextBPE: Sendable {
     /// Joins the symbols of a word.
     ///
     /// - Parameter ends: where each symbol ends, in order; what is left of them after joining.
-    /// - Parameter isFrozen: symbols that are never joined.
-    func join(_ text: UnsafeBufferPointer<UInt8>, _ ends: inout [Int32], isFrozen: [Bool] = []) {
-        if ends.count <= Self.shortWord, isFrozen.isEmpty {
-            joinShort(text, &ends)
-        } else {
-            joinLong(text, &ends, isFrozen)
-        }
+    func join(_ text: UnsafeBufferPointer<UInt8>, _ ends: inout [Int32]) {
+        if ends.count <= Self.shortWord { joinShort(text, &ends) } else { joinLong(text, &ends) }
     }
 
     private func joinShort(_ text: UnsafeBufferPointer<UInt8>, _ ends: inout [Int32]) {
@@ -66,7 +61,7 @@ final class TextBPE: Sendable {
     }
 
     /// With a heap: work grows with n log n.
-    private func joinLong(_ text: UnsafeBufferPointer<UInt8>, _ ends: inout [Int32], _ isFrozen: [Bool]) {
+    private func joinLong(_ text: UnsafeBufferPointer<UInt8>, _ ends: inout [Int32]) {
         let count = ends.count
         var starts = [Int32](repeating: 0, count: count)
         for i in 1..<max(count, 1) { starts[i] = ends[i - 1] }
@@ -74,9 +69,7 @@ final class TextBPE: Sendable {
         var isAlive = [Bool](repeating: true, count: count)
         var heap = Heap<Candidate>()
         func offer(_ left: Int, _ right: Int) {
-            guard left >= 0, right < count, isFrozen.isEmpty || !(isFrozen[left] || isFrozen[right]),
-                let rank = rank(text, Int(starts[left]), Int(ends[right]))
-            else { return }
+            guard left >= 0, right < count, let rank = rank(text, Int(starts[left]), Int(ends[right])) else { return }
             heap.push(Candidate(rank: rank, left: Int32(left), right: Int32(right), end: ends[right]))
         }
         for i in 0..<max(count - 1, 0) { offer(i, i + 1) }

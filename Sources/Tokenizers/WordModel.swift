@@ -42,15 +42,9 @@ final class WordPiece: WordModel {
 
     init(_ vocabulary: Vocabulary, unknownID: Int32, prefix: String, maxCharacters: Int) {
         (self.vocabulary, self.unknownID, self.maxCharacters) = (vocabulary, unknownID, maxCharacters)
-        let prefix = Array(prefix.utf8), size = vocabulary.texts.bytes.count
-        let first = PieceTrie(bytes: size), following = PieceTrie(bytes: size)
-        vocabulary.forEachText { id, text in
-            first.insert(text, id)
-            if text.starts(with: prefix) {
-                following.insert(UnsafeBufferPointer(rebasing: text[prefix.count...]), id)
-            }
-        }
-        (self.first, self.following) = (first, following)
+        let prefix = Array(prefix.utf8), texts = vocabulary.texts
+        first = PieceTrie(texts)
+        following = PieceTrie(texts, dropping: prefix.count) { texts.bytes[texts[$0]!].starts(with: prefix) }
     }
 
     func encode(_ word: UnsafeBufferPointer<UInt8>, _ tokens: inout [WordToken]) {
@@ -89,7 +83,7 @@ final class Unigram: WordModel {
         self.hasByteFallback = hasByteFallback
         unknownScore = (scores.min() ?? 0) - Self.unknownPenalty
         bytes = ByteTokens.ids(in: vocabulary)
-        trie = PieceTrie(vocabulary)
+        trie = PieceTrie(vocabulary.texts)
     }
 
     private struct Node {

@@ -17,7 +17,8 @@ extension JSONValue {
 
 @Suite struct GoldenTests {
     @Test(arguments: [
-        "gpt2", "gpt2_prefix", "smollm", "digits_prefix", "llama3", "qwen2", "tekken", "o200k", "added", "partial_unk",
+        "gpt2", "gpt2_prefix", "smollm", "digits_prefix", "llama3", "qwen2", "qwen35", "tekken", "o200k", "added",
+        "partial_unk",
         "partial_fused", "partial_dropped", "no_decoder",
     ])
     func equalsTheReference(_ kind: String) throws {

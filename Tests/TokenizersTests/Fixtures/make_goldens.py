@@ -31,6 +31,10 @@ def llama(numbers):
     return CONTRACTIONS + "|" + SIGN + r"\p{L}+|" + numbers + r"| ?[^\s\p{L}\p{N}]+[\r\n]*" + BLANKS
 
 
+def marked(numbers):
+    return (CONTRACTIONS + "|" + SIGN + r"[\p{L}\p{M}]+|" + numbers + r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*" + BLANKS)
+
+
 def cased(numbers, end):
     return (SIGN + UPPER + "*" + LOWER + "+" + end + "|" + SIGN + UPPER + "+" + LOWER + "*" + end + "|" + numbers
             + r"| ?[^\s\p{L}\p{N}]+[\r\n/]*" + BLANKS)
@@ -86,6 +90,7 @@ def kinds():
         [processors.ByteLevel(trim_offsets=True), template("<s> $A")(t)]))
     yield "qwen2", with_added(train(split(llama(r"\p{N}")), normalizers.NFC(),
                                     post=lambda t: processors.ByteLevel(add_prefix_space=False, trim_offsets=False)))
+    yield "qwen35", train(split(marked(r"\p{N}")), normalizers.NFC())
     yield "tekken", train(split(cased(r"\p{N}", "")), post=template("<s> $A"))
     yield "o200k", train(split(cased(r"\p{N}{1,3}", CONTRACTIONS + "?")), normalizers.Sequence([normalizers.NFC()]))
     yield "added", with_added(train(byte_level(), post=lambda t: processors.Sequence(
@@ -109,6 +114,7 @@ CASES = [
     "helloWorld HTTPServer iPhone ABCdefGHI don'T", "<s>x</s> <s> </s>", "fox foxes xfox _fox fox. 狐fox fox", "dog dogma dogmatic",
     "a <left> b  <right>  c<mask>  d <mask>", " <left><right> <mask>", "été e\u0301te\u0301 caf\u00e9 cafe\u0301s", "two words two  words",
     "Ġx Ġ Ġ", "<|im_start|>user\nhi<|im_end|>", "<|im_start|", "\ufeffBOM", "ab" * 30 + " " * 50,
+    "\u0301\u0301a \u0301 !\u0301a \u0301\u0301! \u0903x1\u0301 नि\u094d \n\u0301\r\n",
 ]
 
 
