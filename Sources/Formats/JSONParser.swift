@@ -17,8 +17,14 @@ extension JSONValue {
     /// - Parameter maxDepth: nesting allowed; 256 is the limit for files from outside.
     /// - Throws: `JSONError` for anything RFC 8259 does not allow, a duplicate key, invalid UTF-8, a lone surrogate.
     public static func parse(_ bytes: UnsafeRawBufferPointer, maxDepth: Int = 256) throws(JSONError) -> JSONValue {
-        var parser = JSONParser(bytes: bytes, maxDepth: maxDepth)
-        return try parser.document()
+        var reader = JSONReader(bytes.assumingMemoryBound(to: UInt8.self), maxDepth: maxDepth)
+        do {
+            return try reader.document { try $0.value() }
+        } catch let error as JSONError {
+            throw error
+        } catch {
+            preconditionFailure("reading a value throws nothing else: \(error)")
+        }
     }
 
     public static func parse(_ bytes: [UInt8], maxDepth: Int = 256) throws(JSONError) -> JSONValue {
@@ -45,37 +51,41 @@ extension JSONValue {
     }
 }
 
-private struct JSONParser {
-    let bytes: UnsafeBufferPointer<UInt8>
-    let maxDepth: Int
-    var at = 0
+/// Reads a JSON text from its beginning to its end, value by value, for those who do not want all of it as `JSONValue`.
+package struct JSONReader {
+    private let bytes: UnsafeBufferPointer<UInt8>
+    private let maxDepth: Int
+    /// Offset of the byte to be read next.
+    package private(set) var at = 0
+    private var depth = 0
     /// A string while its escapes are read.
-    var unescaped: [UInt8] = []
+    private var unescaped: [UInt8] = []
 
-    init(bytes: UnsafeRawBufferPointer, maxDepth: Int) {
-        self.bytes = bytes.assumingMemoryBound(to: UInt8.self)
-        self.maxDepth = maxDepth
+    /// - Parameter start: where a value begins.
+    package init(_ bytes: UnsafeBufferPointer<UInt8>, maxDepth: Int, from start: Int = 0) {
+        (self.bytes, self.maxDepth, at) = (bytes, maxDepth, start)
     }
 
-    mutating func document() throws(JSONError) -> JSONValue {
+    /// The whole text, whose only value `read` reads.
+    package mutating func document<R>(_ read: (inout JSONReader) throws -> R) throws -> R {
         if bytes.count >= 3, bytes[0] == 0xEF, bytes[1] == 0xBB, bytes[2] == 0xBF {
             throw failure("begins with a byte order mark; save the file as UTF-8 without one")
         }
         skipSpace()
-        let result = try value(depth: 0)
+        let result = try read(&self)
         skipSpace()
         if at < bytes.count { throw failure("something follows the value") }
         return result
     }
 
-    func failure(_ reason: String, at offset: Int? = nil) -> JSONError {
+    package func failure(_ reason: String, at offset: Int? = nil) -> JSONError {
         let offset = min(offset ?? at, bytes.count)
         var line = 1, lineStart = 0
         for i in 0..<offset where bytes[i] == 0x0A { (line, lineStart) = (line + 1, i + 1) }
         return JSONError(reason: reason, offset: offset, line: line, column: offset - lineStart + 1)
     }
 
-    mutating func skipSpace() {
+    private mutating func skipSpace() {
         while at < bytes.count {
             switch bytes[at] {
             case 0x20, 0x0A, 0x0D, 0x09: at += 1
@@ -84,11 +94,15 @@ private struct JSONParser {
         }
     }
 
-    mutating func value(depth: Int) throws(JSONError) -> JSONValue {
+    package mutating func value() throws -> JSONValue {
         guard at < bytes.count else { throw failure("the text ends where a value should be") }
         switch bytes[at] {
-        case UInt8(ascii: "{"): return try object(depth: depth + 1)
-        case UInt8(ascii: "["): return try array(depth: depth + 1)
+        case UInt8(ascii: "{"):
+            return .object(try object { _, reader in try reader.value() })
+        case UInt8(ascii: "["):
+            var items: [JSONValue] = []
+            try list { reader in items.append(try reader.value()) }
+            return .array(items)
         case UInt8(ascii: "\""): return .string(try string())
         case UInt8(ascii: "-"), UInt8(ascii: "0")...UInt8(ascii: "9"): return .number(try number())
         case UInt8(ascii: "t"): return try word("true", .bool(true))
@@ -98,7 +112,7 @@ private struct JSONParser {
         }
     }
 
-    mutating func word(_ text: StaticString, _ value: JSONValue) throws(JSONError) -> JSONValue {
+    private mutating func word(_ text: StaticString, _ value: JSONValue) throws -> JSONValue {
         let n = text.utf8CodeUnitCount
         for i in 0..<n where at + i >= bytes.count || bytes[at + i] != text.utf8Start[i] {
             throw failure("unknown word")
@@ -107,54 +121,90 @@ private struct JSONParser {
         return value
     }
 
-    mutating func object(depth: Int) throws(JSONError) -> JSONValue {
-        guard depth <= maxDepth else { throw failure("nested deeper than \(maxDepth)") }
+    /// Reads an object; `member` reads a key (`string` or `text`), `colon`, and a value.
+    package mutating func members(_ member: (inout JSONReader) throws -> Void) throws {
+        guard take(UInt8(ascii: "{")) else { throw failure("an object should be here") }
+        try items(UInt8(ascii: "}"), "a comma or } should be here") { reader in
+            guard reader.at < reader.bytes.count, reader.bytes[reader.at] == UInt8(ascii: "\"") else {
+                throw reader.failure("a key in quotes should be here")
+            }
+            try member(&reader)
+        }
+    }
+
+    /// Reads an object whose values, given their keys, `value` reads.
+    package mutating func object(_ value: (String, inout JSONReader) throws -> JSONValue) throws -> JSONObject {
         var object = JSONObject()
-        at += 1
-        skipSpace()
-        if take(UInt8(ascii: "}")) { return .object(object) }
-        while true {
-            guard at < bytes.count, bytes[at] == UInt8(ascii: "\"") else {
-                throw failure("a key in quotes should be here")
-            }
-            let keyStart = at
-            let key = try string()
+        try members { reader in
+            let keyStart = reader.at
+            let key = try reader.string()
             if object.position(of: key) != nil {
-                throw failure("key \"\(key.prefix(40))\" appears twice", at: keyStart)
+                throw reader.failure("key \"\(key.prefix(40))\" appears twice", at: keyStart)
             }
-            skipSpace()
-            guard take(UInt8(ascii: ":")) else { throw failure("a colon should be here") }
-            skipSpace()
-            object.append(key, try value(depth: depth))
-            skipSpace()
-            if take(UInt8(ascii: "}")) { return .object(object) }
-            guard take(UInt8(ascii: ",")) else { throw failure("a comma or } should be here") }
-            skipSpace()
+            try reader.colon()
+            object.append(key, try value(key, &reader))
         }
+        return object
     }
 
-    mutating func array(depth: Int) throws(JSONError) -> JSONValue {
-        guard depth <= maxDepth else { throw failure("nested deeper than \(maxDepth)") }
-        var items: [JSONValue] = []
-        at += 1
+    /// Moves on from a key to its value.
+    package mutating func colon() throws {
         skipSpace()
-        if take(UInt8(ascii: "]")) { return .array(items) }
+        guard take(UInt8(ascii: ":")) else { throw failure("a colon should be here") }
+        skipSpace()
+    }
+
+    /// Reads a list; `item` reads a value.
+    package mutating func list(_ item: (inout JSONReader) throws -> Void) throws {
+        guard take(UInt8(ascii: "[")) else { throw failure("a list should be here") }
+        try items(UInt8(ascii: "]"), "a comma or ] should be here", item)
+    }
+
+    private mutating func items(
+        _ end: UInt8, _ expected: String, _ item: (inout JSONReader) throws -> Void
+    ) throws {
+        depth += 1
+        defer { depth -= 1 }
+        guard depth <= maxDepth else { throw failure("nested deeper than \(maxDepth)", at: at - 1) }
+        skipSpace()
+        if take(end) { return }
         while true {
-            items.append(try value(depth: depth))
+            try item(&self)
             skipSpace()
-            if take(UInt8(ascii: "]")) { return .array(items) }
-            guard take(UInt8(ascii: ",")) else { throw failure("a comma or ] should be here") }
+            if take(end) { return }
+            guard take(UInt8(ascii: ",")) else { throw failure(expected) }
             skipSpace()
         }
     }
 
-    mutating func take(_ byte: UInt8) -> Bool {
+    /// Reads a value and keeps nothing. Whether the keys of an object are distinct is not seen, unless it is inside.
+    package mutating func skip() throws {
+        func inner(_ reader: inout JSONReader) throws {
+            if reader.next == UInt8(ascii: "{") { _ = try reader.value() } else { try reader.skip() }
+        }
+        switch next {
+        case UInt8(ascii: "{"):
+            try members { reader in
+                try reader.text { _ in }
+                try reader.colon()
+                try inner(&reader)
+            }
+        case UInt8(ascii: "["): try list(inner)
+        case UInt8(ascii: "\""): try text { _ in }
+        default: if wholeNumber() == nil { _ = try value() }
+        }
+    }
+
+    /// What kind of value is next: its first byte, 0 at the end of the text.
+    package var next: UInt8 { at < bytes.count ? bytes[at] : 0 }
+
+    private mutating func take(_ byte: UInt8) -> Bool {
         guard at < bytes.count, bytes[at] == byte else { return false }
         at += 1
         return true
     }
 
-    mutating func number() throws(JSONError) -> JSONNumber {
+    package mutating func number() throws -> JSONNumber {
         let start = at
         _ = take(UInt8(ascii: "-"))
         if !take(UInt8(ascii: "0")) { try digits() }
@@ -173,20 +223,41 @@ private struct JSONParser {
         return JSONNumber(validatedLiteral: literal)
     }
 
-    mutating func digits() throws(JSONError) {
+    /// Reads a whole number of at most 18 digits; nil, and nothing read, where anything else is next.
+    package mutating func wholeNumber() -> Int? {
+        var value = 0, end = at
+        while end < bytes.count, end - at < 18, bytes[end] &- 0x30 < 10 {
+            value = value * 10 + Int(bytes[end] &- 0x30)
+            end += 1
+        }
+        guard end > at, end == at + 1 || bytes[at] != 0x30, end < bytes.count, bytes[end] &- 0x30 >= 10,
+            bytes[end] != UInt8(ascii: "."), bytes[end] | 0x20 != UInt8(ascii: "e")
+        else { return nil }
+        at = end
+        return value
+    }
+
+    private mutating func digits() throws {
         let start = at
         while at < bytes.count, bytes[at] &- 0x30 < 10 { at += 1 }
         if at == start { throw failure("a digit should be here") }
     }
 
-    mutating func string() throws(JSONError) -> String {
-        let start = at + 1
-        at = start
+    package mutating func string() throws -> String {
+        try text { String(decoding: $0, as: UTF8.self) }
+    }
+
+    /// Reads a string whose bytes `body` takes.
+    package mutating func text<R>(_ body: (UnsafeBufferPointer<UInt8>) -> R) throws -> R {
+        guard take(UInt8(ascii: "\"")) else { throw failure("a string should be here") }
+        let start = at
         var isASCII = plainRun()
         guard at < bytes.count else { throw failure("the text ends inside a string", at: start - 1) }
         if bytes[at] == UInt8(ascii: "\"") {  // the common case: nothing to unescape
-            defer { at += 1 }
-            return try text(UnsafeBufferPointer(rebasing: bytes[start..<at]), isASCII: isASCII, start)
+            let text = UnsafeBufferPointer(rebasing: bytes[start..<at])
+            guard isASCII || isValidUTF8(text) else { throw failure("invalid UTF-8 in a string", at: start) }
+            at += 1
+            return body(text)
         }
         unescaped.removeAll(keepingCapacity: true)
         var runStart = start
@@ -201,19 +272,15 @@ private struct JSONParser {
             runStart = at
             isASCII = plainRun() && isASCII
         }
-        let result: Result<String, JSONError> = unescaped.withUnsafeBufferPointer { buffer in
-            do throws(JSONError) {
-                // Escapes may have added what is not ASCII, but never invalid UTF-8.
-                return .success(try text(buffer, isASCII: isASCII, start))
-            } catch {
-                return .failure(error)
-            }
+        // Escapes may have added what is not ASCII, but never invalid UTF-8.
+        guard isASCII || unescaped.withUnsafeBufferPointer({ isValidUTF8($0) }) else {
+            throw failure("invalid UTF-8 in a string", at: start)
         }
-        return try result.get()
+        return unescaped.withUnsafeBufferPointer { body($0) }
     }
 
     /// Moves over what stands for itself in a string; whether all of it was ASCII.
-    mutating func plainRun() -> Bool {
+    private mutating func plainRun() -> Bool {
         var seen: UInt8 = 0, i = at
         while i < bytes.count {
             let byte = bytes[i]
@@ -225,12 +292,7 @@ private struct JSONParser {
         return seen < 0x80
     }
 
-    func text(_ buffer: UnsafeBufferPointer<UInt8>, isASCII: Bool, _ start: Int) throws(JSONError) -> String {
-        guard isASCII || isValidUTF8(buffer) else { throw failure("invalid UTF-8 in a string", at: start) }
-        return String(decoding: buffer, as: UTF8.self)
-    }
-
-    mutating func escape() throws(JSONError) {
+    private mutating func escape() throws {
         guard at < bytes.count else { throw failure("the text ends inside a string") }
         let byte = bytes[at]
         at += 1
@@ -258,7 +320,7 @@ private struct JSONParser {
         }
     }
 
-    mutating func hex4() throws(JSONError) -> UInt32 {
+    private mutating func hex4() throws -> UInt32 {
         var code: UInt32 = 0
         for _ in 0..<4 {
             let byte = at < bytes.count ? bytes[at] : 0

@@ -21,11 +21,12 @@ struct ByteStrings: Sendable {
     }
 
     /// Writes one string through `body`, which appends to the block.
-    mutating func set(_ id: Int32, _ body: (inout [UInt8]) -> Void) {
+    @inline(__always) mutating func set<R>(_ id: Int32, _ body: (inout [UInt8]) throws -> R) rethrows -> R {
         let start = UInt32(bytes.count)
-        body(&bytes)
+        let result = try body(&bytes)
         while places.count <= Int(id) { places.append((Self.absent, Self.absent)) }
         places[Int(id)] = (start, UInt32(bytes.count))
+        return result
     }
 }
 

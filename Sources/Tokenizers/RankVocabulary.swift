@@ -7,8 +7,8 @@ import Formats
 
 /// Tokens as bytes, ranked; what `tiktoken.Encoding` is made of.
 struct RankVocabulary: Sendable {
-    /// By id, starting at `firstID`; empty where there is none.
-    var tokens: [[UInt8]]
+    /// By rank; ids start at `firstID`.
+    var tokens = ByteStrings()
     var firstID = 0
     var pattern: SplitPattern?
     /// In place of a known pattern.
@@ -22,29 +22,45 @@ struct RankVocabulary: Sendable {
 
     /// Lines of a token in base64, a space, and its rank.
     init(ranks bytes: [UInt8], _ path: String) throws {
-        var found: [(rank: Int, bytes: [UInt8])] = [], line = 0
-        for text in bytes.split(separator: 0x0A) {
-            line += 1
-            let parts = text.split(separator: 0x20)
-            guard parts.count == 2, let rank = Int(String(decoding: parts[1], as: UTF8.self).filter { $0 != "\r" }),
-                (0...Vocabulary.maxID).contains(rank)
-            else { throw UserError("\(path): line \(line) is not a token in base64 and its rank") }
-            let isEmpty = parts[0].elementsEqual([0x3D])
-            guard let token = isEmpty ? [] : decodedBase64(parts[0]) else {
-                throw UserError("\(path): line \(line): the token is no base64")
+        var count = 0, line = 0
+        tokens.reserve(strings: bytes.count / 16, bytes: bytes.count / 2)
+        try bytes.withUnsafeBufferPointer { text in
+            var start = 0
+            while start < text.count {
+                let end = text[start...].firstIndex(of: 0x0A) ?? text.count
+                defer { start = end + 1 }
+                line += 1
+                if start == end { continue }
+                try add(UnsafeBufferPointer(rebasing: text[start..<end]), "\(path): line \(line)", path)
+                count += 1
             }
-            found.append((rank, token))
         }
-        guard let highest = found.map(\.rank).max() else { throw UserError("\(path): holds no ranks") }
-        guard highest < found.count * 2 + 256 else {
-            throw UserError("\(path): has rank \(highest) for \(counted(found.count, "token"))")
+        guard count > 0 else { throw UserError("\(path): holds no ranks") }
+        guard tokens.count <= count * 2 + 256 else {
+            throw UserError("\(path): has rank \(tokens.count - 1) for \(counted(count, "token"))")
         }
-        tokens = Array(repeating: [], count: highest + 1)
-        for (rank, token) in found {
-            guard tokens[rank].isEmpty else { throw UserError("\(path): rank \(rank) is given to two tokens") }
-            tokens[rank] = token
+        try recognise(count: count, path)
+    }
+
+    private mutating func add(_ line: UnsafeBufferPointer<UInt8>, _ place: @autoclosure () -> String, _ path: String)
+        throws
+    {
+        let space = line.firstIndex(of: 0x20) ?? line.count
+        var rank = 0, end = line.count
+        if end > 0, line[end - 1] == 0x0D { end -= 1 }
+        for digit in line[min(space + 1, end)..<end] {
+            rank = digit &- 0x30 < 10 ? rank * 10 + Int(digit &- 0x30) : .max
+            if rank > Vocabulary.maxID { break }
         }
-        try recognise(count: found.count, path)
+        guard space > 0, space + 1 < end, rank <= Vocabulary.maxID else {
+            throw UserError("\(place()) is not a token in base64 and its rank")
+        }
+        guard tokens[Int32(rank)] == nil else { throw UserError("\(path): rank \(rank) is given to two tokens") }
+        let token = UnsafeBufferPointer(rebasing: line[..<space])
+        try tokens.set(Int32(rank)) { bytes in
+            if token.elementsEqual([0x3D]) { return }  // Whisper's empty token
+            guard appendBase64(token, to: &bytes) else { throw UserError("\(place()): the token is no base64") }
+        }
     }
 
     private mutating func recognise(count: Int, _ path: String) throws {
@@ -99,16 +115,16 @@ struct RankVocabulary: Sendable {
         guard vocab.count >= size - specials else {
             throw UserError("\(path): vocab has \(counted(vocab.count, "token")); \(size - specials) are needed")
         }
-        tokens = Array(repeating: [], count: size - specials)
         for (i, entry) in vocab.enumerated() {
             guard let rank = entry["rank"]?.int, rank >= 0 else { throw UserError("\(path): vocab[\(i)] has no rank") }
-            if rank >= tokens.count { continue }
-            guard let text = entry["token_bytes"]?.string, let bytes = decodedBase64(Array(text.utf8)), !bytes.isEmpty
-            else {
-                throw UserError("\(path): vocab[\(i)].token_bytes is no base64")
-            }
-            guard tokens[rank].isEmpty else { throw UserError("\(path): rank \(rank) is given to two tokens") }
-            tokens[rank] = bytes
+            if rank >= size - specials { continue }
+            guard tokens[Int32(rank)] == nil else { throw UserError("\(path): rank \(rank) is given to two tokens") }
+            var text = entry["token_bytes"]?.string ?? ""
+            let isToken = text.withUTF8 { text in tokens.set(Int32(rank)) { appendBase64(text, to: &$0) } }
+            guard isToken, !text.isEmpty else { throw UserError("\(path): vocab[\(i)].token_bytes is no base64") }
+        }
+        guard tokens.count == size - specials else {
+            throw UserError("\(path): vocab lacks the rank \(size - specials - 1) that config asks for")
         }
         firstID = specials
         special = try Self.tekkenSpecial(json["special_tokens"]?.array, specials, path)
@@ -168,16 +184,17 @@ struct RankVocabulary: Sendable {
 
     /// The same as tokenizer.json, with every pair that can merge written out.
     var tokenizerJSON: JSONValue {
-        let texts = tokens.map { ByteAlphabet.spell($0) }
+        let bytes = (0..<Int32(tokens.count)).map { tokens[$0].map { Array(tokens.bytes[$0]) } ?? [] }
+        let texts = bytes.map { ByteAlphabet.spell($0) }
         var vocabulary = JSONObject(), ranks: [[UInt8]: Int] = [:]
         // The specials come first where their ids do, as transformers writes them.
-        for (rank, text) in texts.enumerated() where !tokens[rank].isEmpty {
+        for (rank, text) in texts.enumerated() where !text.isEmpty {
             vocabulary[text] = JSONValue(rank + firstID)
-            ranks[tokens[rank]] = rank
+            ranks[bytes[rank]] = rank
         }
         if firstID > 0 { for (text, id) in special where vocabulary[text] == nil { vocabulary[text] = JSONValue(id) } }
         var merges: [JSONValue] = []
-        for token in tokens where token.count > 1 {
+        for token in bytes where token.count > 1 {
             let pairs = (1..<token.count).compactMap { at -> (Int, Int)? in
                 guard let left = ranks[Array(token[..<at])], let right = ranks[Array(token[at...])] else { return nil }
                 return (left, right)

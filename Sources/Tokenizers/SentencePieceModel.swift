@@ -35,8 +35,7 @@ final class SentencePieceModel: Sendable {
         }
         self.file = file
         let pieces = file.pieces
-        let tokens = pieces.enumerated().map { (text: $1.text, id: $0) }
-        vocabulary = try Vocabulary(tokens, count: tokens.count, where: "\(path): pieces")
+        vocabulary = try Vocabulary(pieces.lazy.map(\.text), where: "\(path): pieces")
         guard let unknown = pieces.firstIndex(where: { $0.kind == .unknown }) else {
             throw UserError("\(path): has no unknown piece")
         }

@@ -22,6 +22,7 @@ struct TokenizerFiles: Sendable {
     /// What decides ids and texts.
     enum Source: Sendable {
         case json(JSONValue)
+        case text(TokenizerText)
         case sentencePiece(SentencePieceFile)
         case ranks(RankVocabulary)
     }
@@ -32,6 +33,7 @@ struct TokenizerFiles: Sendable {
         get {
             switch source {
             case .json(let json): json
+            case .text(let text): text.value
             case .sentencePiece(let file): file.tokenizerJSON
             case .ranks(let vocabulary): vocabulary.tokenizerJSON
             }
@@ -60,7 +62,7 @@ struct TokenizerFiles: Sendable {
         }
         let bytes = try readFile(file, maxBytes: maxTokenizerBytes)
         source = try Self.source(bytes, file)
-        if case .json = source { originals.append(("tokenizer.json", bytes)) } else { addSettings() }
+        if case .text = source { originals.append(("tokenizer.json", bytes)) } else { addSettings() }
         guard let folder else { return }
         func optional(_ name: String) throws -> JSONObject? {
             let path = joinPath(folder, name)
@@ -98,11 +100,17 @@ struct TokenizerFiles: Sendable {
         {
             return .ranks(try RankVocabulary(ranks: bytes, path))
         }
-        let json = try parse(bytes, path)
-        if json["model"] == nil, json["vocab"]?.array != nil, json["config"] != nil {
-            return .ranks(try RankVocabulary(tekken: json, path))
+        let text = try TokenizerText(bytes, path), outline = text.outline
+        if outline["model"] == nil, outline["vocab"]?.array != nil, outline["config"] != nil {
+            return .ranks(try RankVocabulary(tekken: .object(outline), path))
         }
-        return .json(json)
+        return .text(text)
+    }
+
+    /// Reads the parts of the tokenizer.json.
+    func jsonReader(_ file: String) throws -> TokenizerJSONReader {
+        if case .text(let text) = source { return TokenizerJSONReader(text, file: file) }
+        return try TokenizerJSONReader(tokenizerJSON, file: file)
     }
 
     private static func parse(_ bytes: [UInt8], _ path: String) throws -> JSONValue {
@@ -116,7 +124,7 @@ struct TokenizerFiles: Sendable {
     /// The settings that other sources than tokenizer.json bring along.
     private mutating func addSettings() {
         switch source {
-        case .json: break
+        case .json, .text: break
         case .sentencePiece(let file):
             for (key, id) in [("bos_token", file.bosID), ("eos_token", file.eosID), ("pad_token", file.padID)]
             where file.pieces.indices.contains(id) {

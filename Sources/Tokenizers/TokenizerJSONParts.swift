@@ -96,7 +96,9 @@ extension TokenizerJSONReader {
                     stripsAccents: try part.flag("strip_accents", lowercases), lowercases: lowercases)
             case "Nmt": return .nmt
             case "Precompiled":
-                guard let bytes = decodedBase64(try part.bytes("precompiled_charsmap")) else {
+                var bytes: [UInt8] = []
+                guard try part.bytes("precompiled_charsmap").withUnsafeBufferPointer({ appendBase64($0, to: &bytes) })
+                else {
                     throw part.failure("precompiled_charsmap is no base64")
                 }
                 return .charsmap(try Charsmap(bytes, "\(file): normalizer.precompiled_charsmap"))
@@ -291,38 +293,28 @@ extension TokenizerJSONReader {
     }
 }
 
-/// The bytes of base64 text (RFC 4648, with its padding); nil for anything else.
-func decodedBase64(_ text: some Collection<UInt8>) -> [UInt8]? {
-    var bytes: [UInt8] = [], bits: UInt32 = 0, count = 0, padding = 0
-    bytes.reserveCapacity(text.count * 3 / 4)
-    for byte in text {
-        let value: UInt8
-        switch byte {
-        case UInt8(ascii: "A")...UInt8(ascii: "Z"): value = byte - 65
-        case UInt8(ascii: "a")...UInt8(ascii: "z"): value = byte - 71
-        case UInt8(ascii: "0")...UInt8(ascii: "9"): value = byte + 4
-        case UInt8(ascii: "+"): value = 62
-        case UInt8(ascii: "/"): value = 63
-        case UInt8(ascii: "="):
-            padding += 1
-            continue
-        default: return nil
-        }
-        if padding > 0 { return nil }
-        bits = bits << 6 | UInt32(value)
-        count += 1
-        if count == 4 {
+/// The value of each character of base64 (RFC 4648); 64 for padding, 255 outside the alphabet.
+private let base64Values: [UInt8] = {
+    var values = [UInt8](repeating: 255, count: 256)
+    for (value, character) in base64Alphabet.enumerated() { values[Int(character)] = UInt8(value) }
+    values[0x3D] = 64
+    return values
+}()
+
+/// Appends the bytes that base64 stands for; false, and some of them appended, for what is no base64.
+func appendBase64(_ text: UnsafeBufferPointer<UInt8>, to bytes: inout [UInt8]) -> Bool {
+    base64Values.withUnsafeBufferPointer { values in
+        guard text.count % 4 == 0 else { return false }
+        for at in stride(from: 0, to: text.count, by: 4) {
+            let a = values[Int(text[at])], b = values[Int(text[at + 1])]
+            let c = values[Int(text[at + 2])], d = values[Int(text[at + 3])]
+            let isLast = at + 4 == text.count, padding = !isLast || d != 64 ? 0 : c != 64 ? 1 : 2
+            guard a < 64, b < 64, c < 64 || padding == 2, d < 64 || padding > 0 else { return false }
+            let bits = UInt32(a) << 18 | UInt32(b) << 12 | UInt32(c & 63) << 6 | UInt32(d & 63)
             bytes.append(UInt8(truncatingIfNeeded: bits >> 16))
-            bytes.append(UInt8(truncatingIfNeeded: bits >> 8))
-            bytes.append(UInt8(truncatingIfNeeded: bits))
-            (bits, count) = (0, 0)
+            if padding < 2 { bytes.append(UInt8(truncatingIfNeeded: bits >> 8)) }
+            if padding < 1 { bytes.append(UInt8(truncatingIfNeeded: bits)) }
         }
+        return true
     }
-    guard count + padding == (padding == 0 ? 0 : 4), padding <= 2, count != 1 else { return nil }
-    if count == 2 { bytes.append(UInt8(truncatingIfNeeded: bits >> 4)) }
-    if count == 3 {
-        bytes.append(UInt8(truncatingIfNeeded: bits >> 10))
-        bytes.append(UInt8(truncatingIfNeeded: bits >> 2))
-    }
-    return bytes
 }

@@ -7,6 +7,8 @@ let maxTokenizerBytes = 64 << 20, maxTokenizerDepth = 64
 
 struct TokenizerJSONReader {
     let root: JSONObject
+    /// Where the long lists are that `root` lacks.
+    private var text: TokenizerText?
     /// Name of the file, for messages.
     let file: String
 
@@ -14,6 +16,8 @@ struct TokenizerJSONReader {
         guard let root = json.object else { throw UserError("\(file): \(json.kind) where a tokenizer should be") }
         (self.root, self.file) = (root, file)
     }
+
+    init(_ text: TokenizerText, file: String) { (self.text, root, self.file) = (text, text.outline, file) }
 
     func failure(_ message: String) -> UserError { UserError("\(file): \(message)") }
 
@@ -61,8 +65,18 @@ struct TokenizerJSONReader {
     }
 
     private func vocabulary(_ model: JSONObject) throws -> Vocabulary {
-        let tokens = try mappedTokens(model)
-        return try Vocabulary(tokens, count: tokens.count, where: "\(file): model.vocab")
+        var builder = VocabularyBuilder(where: "\(file): model.vocab")
+        func add(_ text: UnsafeBufferPointer<UInt8>, _ id: Int?) throws {
+            guard let id else {
+                let token = quoted(String(decoding: text, as: UTF8.self))
+                throw failure("model.vocab: the id of \(token) is no whole number")
+            }
+            try builder.add(text, id)
+        }
+        if try text?.forEachToken(add) ?? false { return try builder.finish() }
+        guard let entries = model["vocab"]?.object else { throw failure("model.vocab is missing or no object") }
+        for case (var text, let id) in entries { try text.withUTF8 { try add($0, id.int) } }
+        return try builder.finish()
     }
 
     private func unknown(_ model: JSONObject, _ vocabulary: Vocabulary, default name: String) throws -> Int32 {
@@ -110,15 +124,15 @@ struct TokenizerJSONReader {
         guard let pieces = model["vocab"]?.array else { throw failure("model.vocab is missing or no list") }
         var scores: [Double] = []
         scores.reserveCapacity(pieces.count)
-        let tokens = try pieces.enumerated().map { id, piece in
+        let texts = try pieces.enumerated().map { id, piece in
             guard let pair = piece.array, pair.count == 2, let text = pair[0].string, let score = pair[1].double else {
                 throw failure("model.vocab[\(id)] is no pair of a text and a score")
             }
             scores.append(score)
-            return (text: text, id: id)
+            return text
         }
-        let vocabulary = try Vocabulary(tokens, count: tokens.count, where: "\(file): model.vocab")
-        guard let unknown = model["unk_id"]?.int, tokens.indices.contains(unknown) else {
+        let vocabulary = try Vocabulary(texts, where: "\(file): model.vocab")
+        guard let unknown = model["unk_id"]?.int, texts.indices.contains(unknown) else {
             throw failure("model.unk_id is missing or names no piece; a Unigram model needs an unknown piece")
         }
         return Unigram(
@@ -126,40 +140,32 @@ struct TokenizerJSONReader {
             hasByteFallback: model["byte_fallback"]?.bool ?? false)
     }
 
-    private func mappedTokens(_ model: JSONObject) throws -> [(text: String, id: Int)] {
-        guard let entries = model["vocab"]?.object else { throw failure("model.vocab is missing or no object") }
-        return try entries.map { text, id in
-            guard let id = id.int else { throw failure("model.vocab: the id of \(quoted(text)) is no whole number") }
-            return (text: text, id: id)
-        }
-    }
-
     /// The tokens of a model of any kind, whether or not it can encode here, and the added ones.
     func listing() throws -> (vocabulary: Vocabulary, added: [AddedToken]) {
         guard let model = root["model"]?.object else { throw failure("has no \"model\"") }
-        var tokens: [(text: String, id: Int)]
-        if let pieces = model["vocab"]?.array {  // Unigram: [text, score] in the order of the ids
-            tokens = try pieces.enumerated().map { id, piece in
-                guard let text = piece.array?.first?.string else { throw failure("model.vocab[\(id)] has no text") }
-                return (text: text, id: id)
-            }
-        } else {
-            tokens = try mappedTokens(model)
+        guard let pieces = model["vocab"]?.array else {
+            let vocabulary = try vocabulary(model)
+            return (vocabulary, try addedTokens(vocabulary))
         }
-        let vocabulary = try Vocabulary(tokens, count: tokens.count, where: "\(file): model.vocab")
+        let texts = try pieces.enumerated().map { id, piece in  // Unigram: [text, score] in the order of the ids
+            guard let text = piece.array?.first?.string else { throw failure("model.vocab[\(id)] has no text") }
+            return text
+        }
+        let vocabulary = try Vocabulary(texts, where: "\(file): model.vocab")
         return (vocabulary, try addedTokens(vocabulary))
     }
 
     private func merges(_ model: JSONObject, _ vocabulary: Vocabulary, prefix: Int) throws -> MergeTable {
+        var reader = MergeReader(vocabulary, "\(file): model.merges", prefix: prefix)
+        if try text?.forEachMerge({ try reader.append($0, $1) }) ?? false { return MergeTable(reader.merges) }
         guard let list = model["merges"]?.array else { throw failure("model.merges is missing or no list") }
-        var reader = MergeReader(vocabulary, list.count, "\(file): model.merges", prefix: prefix)
-        for (i, merge) in list.enumerated() {
-            if let text = merge.string {
-                try reader.append(line: text)
-            } else if let pair = merge.array, pair.count == 2, let left = pair[0].string, let right = pair[1].string {
-                try reader.append(left, right)
+        for merge in list {
+            if var text = merge.string {
+                try text.withUTF8 { try reader.append($0, nil) }
+            } else if let pair = merge.array, pair.count == 2, var left = pair[0].string, var right = pair[1].string {
+                try left.withUTF8 { left in try right.withUTF8 { try reader.append(left, $0) } }
             } else {
-                throw failure("model.merges[\(i)] is neither \"a b\" nor a pair of strings")
+                try reader.append(nil, nil)
             }
         }
         return MergeTable(reader.merges)
@@ -201,27 +207,21 @@ struct MergeReader {
     private let prefix: Int
     private var joined: [UInt8] = []
 
-    init(_ vocabulary: Vocabulary, _ count: Int, _ place: String, prefix: Int = 0) {
+    init(_ vocabulary: Vocabulary, _ place: String, prefix: Int = 0) {
         (self.vocabulary, self.place, self.prefix) = (vocabulary, place, prefix)
-        merges.reserveCapacity(count)
+        merges.reserveCapacity(vocabulary.count)
     }
 
-    /// A merge written `left right`.
-    mutating func append(line: String) throws {
-        var line = line
-        let ids = try line.withUTF8 { utf8 in
-            guard let space = utf8.firstIndex(of: 0x20), !utf8[(space + 1)...].contains(0x20) else {
-                throw UserError("\(place)[\(merges.count)] is not two tokens with a space between")
-            }
-            return try find(
-                UnsafeBufferPointer(rebasing: utf8[..<space]), UnsafeBufferPointer(rebasing: utf8[(space + 1)...]))
+    /// A merge: `left right` with nothing else, or the two by themselves; two times nil for what is neither.
+    mutating func append(_ first: UnsafeBufferPointer<UInt8>?, _ second: UnsafeBufferPointer<UInt8>?) throws {
+        guard let first else { throw UserError("\(place)[\(merges.count)] is neither \"a b\" nor a pair of strings") }
+        if let second { return merges.append(try find(first, second)) }
+        guard let space = first.firstIndex(of: 0x20), !first[(space + 1)...].contains(0x20) else {
+            throw UserError("\(place)[\(merges.count)] is not two tokens with a space between")
         }
-        merges.append(ids)
-    }
-
-    mutating func append(_ left: String, _ right: String) throws {
-        var left = left, right = right
-        merges.append(try left.withUTF8 { left in try right.withUTF8 { right in try find(left, right) } })
+        merges.append(
+            try find(
+                UnsafeBufferPointer(rebasing: first[..<space]), UnsafeBufferPointer(rebasing: first[(space + 1)...])))
     }
 
     private mutating func find(

@@ -34,7 +34,7 @@ extension Tokenizer {
     convenience init(_ files: TokenizerFiles, file: String) throws {
         var parts =
             switch files.source {
-            case .json(let json): try TokenizerJSONReader(json, file: file).parts()
+            case .json, .text: try files.jsonReader(file).parts()
             case .sentencePiece(let model): try model.parts(file)
             case .ranks(let vocabulary): try vocabulary.parts(file)
             }

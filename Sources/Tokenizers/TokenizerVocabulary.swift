@@ -12,6 +12,8 @@ public struct TokenizerVocabulary: Sendable {
     public let added: [AddedToken]
     /// The kind of the model: `BPE`, `Unigram`, `WordPiece`.
     public let kind: String
+    /// Whether tokens are spelled in GPT-2's byte alphabet.
+    public let isByteLevel: Bool
     private let ids: [ExactString: Int]
     private let files: TokenizerFiles
     /// Where files lie that are copied along while nothing changes.
@@ -25,7 +27,7 @@ public struct TokenizerVocabulary: Sendable {
     }
 
     private init(_ files: TokenizerFiles, file: String, folder: String?, below limit: Int?) throws {
-        let (vocabulary, listed) = try TokenizerJSONReader(files.tokenizerJSON, file: file).listing()
+        let reader = try files.jsonReader(file), (vocabulary, listed) = try reader.listing()
         let all = try files.allAdded(listed, over: vocabulary, file).sorted { $0.id < $1.id }
         let size = max(Int(vocabulary.maxID), all.last.map { Int($0.id) } ?? -1) + 1
         var texts = [String?](repeating: nil, count: size)
@@ -37,7 +39,8 @@ public struct TokenizerVocabulary: Sendable {
         self.folder = unused.isEmpty ? folder : nil
         (self.file, self.texts) = (file, Array(texts[..<kept]))
         added = all.filter { $0.id < kept }
-        kind = files.tokenizerJSON["model"]?["type"]?.string ?? "BPE"
+        kind = reader.root["model"]?["type"]?.string ?? "BPE"
+        isByteLevel = reader.root["decoder"]?.mentions("ByteLevel") ?? false
         ids = Dictionary(
             self.texts.enumerated().compactMap { id, text in text.map { (ExactString($0), id) } },
             uniquingKeysWith: { $1 })
@@ -53,9 +56,6 @@ public struct TokenizerVocabulary: Sendable {
         let special = Set(added.map { Int($0.id) })
         return texts.indices.lazy.filter { !special.contains($0) }.compactMap { texts[$0] }
     }
-
-    /// Whether tokens are spelled in GPT-2's byte alphabet.
-    public var isByteLevel: Bool { files.tokenizerJSON["decoder"]?.mentions("ByteLevel") ?? false }
 
     /// The merges of a BPE model, first one first.
     public func merges() throws -> [(left: String, right: String)] {

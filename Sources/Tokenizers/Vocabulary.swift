@@ -70,36 +70,22 @@ struct Vocabulary: Sendable {
     /// Ids beyond this would only serve to exhaust memory; the largest public vocabularies have 262,144.
     static let maxID = 1 << 22
 
-    /// - Throws: `UserError` naming the token for a negative, huge or repeated id or a repeated text.
-    init(_ tokens: some Sequence<(text: String, id: Int)>, count: Int, where file: String) throws {
-        var texts = ByteStrings(), raw = ByteStrings(), isSpelled: [Bool] = []
-        texts.reserve(strings: count, bytes: count * 8)
-        raw.reserve(strings: count, bytes: count * 8)
-        for (text, id) in tokens {
-            guard id >= 0, id <= Self.maxID else {
-                throw UserError("\(file): token \(quoted(text)) has id \(id); ids from 0 to \(Self.maxID) are possible")
-            }
-            guard texts[Int32(id)] == nil else { throw UserError("\(file): id \(id) is given to two tokens") }
-            while isSpelled.count <= id { isSpelled.append(false) }
-            var text = text
-            text.withUTF8 { utf8 in
-                texts.set(Int32(id)) { $0.append(contentsOf: utf8) }
-                raw.set(Int32(id)) { bytes in
-                    isSpelled[id] = ByteAlphabet.appendBytes(of: utf8, to: &bytes)
-                    if !isSpelled[id] { bytes.append(contentsOf: utf8) }
-                }
-            }
-        }
-        try self.init(texts, raw, isSpelled: isSpelled, count: count, where: file)
+    /// A vocabulary of texts in the order of their ids.
+    init(_ texts: some Sequence<String>, where file: String) throws {
+        var builder = VocabularyBuilder(where: file)
+        for case (let id, var text) in texts.enumerated() { try text.withUTF8 { try builder.add($0, id) } }
+        self = try builder.finish()
     }
 
-    private init(_ texts: ByteStrings, _ raw: ByteStrings, isSpelled: [Bool], count: Int, where file: String) throws {
+    fileprivate init(_ texts: ByteStrings, _ raw: ByteStrings, isSpelled: [Bool], count: Int, where file: String) throws
+    {
         guard texts.bytes.count < 1 << 24 else { throw UserError("\(file): more than 16 MB of tokens") }
         (self.texts, self.raw, self.isSpelled) = (texts, raw, isSpelled)
         hasBlankEdge = (0..<Int32(raw.count)).map { id in
             guard let range = raw[id], !range.isEmpty else { return false }
-            let edges = [raw.bytes[range.lowerBound], raw.bytes[range.upperBound - 1]]
-            return edges.contains { $0 <= 0x20 || $0 >= 0x80 } && (!isSpelled[Int(id)] || edges.contains(0x20))
+            let first = raw.bytes[range.lowerBound], last = raw.bytes[range.upperBound - 1]
+            if isSpelled[Int(id)] { return first == 0x20 || last == 0x20 }
+            return first <= 0x20 || first >= 0x80 || last <= 0x20 || last >= 0x80
         }
         self.count = count
         index = ByteStringIndex(texts)
@@ -107,19 +93,21 @@ struct Vocabulary: Sendable {
         for byte in 0..<256 { byteIDs[byte] = id(of: ByteAlphabet.spell([UInt8(byte)])) ?? -1 }
     }
 
-    /// A vocabulary given as bytes, numbered in order; empty ones are left out.
-    init(raw tokens: [[UInt8]], firstID: Int, where file: String) throws {
+    /// A vocabulary given as bytes; empty ones are left out.
+    init(raw tokens: ByteStrings, firstID: Int, where file: String) throws {
         var texts = ByteStrings(), raw = ByteStrings()
-        let size = tokens.reduce(0) { $0 + $1.count }
-        texts.reserve(strings: tokens.count + firstID, bytes: size * 3 / 2)
-        raw.reserve(strings: tokens.count + firstID, bytes: size)
-        for (i, token) in tokens.enumerated() where !token.isEmpty {
-            raw.set(Int32(firstID + i)) { $0 += token }
-            texts.set(Int32(firstID + i)) { text in
-                for byte in token { text += ByteAlphabet.spelling[Int(byte)] }
+        texts.reserve(strings: tokens.count + firstID, bytes: tokens.bytes.count * 3 / 2)
+        raw.reserve(strings: tokens.count + firstID, bytes: tokens.bytes.count)
+        tokens.bytes.withUnsafeBufferPointer { bytes in
+            for rank in 0..<Int32(tokens.count) {
+                guard let range = tokens[rank], !range.isEmpty else { continue }
+                let token = UnsafeBufferPointer(rebasing: bytes[range]), id = rank + Int32(firstID)
+                raw.set(id) { $0.append(contentsOf: token) }
+                texts.set(id) { text in for byte in token { appendUTF8(ByteAlphabet.scalars[Int(byte)], to: &text) } }
             }
         }
-        try self.init(texts, raw, isSpelled: Array(repeating: true, count: raw.count), count: tokens.count, where: file)
+        try self.init(
+            texts, raw, isSpelled: Array(repeating: true, count: raw.count), count: tokens.count, where: file)
     }
 
     /// Ids by raw bytes.
@@ -136,6 +124,36 @@ struct Vocabulary: Sendable {
 
     func text(of id: Int32) -> String? {
         texts[id].map { String(decoding: texts.bytes[$0], as: UTF8.self) }
+    }
+}
+
+/// Collects the tokens of a vocabulary.
+struct VocabularyBuilder {
+    private var texts = ByteStrings(), raw = ByteStrings(), isSpelled: [Bool] = []
+    private var count = 0
+    private let file: String
+
+    init(where file: String) { self.file = file }
+
+    /// - Throws: `UserError` naming the token for a negative, huge or repeated id.
+    mutating func add(_ text: UnsafeBufferPointer<UInt8>, _ id: Int) throws {
+        guard id >= 0, id <= Vocabulary.maxID else {
+            let token = quoted(String(decoding: text, as: UTF8.self))
+            throw UserError("\(file): token \(token) has id \(id); ids from 0 to \(Vocabulary.maxID) are possible")
+        }
+        guard texts[Int32(id)] == nil else { throw UserError("\(file): id \(id) is given to two tokens") }
+        while isSpelled.count <= id { isSpelled.append(false) }
+        texts.set(Int32(id)) { $0.append(contentsOf: text) }
+        raw.set(Int32(id)) { bytes in
+            isSpelled[id] = ByteAlphabet.appendBytes(of: text, to: &bytes)
+            if !isSpelled[id] { bytes.append(contentsOf: text) }
+        }
+        count += 1
+    }
+
+    /// - Throws: `UserError` for a text that is there twice.
+    func finish() throws -> Vocabulary {
+        try Vocabulary(texts, raw, isSpelled: isSpelled, count: count, where: file)
     }
 }
 

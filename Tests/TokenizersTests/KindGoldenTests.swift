@@ -125,6 +125,66 @@ import Tokenizers
         try expectRefused([0x0A, 0x02, 0x18, 0x02, 0x12, 0x02, 0x18, 0x07], "m.model", "trainer_spec.model_type 7")
     }
 
+    /// What is wrong with the lists that are read without building values for them.
+    @Test(arguments: [
+        (#""vocab":{"a":0,"b":1,"a":2},"merges":[]"#, "id 2 has the text of another id"),
+        (#""vocab":{"a":0,"b":0},"merges":[]"#, "id 0 is given to two tokens"),
+        (#""vocab":{"a":0,"b":01},"merges":[]"#, "not JSON at line 1, column"),
+        (#""vocab":{"a":0,"b":1e0},"merges":[]"#, "the id of \"b\" is no whole number"),
+        (#""vocab":{"a":0,"b":{"c":1,"c":2}},"merges":[]"#, "key \"c\" appears twice"),
+        (#""vocab":{"a":0 "b":1},"merges":[]"#, "a comma or } should be here"),
+        (#""vocab":{"a":0,"b" 1},"merges":[]"#, "a colon should be here"),
+        (#""vocab":{"a":0,b:1},"merges":[]"#, "a key in quotes should be here"),
+        (#""vocab":{"a":0,"\ud800":1},"merges":[]"#, "lone surrogate"),
+        (#""vocab":{"a":0},"vocab":{"a":0},"merges":[]"#, "key \"vocab\" appears twice"),
+        (#""vocab":{"a":0},"merges":{"a":"b"}"#, "model.merges is missing or no list"),
+        (#""vocab":{"a":0},"merges":["#, "not JSON at line 1, column"),
+        (#""vocab":{"a":0},"merges":[["a","a","a"]]"#, "model.merges[0] is neither"),
+        (#""vocab":{"a":0},"merges":[["a"]]"#, "model.merges[0] is neither"),
+        (#""vocab":{"a":0},"merges":[["a",1]]"#, "model.merges[0] is neither"),
+        (#""vocab":{"a":0},"merges":[7]"#, "model.merges[0] is neither"),
+        (#""vocab":{"a":0,"aa":1},"merges":["a a","a  a"]"#, "model.merges[1] is not two tokens"),
+        (#""vocab":{"a":0},"merges":["a a"]"#, "model.merges[0]: token \"aa\" is not in the vocabulary"),
+        (#""vocab":"# + String(repeating: "[", count: 100), "nested deeper than 64"),
+    ])
+    func tokenizerFiles(_ lists: String, _ reason: String) throws {
+        try expectRefused(Array(#"{"version":"1.0","model":{"type":"BPE",\#(lists)}}"#.utf8), "tokenizer.json", reason)
+    }
+
+    /// Files with a few bytes changed load or give one line.
+    @Test func changedFilesAreReadOrRefused() throws {
+        let path = "/tmp/needletail-tokenizer-\(UInt64.random(in: 0 ... .max)).json"
+        defer { try? removeTree(path) }  // a leftover in /tmp harms nobody
+        let whole = Array(try golden("llama3")["tokenizer"]!.serialized().utf8)
+        var state: UInt64 = 7, refused = 0
+        func random(_ count: Int) -> Int {
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return Int(state >> 33) % count
+        }
+        for _ in 0..<600 {
+            var bytes = whole
+            for _ in 0...random(3) {
+                let at = random(bytes.count)
+                switch random(4) {
+                case 0: bytes[at] = UInt8(random(256))
+                case 1: bytes.remove(at: at)
+                case 2: bytes.insert(Array("\"{}[]:,\\0".utf8)[random(9)], at: at)
+                default: bytes.removeSubrange(at..<min(at + random(40), bytes.count))
+                }
+            }
+            try writeFileAtomically(bytes, to: path)
+            do {
+                let tokenizer = try Tokenizer(modelPath: path)
+                _ = tokenizer.decode(tokenizer.encode("The quick brown fox"))
+                _ = tokenizer.fingerprintBytes
+            } catch let error as UserError {
+                refused += 1
+                #expect(error.message.hasPrefix(path) && !error.message.contains("\n"), "\(error.message)")
+            }
+        }
+        #expect(refused > 300 && refused < 600)
+    }
+
     @Test(arguments: [
         ("IQ== 0\nI!== 1\n", "line 2: the token is no base64"), ("IQ== 0\nIg==\n", "line 2 is not a token"),
         ("IQ== 0\nIg== 0\n", "rank 0 is given to two tokens"), ("IQ== 0\nIg== 4000000\n", "has rank 4000000"),

@@ -104,6 +104,24 @@ extension Tokenizer {
         }
     }
 
+    /// Vocabulary and merges of a file are read from its bytes, those of a value from the value.
+    @Test(arguments: ["gpt2", "llama3", "partial_unk", "qwen2"])
+    func readsBytesAsValues(_ kind: String) throws {
+        let path = "/tmp/needletail-tokenizer-test-\(UInt64.random(in: 0 ... .max)).json"
+        defer { try? removeTree(path) }  // a leftover in /tmp harms nobody
+        let json = try golden(kind)["tokenizer"]!, expected = try Tokenizer(tokenizerJSON: json)
+        for style in [JSONStyle.compact, JSONStyle(indent: 1, escapesNonASCII: true)] {
+            try writeFileAtomically(json.serialized(style), to: path)
+            let tokenizer = try Tokenizer(modelPath: path)
+            for example in try golden(kind)["cases"]!.array! {
+                guard let text = example["text"]?.string else { continue }
+                #expect(tokenizer.encoding(of: text) == expected.encoding(of: text), "\(text.debugDescription)")
+            }
+            #expect(tokenizer.vocabularySize == expected.vocabularySize)
+            #expect(tokenizer.fingerprintBytes == expected.fingerprintBytes && tokenizer.tokenizerJSON == json)
+        }
+    }
+
     @Test func settingsReplaceThePostProcessor() throws {
         let json = try golden("gpt2")["tokenizer"]!
         let config: JSONValue = [
