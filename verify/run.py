@@ -30,8 +30,9 @@ def commands(arguments):
     gguf = ["--gguf", arguments.gguf] if arguments.gguf else []
     gguf_model = ["--model", arguments.gguf] if arguments.gguf else []
     demo = ["--run", arguments.demo]
-    others = ["--others", arguments.tokenizers] if arguments.tokenizers else []
     tokenizers = ["--tokenizers", arguments.tokenizers] if arguments.tokenizers else []
+    others = ["--others", arguments.tokenizers] if arguments.tokenizers else []
+    others += ["--translations", arguments.translations] if arguments.translations else []
     texts = ["--gpt2", arguments.gpt2, "--texts", *(arguments.texts or [])]
     entries = {
         "training self-check": ["training.py", "--self-check"],
@@ -142,6 +143,7 @@ def main():
     arguments.add_argument("--gpt2", help="folder with GPT-2's encoder.json and vocab.bpe, for tokenization")
     arguments.add_argument("--texts", nargs="+", help="plain text files of 5 MB or more together, for tokenization and optimizers")
     arguments.add_argument("--tokenizers", help="folder of more tokenizers and llama.cpp's vocabularies, for tokenization")
+    arguments.add_argument("--translations", help="folder of texts in many languages, for tokenization")
     arguments.add_argument("--templates", help="folder of *.jinja files, for chat templates")
     arguments.add_argument("--real-model", help="a Hugging Face folder; also compares training on it (slow)")
     arguments.add_argument("--rows", help="alpaca_en_demo.json, for chat rows beside peft")

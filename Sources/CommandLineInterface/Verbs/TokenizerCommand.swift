@@ -40,6 +40,9 @@ public struct TokenizerCommand: ParsableCommand {
         @Flag(help: "Add no special tokens; those spelled out in the text are still recognised.")
         var noSpecialTokens = false
 
+        @Flag(help: "Write the ids only, which takes less time.")
+        var noOffsets = false
+
         @Flag(help: "Truncate and pad as the tokenizer's file says; else every text is encoded whole.")
         var limited = false
 
@@ -47,20 +50,30 @@ public struct TokenizerCommand: ParsableCommand {
             let tokenizer = try model.tokenizer()
             try files.convert { row, place, line in
                 guard let text = row["text"]?.string else { throw place.wants("{\"text\": \"...\"}") }
-                let encoding = tokenizer.encoding(of: text, addSpecialTokens: !noSpecialTokens, limited: limited)
-                append(encoding, to: &line)
+                if noOffsets, !limited {
+                    append(ids: tokenizer.encode(text, addSpecialTokens: !noSpecialTokens), to: &line)
+                } else {
+                    let encoding = tokenizer.encoding(of: text, addSpecialTokens: !noSpecialTokens, limited: limited)
+                    append(ids: encoding.ids, to: &line)
+                    if !noOffsets { append(offsets: encoding.offsets, to: &line) }
+                }
+                line.append(UInt8(ascii: "}"))
             }
         }
 
         /// Spelled out by hand: through `JSONValue` this would take longer than encoding.
-        private func append(_ encoding: Encoding, to line: inout [UInt8]) {
+        private func append(ids: [Int32], to line: inout [UInt8]) {
             line.append(contentsOf: "{\"ids\":[".utf8)
-            for (i, id) in encoding.ids.enumerated() {
+            for (i, id) in ids.enumerated() {
                 if i > 0 { line.append(UInt8(ascii: ",")) }
                 appendDecimal(Int(id), to: &line)
             }
-            line.append(contentsOf: "],\"offsets\":[".utf8)
-            for (i, range) in encoding.offsets.enumerated() {
+            line.append(UInt8(ascii: "]"))
+        }
+
+        private func append(offsets: [Range<Int>], to line: inout [UInt8]) {
+            line.append(contentsOf: ",\"offsets\":[".utf8)
+            for (i, range) in offsets.enumerated() {
                 if i > 0 { line.append(UInt8(ascii: ",")) }
                 line.append(UInt8(ascii: "["))
                 appendDecimal(range.lowerBound, to: &line)
@@ -68,7 +81,7 @@ public struct TokenizerCommand: ParsableCommand {
                 appendDecimal(range.upperBound, to: &line)
                 line.append(UInt8(ascii: "]"))
             }
-            line.append(contentsOf: "]}".utf8)
+            line.append(UInt8(ascii: "]"))
         }
 
         /// Appends the digits of a number that is not negative.
