@@ -5,7 +5,8 @@
 Random weights of a shape, random tokens, every label trained: speed does not depend on content. Each mode of each
 program runs in its own process, so that peak memory (VmHWM, libraries included) is its own; modes are interleaved
 round by round (A B C A B C) and the median step of all rounds counts. Modes of the peer: fp32, bf16 autocast, pure
-bf16 (weights, gradients and moments in bf16), and each of them under torch.compile.
+bf16 (weights, gradients and moments in bf16), and each of them under torch.compile. The floor is what a step's products
+and one pass over the optimizer's memory take by themselves.
 """
 
 import argparse
@@ -98,12 +99,51 @@ def peer(config, method, mode, batch, sequence, seconds):
     print(json.dumps({"step_seconds": times, "peak_memory_bytes": peak_memory()}))
 
 
+# -- what a step costs at the least ------------------------------------------------------------------------------------
+
+def products(config):
+    """(outputs, inputs, how many) of the matrices that multiply activations."""
+    if config["model_type"] == "gpt2":
+        D, L = config["n_embd"], config["n_layer"]
+        return [(3 * D, D, L), (D, D, L), (4 * D, D, L), (D, 4 * D, L), (config["vocab_size"], D, 1)]
+    D, L, F = config["hidden_size"], config["num_hidden_layers"], config["intermediate_size"]
+    kv = D // config["num_attention_heads"] * config["num_key_value_heads"]
+    return [(D, D, 2 * L), (kv, D, 2 * L), (F, D, 2 * L), (D, F, L), (config["vocab_size"], D, 1)]
+
+
+def fastest(work, times=5):
+    work()
+    found = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - began)
+    return min(found)
+
+
+def floor(config, mode, rows):
+    """Seconds of a step of nothing but its products (forward, to the input, to the weight: each shape's fastest, by the
+    library) and one pass over the optimizer's memory (28 bytes a number: master, two moments and gradient in fp32)
+    at the bandwidth of a copy; prints a JSON line."""
+    import torch
+    dtype = torch.bfloat16 if mode == "bf16" else torch.float32
+    seconds, numbers = 0, 0
+    for outputs, inputs, count in products(config):
+        x, w, dy = (torch.randn(*shape).to(dtype) for shape in ((rows, inputs), (outputs, inputs), (rows, outputs)))
+        for work in (lambda: torch.nn.functional.linear(x, w), lambda: dy @ w, lambda: dy.t() @ x):
+            seconds += count * fastest(work)
+        numbers += count * outputs * inputs
+    source, target = torch.zeros(2 ** 27), torch.zeros(2 ** 27)
+    bandwidth = 8 * 2 ** 27 / fastest(lambda: target.copy_(source))
+    print(json.dumps({"products": seconds, "optimizer": 28 * numbers / bandwidth, "bandwidth": bandwidth}))
+
+
 # -- both programs ----------------------------------------------------------------------------------------------------
 
-def run_peer(case, mode, seconds, threads):
+def run_peer(case, mode, seconds, threads, job="--peer"):
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     result = subprocess.run(
-        [sys.executable, __file__, "--peer", case, mode, "--seconds", str(seconds)], env=environment,
+        [sys.executable, __file__, job, case, mode, "--seconds", str(seconds)], env=environment,
         capture_output=True, text=True)
     if result.returncode:
         return {"error": result.stderr.strip().splitlines()[-1:]}
@@ -128,7 +168,10 @@ def measure(case, rounds, seconds, threads, work):
     mine, theirs = modes_of(OURS[method]), modes_of(PEERS[method])
     modes = [("needletail", m) for m in mine] + [("torch", m) for m in theirs]
     found = {mode: {"step_seconds": [], "peak_memory_bytes": 0} for mode in modes}
+    least = {mode: [] for mode in mine if method == "full"}
     for _ in range(rounds):
+        for mode in least:
+            least[mode].append(run_peer(case, mode, seconds, threads, job="--floor"))
         for who, mode in modes:
             runner = run_peer if who == "torch" else lambda *a: run_ours(*a, work)
             figures = runner(case, mode, seconds, threads)
@@ -152,6 +195,15 @@ def measure(case, rounds, seconds, threads, work):
               f" {'fp32' if mode == 'fp32' else 'of any numerics'} ({peer[2]})"
               for mode in mine for ours in [best(found, "needletail", [mode])]
               for peer in [best(found, "torch", [m for m in theirs if mode != "fp32" or m.startswith("fp32")])]]
+    for mode, floors in least.items():
+        floors = [floor for floor in floors if "error" not in floor]
+        if not floors or not found["needletail", mode]["step_seconds"]:
+            continue
+        products, optimizer = (statistics.median(f[part] for f in floors) for part in ("products", "optimizer"))
+        share = (products + optimizer) / statistics.median(found["needletail", mode]["step_seconds"])
+        ratios.append(
+            f"{mode}: {100 * share:.0f} % of the floor: the library's products {1000 * products:.0f} ms, one pass over the "
+            f"optimizer's memory {1000 * optimizer:.0f} ms ({statistics.median(f['bandwidth'] for f in floors) / 1e9:.1f} GB/s)")
     return [f"### {case}: {method}, {batch} x {sequence} tokens a step, {threads} threads", "",
             "| mode | tokens/s (median step) | slowest to fastest | steps | peak memory, MiB |", "|---|---|---|---|---|",
             *rows, "", *ratios, ""]
@@ -217,11 +269,16 @@ def main():
     parser.add_argument("--write", help="also write the tables to this file")
     parser.add_argument("--alone", action="store_true", help="also memory and scaling of needletail alone")
     parser.add_argument("--peer", nargs=2, help="(internal) measure one mode and print JSON")
+    parser.add_argument("--floor", nargs=2, help="(internal) measure what a step costs at the least and print JSON")
     arguments = parser.parse_args()
     if arguments.peer:
         case, mode = arguments.peer
         config, method, batch, sequence = CASES[case]
         return peer(config, method, mode, batch, sequence, arguments.seconds)
+    if arguments.floor:
+        case, mode = arguments.floor
+        config, _, batch, sequence = CASES[case]
+        return floor(config, mode, batch * sequence)
     lines = [f"Training. {machine()}", ""]
     with tempfile.TemporaryDirectory() as work:
         for case in arguments.cases:

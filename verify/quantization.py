@@ -61,6 +61,14 @@ def scale_errors(weight):
     return (steps / 2 + 1e-6 * magnitudes)[:, None]
 
 
+def in_the_middle(weight):
+    """Where a number is so near the middle between two of the 16 that rounding decides."""
+    blocks = weight.reshape(-1, 64)
+    shares = blocks / np.abs(blocks).max(1, keepdims=True)
+    middles = (np.array(PUBLISHED)[1:] + np.array(PUBLISHED)[:-1]) / 2
+    return np.abs(shares[..., None] - middles).min(-1) < 1e-7
+
+
 def check_numbers(report, program, work, base, weights):
     """The merged numbers of each form; what is not a block's map must be as it was."""
     idle_adapter(work / "idle", base, weights)
@@ -72,22 +80,19 @@ def check_numbers(report, program, work, base, weights):
         report.identical(f"{form}: embedding, norms", ", ".join(others))
     maps = [name for name in weights if is_map(name)]
     numbers = sum(weights[name].size for name in maps)
-    report.identical("nf4: numbers of numpy", ", ".join(
-        name for name in maps if not np.array_equal(as_numpy(weights[name]), found["nf4"][name])))
     report.identical("int8: numbers of the gguf package", ", ".join(
         name for name in maps if not np.array_equal(as_q8_0(weights[name]), found["int8"][name])))
-    beyond = edges = 0
-    for name in maps:
-        ours, theirs = found["nf4"][name].reshape(-1, 64), as_bitsandbytes(weights[name]).reshape(-1, 64)
-        far = np.abs(ours - theirs) > scale_errors(weights[name])
-        # A number in the middle between two of the 16 may go either way.
-        share = np.abs(weights[name].reshape(-1, 64)) / np.abs(weights[name].reshape(-1, 64)).max(1, keepdims=True)
-        middles = np.abs((np.array(PUBLISHED)[1:] + np.array(PUBLISHED)[:-1]) / 2)
-        edge = (np.abs(share[far][:, None] - middles).min(1) < 1e-5) if far.any() else np.zeros(0, bool)
-        edges += int(edge.sum())
-        beyond += int(far.sum()) - int(edge.sum())
-    report.equals(f"nf4: numbers unlike bitsandbytes {bitsandbytes.__version__}'s, of {numbers:,}", beyond, 0)
-    report.note("nf4: numbers in the middle that went the other way", edges)
+    for who, values, allowed in (
+            ("numpy", as_numpy, lambda weight: 0), (f"bitsandbytes {bitsandbytes.__version__}", as_bitsandbytes, scale_errors)):
+        beyond = edges = 0
+        for name in maps:
+            ours, theirs = found["nf4"][name].reshape(-1, 64), values(weights[name]).reshape(-1, 64)
+            far = np.abs(ours - theirs) > allowed(weights[name])
+            edge = in_the_middle(weights[name])[far]
+            edges += int(edge.sum())
+            beyond += int(far.sum()) - int(edge.sum())
+        report.equals(f"nf4: numbers unlike {who}'s, of {numbers:,}", beyond, 0)
+        report.note(f"nf4: numbers in the middle of two that went the other way than {who}'s", edges)
     for form in ("nf4", "int8"):
         error = sum(float(((weights[n] - found[form][n]).astype(np.float64) ** 2).sum()) for n in maps)
         power = sum(float((weights[n].astype(np.float64) ** 2).sum()) for n in maps)
