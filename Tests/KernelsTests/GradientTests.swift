@@ -10,13 +10,15 @@ extension KernelSuite {
         }
         /// Whole tiles, edges of each size, more rows than a block, more tasks than threads.
         static let shapes = [
-            Shape(N: 1, O: 1, I: 1), Shape(N: 64, O: 96, I: 64), Shape(N: 33, O: 31, I: 65), Shape(N: 2050, O: 40, I: 33),
+            Shape(N: 1, O: 1, I: 1), Shape(N: 64, O: 96, I: 64), Shape(N: 33, O: 31, I: 65),
+            Shape(N: 2050, O: 40, I: 33),
             Shape(N: 50, O: 300, I: 96),
         ]
 
         /// dW, its rows `stride` apart, from dy and x whose rows are 3 and 5 numbers wider than they are read.
         private func gradient(
-            _ shape: Shape, dy: [UInt16], x: [UInt16], onto start: [Float], adds: Bool, parts: Int, parallel: nt_parallel?
+            _ shape: Shape, dy: [UInt16], x: [UInt16], onto start: [Float], adds: Bool, parts: Int,
+            parallel: nt_parallel?
         ) -> [Float] {
             let (N, O, I) = (Int64(shape.N), Int64(shape.O), Int64(shape.I))
             var dW = start
