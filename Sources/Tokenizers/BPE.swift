@@ -58,7 +58,7 @@ final class BPE: @unchecked Sendable {  // nothing writes after init, so threads
     @inline(__always)
     func append(_ word: UnsafeBufferPointer<UInt8>, _ scratch: Scratch) -> Bool {
         scratch.output.reserve(word.count)
-        if let rawIndex, let id = rawIndex.id(of: word, in: vocabulary.raw) {
+        if let rawIndex, let id = rawIndex.id(of: word) {
             scratch.output.append(id)
             return true
         }
@@ -122,7 +122,7 @@ final class BPE: @unchecked Sendable {  // nothing writes after init, so threads
     /// byte alphabet it covers. A byte without token becomes the unknown token, or is left out where there is none,
     /// as in the reference.
     func partial(_ word: UnsafeBufferPointer<UInt8>) -> (ids: [Int32], widths: [Int]) {
-        if let rawIndex, let id = rawIndex.id(of: word, in: vocabulary.raw) { return ([id], [Self.width(word)]) }
+        if let rawIndex, let id = rawIndex.id(of: word) { return ([id], [Self.width(word)]) }
         var ids: [Int32] = [], widths: [Int] = [], unknownWidth = 0
         func flushUnknown() {
             if unknownWidth > 0, let unknownID {

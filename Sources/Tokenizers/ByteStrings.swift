@@ -30,49 +30,69 @@ struct ByteStrings: Sendable {
     }
 }
 
-/// Ids by byte string: open addressing over a `ByteStrings` block, no string object per entry.
+/// Ids by byte string: open addressing over a copy of a `ByteStrings` block, no string object per entry, and nothing that
+/// a search would have to retain.
 final class ByteStringIndex: @unchecked Sendable {  // nothing writes after init
     /// The upper half of the hash, then the id; `free` where nothing is.
     private let slots: UnsafeMutablePointer<UInt64>
     private let mask: Int
+    private let bytes: UnsafeMutablePointer<UInt8>
+    /// Start and end of each id's string; both 0 where there is none.
+    private let places: UnsafeMutablePointer<(start: UInt32, end: UInt32)>
     private static let free = UInt64.max, tagBits: UInt64 = 0xFFFF_FFFF_0000_0000
     /// Anew in every process, so that no file can be made to collide.
-    private static let seed = UInt64.random(in: .min ... .max)
+    private static let processSeed = UInt64.random(in: .min ... .max)
+    private let seed = ByteStringIndex.processSeed
 
     /// An id whose string an earlier id has too; the earlier one is found.
-    let repeated: Int32?
+    private(set) var repeated: Int32?
 
     init(_ strings: ByteStrings, where isIndexed: (Int32) -> Bool = { _ in true }) {
         var capacity = 16
         while capacity < strings.count * 2 { capacity *= 2 }
-        let slots = UnsafeMutablePointer<UInt64>.allocate(capacity: capacity), mask = capacity - 1
+        mask = capacity - 1
+        slots = .allocate(capacity: capacity)
         slots.initialize(repeating: Self.free, count: capacity)
-        var repeated: Int32?
-        let seed = Self.seed
-        strings.bytes.withUnsafeBufferPointer { all in
-            for id in 0..<Int32(strings.count) {
-                guard let range = strings[id], isIndexed(id) else { continue }
-                let text = UnsafeBufferPointer(rebasing: all[range]), hash = Self.hash(text, seed)
-                let tag = hash & Self.tagBits
-                var slot = Int(truncatingIfNeeded: hash) & mask, isNew = true
-                while isNew, slots[slot] != Self.free {
-                    let found = slots[slot]
-                    isNew = found & Self.tagBits != tag || !Self.isSame(text, all, strings, Self.id(found))
-                    slot = (slot + 1) & mask
-                }
-                if isNew { slots[slot] = tag | UInt64(UInt32(id)) } else { repeated = repeated ?? id }
+        bytes = .allocate(capacity: max(strings.bytes.count, 1))
+        places = .allocate(capacity: max(strings.count, 1))
+        UnsafeMutableRawBufferPointer(start: bytes, count: strings.bytes.count).copyBytes(from: strings.bytes)
+        for id in 0..<Int32(strings.count) {
+            let range = strings[id] ?? 0..<0
+            (places + Int(id)).initialize(to: (UInt32(range.lowerBound), UInt32(range.upperBound)))
+            if strings[id] != nil, isIndexed(id) {
+                insert(id, UnsafeBufferPointer(start: bytes + range.lowerBound, count: range.count))
             }
         }
-        (self.slots, self.mask, self.repeated) = (slots, mask, repeated)
     }
 
-    deinit { slots.deallocate() }
+    private func insert(_ id: Int32, _ text: UnsafeBufferPointer<UInt8>) {
+        let hash = hash(text)
+        let tag = hash & Self.tagBits
+        var slot = Int(truncatingIfNeeded: hash) & mask
+        while slots[slot] != Self.free {
+            if slots[slot] & Self.tagBits == tag, isSame(text, Self.id(slots[slot])) {
+                repeated = repeated ?? id
+                return
+            }
+            slot = (slot + 1) & mask
+        }
+        slots[slot] = tag | UInt64(UInt32(id))
+    }
 
-    @inline(__always) private static func id(_ slot: UInt64) -> Int32 { Int32(truncatingIfNeeded: slot) }
+    deinit {
+        slots.deallocate()
+        bytes.deallocate()
+        places.deallocate()
+    }
+
+    @inline(__always) private static func id(_ slot: UInt64) -> Int32 {
+        Int32(truncatingIfNeeded: slot)
+    }
 
     /// Folds products of 64 bits, as wyhash does.
-    @inline(__always) private static func hash(_ text: UnsafeBufferPointer<UInt8>, _ seed: UInt64) -> UInt64 {
-        let bytes = UnsafeRawPointer(text.baseAddress), count = text.count
+    @inline(__always) private func hash(_ text: UnsafeBufferPointer<UInt8>) -> UInt64 {
+        let bytes = UnsafeRawPointer(text.baseAddress)
+        let count = text.count
         var hash = seed ^ UInt64(count)
         func fold(_ word: UInt64) {
             let product = (hash ^ word).multipliedFullWidth(by: 0x9E37_79B9_7F4A_7C15)
@@ -97,25 +117,22 @@ final class ByteStringIndex: @unchecked Sendable {  // nothing writes after init
         return hash
     }
 
-    @inline(__always) private static func isSame(
-        _ text: UnsafeBufferPointer<UInt8>, _ all: UnsafeBufferPointer<UInt8>, _ strings: ByteStrings, _ id: Int32
-    ) -> Bool {
-        guard let range = strings[id], range.count == text.count else { return false }
-        let other = all.baseAddress! + range.lowerBound
+    @inline(__always) private func isSame(_ text: UnsafeBufferPointer<UInt8>, _ id: Int32) -> Bool {
+        let (start, end) = places[Int(id)]
+        let other = bytes + Int(start)
+        guard text.count == Int(end - start) else { return false }
         for i in 0..<text.count where text[i] != other[i] { return false }
         return true
     }
 
-    @inline(__always) func id(of text: UnsafeBufferPointer<UInt8>, in strings: ByteStrings) -> Int32? {
-        let hash = Self.hash(text, Self.seed), tag = hash & Self.tagBits
+    @inline(__always) func id(of text: UnsafeBufferPointer<UInt8>) -> Int32? {
+        let hash = hash(text)
+        let tag = hash & Self.tagBits
         var slot = Int(truncatingIfNeeded: hash) & mask
         while true {
             let found = slots[slot]
             if found == Self.free { return nil }
-            if found & Self.tagBits == tag {
-                let isSame = strings.bytes.withUnsafeBufferPointer { Self.isSame(text, $0, strings, Self.id(found)) }
-                if isSame { return Self.id(found) }
-            }
+            if found & Self.tagBits == tag, isSame(text, Self.id(found)) { return Self.id(found) }
             slot = (slot + 1) & mask
         }
     }

@@ -89,8 +89,8 @@ extension SentencePieceFile {
             for (id, piece) in pieces.enumerated() where piece.kind == .normal {
                 let text = UnsafeBufferPointer(rebasing: all[strings[Int32(id)]!])
                 for at in 1..<max(text.count, 1) where text[at] & 0xC0 != 0x80 {
-                    guard let left = index.id(of: UnsafeBufferPointer(rebasing: text[..<at]), in: strings),
-                        let right = index.id(of: UnsafeBufferPointer(rebasing: text[at...]), in: strings)
+                    guard let left = index.id(of: UnsafeBufferPointer(rebasing: text[..<at])),
+                        let right = index.id(of: UnsafeBufferPointer(rebasing: text[at...]))
                     else { continue }
                     found.append((piece.score, id, left, right))
                 }

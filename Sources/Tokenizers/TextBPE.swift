@@ -2,7 +2,6 @@
 
 /// Joins neighbours whose text together is a piece, the best piece first and of equals the leftmost.
 final class TextBPE: Sendable {
-    private let pieces: ByteStrings
     private let index: ByteStringIndex
     /// Lower joins first, by id.
     private let order: [UInt32]
@@ -10,7 +9,7 @@ final class TextBPE: Sendable {
 
     /// - Parameter isPiece: whether the token with this id can come of joining.
     init(_ pieces: ByteStrings, order: [UInt32], where isPiece: (Int32) -> Bool = { _ in true }) {
-        (self.pieces, self.order) = (pieces, order)
+        self.order = order
         index = ByteStringIndex(pieces, where: isPiece)
         var longest = 0
         for id in 0..<Int32(pieces.count) where isPiece(id) { longest = max(longest, pieces[id]?.count ?? 0) }
@@ -18,7 +17,7 @@ final class TextBPE: Sendable {
     }
 
     /// Id of a text that is a piece.
-    @inline(__always) func id(of text: UnsafeBufferPointer<UInt8>) -> Int32? { index.id(of: text, in: pieces) }
+    @inline(__always) func id(of text: UnsafeBufferPointer<UInt8>) -> Int32? { index.id(of: text) }
 
     @inline(__always) private func rank(_ text: UnsafeBufferPointer<UInt8>, _ start: Int, _ end: Int) -> UInt32? {
         guard end - start <= longest else { return nil }

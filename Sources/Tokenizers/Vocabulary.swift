@@ -117,10 +117,10 @@ struct Vocabulary: Sendable {
 
     func id(of text: String) -> Int32? {
         var text = text
-        return text.withUTF8 { index.id(of: $0, in: texts) }
+        return text.withUTF8 { index.id(of: $0) }
     }
 
-    func id(of text: UnsafeBufferPointer<UInt8>) -> Int32? { index.id(of: text, in: texts) }
+    func id(of text: UnsafeBufferPointer<UInt8>) -> Int32? { index.id(of: text) }
 
     func text(of id: Int32) -> String? {
         texts[id].map { String(decoding: texts.bytes[$0], as: UTF8.self) }
