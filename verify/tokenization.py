@@ -2,7 +2,7 @@
 llama.cpp: ids, offsets and decoded texts must be equal everywhere.
 
     .deps/oracle/bin/python verify/tokenization.py --gguf SmolLM2.gguf --gpt2 FOLDER --texts FILE ... [--others FOLDER]
-        [--translations FOLDER] [--kinds NAME ...]
+        [--translations FOLDER] [--kinds NAME ...] [--parts texts speed runs]
 
 FOLDER holds encoder.json and vocab.bpe of GPT-2; the one of --others what scripts/fetch-assets puts into
 .deps/demo/tokenizers, ten more tokenizers and llama.cpp's vocabularies (verify/tokenizer_references.py); the one of
@@ -275,6 +275,8 @@ def main():
     options.add_argument("--others", type=pathlib.Path, help="the folder tokenizers/ that scripts/fetch-assets fills")
     options.add_argument("--translations", type=pathlib.Path, help="the folder that scripts/fetch-assets fills")
     options.add_argument("--kinds", nargs="+", help="only the tokenizers whose names contain one of these")
+    options.add_argument("--parts", nargs="+", choices=["texts", "speed", "runs"], default=["texts", "speed", "runs"],
+                         help="what to do with each; speed needs a quiet machine")
     options.add_argument("--converted", type=pathlib.Path, help="the folder that `needletail convert` made of the GGUF")
     options.add_argument("--fuzz", type=int, default=100_000)
     options = options.parse_args()
@@ -301,11 +303,12 @@ def main():
             if options.kinds and not any(part in name for part in options.kinds):
                 continue
             comparison = Comparison(report, program, name, model, reference, folder)
-            for kind, texts in sets:
+            for kind, texts in sets if "texts" in options.parts else []:
                 comparison.texts(kind, tokenizer_references.allowed(reference, texts))
-            for kind, texts in sets[::4]:  # prose and, where they are given, languages
+            for kind, texts in sets[::4] if "speed" in options.parts else []:  # prose and, where given, languages
                 comparison.speed(kind, texts)
-            comparison.runs()
+            if "runs" in options.parts:
+                comparison.runs()
         if options.converted:
             converted(report, options.converted, smollm2, prose + sets[3][1])
     report.exit()
