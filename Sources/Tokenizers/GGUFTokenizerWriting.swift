@@ -186,8 +186,9 @@ private struct GGUFTokenizerWriter {
             let steps = normalizers(root)
             let strips = steps.contains { $0["type"]?.string == "Strip" }
             add(.bool(key("remove_extra_whitespaces"), strips), .bool(strips))
-            if let map = steps.first(where: { $0["type"]?.string == "Precompiled" })?["precompiled_charsmap"]?.string {
-                guard let bytes = decodedBase64(map.utf8) else {
+            if var map = steps.first(where: { $0["type"]?.string == "Precompiled" })?["precompiled_charsmap"]?.string {
+                var bytes: [UInt8] = []
+                guard map.withUTF8({ appendBase64($0, to: &bytes) }) else {
                     throw UserError("\(path): precompiled_charsmap is not base64")
                 }
                 add(.uint8s(key("precompiled_charsmap"), bytes), .integers(bytes.map(Int.init)))
