@@ -69,6 +69,16 @@ def transformers_peer(folder, dtype, batch, tokens):
 
 def llama_peer(batch, tokens, threads):
     import llama_cpp
+    if "amx_int8" in pathlib.Path("/proc/cpuinfo").read_text():
+        # Its AMX code (0.3.36) dies of an illegal instruction on its second thread: tiles are used there unconfigured.
+        # Without its own buffers it takes AVX-512, which is no slower for one sequence: memory decides.
+        defaults = llama_cpp.llama_model_default_params
+
+        def without_amx():
+            parameters = defaults()
+            parameters.use_extra_bufts = False
+            return parameters
+        llama_cpp.llama_cpp.llama_model_default_params = without_amx
     model = llama_cpp.Llama(
         str(GGUF), n_ctx=PROMPT + tokens + 1, n_threads=threads, n_threads_batch=threads, verbose=False, logits_all=False)
     steps = []
