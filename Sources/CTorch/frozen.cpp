@@ -49,7 +49,7 @@ at::Tensor FrozenWeight::decoded(int64_t row, int64_t count, at::ScalarType dtyp
 }
 
 at::Tensor FrozenWeight::product(const at::Tensor &x) const {
-    if (!is_packed()) return at::mm(x, data.t());
+    if (!is_packed()) return shim::product(x, data.t());
     TORCH_CHECK(x.dim() == 2 && x.size(1) == columns, "x ", x.sizes(), " for a packed weight of ", rows(), " x ", columns);
     TORCH_CHECK(takes_kernel(x), "packed weights multiply fp32, bf16 and fp64 on the CPU, not ", x.scalar_type(), " on ", x.device());
     const int64_t most = std::clamp<int64_t>(kPanelBytes / (columns * x.element_size()), 1, rows());
@@ -59,14 +59,13 @@ at::Tensor FrozenWeight::product(const at::Tensor &x) const {
         const int64_t count = std::min(most, rows() - row);
         const auto part = panel.narrow(0, 0, count);
         decode(row, 0, part);
-        auto out = y.narrow(1, row, count);
-        at::mm_out(out, x, part.t());
+        product_into(y.narrow(1, row, count), x, part.t());
     }
     return y;
 }
 
 at::Tensor FrozenWeight::back(const at::Tensor &dy) const {
-    if (!is_packed()) return at::mm(dy, data);
+    if (!is_packed()) return shim::product(dy, data);
     takes_kernel(dy);  // counts: forward has checked
     // Panels of whole columns: each sum over O is made by one product, in its precision.
     const int64_t block = std::max<int64_t>(nt_packed_block(int32_t(type)), 64);
@@ -78,8 +77,7 @@ at::Tensor FrozenWeight::back(const at::Tensor &dy) const {
         const int64_t count = std::min(most, columns - column);
         const auto part = memory.narrow(0, 0, rows() * count).view({rows(), count});
         decode(0, column, part);
-        auto out = dx.narrow(1, column, count);
-        at::mm_out(out, dy, part);
+        product_into(dx.narrow(1, column, count), dy, part);
     }
     return dx;
 }

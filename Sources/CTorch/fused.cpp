@@ -39,8 +39,9 @@ static bool sums_in_kernel(const at::Tensor &to, const at::Tensor &dy, const at:
 
 void sum_product(at::Tensor to, const at::Tensor &dy, const at::Tensor &x, bool adds) {
     if (!sums_in_kernel(to, dy, x)) {
-        const auto product = at::mm(dy.t(), x);
-        adds ? to.add_(product) : to.copy_(product);
+        if (to.scalar_type() == dy.scalar_type()) return product_into(to, dy.t(), x, adds);
+        const auto sum = product(dy.t(), x);
+        adds ? to.add_(sum) : to.copy_(sum);
         return;
     }
     SHIM_NAMED("weight_gradient");
@@ -52,7 +53,7 @@ void sum_product(at::Tensor to, const at::Tensor &dy, const at::Tensor &x, bool 
 }
 
 at::Tensor give_product(const at::Tensor &weight, const at::Tensor &dy, const at::Tensor &x) {
-    if (!weight.is_leaf() || !nt_weight_gradient_is_fast()) return give_gradient(weight, at::mm(dy.t(), x));
+    if (!weight.is_leaf()) return give_gradient(weight, product(dy.t(), x));
     auto &own = weight.mutable_grad();
     const bool adds = own.defined();
     if (!adds) own = at::empty(weight.sizes(), weight.options().dtype(gradient_type(weight)).requires_grad(false));

@@ -11,6 +11,7 @@
 #include "loss.h"
 #include "norm.h"
 #include "packed.h"
+#include "products.h"
 #include "rotary.h"
 #include "shim.h"
 
@@ -90,8 +91,8 @@ at::Tensor gradient_to_add_into(const at::Tensor &leaf);
 /// usual way: the result is then what the node's backward returns, else undefined.
 at::Tensor give_gradient(const at::Tensor &weight, at::Tensor gradient);
 
-/// to [O, I] = dy^T x, or += it: dy [N, O], x [N, I]. Summed in fp32 by the product itself where a kernel is faster than the
-/// library (bf16 on AMX, fp32 sums), else a product and an addition.
+/// to [O, I] = dy^T x, or += it: dy [N, O], x [N, I]. Summed by the product itself in one dtype, and of bf16 in fp32 where a
+/// kernel is faster than the library (AMX), else a product and an addition.
 void sum_product(at::Tensor to, const at::Tensor &dy, const at::Tensor &x, bool adds);
 
 /// give_gradient of dy^T x.

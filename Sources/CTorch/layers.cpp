@@ -22,7 +22,7 @@ struct Linear : public Function<Linear> {
         const auto bias = given_bias.value_or(at::Tensor());
         ctx->save_for_backward({trains ? x : at::Tensor(), weight, copy, bias});
         const auto b = bias.defined() ? std::optional<at::Tensor>(bias.to(x.scalar_type())) : std::nullopt;
-        return at::linear(x, copy, b);
+        return linear(x, copy, b);
     }
 
     static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
@@ -33,7 +33,7 @@ struct Linear : public Function<Linear> {
         if (ctx->needs_input_grad(0)) {
             auto shape = gradients[0].sizes().vec();
             shape.back() = copy.size(1);
-            dx = at::mm(dy, copy).view(shape);
+            dx = product(dy, copy).view(shape);
         }
         if (weight.requires_grad()) dw = give_product(weight, dy, rows(x));
         if (bias.defined() && bias.requires_grad()) db = give_gradient(bias, at::sum(dy, 0, false, wide(dy)));
@@ -41,6 +41,16 @@ struct Linear : public Function<Linear> {
     }
 
     static at::Tensor rows(const at::Tensor &x) { return x.reshape({-1, x.size(-1)}); }
+
+    static at::Tensor linear(const at::Tensor &x, const at::Tensor &w, const std::optional<at::Tensor> &b) {
+        auto shape = x.sizes().vec();
+        shape.back() = w.size(0);
+        const auto input = rows(x);
+        if (!b) return product(input, w.t()).view(shape);
+        auto y = b->expand({input.size(0), w.size(0)}).contiguous();
+        product_into(y, input, w.t(), /*adds=*/true);
+        return y.view(shape);
+    }
 };
 
 /// x W^T + s (x' A^T) B^T with W frozen, perhaps packed; x' is x, or x after dropout (Hu et al. 2021, arXiv:2106.09685, eq. 3).
@@ -51,9 +61,9 @@ struct AdaptedLinear : public Function<AdaptedLinear> {
         const at::Tensor &a,
         const at::Tensor &a_copy, const at::Tensor &b, const at::Tensor &b_copy, double scaling) {
         const auto input = dropped.value_or(x);
-        const auto u = at::mm(input, a_copy.t());  // [N, r]
+        const auto u = product(input, a_copy.t());  // [N, r]
         auto y = weight.product(x);
-        y.addmm_(u, b_copy.t(), 1, scaling);
+        product_into(y, u, b_copy.t(), /*adds=*/true, scaling);
         weight.save(ctx, {input, a, a_copy, b, b_copy, u});
         ctx->saved_data["scaling"] = scaling;
         ctx->saved_data["drops"] = dropped.has_value();
@@ -65,16 +75,16 @@ struct AdaptedLinear : public Function<AdaptedLinear> {
         const auto input = saved[0], a = saved[1], a_copy = saved[2], b = saved[3], b_copy = saved[4], u = saved[5],
                    dy = gradients[0];
         const double s = ctx->saved_data["scaling"].toDouble();
-        const auto q = at::mm(dy, b_copy);  // [N, r]
+        const auto q = product(dy, b_copy);  // [N, r]
         variable_list result(8);
-        if (a.requires_grad()) result[3] = give_gradient(a, at::mm(q.t(), input).mul_(s));
-        if (b.requires_grad()) result[5] = give_gradient(b, at::mm(dy.t(), u).mul_(s));
+        if (a.requires_grad()) result[3] = give_gradient(a, product(q.t(), input).mul_(s));
+        if (b.requires_grad()) result[5] = give_gradient(b, product(dy.t(), u).mul_(s));
         const bool drops = ctx->saved_data["drops"].toBool();
         if (ctx->needs_input_grad(0)) {
             result[0] = FrozenWeight::restored(ctx, saved).back(dy);
-            if (!drops) result[0].addmm_(q, a_copy, 1, s);
+            if (!drops) product_into(result[0], q, a_copy, /*adds=*/true, s);
         }
-        if (drops && ctx->needs_input_grad(1)) result[1] = at::mm(q, a_copy).mul_(s);
+        if (drops && ctx->needs_input_grad(1)) result[1] = product(q, a_copy).mul_(s);
         return result;
     }
 };
@@ -151,7 +161,7 @@ struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
             const auto h = hidden.narrow(0, start, count), y = labels.narrow(0, start, count),
                        f = factors.narrow(0, start, count);
             auto u = logits.narrow(0, 0, count);
-            at::mm_out(u, h, copy.t());
+            product_into(u, h, copy.t());
             if (!needs_hidden && !needs_weight) {  // judging
                 auto parts = at::empty_like(f);
                 log_probabilities(u, y, cap, parts);
@@ -160,8 +170,7 @@ struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
             }
             loss += rows_loss(u, y, f, cap);  // u becomes its gradient
             if (needs_hidden) {
-                auto part = d_hidden.narrow(0, start, count);
-                at::mm_out(part, u, copy);
+                product_into(d_hidden.narrow(0, start, count), u, copy);
             }
             if (!needs_weight) continue;
             if (start == 0) d_weight = at::empty(copy.sizes(), copy.options().dtype(wide(hidden)));
@@ -230,7 +239,11 @@ at::Tensor or_weight(const at::Tensor &copy, const at::Tensor &weight) { return 
 }  // namespace
 
 ct_status ct_matmul(ct_tensor a, ct_tensor b, ct_tensor *out) {
-    return giving(out, [&] { return at::matmul(get(a), get(b)); });
+    return giving(out, [&] {
+        const auto left = get(a), right = get(b);
+        const bool is_recorded = c10::GradMode::is_enabled() && (left.requires_grad() || right.requires_grad());
+        return is_recorded || left.dim() != 2 || right.dim() != 2 ? at::matmul(left, right) : product(left, right);
+    });
 }
 ct_status ct_linear(ct_tensor x, ct_tensor weight, ct_tensor copy, ct_tensor bias, ct_tensor *out) {
     return giving(out, [&] {
@@ -288,7 +301,7 @@ ct_status ct_linear_log_probabilities(
         for (int64_t start = 0; start < h.size(0); start += chunk) {
             const int64_t rows = std::min(chunk, h.size(0) - start);
             log_probabilities(
-                at::mm(h.narrow(0, start, rows), w.t()), y.narrow(0, start, rows), cap, result.narrow(0, start, rows));
+                product(h.narrow(0, start, rows), w.t()), y.narrow(0, start, rows), cap, result.narrow(0, start, rows));
         }
         return result;
     });

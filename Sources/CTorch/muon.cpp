@@ -1,6 +1,6 @@
 // Muon's arithmetic (Jordan et al. 2024, kellerjordan.github.io/posts/muon): matrices made orthogonal by products alone.
 // m rows, n columns; m <= n
-#include "shim.h"
+#include "products.h"
 
 using namespace shim;
 
@@ -11,14 +11,14 @@ namespace {
 void symmetric_product(at::Tensor out, const at::Tensor &x) {
     const int64_t m = x.size(0), half = m / 2, rest = m - half;
     if (m < 256) {
-        at::mm_out(out, x, x.t());
+        product_into(out, x, x.t());
         return;
     }
     const auto top = x.narrow(0, 0, half), bottom = x.narrow(0, half, rest);
     symmetric_product(out.narrow(0, 0, half).narrow(1, 0, half), top);
     symmetric_product(out.narrow(0, half, rest).narrow(1, half, rest), bottom);
-    auto corner = out.narrow(0, half, rest).narrow(1, 0, half);
-    at::mm_out(corner, bottom, top.t());
+    const auto corner = out.narrow(0, half, rest).narrow(1, 0, half);
+    product_into(corner, bottom, top.t());
     out.narrow(0, 0, half).narrow(1, half, rest).copy_(corner.t());
 }
 
@@ -35,7 +35,9 @@ at::Tensor orthogonalized(const at::Tensor &given, const ct_orthogonalization &o
         symmetric_product(gram, x);
         symmetric_product(polynomial, gram);
         polynomial.mul_(abc[2]).add_(gram, abc[1]);
-        x = at::addmm(x, polynomial, x, abc[0], 1);
+        auto next = x.mul(abc[0]);
+        product_into(next, polynomial, x, /*adds=*/true);
+        x = next;
     }
     return (is_tall ? x.t() : x).to(given.scalar_type());
 }

@@ -1,0 +1,13 @@
+// Products of two matrices without autograd: LibTorch's library, or the one of its two that is faster on this processor.
+#pragma once
+#include "shim.h"
+
+namespace shim {
+
+/// a b: a [M, K], b [K, N], of one dtype, of any strides.
+at::Tensor product(const at::Tensor &a, const at::Tensor &b);
+
+/// out = alpha a b + (adds ? out : 0), into out [M, N] of the same dtype, which may be part of a larger tensor.
+void product_into(at::Tensor out, const at::Tensor &a, const at::Tensor &b, bool adds = false, double alpha = 1);
+
+}  // namespace shim
