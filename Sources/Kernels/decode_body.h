@@ -851,92 +851,130 @@ inline void rows(
 
 // MARK: Attention
 
-/// Sums of each of the L vectors, in order.
-inline Vec sums_of(const Vec *v) {
-    float out[L];
-    for (int64_t i = 0; i < L; ++i) out[i] = sum(v[i]);
-    return load(out);
+/// Query heads of one key/value head that are served together, so that a key and a value are read once for them.
+constexpr int kHeads = 4;
+
+/// Sums of the lanes of each of four vectors times `factor`, stored in order.
+inline void store_sums(const Vec *v, float factor, float *out) {
+#if NT_WIDE
+    const Vec a = add(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+    const Vec b = add(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+    const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
+    const Vec c = add(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(c), _mm512_extractf32x8_ps(c, 1));
+#else
+    const Vec a = add(_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));
+    const Vec b = add(_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3]));
+    const __m256d x = _mm256_castps_pd(a), y = _mm256_castps_pd(b);
+    const __m256 half = add(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)), _mm256_castpd_ps(_mm256_unpackhi_pd(x, y)));
+#endif
+    const __m128 sums = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    _mm_storeu_ps(out, _mm_mul_ps(sums, _mm_set1_ps(factor)));
 }
 
-template <class T>
-inline void scores(const AttentionTask &task, const float *q, float *out) {
-    const T *keys = (const T *)task.keys;
-    const int64_t E = task.head_dim;
+/// out[g][s] = scale q[g] . k[s] for G query heads, up to the next multiple of four of keys. The values of the same slots
+/// are asked for meanwhile: a head's slice of a slot is a line or two, which no prefetcher of the processor foresees.
+template <class T, int G>
+inline void scores(const AttentionTask &task, const float *q, float (*out)[kKeys]) {
+    const T *keys = (const T *)task.keys, *values = (const T *)task.values;
+    const int64_t E = task.head_dim, line = 64 / int64_t(sizeof(T));
+    const auto ask = [&](const T *from, int64_t s) {
+        if (s < task.count)
+            for (int64_t e = 0; e < E; e += line) _mm_prefetch((const char *)(from + s * task.stride + e), _MM_HINT_T0);
+    };
     for (int64_t s = 0; s < task.count; s += 4) {
         // Past the end the last key stands in; what it gives is not looked at.
         const T *k[4];
-        for (int64_t j = 0; j < 4; ++j) k[j] = keys + (s + j < task.count ? s + j : task.count - 1) * task.stride;
-        Vec sums[4] = {zero(), zero(), zero(), zero()};
+        for (int64_t j = 0; j < 4; ++j) {
+            k[j] = keys + (s + j < task.count ? s + j : task.count - 1) * task.stride;
+            ask(keys, s + j + 16);
+            ask(values, s + j);
+        }
+        Vec sums[G][4];
+        for (int g = 0; g < G; ++g)
+            for (int j = 0; j < 4; ++j) sums[g][j] = zero();
+        const auto step = [&](int64_t e, auto &&read) {
+            Vec v[4];
+            for (int j = 0; j < 4; ++j) v[j] = read(k[j] + e);
+            for (int g = 0; g < G; ++g) {
+                const Vec x = read(q + g * E + e);
+                for (int j = 0; j < 4; ++j) sums[g][j] = fma(x, v[j], sums[g][j]);
+            }
+        };
         int64_t e = 0;
-        for (; e + L <= E; e += L) {
-            const Vec v = load(q + e);
-            for (int j = 0; j < 4; ++j) sums[j] = fma(v, load(k[j] + e), sums[j]);
-        }
-        if (e < E) {
-            const Vec v = load_part(q + e, E - e);
-            for (int j = 0; j < 4; ++j) sums[j] = fma(v, load_part(k[j] + e, E - e), sums[j]);
-        }
-        for (int64_t j = 0; j < 4 && s + j < task.count; ++j) out[s + j] = sum(sums[j]) * task.scale;
+        for (; e + L <= E; e += L) step(e, [](auto *p) { return load(p); });
+        if (e < E) step(e, [&](auto *p) { return load_part(p, E - e); });
+        for (int g = 0; g < G; ++g) store_sums(sums[g], task.scale, out[g] + s);
     }
 }
 
-/// out[g] = sum over keys of p[g][s] v[s], for G query heads at once, so that a value is read once.
+/// p = e^(p - max) of `count` scores, zeros behind them up to a whole vector; the largest and the sum.
+inline void exponentials(float *p, int64_t count, float *largest_and_sum) {
+    const int64_t end = rounded_up(count, L);
+    for (int64_t s = count; s < end; ++s) p[s] = -INFINITY;
+    Vec most = load(p), total = zero();
+    for (int64_t s = L; s < end; s += L) most = max(most, load(p + s));
+    const float top = largest(most);
+    for (int64_t s = 0; s < end; s += L) {
+        const Vec e = exponential(sub(load(p + s), set1(top)));
+        store(p + s, e);
+        total = add(total, e);
+    }
+    largest_and_sum[0] = top;
+    largest_and_sum[1] = sum(total);
+}
+
+/// out[g], elements e ..< e + chunks L, = sum over keys of p[g][s] v[s]; of the last chunk the first `lanes`.
+template <class T, int G, int chunks>
+inline void weighted_chunks(
+    const AttentionTask &task, const float (*p)[kKeys], int64_t e, int64_t lanes, float *out, int64_t out_stride) {
+    const T *values = (const T *)task.values + e;
+    Vec sums[G][chunks];
+    for (int g = 0; g < G; ++g)
+        for (int c = 0; c < chunks; ++c) sums[g][c] = zero();
+    for (int64_t s = 0; s < task.count; ++s)
+        for (int c = 0; c < chunks; ++c) {
+            const T *at = values + s * task.stride + c * L;
+            const Vec v = c < chunks - 1 || lanes == L ? load(at) : load_part(at, lanes);
+            for (int g = 0; g < G; ++g) sums[g][c] = fma(set1(p[g][s]), v, sums[g][c]);
+        }
+    for (int g = 0; g < G; ++g)
+        for (int c = 0; c < chunks; ++c) {
+            float *to = out + g * out_stride + e + c * L;
+            if (c < chunks - 1 || lanes == L)
+                store(to, sums[g][c]);
+            else
+                store_part(to, sums[g][c], lanes);
+        }
+}
+
 template <class T, int G>
 inline void weighted_values(const AttentionTask &task, const float (*p)[kKeys], float *out, int64_t out_stride) {
-    const T *values = (const T *)task.values;
-    for (int64_t e = 0; e < task.head_dim; e += L) {
-        const int64_t lanes = task.head_dim - e < L ? task.head_dim - e : L;
-        Vec sums[G];
-        for (int g = 0; g < G; ++g) sums[g] = zero();
-        for (int64_t s = 0; s < task.count; ++s) {
-            const T *at = values + s * task.stride + e;
-            const Vec v = lanes == L ? load(at) : load_part(at, lanes);
-            for (int g = 0; g < G; ++g) sums[g] = fma(set1(p[g][s]), v, sums[g]);
-        }
-        for (int g = 0; g < G; ++g)
-            if (lanes == L)
-                store(out + g * out_stride + e, sums[g]);
-            else
-                store_part(out + g * out_stride + e, sums[g], lanes);
-    }
+    constexpr int chunks = NT_WIDE ? 4 : 2;  // as many chains of sums as registers hold
+    const int64_t E = task.head_dim;
+    int64_t e = 0;
+    for (; e + chunks * L <= E; e += chunks * L) weighted_chunks<T, G, chunks>(task, p, e, L, out, out_stride);
+    for (; e < E; e += L) weighted_chunks<T, G, 1>(task, p, e, E - e < L ? E - e : L, out, out_stride);
 }
 
 template <class T>
 inline void attend_as(const AttentionTask &task) {
-    constexpr int G = 4;
     const int64_t E = task.head_dim;
-    float p[G][kKeys];
-    for (int64_t first = 0; first < task.group; first += G) {
-        const int64_t count = task.group - first < G ? task.group - first : G;
-        float *out = task.out + first * (E + 2);
-        for (int64_t g = 0; g < count; ++g) {
-            scores<T>(task, task.q + (first + g) * E, p[g]);
-            float top = p[g][0];
-            for (int64_t s = 1; s < task.count; ++s) top = p[g][s] > top ? p[g][s] : top;
-            Vec total = zero();
-            int64_t s = 0;
-            for (; s + L <= task.count; s += L) {
-                const Vec e = exponential(sub(load(p[g] + s), set1(top)));
-                store(p[g] + s, e);
-                total = add(total, e);
-            }
-            if (s < task.count) {
-                float part[L] = {};
-                store(part, exponential(sub(load_part(p[g] + s, task.count - s), set1(top))));
-                for (int64_t i = task.count - s; i < L; ++i) part[i] = 0;
-                store_part(p[g] + s, load(part), task.count - s);
-                total = add(total, load(part));
-            }
-            out[g * (E + 2) + E] = top;
-            out[g * (E + 2) + E + 1] = sum(total);
-        }
-        switch (count) {
-            case 1: weighted_values<T, 1>(task, p, out, E + 2); break;
-            case 2: weighted_values<T, 2>(task, p, out, E + 2); break;
-            case 3: weighted_values<T, 3>(task, p, out, E + 2); break;
-            default: weighted_values<T, 4>(task, p, out, E + 2); break;
-        }
-    }
+    for (int64_t first = 0; first < task.group; first += kHeads)
+        with_rows(task.group - first < kHeads ? task.group - first : kHeads, [&](auto heads) {
+            constexpr int G = decltype(heads)::value;
+            alignas(64) float p[G][kKeys];
+            const float *q = task.q + first * E;
+            float *out = task.out + first * (E + 2);
+#if NT_WIDE
+            scores<T, G>(task, q, p);
+#else
+            // Sixteen registers hold the sums of one head.
+            for (int g = 0; g < G; ++g) scores<T, 1>(task, q + g * E, p + g);
+#endif
+            for (int g = 0; g < G; ++g) exponentials(p[g], task.count, out + g * (E + 2) + E);
+            weighted_values<T, G>(task, p, out, E + 2);
+        });
 }
 
 inline void attend(const AttentionTask &task) {
