@@ -1,18 +1,21 @@
 """Training speed and memory beside PyTorch, transformers and peft (issue: train faster than PyTorch on the same CPU).
 
     .deps/oracle/bin/python Benchmarks/training.py [--cases full-135m lora-135m] [--rounds 2] [--seconds 15] [--alone]
+        [--llmc FOLDER]
 
 Random weights of a shape, random tokens, every label trained: speed does not depend on content. Each mode of each
 program runs in its own process, so that peak memory (VmHWM, libraries included) is its own; modes are interleaved
 round by round (A B C A B C) and the median step of all rounds counts. Modes of the peer: fp32, bf16 autocast, pure
 bf16 (weights, gradients and moments in bf16), and each of them under torch.compile. The floor is what a step's products
-and one pass over the optimizer's memory take by themselves.
+and one pass over the optimizer's memory take by themselves. `--llmc` names a folder with llm.c's built CPU trainer (fp32,
+4 x 64 tokens), a checkpoint and tokens where it looks for them: random ones will do.
 """
 
 import argparse
 import json
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -123,15 +126,18 @@ def fastest(work, times=5):
 
 def floor(config, mode, rows):
     """Seconds of a step of nothing but its products (forward, to the input, to the weight: each shape's fastest, by the
-    library) and one pass over the optimizer's memory (28 bytes a number: master, two moments and gradient in fp32)
+    faster of PyTorch's two libraries) and one pass over the optimizer's memory (28 bytes a number: master, two moments and gradient in fp32)
     at the bandwidth of a copy; prints a JSON line."""
     import torch
     dtype = torch.bfloat16 if mode == "bf16" else torch.float32
     seconds, numbers = 0, 0
     for outputs, inputs, count in products(config):
         x, w, dy = (torch.randn(*shape).to(dtype) for shape in ((rows, inputs), (outputs, inputs), (rows, outputs)))
-        for work in (lambda: torch.nn.functional.linear(x, w), lambda: dy @ w, lambda: dy.t() @ x):
-            seconds += count * fastest(work)
+        for left, right in ((x, w), (dy, w.t().contiguous()), (dy.t().contiguous(), x.t().contiguous())):
+            ways = [lambda: torch.nn.functional.linear(left, right)]
+            if dtype == torch.float32:  # by MKL, which leaves AVX-512 to Intel's processors; this is oneDNN
+                ways.append(lambda: torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], ""))
+            seconds += count * min(fastest(work) for work in ways)
         numbers += count * outputs * inputs
     source, target = torch.zeros(2 ** 27), torch.zeros(2 ** 27)
     bandwidth = 8 * 2 ** 27 / fastest(lambda: target.copy_(source))
@@ -163,13 +169,24 @@ def run_ours(case, mode, seconds, threads, work):
     return json.loads(result.stdout)
 
 
-def measure(case, rounds, seconds, threads, work):
+def run_llmc(folder, threads):
+    result = subprocess.run(
+        ["./train_gpt2"], cwd=folder, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, capture_output=True, text=True)
+    if result.returncode:
+        sys.exit(f"{folder}/train_gpt2: {(result.stderr or result.stdout).strip().splitlines()[-1:]}")
+    return [float(ms) / 1000 for ms in re.findall(r"\(took ([0-9.]+) ms\)", result.stdout)][2:]
+
+
+def measure(case, rounds, seconds, threads, work, llmc=None):
     config, method, batch, sequence = CASES[case]
     mine, theirs = modes_of(OURS[method]), modes_of(PEERS[method])
     modes = [("needletail", m) for m in mine] + [("torch", m) for m in theirs]
     found = {mode: {"step_seconds": [], "peak_memory_bytes": 0} for mode in modes}
     least = {mode: [] for mode in mine if method == "full"}
+    beside = []
     for _ in range(rounds):
+        if llmc and case == "gpt2-124m":
+            beside += run_llmc(llmc, threads)
         for mode in least:
             least[mode].append(run_peer(case, mode, seconds, threads, job="--floor"))
         for who, mode in modes:
@@ -195,6 +212,11 @@ def measure(case, rounds, seconds, threads, work):
               f" {'fp32' if mode == 'fp32' else 'of any numerics'} ({peer[2]})"
               for mode in mine for ours in [best(found, "needletail", [mode])]
               for peer in [best(found, "torch", [m for m in theirs if mode != "fp32" or m.startswith("fp32")])]]
+    for mode in mine if beside else []:
+        ratio = statistics.median(beside) / statistics.median(found["needletail", mode]["step_seconds"])
+        ratios.append(
+            f"{mode}: speed {ratio:.1f} x llm.c's {batch * sequence / statistics.median(beside):.0f} tokens/s (fp32, "
+            f"median of {len(beside)} steps)")
     for mode, floors in least.items():
         floors = [floor for floor in floors if "error" not in floor]
         if not floors or not found["needletail", mode]["step_seconds"]:
@@ -268,6 +290,7 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--write", help="also write the tables to this file")
     parser.add_argument("--alone", action="store_true", help="also memory and scaling of needletail alone")
+    parser.add_argument("--llmc", metavar="FOLDER", help="a folder with llm.c's built train_gpt2 and what it reads")
     parser.add_argument("--peer", nargs=2, help="(internal) measure one mode and print JSON")
     parser.add_argument("--floor", nargs=2, help="(internal) measure what a step costs at the least and print JSON")
     arguments = parser.parse_args()
@@ -282,7 +305,7 @@ def main():
     lines = [f"Training. {machine()}", ""]
     with tempfile.TemporaryDirectory() as work:
         for case in arguments.cases:
-            lines += measure(case, arguments.rounds, arguments.seconds, arguments.threads, pathlib.Path(work))
+            lines += measure(case, arguments.rounds, arguments.seconds, arguments.threads, pathlib.Path(work), arguments.llmc)
         if arguments.alone:
             lines += memory_and_scaling(pathlib.Path(work), arguments.seconds, arguments.threads)
     text = "\n".join(lines)

@@ -47,7 +47,7 @@ struct Linear : public Function<Linear> {
         shape.back() = w.size(0);
         const auto input = rows(x);
         if (!b) return product(input, w.t()).view(shape);
-        auto y = b->expand({input.size(0), w.size(0)}).contiguous();
+        auto y = b->expand({input.size(0), w.size(0)}).clone(at::MemoryFormat::Contiguous);
         product_into(y, input, w.t(), /*adds=*/true);
         return y.view(shape);
     }
