@@ -7,11 +7,12 @@ Each round starts every program once, in turn (A B C A B C); of all steps of all
 ratio is taken per round first, since a shared machine's speed drifts. Every program continues prompts of 16 tokens
 greedily, without stopping early. transformers: bf16 and fp32, sdpa attention, its own cache, `generate` as users call it; the faster one counts.
 llama.cpp: its Python package on the same GGUF file, called token by token (`--llama` names a Python that has
-llama-cpp-python, which compiles for minutes; without it that row is missing and says so). The bandwidth is what one pass
+llama-cpp-python, which compiles for minutes: `scripts/bootstrap --llama-cpp`; without it that row is missing and says so). The bandwidth is what one pass
 over 256 MiB reaches in our process on all threads, best of 16.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import pathlib
@@ -188,7 +189,8 @@ def main():
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--only", nargs="+", metavar="WORD", help="only programs whose name has one of these words")
-    parser.add_argument("--llama", help="a Python with llama-cpp-python")
+    parser.add_argument("--llama", metavar="PYTHON", help="a Python with llama-cpp-python (default: this one, if it has it)",
+                        default=sys.executable if importlib.util.find_spec("llama_cpp") else None)
     parser.add_argument("--write", help="also write the tables to this file")
     parser.add_argument("--peer", nargs=5, help="(internal) measure one peer and print seconds of its steps")
     arguments = parser.parse_args()
