@@ -78,9 +78,10 @@ public struct ModelReference: Sendable, Equatable {
     static func weightsPath(_ path: String) throws -> String {
         if fileExists(path) { return path }
         guard folderExists(path) else {
+            if let snapshot = try hubSnapshot(path) { return snapshot }
             throw UserError(
                 "\(path): no such file or folder; a model is a Hugging Face folder, an adapter folder, a run folder or a .gguf file"
-            )
+                    + hubHint(path))
         }
         let record = joinPath(path, "run.json")
         guard fileExists(record) else { return path }
@@ -92,6 +93,17 @@ public struct ModelReference: Sendable, Equatable {
             throw UserError("\(path): this run has saved no checkpoint yet; run `needletail train` on it again")
         }
         return checkpoint.folder
+    }
+
+    /// The files of a repository that is in the Hub cache; nil for any other path.
+    private static func hubSnapshot(_ path: String) throws -> String? {
+        guard let repository = HubRepository(path), let cache = HubCache() else { return nil }
+        return try cache.snapshot(repository)
+    }
+
+    private static func hubHint(_ path: String) -> String {
+        guard path.contains("/"), HubRepository(path) != nil else { return "" }
+        return ", or a repository of the Hub that `needletail download \(path)` has fetched"
     }
 
     /// The base of an adapter: `override`, else `base_model_name_or_path` as given, else relative to the adapter's folder
@@ -108,6 +120,7 @@ public struct ModelReference: Sendable, Equatable {
         if let found = candidates.first(where: { fileExists(joinPath($0, "config.json")) || fileExists($0) }) {
             return found
         }
+        if let snapshot = try hubSnapshot(name) { return snapshot }
         throw UserError("\(file): its base model \(name) is not here; give the base with --base MODEL")
     }
 
