@@ -55,6 +55,7 @@ def commands(arguments):
         "fuzzing": ["fuzz.py"],
         "embed": ["embed.py", "--minilm", arguments.minilm],
         "quantised bases": ["quantization.py", *gguf],
+        "quantization-aware training": ["qat.py", *gguf, "--rows", arguments.rows],
         "export": ["export.py", *gguf, "--texts", *(arguments.texts or []), *tokenizers, *seed],
         "optimizers": ["optimizers.py", "--texts", *(arguments.texts or [])],
         "tokenization": ["tokenization.py", *gguf, *texts, *others, *seed],
@@ -69,6 +70,7 @@ def commands(arguments):
     no_demo = not arguments.demo and "a finished demo: make demo"
     needs = {
         "quantised bases": not arguments.gguf and "--gguf",
+        "quantization-aware training": not (arguments.gguf and arguments.rows) and "--gguf and --rows",
         "export": not (arguments.gguf and arguments.texts) and "--gguf and --texts",
         "token cache": not (arguments.gguf and arguments.texts) and "--gguf and --texts",
         "tokenization": not (arguments.gguf and arguments.gpt2 and arguments.texts) and "--gguf, --gpt2 and --texts",
