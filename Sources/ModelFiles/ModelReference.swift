@@ -40,7 +40,7 @@ public struct ModelReference: Sendable, Equatable {
                     "\(path): its base \(found) is itself an adapter; merge that one first (needletail merge-adapter)")
             }
             baseFolder = reference.baseFolder
-            adapterFolder = path
+            adapterFolder = try ForeignAdapter.converted(path, base: baseFolder, report: report) ?? path
             storedFile = reference.storedFile
         } else if fileExists(joinPath(path, "config.json")) {
             try Self.refuse(base, path)
@@ -112,7 +112,9 @@ public struct ModelReference: Sendable, Equatable {
     static func basePath(ofAdapter path: String, override: String?) throws -> String {
         if let override { return override }
         let file = joinPath(path, AdapterFiles.configName)
-        guard let name = try readJSONFile(file)["base_model_name_or_path"]?.string, !name.isEmpty else {
+        let json = try readJSONFile(file)
+        // MLX calls it `model`.
+        guard let name = (json["base_model_name_or_path"] ?? json["model"])?.string, !name.isEmpty else {
             throw UserError("\(file): names no base_model_name_or_path; give the base with --base MODEL")
         }
         if folderExists(name) || fileExists(name) { return name }
