@@ -122,7 +122,7 @@ struct ForeignAdapter {
     /// Whole names of the modules that tensors belong to, since other programs adapt some layers only.
     private static func modules(_ names: [String]) -> [String] {
         let whole = names.compactMap { name in
-            name.range(of: ".lora_").map { String(name[..<$0.lowerBound].dropFirst(AdapterFiles.prefix.count)) }
+            name.firstRange(of: ".lora_").map { String(name[..<$0.lowerBound].dropFirst(AdapterFiles.prefix.count)) }
         }
         return Set(whole).sorted()
     }
