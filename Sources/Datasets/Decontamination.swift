@@ -76,6 +76,9 @@ public struct ContaminationIndex: Sendable {
             for q in short[hash(turn[...])] ?? [] { found[q] = 1 }
         }
         let words = Array(turns.joined())
+        if !words.isEmpty, words.count < n {  // a short question of several turns
+            for q in short[hash(words[...])] ?? [] { found[q] = 1 }
+        }
         switch match {
         case .exact: findWhole(words, &found)
         case .ngram: findRuns(words, &found)
@@ -132,6 +135,13 @@ private func wordHashes(_ text: String) -> [UInt64] {
             isInside = false
             continue
         }
+        if isWordOfItsOwn(scalar) {
+            if isInside { hashes.append(mixed(hash)) }
+            (hash, isInside) = (start, false)
+            take(scalar)
+            hashes.append(mixed(hash))
+            continue
+        }
         if !isInside { (hash, isInside) = (start, true) }
         if scalar.isASCII {
             let value = scalar.value
@@ -142,6 +152,14 @@ private func wordHashes(_ text: String) -> [UInt64] {
     }
     if isInside { hashes.append(mixed(hash)) }
     return hashes
+}
+
+/// Characters of scripts that put no spaces between words: Thai, Lao, kana, Han.
+private func isWordOfItsOwn(_ scalar: Unicode.Scalar) -> Bool {
+    switch scalar.value {
+    case 0x0E00...0x0EFF, 0x3040...0x30FF, 0x3400...0x9FFF, 0xF900...0xFAFF, 0x20000...0x3FFFF: true
+    default: false
+    }
 }
 
 private func isWordScalar(_ scalar: Unicode.Scalar) -> Bool {
