@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 
 from common import Program, Report, Workspace, parser
 
@@ -89,7 +90,7 @@ class Hub:
                     if self.headers.get("Authorization"):
                         hub.leaks.append(path)
                     _, org, name, file = path.split("/", 3)
-                    return self.bytes(f"{org}/{name}", file)
+                    return self.bytes(f"{org}/{name}", urllib.parse.unquote(file))
                 if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/]+)", path):
                     repository = hub.repositories.get(match[1])
                     if repository is None:
@@ -103,7 +104,7 @@ class Hub:
                             "downloads": 0, "likes": 0}
                     return self.plain(200, json.dumps(body).encode(), Content_Type="application/json")
                 if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-                    return self.resolve(match[1], match[3])
+                    return self.resolve(match[1], urllib.parse.unquote(match[3]))
                 self.plain(404)
 
             def resolve(self, repository, file):
@@ -125,7 +126,7 @@ class Hub:
                     return self.bytes(repository, file)
                 size = len(data) + (7 if entry.get("fault") == "length" and hub.count(("length", file)) <= 2 else 0)
                 self.plain(302, ETag='"elsewhere"', X_Repo_Commit=COMMIT, X_Linked_Etag=f'"{sha256(data)}"', X_Linked_Size=str(size),
-                           Location=f"{hub.store}/{repository}/{file}")
+                           Location=f"{hub.store}/{repository}/{urllib.parse.quote(file)}")
 
             def bytes(self, repository, file):
                 entry = hub.repositories[repository]

@@ -42,11 +42,11 @@ public struct HubSettings: Sendable {
             return value
         }
         return HubSettings(
-            endpoint: hubVariable("HF_ENDPOINT") ?? "https://huggingface.co", token: try token(),
+            endpoint: hubVariable("HF_ENDPOINT") ?? "https://huggingface.co", token: try environmentToken(),
             answerTimeout: try seconds("HF_HUB_ETAG_TIMEOUT"), pieceTimeout: try seconds("HF_HUB_DOWNLOAD_TIMEOUT"))
     }
 
-    private static func token() throws -> String? {
+    private static func environmentToken() throws -> String? {
         if hubSwitch("HF_HUB_DISABLE_IMPLICIT_TOKEN") { return nil }
         if let token = hubVariable("HF_TOKEN") { return token }
         guard let file = hubVariable("HF_TOKEN_PATH") ?? hubHome().map({ joinPath($0, "token") }), fileExists(file) else {
@@ -96,7 +96,7 @@ final class HubClient: Sendable {
     private static func proxy(_ endpoint: String) -> HTTPClient.Configuration.Proxy? {
         guard let url = URL(string: endpoint), let host = url.host else { return nil }
         let name = url.scheme == "http" ? "http_proxy" : "https_proxy"
-        let excluded = (hubVariable("no_proxy") ?? hubVariable("NO_PROXY") ?? "").split(separator: ",")
+        let excluded = (hubVariable("no_proxy") ?? hubVariable("NO_PROXY") ?? "").split(separator: ",").map(String.init)
         if excluded.contains(where: { $0 == "*" || host == $0 || host.hasSuffix("." + $0) }) { return nil }
         guard let value = hubVariable(name) ?? hubVariable(name.uppercased()), let proxy = URL(string: value),
             let server = proxy.host
@@ -257,7 +257,7 @@ final class HubClient: Sendable {
     }
 
     private func escaped(_ text: String, slash: Bool) -> String {
-        text.utf8.map { byte in
+        text.utf8.map { (byte: UInt8) -> String in
             switch byte {
             case 0x30...0x39, 0x41...0x5A, 0x61...0x7A, UInt8(ascii: "-"), UInt8(ascii: "_"), UInt8(ascii: "."),
                 UInt8(ascii: "~"):

@@ -52,24 +52,23 @@ public func download(
     }
     return try waiting {
         let download = HubDownload(repository, cache, settings, progress)
-        let result = await Swift.Result { () async throws -> String in try await download.run(selection) }
+        let result = await outcome { try await download.run(selection) }
         await download.client.shutDown()
         return try result.get()
     }
 }
 
-extension Result where Failure == any Error {
-    fileprivate init(_ body: () async throws -> Success) async {
-        do { self = .success(try await body()) } catch { self = .failure(error) }
-    }
+private func outcome<Value>(_ body: () async throws -> Value) async -> Result<Value, any Error> {
+    do { return .success(try await body()) } catch { return .failure(error) }
 }
+
+private final class Box<Value: Sendable>: @unchecked Sendable { var result: Result<Value, any Error>? }
 
 /// Runs asynchronous work to its end.
 private func waiting<Value: Sendable>(_ body: @escaping @Sendable () async throws -> Value) throws -> Value {
-    final class Box: @unchecked Sendable { var result: Result<Value, any Error>? }
-    let box = Box(), done = DispatchSemaphore(value: 0)
+    let box = Box<Value>(), done = DispatchSemaphore(value: 0)
     Task.detached {
-        box.result = await Result { try await body() }
+        box.result = await outcome { try await body() }
         done.signal()
     }
     done.wait()

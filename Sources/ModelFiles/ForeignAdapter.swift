@@ -164,8 +164,11 @@ struct ForeignAdapter {
         var result = [UInt8](repeating: 0, count: source.count)
         result.withUnsafeMutableBytes { target in
             for row in 0..<rows {
-                // Half j of head h, place i: row 2 i + j of the head's pairs.
-                let from = half.map { half in row / (2 * half) * 2 * half + row % half * 2 + row / half % 2 } ?? row
+                var from = row
+                if let half {  // half j of head h, place i: row 2 i + j of the head's pairs
+                    let i = row % half, j = row / half % 2
+                    from = row - row % (2 * half) + 2 * i + j
+                }
                 for column in 0..<columns {
                     let at = part.isTransposed ? column * rows + from : from * columns + column
                     target.baseAddress!.advanced(by: (row * columns + column) * size)

@@ -74,7 +74,7 @@ public struct TensorNaming: Sendable, Equatable {
     /// The name of the weight that a file's tensor holds; nil when it holds none.
     public func weight(_ tensor: String) -> String? {
         let name = barePrefixes.contains { tensor.hasPrefix($0) } ? prefix + tensor : tensor
-        if otherTasks.contains(where: name.hasPrefix) { return nil }
+        if otherTasks.contains(where: { name.hasPrefix($0) }) { return nil }
         return leftovers.contains { name.hasSuffix($0) } ? nil : name
     }
 

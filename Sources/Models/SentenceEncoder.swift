@@ -1,7 +1,8 @@
 // Texts to vectors: an encoder's folder with what sentence-transformers writes beside it.
+internal import Checkpoints
 internal import Diagnostics
 internal import Formats
-internal import Checkpoints
+internal import Layers
 internal import ModelFiles
 public import Tensors
 public import Tokenizers
@@ -116,11 +117,12 @@ private struct SentenceModules {
         guard let modules = try readJSONFile(list).array else { throw UserError("\(list): a list of modules is needed") }
         for module in modules {
             let reader = ConfigReader(json: module, file: list)
-            switch try reader.string("type").split(separator: ".").last {
+            let type = try reader.string("type")
+            switch type.split(separator: ".").last {
             case "Transformer": break
             case "Pooling": pooling = try Self.pooling(joinPath(joinPath(folder, reader.string("path")), "config.json"))
             case "Normalize": normalizes = true
-            default: throw UserError("\(list): modules of type \(try reader.string("type")) are not supported")
+            default: throw UserError("\(list): modules of type \(type) are not supported")
             }
         }
     }

@@ -7,6 +7,7 @@ import Models
 import Tensors
 import TestSupport
 import Testing
+import Tokenizers
 
 @Suite struct EncoderTests {
     typealias Written = SafetensorsWriter.Tensor
@@ -79,7 +80,7 @@ import Testing
         try writeFolder(plain.path, { String($0.dropFirst("bert.".count)) }) {
             $0.append(Written("embeddings.position_ids", Tensor([0, 1, 2] as [Int64]), nil))
         }
-        try writeFolder(headed.path) { $0.append(Written("cls.predictions.bias", .zeros([268]), nil)) }
+        try writeFolder(headed.path, changing: { $0.append(Written("cls.predictions.bias", .zeros([268]), nil)) })
         let encoders = try [plain, headed].map { try SentenceEncoder(folder: $0.path) }
         let texts = try ["the users", "on"].map { try encoders[0].tokens(of: $0).ids }
         let vectors = encoders[0].vectors(texts)

@@ -66,16 +66,17 @@ import Testing
         #expect(relativeDifference(try logits(folder["mlx"]), expected) == 0)
         #expect(relativeDifference(try logits(folder["base"]), expected) > 1e-3)
 
-        for (name, change, message) in [
-            ("full", ["fine_tune_type": "full"] as KeyValuePairs<String, JSONValue?>, "\"fine_tune_type\" is full"),
+        let wrong: [(String, KeyValuePairs<String, JSONValue?>, String)] = [
+            ("full", ["fine_tune_type": "full"], "\"fine_tune_type\" is full"),
             ("rank", ["lora_parameters": ["rank": 4, "scale": 2.0]], "the rank is 4"),
             ("none", ["lora_parameters": nil], "neither peft_type nor MLX's lora_parameters"),
-        ] {
+        ]
+        for (name, change, message) in wrong {
             try write(folder[name], "adapters.safetensors", tensors, config.changing(change))
             let error = #expect(throws: UserError.self) { try logits(folder[name]) }
             #expect(error?.message.contains(message) == true, "\(error?.message ?? "")")
         }
-        try write(folder["odd"], "adapters.safetensors", tensors + [("model.norm.weight", .zeros([32]))], config)
+        try write(folder["odd"], "adapters.safetensors", tensors + [("model.norm.weight", Tensor.zeros([32]))], config)
         #expect(throws: UserError.self) { try logits(folder["odd"]) }
     }
 

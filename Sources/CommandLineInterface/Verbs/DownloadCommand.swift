@@ -35,7 +35,7 @@ struct DownloadCommand: ParsableCommand {
     var exclude: [String] = []
 
     func run() throws {
-        guard let repository = HubRepository(repository, revision: revision) else {
+        guard let wanted = HubRepository(repository, revision: revision) else {
             throw UserError("\(repository): a repository is ORG/NAME or ORG/NAME@REVISION", .usage)
         }
         guard let cache = HubCache() else {
@@ -44,7 +44,7 @@ struct DownloadCommand: ParsableCommand {
         let isQuiet = hubSwitch("HF_HUB_DISABLE_PROGRESS_BARS")
         let settings = hubSwitch("HF_HUB_OFFLINE") ? nil : try HubSettings.fromEnvironment()
         defer { ProgressLine.finish() }
-        let folder = try download(repository, HubSelection(include: include, exclude: exclude), into: cache, settings) {
+        let folder = try download(wanted, HubSelection(include: include, exclude: exclude), into: cache, settings) {
             if !isQuiet { ProgressLine.show($0, isLast: $1) }
         }
         ProgressLine.finish()
