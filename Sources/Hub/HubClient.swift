@@ -96,7 +96,8 @@ final class HubClient: Sendable {
     private static func proxy(_ endpoint: String) -> HTTPClient.Configuration.Proxy? {
         guard let url = URL(string: endpoint), let host = url.host else { return nil }
         let name = url.scheme == "http" ? "http_proxy" : "https_proxy"
-        let excluded = (hubVariable("no_proxy") ?? hubVariable("NO_PROXY") ?? "").split(separator: ",").map(String.init)
+        let excluded = (hubVariable("no_proxy") ?? hubVariable("NO_PROXY") ?? "").split(separator: ",")
+            .map { $0.drop { $0 == " " || $0 == "." }.filter { $0 != " " } }
         if excluded.contains(where: { $0 == "*" || host == $0 || host.hasSuffix("." + $0) }) { return nil }
         guard let value = hubVariable(name) ?? hubVariable(name.uppercased()), let proxy = URL(string: value),
             let server = proxy.host

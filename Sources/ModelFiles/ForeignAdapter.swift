@@ -40,7 +40,8 @@ struct ForeignAdapter {
         }
         var hash = SHA256()
         hash.update(bufferPointer: adapter.weights.file.bytes)
-        for text in [json.serialized(), base] { hash.update(data: Array(text.utf8)) }
+        let model = joinPath(base, "config.json")
+        for text in [json.serialized(), base, fileExists(model) ? try readTextFile(model) : ""] { hash.update(data: Array(text.utf8)) }
         let digest = hash.finalize().prefix(16).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
         let target = joinPath(try cacheFolder(), "adapters/\(fileName(of: folder).prefix(80))-\(digest)")
         if fileExists(joinPath(target, AdapterFiles.configName)) { return target }

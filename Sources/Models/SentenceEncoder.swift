@@ -129,6 +129,13 @@ private struct SentenceModules {
 
     private static func pooling(_ file: String) throws -> Pooling {
         let reader = ConfigReader(json: try readJSONFile(file), file: file)
+        // Newer files name the mode; older ones have a key for each.
+        if let mode = reader.json["pooling_mode"]?.string {
+            guard let pooling = ["mean": Pooling.mean, "cls": .cls][mode] else {
+                throw UserError("\(file): pooling_mode \(mode) is not supported; mean and cls are")
+            }
+            return pooling
+        }
         let begin = "pooling_mode_"
         let modes = try (reader.json.object?.keys ?? []).filter { $0.hasPrefix(begin) && $0 != begin }
             .filter { try reader.bool($0, false) }

@@ -51,6 +51,15 @@ import Tokenizers
         }
     }
 
+    /// Texts over which sums of scores pass 100,000, where the package begins at 0 again.
+    @Test func longTextsEqualTheReference() throws {
+        let tokenizer = try Tokenizer(modelPath: fixtures + "goldens/unigram.model")
+        for example in try golden("sentencepiece_long")["cases"]!.array! {
+            #expect(example["ids"]!.ids.count > 20_000)
+            expectEqual(tokenizer, example, "sentencepiece, long")
+        }
+    }
+
     @Test func tekkenEqualsTheReference() throws {
         let tokenizer = try Tokenizer(modelPath: fixtures + "goldens/tekken_file.json")
         let cases = try golden("tekken_cases")["cases"]!.array!
