@@ -1,4 +1,4 @@
-// embed: a vector for each of given texts.
+// embed: a vector for each of given texts; and the vectors of `data decontaminate`.
 import CommandLineInterface
 import Datasets
 import Diagnostics
@@ -37,4 +37,17 @@ func embed(_ command: EmbedCommand) throws {
     if cut > 0 {
         ProgressLine.print("\(cut) of \(counted(count, "text")) had more than \(encoder.longestText) tokens and were cut")
     }
+}
+
+func decontaminate(_ command: DataCommand.Decontaminate) throws {
+    let encoder = try command.encoder.map { try SentenceEncoder(folder: $0) }
+    try command.run(
+        vectors: encoder.map { encoder in
+            { texts in
+                let tokens = try texts.map { try encoder.tokens(of: $0).ids }
+                return try stride(from: 0, to: tokens.count, by: 32).flatMap { start in
+                    encoder.vectors(Array(tokens[start..<min(start + 32, tokens.count)]))
+                }
+            }
+        })
 }

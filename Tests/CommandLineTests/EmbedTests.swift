@@ -64,6 +64,15 @@ import Testing
             let numbers = try JSONValue.parse(unit.output)["embedding"]!.array!.map { $0.double! }
             #expect(abs(numbers.reduce(0) { $0 + $1 * $1 } - 1) < 1e-5)
 
+            let asked = #"{"prompt":"ONE","completion":"1"}\n{"prompt":"quite other","completion":"x"}\n"#
+            let decontaminate = "needletail data decontaminate a.jsonl --test t.jsonl --output -"
+            let close = try shell(
+                "printf '\(asked)' > a.jsonl; head -1 a.jsonl > t.jsonl; \(decontaminate) --match vector --encoder bert --threshold 0.9999",
+                in: folder)
+            #expect(close.status == 0 && close.output.contains("quite other") && !close.output.contains("ONE"), "\(close)")
+            let alone = try shell("\(decontaminate) --match vector", in: folder)
+            #expect(alone.status == 64 && alone.errors.contains("--match vector and --encoder go together"), "\(alone)")
+
             for (words, row, status, message) in [
                 ("", #"{"prompt":"a"}"#, 65, #"standard input line 1: a string under "text" is needed"#),
                 ("--pooling pooler", #"{"text":"a"}"#, 64, "bert: has no pooler (pooler.dense.weight); use mean or cls"),
