@@ -51,13 +51,11 @@ import Tokenizers
         }
     }
 
-    /// Texts over which sums of scores pass 100,000, where the package begins at 0 again.
-    @Test func longTextsEqualTheReference() throws {
+    /// A text over which sums of scores pass 100,000, where the package begins at 0 again.
+    @Test func aLongTextEqualsTheReference() throws {
         let tokenizer = try Tokenizer(modelPath: fixtures + "goldens/unigram.model")
-        for example in try golden("sentencepiece_long")["cases"]!.array! {
-            #expect(example["ids"]!.ids.count > 20_000)
-            expectEqual(tokenizer, example, "sentencepiece, long")
-        }
+        let example = try golden("sentencepiece_long"), ids = example["ids"]!.ids
+        #expect(ids.count > 20_000 && tokenizer.encode(example["text"]!.string!) == ids)
     }
 
     @Test func tekkenEqualsTheReference() throws {

@@ -196,8 +196,8 @@ def main():
     # Sums of scores grow past 100,000, where the package begins at 0 again: its rounding decides ties.
     long = random.Random(1).choices(TEXT.split() + ["the", "ing", "thethe", "ü", "漢", "xq"], k=12000)
     model = (HERE / "unigram.model").read_bytes()
-    write("sentencepiece_long.json", {"sentencepiece": sentencepiece.__version__,
-                                      "cases": list(sentence_cases(model, [" ".join(long), "".join(long)]))})
+    processor, text = sentencepiece.SentencePieceProcessor(model_proto=model), "".join(long)
+    write("sentencepiece_long.json", {"sentencepiece": sentencepiece.__version__, "text": text, "ids": processor.encode(text)})
     file, cases = tekken(texts)
     write("tekken_file.json", file)
     write("tekken_cases.json", {"tiktoken": tiktoken.__version__, "cases": cases})
