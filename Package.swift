@@ -54,6 +54,13 @@ let targets: [Target] = [
     library("RunLog", ["Formats", "Diagnostics", crypto]),
     library("ModelFiles", ["RunLog", "Formats", "Tokenizers", "Diagnostics", crypto]),
     library(
+        "Hub",
+        [
+            "ModelFiles", "RunLog", "Formats", "Diagnostics", crypto,
+            .product(name: "AsyncHTTPClient", package: "async-http-client"),
+            .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
+        ]),
+    library(
         "RecipeData", ["RunConfig", "ModelFiles", "Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics"]),
     // A library of its own, opened when a Parquet or Arrow file is met. SwiftPM links it as if Swift were in it: the flags
     // keep the Swift runtime out.
@@ -79,7 +86,7 @@ let targets: [Target] = [
     library(
         "CommandLineInterface",
         [
-            "RecipeData", "Merging", "Datasets", "ChatTemplates", "Tokenizers", "ModelFiles", "RunConfig", "RunLog",
+            "RecipeData", "Merging", "Datasets", "ChatTemplates", "Tokenizers", "Hub", "ModelFiles", "RunConfig", "RunLog",
             "Formats",
             "Diagnostics", argumentParser,
         ]),
@@ -151,6 +158,7 @@ let targets: [Target] = [
     tests("RunConfigTests", ["RunConfig", "Diagnostics"], fixtures: false),
     tests("RunLogTests", ["RunLog", "Formats", "Diagnostics"]),
     tests("ModelFilesTests", ["ModelFiles", "RunLog", "Formats", "Diagnostics"], fixtures: false),
+    tests("HubTests", ["Hub", "ModelFiles", "Formats", "Diagnostics"], fixtures: false),
     tests("CommandLineTests", ["CommandLineInterface", "Formats", "Diagnostics", argumentParser], fixtures: false),
     tests("TensorsTests", ["Tensors", "RandomStreams", "Kernels", "TestSupport"], fixtures: false),
     tests("KernelsTests", ["Kernels"], fixtures: false),
@@ -201,6 +209,19 @@ let targets: [Target] = [
         ]),
 ]
 
+/// Readers of files from outside under libFuzzer; only verify/fuzz.py builds it, with `--sanitize fuzzer`.
+let fuzzing: [Target] =
+    ProcessInfo.processInfo.environment["NEEDLETAIL_FUZZ"] == nil
+    ? []
+    : [
+        .executableTarget(
+            name: "needletail-fuzz",
+            dependencies: [
+                "RunConfig", "ModelFiles", "Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics",
+            ],
+            path: "verify/fuzz", swiftSettings: swiftSettings)
+    ]
+
 let package = Package(
     name: "needletail",
     platforms: [.macOS(.v15)],
@@ -208,9 +229,11 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
         .package(url: "https://github.com/apple/swift-crypto", exact: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-nio", exact: "2.101.2"),
         .package(url: "https://github.com/jpsim/Yams", exact: "6.2.2"),
+        .package(url: "https://github.com/swift-server/async-http-client", exact: "1.37.0"),
     ],
-    targets: targets,
+    targets: targets + fuzzing,
     swiftLanguageModes: [.v6],
     cxxLanguageStandard: .cxx20
 )

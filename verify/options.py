@@ -88,6 +88,9 @@ def options(place):
     muon = {"optimizer.name": "muon", "adapter.method": "full", "adapter.rank": 16}
     return [
         ("model.base", str(place.base), {}), ("model.dtype", "bf16", {}),
+        ("training.quantize_aware", "q4_0", {"adapter.method": "full", "adapter.rank": 16}),
+        ("training.quantize_aware", "q4_0", {}), ("training.quantize_aware_after", 3, {}),
+        ("training.quantize_aware_after", 3, {"adapter.method": "full", "adapter.rank": 16, "training.quantize_aware": "q4_0"}),
         ("model.quantize", "nf4", {}), ("model.quantize", "nf4", {"adapter.method": "full", "adapter.rank": 16}),
         ("model.initialize", "random", {}), ("model.initialize", "random", {"adapter.method": "full", "adapter.rank": 16}),
         ("data.train", [str(other)], {}),

@@ -51,7 +51,11 @@ def commands(arguments):
         "gradients": ["gradients.py", *seed],
         "kinship": ["kinship.py"],
         "program": ["program.py"],
+        "hub": ["hub.py", *seed],
+        "fuzzing": ["fuzz.py"],
+        "embed": ["embed.py", "--minilm", arguments.minilm],
         "quantised bases": ["quantization.py", *gguf],
+        "quantization-aware training": ["qat.py", *gguf, "--rows", arguments.rows],
         "export": ["export.py", *gguf, "--texts", *(arguments.texts or []), *tokenizers, *seed],
         "optimizers": ["optimizers.py", "--texts", *(arguments.texts or [])],
         "tokenization": ["tokenization.py", *gguf, *texts, *others, *seed],
@@ -66,9 +70,11 @@ def commands(arguments):
     no_demo = not arguments.demo and "a finished demo: make demo"
     needs = {
         "quantised bases": not arguments.gguf and "--gguf",
+        "quantization-aware training": not (arguments.gguf and arguments.rows) and "--gguf and --rows",
         "export": not (arguments.gguf and arguments.texts) and "--gguf and --texts",
         "token cache": not (arguments.gguf and arguments.texts) and "--gguf and --texts",
         "tokenization": not (arguments.gguf and arguments.gpt2 and arguments.texts) and "--gguf, --gpt2 and --texts",
+        "embed": not arguments.minilm and "--minilm",
         "optimizers": not arguments.texts and "--texts",
         "chat templates": not arguments.templates and "--templates",
         "training, real model": not arguments.real_model and "--real-model FOLDER",
@@ -146,6 +152,7 @@ def main():
     arguments.add_argument("--translations", help="folder of texts in many languages, for tokenization")
     arguments.add_argument("--templates", help="folder of *.jinja files, for chat templates")
     arguments.add_argument("--real-model", help="a Hugging Face folder; also compares training on it (slow)")
+    arguments.add_argument("--minilm", help="a folder with all-MiniLM-L6-v2, for embed")
     arguments.add_argument("--rows", help="alpaca_en_demo.json, for chat rows beside peft")
     arguments.add_argument("--demo", help="the demo's run folder, for demo and demo beside peft")
     arguments.add_argument("--only", nargs="+", help="names of oracles as in the report")

@@ -113,7 +113,7 @@ static int32_t unpack_zstd(const uint8_t *bytes, size_t count, nc_receiver recei
             result = nc_damaged;
         } else if (out.pos > 0 && !receiver(context, buffer, out.pos)) {
             result = nc_stopped;
-        } else if (in.pos == count && out.pos < chunk) {
+        } else if (in.pos == count && (wanted == 0 || out.pos < chunk)) {
             if (wanted != 0) result = nc_truncated;
             break;
         } else if (in.pos == before && out.pos == 0) {

@@ -484,6 +484,6 @@ ct_status ct_masked_attention(
     return giving(out, [&] {
         if (cap > 0) return capped_attention(get(q), get(k), get(v), get(mask), scale, cap);
         return at::scaled_dot_product_attention(
-            get(q), get(k), get(v), get(mask), 0.0, /*is_causal=*/false, scale, /*enable_gqa=*/true);
+            get(q), get(k), get(v), if_defined(get(mask)), 0.0, /*is_causal=*/false, scale, /*enable_gqa=*/true);
     });
 }

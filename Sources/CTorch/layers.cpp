@@ -220,9 +220,6 @@ struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
     }
 };
 
-/// An autograd function takes what may be missing as an optional.
-std::optional<at::Tensor> if_defined(const at::Tensor &x) { return x.defined() ? std::optional(x) : std::nullopt; }
-
 void check_labels(const at::Tensor &hidden, const at::Tensor &weight, const at::Tensor &labels) {
     TORCH_CHECK(
         hidden.dim() == 2 && labels.dim() == 1 && labels.size(0) == hidden.size(0) && labels.scalar_type() == at::kLong,

@@ -4,6 +4,7 @@
 #include <c10/core/GradMode.h>
 
 #include <atomic>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,9 @@ inline at::Tensor get(ct_tensor handle) {
     return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(
         static_cast<c10::TensorImpl *>(handle.impl)));
 }
+
+/// ATen and autograd functions take what may be missing as an optional.
+inline std::optional<at::Tensor> if_defined(const at::Tensor &x) { return x.defined() ? std::optional(x) : std::nullopt; }
 
 inline std::vector<at::Tensor> get(const ct_tensor *handles, size_t count) {
     std::vector<at::Tensor> tensors;

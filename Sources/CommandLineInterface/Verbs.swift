@@ -22,8 +22,8 @@ public struct Needletail: ParsableCommand {
             CommandGroup(
                 name: "Use a model",
                 subcommands: [
-                    GenerateCommand.self, ChatCommand.self, EvalCommand.self, ScoreCommand.self, ConvertCommand.self,
-                    ExportCommand.self, QuantizeCommand.self,
+                    GenerateCommand.self, ChatCommand.self, EvalCommand.self, ScoreCommand.self, EmbedCommand.self,
+                    ConvertCommand.self, ExportCommand.self, QuantizeCommand.self,
                 ]),
             CommandGroup(
                 name: "Combine and inspect",
@@ -31,7 +31,9 @@ public struct Needletail: ParsableCommand {
                     MergeCommand.self, ExtractLoRACommand.self, KinshipCommand.self, EvolveCommand.self,
                     AnalyzeCommand.self,
                 ]),
-            CommandGroup(name: "Prepare", subcommands: [DataCommand.self, TokenizerCommand.self, RecipesCommand.self]),
+            CommandGroup(
+                name: "Prepare",
+                subcommands: [DownloadCommand.self, DataCommand.self, TokenizerCommand.self, RecipesCommand.self]),
             CommandGroup(
                 name: "Machine", subcommands: [DoctorCommand.self, BenchCommand.self, CompletionCommand.self]),
         ]

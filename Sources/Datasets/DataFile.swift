@@ -219,7 +219,11 @@ func dataFiles(paths: [String], source: String, split: String? = nil) throws -> 
 
 /// Paths of a folder's files of rows; empty when it has none.
 private func rowFiles(in folder: String) throws -> [String] {
-    let names = try listFolder(folder).filter { !$0.hasPrefix(".") && !folderExists("\(folder)/\($0)") }
+    // What `datasets` writes beside the rows that it saves.
+    let others = ["dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"]
+    let names = try listFolder(folder).filter {
+        !$0.hasPrefix(".") && !others.contains($0) && !folderExists("\(folder)/\($0)")
+    }
     func named(_ accept: (FileFormat) -> Bool) -> [String] {
         names.filter { namedFormat($0).map(accept) ?? false }.map { "\(folder)/\($0)" }
     }

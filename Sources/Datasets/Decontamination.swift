@@ -7,6 +7,8 @@ public enum ContaminationMatch: String, Sendable, CaseIterable {
     case exact
     /// Runs of n words of the question stand in it; the score is the share of the question's words that they cover.
     case ngram
+    /// The vectors that an encoder gives both lie close; the score is their cosine.
+    case vector
 }
 
 /// A question of a test set that a training row holds.
@@ -15,7 +17,7 @@ public struct ContaminationHit: Sendable, Equatable {
     public let test: Int, question: Int
     /// Row of the training data.
     public let row: Int
-    /// Share of the question's words that the row covers, 0 ... 1.
+    /// Share of the question's words that the row covers, or the cosine of two vectors; at most 1.
     public let score: Double
 }
 
@@ -42,7 +44,7 @@ public struct ContaminationIndex: Sendable {
     ///   - n: words of a run, at least 1.
     ///   - threshold: the least score that counts, above 0; `exact` wants all words and does not ask.
     public init(_ match: ContaminationMatch, n: Int = 8, threshold: Double = 0.5) {
-        precondition(n >= 1 && threshold > 0, "runs of \(n) words, threshold \(threshold)")
+        precondition(n >= 1 && threshold > 0 && match != .vector, "runs of \(n) words, threshold \(threshold)")
         (self.match, self.n, self.threshold) = (match, n, threshold)
     }
 
@@ -76,9 +78,13 @@ public struct ContaminationIndex: Sendable {
             for q in short[hash(turn[...])] ?? [] { found[q] = 1 }
         }
         let words = Array(turns.joined())
+        if !words.isEmpty, words.count < n {  // a short question of several turns
+            for q in short[hash(words[...])] ?? [] { found[q] = 1 }
+        }
         switch match {
         case .exact: findWhole(words, &found)
         case .ngram: findRuns(words, &found)
+        case .vector: preconditionFailure("vectors have an index of their own")
         }
         return found.sorted { $0.key < $1.key }.map { q, score in
             ContaminationHit(test: questions[Int(q)].test, question: questions[Int(q)].row, row: row, score: score)
@@ -121,6 +127,44 @@ public struct ContaminationIndex: Sendable {
     private func hash(_ words: ArraySlice<UInt64>) -> UInt64 { words.reduce(UInt64(words.count)) { mixed($0 ^ $1) } }
 }
 
+/// The questions of test sets by their vectors. Exact: every training row is compared with every question.
+public struct VectorContaminationIndex: Sendable {
+    private let threshold: Double
+    private var places: [(test: Int, row: Int)] = []
+    /// Of length 1, one behind the other.
+    private var vectors: [Float] = []
+    private var width = 0
+
+    /// - Parameter threshold: the least cosine that counts.
+    public init(threshold: Double) { self.threshold = threshold }
+
+    /// - Precondition: all vectors are of one width.
+    public mutating func add(_ vector: [Float], test: Int, row: Int) {
+        precondition(width == 0 || width == vector.count, "a vector of \(vector.count) beside those of \(width) numbers")
+        width = vector.count
+        places.append((test, row))
+        vectors += unit(vector)
+    }
+
+    /// The questions whose vectors lie close to a training row's, in the order in which they were added.
+    public func hits(_ vector: [Float], row: Int) -> [ContaminationHit] {
+        let vector = unit(vector)
+        return places.indices.compactMap { question in
+            var cosine: Float = 0
+            for i in 0..<width { cosine += vectors[question * width + i] * vector[i] }
+            guard Double(cosine) >= threshold else { return nil }
+            return ContaminationHit(
+                test: places[question].test, question: places[question].row, row: row, score: min(1, Double(cosine)))
+        }
+    }
+
+    /// Of length 1; a vector without a direction stays 0 and is close to none.
+    private func unit(_ vector: [Float]) -> [Float] {
+        let length = vector.reduce(0) { $0 + $1 * $1 }.squareRoot()
+        return length > 0 && length.isFinite ? vector.map { $0 / length } : vector.map { _ in 0 }
+    }
+}
+
 /// A 64-bit hash for each word of a text: FNV-1a over its lower-cased letters and digits.
 private func wordHashes(_ text: String) -> [UInt64] {
     var hashes: [UInt64] = [], hash: UInt64 = 0, isInside = false
@@ -130,6 +174,13 @@ private func wordHashes(_ text: String) -> [UInt64] {
         guard isWordScalar(scalar) else {
             if isInside { hashes.append(mixed(hash)) }
             isInside = false
+            continue
+        }
+        if isWordOfItsOwn(scalar) {
+            if isInside { hashes.append(mixed(hash)) }
+            (hash, isInside) = (start, false)
+            take(scalar)
+            hashes.append(mixed(hash))
             continue
         }
         if !isInside { (hash, isInside) = (start, true) }
@@ -142,6 +193,14 @@ private func wordHashes(_ text: String) -> [UInt64] {
     }
     if isInside { hashes.append(mixed(hash)) }
     return hashes
+}
+
+/// Characters of scripts that put no spaces between words: Thai, Lao, kana, Han.
+private func isWordOfItsOwn(_ scalar: Unicode.Scalar) -> Bool {
+    switch scalar.value {
+    case 0x0E00...0x0EFF, 0x3040...0x30FF, 0x3400...0x9FFF, 0xF900...0xFAFF, 0x20000...0x3FFFF: true
+    default: false
+    }
 }
 
 private func isWordScalar(_ scalar: Unicode.Scalar) -> Bool {

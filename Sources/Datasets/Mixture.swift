@@ -7,7 +7,7 @@ public enum MixAmount: Sendable, Equatable {
     case rows(Int)
     case share(Double)
 
-    /// - Throws: `UserError` for anything but a number that is not negative.
+    /// - Throws: `UserError` for anything but a number from 0, or one that no set of rows could give.
     public init(_ text: String, source: String = "") throws {
         let fault = UserError(
             prefixed(
@@ -15,10 +15,10 @@ public enum MixAmount: Sendable, Equatable {
                 "\(quoted(text)) is no amount; give a number of rows, as 500, or with a decimal point a share, as 0.5"),
             .usage)
         if text.contains(".") {
-            guard let share = Double(text), share >= 0, share.isFinite else { throw fault }
+            guard let share = Double(text), (0...1e6).contains(share) else { throw fault }
             self = .share(share)
         } else {
-            guard let rows = Int(text), rows >= 0 else { throw fault }
+            guard let rows = Int(text), (0...Int(Int32.max)).contains(rows) else { throw fault }
             self = .rows(rows)
         }
     }

@@ -25,7 +25,10 @@ extension RowContent {
         case .instruction: return try instruction()
         case .promptCompletion: return try promptCompletion()
         case .evals:
-            let (messages, _) = try chat(kind)
+            let (messages, tools) = try chat(kind)
+            guard tools.isEmpty, messages.last.map(isPlain) ?? false else {
+                throw fault(kind, "it has tools, or its answer has a weight or more than text")
+            }
             return JSONObject([
                 ("input", .array(messages.dropLast().map(\.json))),
                 ("ideal", .string(messages[messages.count - 1].content)),
@@ -46,6 +49,11 @@ extension RowContent {
                 ("rejected_text", .string(rejected[0].content)),
             ])
         }
+    }
+
+    /// Whether a turn is no more than its text, trained as its role is.
+    private func isPlain(_ message: ChatMessage) -> Bool {
+        message.fields.count == 2 && (message.role == .assistant ? message.trained != false : message.trained != true)
     }
 
     private func fault(_ kind: RowKind, _ why: String) -> RowFault {
@@ -95,6 +103,7 @@ extension RowContent {
             case .developer, .ipython, .environment, .function:
                 throw fault(.conversations, "it has turns of the \(message.role.rawValue)")
             }
+            for (key, value) in message.fields where !["role", "content", "tool_calls"].contains(key) { turn[key] = value }
             if let trained = message.trained { turn["weight"] = .init(trained ? 1 : 0) }
             list.append(.object(turn))
         }
@@ -111,6 +120,7 @@ extension RowContent {
     private func instruction() throws(RowFault) -> JSONObject {
         if case .instruction = self { return json }
         var (messages, tools) = try chat(.instruction)
+        guard messages.allSatisfy(isPlain) else { throw fault(.instruction, "a turn has a weight or more than text") }
         let system = messages.first.flatMap { $0.role == .system ? $0.content : nil }
         if system != nil { messages.removeFirst() }
         guard tools.isEmpty, messages.map(\.role) == [.user, .assistant] else {
@@ -125,7 +135,7 @@ extension RowContent {
         if case .completion = self { return json }
         let (messages, tools) = try chat(.promptCompletion)
         if !tools.isEmpty { throw fault(.promptCompletion, "it has tools") }
-        if messages.map(\.role) == [.user, .assistant] {
+        if messages.map(\.role) == [.user, .assistant], messages.allSatisfy(isPlain) {
             return RowContent.completion(prompt: messages[0].content, completion: messages[1].content).json
         }
         return JSONObject([

@@ -119,7 +119,7 @@ struct RowParser {
 
     private func promptCompletion(_ row: JSONObject) throws(RowFault) -> RowContent {
         let column = columns.column(of: "completion")
-        switch (value(row, "prompt"), value(row, "completion")) {
+        switch (try listed(row, "prompt"), try listed(row, "completion")) {
         case (.array(let prompt)?, .array(let completion)?):
             let before = try MessageParser(column: columns.column(of: "prompt"), trainedByDefault: false).messages(
                 prompt)
@@ -136,11 +136,17 @@ struct RowParser {
         }
     }
 
+    /// A value, a list of turns that a table spells as its JSON text as that list.
+    private func listed(_ row: JSONObject, _ field: String) throws(RowFault) -> JSONValue? {
+        guard let text = value(row, field)?.string, isMessageList(text) else { return value(row, field) }
+        return .array(try list(row, field))
+    }
+
     private func evals(_ row: JSONObject) throws(RowFault) -> RowContent {
         let inputColumn = columns.column(of: "input")
         var messages: [ChatMessage]
         switch value(row, "input") {
-        case .string(let text)? where !text.utf8.starts(with: "[".utf8):
+        case .string(let text)? where !isMessageList(text):
             messages = [ChatMessage(role: .user, content: try self.text(row, "input"))]
         default:
             messages = try MessageParser(column: inputColumn, trainedByDefault: false).messages(try list(row, "input"))

@@ -108,10 +108,16 @@ private struct Arguments {
         return number
     }
 
-    /// Alternatives with bars between them.
+    /// Alternatives with bars between them; a bar inside of `<|...|>` is part of that token.
     func texts(_ key: String) throws -> [String]? {
         guard let text = values[key] else { return nil }
-        let parts = text.split(separator: "|", omittingEmptySubsequences: true).map(String.init)
+        let characters = Array(text)
+        var parts = [""]
+        for (i, character) in characters.enumerated() {
+            let isOwn = i > 0 && characters[i - 1] == "<" || i + 1 < characters.count && characters[i + 1] == ">"
+            if character == "|", !isOwn { parts.append("") } else { parts[parts.count - 1].append(character) }
+        }
+        parts.removeAll(where: \.isEmpty)
         if parts.isEmpty { throw refusal("\(key) is empty") }
         return parts
     }
@@ -316,12 +322,22 @@ extension [UInt8] {
 extension RowContent {
     /// Every text of the row.
     public var texts: [String] {
+        if case .task(.columns(_, let object)) = self { return columnTexts(object) }
         var texts: [String] = []
         _ = mapTexts { _, text in
             texts.append(text)
             return text
         }
         return texts
+    }
+
+    /// Every text of a row of a task head, its labels left out: also those of lists and of a question's answers.
+    private func columnTexts(_ object: JSONObject) -> [String] {
+        object.flatMap { name, value -> [String] in
+            if ["target", "targets", "tags"].contains(name) { return [] }
+            if let text = value.string { return [text] }
+            return (value["text"]?.array ?? value.array ?? []).compactMap(\.string)
+        }
     }
 
     /// What the assistant says; of a document, all of it.
@@ -432,6 +448,8 @@ extension RowContent {
                 .rlvr(
                     prompt: turns(prompt), groundTruths: truths, verifiers: verifiers, tools: tools,
                     environment: environment))
+        case .task(.scored(let prompt, let completion, let scores)) where !prompt.isEmpty:
+            return .task(.scored(prompt: turns(prompt), completion: completion, scores: scores))
         case .text, .task: return self
         }
     }

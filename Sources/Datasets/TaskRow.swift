@@ -84,7 +84,7 @@ extension RowParser {
     }
 
     /// The JSON text of a list of turns, as CSV files must spell one.
-    private func isMessageList(_ text: String) -> Bool {
+    func isMessageList(_ text: String) -> Bool {
         // A text that is no JSON is a text.
         guard text.utf8.starts(with: "[".utf8), let value = try? JSONValue.parse(text) else { return false }
         return value.array?.first?["role"] != nil
@@ -108,11 +108,14 @@ extension RowParser {
         var before = value(row, "prompt") == nil ? [] : try turns(row, "prompt", .user)
         var good = try turns(row, chosen, .assistant), bad = try turns(row, rejected, .assistant)
         // Full conversations begin with the prompt, whether it is given on its own or not.
-        if good.starts(with: before), bad.starts(with: before) {
+        let isRepeated = good.starts(with: before) && bad.starts(with: before)
+        if isRepeated {
             good.removeFirst(before.count)
             bad.removeFirst(before.count)
         }
         let shared = zip(good, bad).prefix { $0 == $1 }.count
+        // Behind turns that the lists begin with alone, such as a system's, the prompt stands in them, too.
+        if !isRepeated, good.prefix(shared).suffix(before.count).elementsEqual(before) { before = [] }
         let (first, second) = (quoted(columns.column(of: chosen)), quoted(columns.column(of: rejected)))
         if shared == good.count, shared == bad.count {
             throw RowFault(.sameAnswers, "\(first) and \(second) are equal, so neither is preferred")
@@ -191,6 +194,10 @@ extension RowParser {
                 throw RowFault(.badScore, "\(quoted(columns.column(of: name))) is \(described(value)), not a number")
             }
             scores.append(score)
+        }
+        let lost = row.keys.filter { $0.hasPrefix("score_") && value(row, $0) != nil && !names.prefix(scores.count).contains($0) }
+        if names[0] != "score", let lost = lost.first {
+            throw RowFault(.badScore, "\(quoted(lost)) stands behind a score that is missing")
         }
         return .scored(prompt: asks ? try question(row) : [], completion: try text(row, "completion"), scores: scores)
     }
@@ -274,7 +281,8 @@ extension RowParser {
             throw RowFault(
                 .wrongType, "\(quoted(name)) is \(value.kind); a table holds texts, numbers and truth values")
         }
-        return .columns(kind, row)
+        let own = columns.column(of: field)
+        return .columns(kind, own == field ? row : JSONObject(row.map { name, value in (name == own ? field : name, value) }))
     }
 }
 

@@ -22,6 +22,7 @@ extension EncodingWork {
         var config = JSONObject([
             ("program", .string(programVersion)), ("layout", .init(Int(TokenCacheFile.version))),
             ("encoding", .init(ExampleEncoder.version)), ("files", .array(files)),
+            ("sources", .array(self.files.map { .init($0.sourceIndex) })),
             ("kind", source.kind.map { .string($0.rawValue) } ?? .null),
             ("column_map", .object(JSONObject(columns))), ("text_unit", .string(source.textUnit.rawValue)),
             ("transforms", .array(source.transforms.map { .string($0.text) })),

@@ -34,6 +34,22 @@ extension GGMLType {
         }
     }
 
+    /// What `quantize` keeps of `values`.
+    ///
+    /// - Precondition: as for `quantize`; as many elements in `destination`.
+    public func round(_ values: UnsafeBufferPointer<Float>, into destination: UnsafeMutableBufferPointer<Float>) {
+        precondition(values.count == destination.count)
+        let atOnce = 4096  // whole blocks of every type
+        withUnsafeTemporaryAllocation(byteCount: byteCount(of: min(atOnce, values.count)), alignment: 64) { blocks in
+            for start in stride(from: 0, to: values.count, by: atOnce) {
+                let part = UnsafeBufferPointer(rebasing: values[start..<min(start + atOnce, values.count)])
+                quantize(part, into: blocks.baseAddress!)
+                dequantizeBlocks(
+                    self, blocks.baseAddress!, count: part.count / block.elements, destination.baseAddress! + start)
+            }
+        }
+    }
+
     @inline(__always)
     private func eachBlock(
         _ source: UnsafePointer<Float>, _ count: Int, _ out: UnsafeMutablePointer<UInt8>,

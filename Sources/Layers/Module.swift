@@ -47,6 +47,8 @@ public final class Parameter {
     public let device: Device
     /// The last copy asked for, and the version of the value it was made from.
     private var lastCopy: (tensor: Tensor, version: Int)?
+    /// What products see of the numbers; nil: the numbers themselves.
+    private var rounding: ((Tensor) -> Tensor)?
     /// Whether checkpoints hold the matrix transposed.
     public let liesTransposed: Bool
 
@@ -136,12 +138,22 @@ public final class Parameter {
     /// The value in full precision, outside of any graph; of split masters and of a packed weight a new tensor.
     public var masters: Tensor { split?.joined() ?? packed?.decoded(in: .float32) ?? value.detached() }
 
-    /// The value in the dtype of a product, converted once after each change; nil when it is kept in that dtype.
+    /// From now on products see `rounding` of the numbers (fp32, of the parameter's shape) in their place; gradients go to the
+    /// numbers.
+    ///
+    /// - Precondition: it is neither packed nor split.
+    public func showRounded(_ rounding: @escaping (Tensor) -> Tensor) {
+        precondition(packed == nil && split == nil, "only a tensor is shown rounded")
+        (self.rounding, lastCopy) = (rounding, nil)
+    }
+
+    /// The value in the dtype of a product, converted (and rounded, `showRounded`) once after each change; nil when it is kept
+    /// as products see it.
     public func copy(in dtype: DType) -> Tensor? {
-        if value.dtype == dtype { return nil }
+        if value.dtype == dtype, rounding == nil { return nil }
         let version = value.version
         if let lastCopy, lastCopy.tensor.dtype == dtype, lastCopy.version == version { return lastCopy.tensor }
-        let tensor = withoutGradients { masters.to(dtype) }
+        let tensor = withoutGradients { (rounding.map { $0(masters.to(.float32)) } ?? masters).to(dtype) }
         lastCopy = (tensor, version)
         return tensor
     }
@@ -154,7 +166,7 @@ public final class Parameter {
     /// What an optimizer updates: split masters, or the value with its bf16 copy where one is in use, to be written in the
     /// same pass.
     public func update(_ body: (Masters) -> Void) {
-        let copy = lastCopy.flatMap { $0.tensor.dtype == .bfloat16 && $0.version == value.version ? $0.tensor : nil }
+        let copy = rounding != nil ? nil : lastCopy.flatMap { $0.tensor.dtype == .bfloat16 && $0.version == value.version ? $0.tensor : nil }
         body(split ?? Masters(value, low: nil, copy: copy))
         if let copy { lastCopy = (copy, value.version) }
     }

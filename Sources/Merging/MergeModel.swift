@@ -1,7 +1,6 @@
 // Models opened for merging: their tensors by name, their configuration, where their tokenizer is.
 internal import Diagnostics
 public import Formats
-internal import Glibc
 internal import ModelFiles
 
 /// A model whose tensors can be read block by block. Opening reads the headers only.
@@ -101,30 +100,14 @@ public final class MergeModel: Sendable {
             }
             return path
         }
-        let parts = path.split(separator: "/", omittingEmptySubsequences: false)
-        guard parts.count == 2, parts.allSatisfy({ !$0.isEmpty && $0 != "." && $0 != ".." }), let cache = hubCache
-        else {
-            return path
-        }
-        let repository = joinPath(cache, "models--\(parts[0])--\(parts[1])")
-        guard folderExists(repository) else { return path }
-        let name = revision ?? "main", reference = joinPath(repository, "refs/\(name)")
-        let commit = fileExists(reference) ? try readTextFile(reference).filter { !$0.isWhitespace } : name
-        let snapshot = joinPath(repository, "snapshots/\(commit)")
-        guard folderExists(snapshot) else {
-            throw UserError("\(path): revision \(name) is not in the Hub cache \(repository)")
+        guard let repository = HubRepository(path, revision: revision), let cache = HubCache(),
+            folderExists(cache.folder(of: repository))
+        else { return path }
+        guard let snapshot = try cache.snapshot(repository) else {
+            throw UserError(
+                "\(path): revision \(repository.revision) is not in the Hub cache \(cache.folder(of: repository))")
         }
         return snapshot
-    }
-
-    /// `$HF_HUB_CACHE`, else `$HF_HOME/hub`, else `~/.cache/huggingface/hub`.
-    private static var hubCache: String? {
-        func variable(_ name: String) -> String? {
-            getenv(name).map { String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
-        }
-        if let cache = variable("HF_HUB_CACHE") { return cache }
-        if let home = variable("HF_HOME") { return joinPath(home, "hub") }
-        return variable("HOME").map { joinPath($0, ".cache/huggingface/hub") }
     }
 }
 

@@ -12,7 +12,7 @@ public enum GGUFRequantization {
         let types = GGUFTensorTypes(type)
         let tensors = file.tensors.map { tensor in
             let isMatrix = types.isMatrix(tensor.name, tensor.shape)
-            let target = isMatrix ? types.fitting(tensor.shape.last!) : tensor.type
+            let target = isMatrix ? type.fitting(tensor.shape.last!) : tensor.type
             return GGUFWriter.Tensor(name: tensor.name, type: target, shape: tensor.shape) { emit in
                 if target == tensor.type { return try emit(file.bytes(of: tensor)) }
                 try target.emit(GGUFModel.floats(file, tensor, .none), of: tensor.name, threads: threads, emit)

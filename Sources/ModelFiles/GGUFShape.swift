@@ -21,7 +21,7 @@ struct GGUFShape {
         self.architecture = architecture
         func number(_ key: String, _ fallback: Int? = nil) throws -> Int {
             if let fallback, file.metadata["\(found).\(key)"] == nil { return fallback }
-            guard let value = file.metadata["\(found).\(key)"]?.int, value > 0, value < 1 << 32 else {
+            guard let value = file.metadata["\(found).\(key)"]?.int, value > 0, value <= 1 << 30 else {
                 throw UserError("\(path): metadata \(found).\(key) is missing or not a positive number")
             }
             return value

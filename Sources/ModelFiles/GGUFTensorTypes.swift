@@ -1,6 +1,6 @@
 // Which tensors of a GGUF file take the type that was asked for, and numbers as blocks of it.
 internal import Diagnostics
-internal import Formats
+package import Formats
 internal import Synchronization
 
 /// The types of a file's tensors when its matrices are to be of one type.
@@ -11,18 +11,13 @@ struct GGUFTensorTypes {
 
     /// The type of a new tensor: 32 bits for what is no matrix that products read.
     func type(of name: String, _ shape: [Int]) -> GGMLType {
-        isMatrix(name, shape) ? fitting(shape.last!) : .f32
+        isMatrix(name, shape) ? wanted.fitting(shape.last!) : .f32
     }
 
     /// Matrices of weights; tables of positions and kinds, gates of experts and norms stay as they are, as in llama.cpp.
     func isMatrix(_ name: String, _ shape: [Int]) -> Bool {
         let others = ["position_embd", "token_types", "ffn_gate_inp", "_norm.", "rope_", "ssm_", "time_mix_"]
         return shape.count >= 2 && name.hasSuffix(".weight") && !others.contains { name.contains($0) }
-    }
-
-    /// The wanted type where rows are whole blocks of it, else Q8_0, whose blocks are 32, else F16.
-    func fitting(_ columns: Int) -> GGMLType {
-        [wanted, .q8_0, .f16].first { columns % $0.block.elements == 0 }!
     }
 
     /// `general.file_type` (llama.cpp's numbering of mixtures, without one) and the version of the block formats.
@@ -41,6 +36,11 @@ struct GGUFTensorTypes {
 }
 
 extension GGMLType {
+    /// The type itself where rows are whole blocks of it, else Q8_0, whose blocks are 32, else F16.
+    package func fitting(_ columns: Int) -> GGMLType {
+        [self, .q8_0, .f16].first { columns % $0.block.elements == 0 }!
+    }
+
     /// Hands over `values` as blocks, made on several threads.
     ///
     /// - Throws: `UserError` for numbers that the type cannot hold.

@@ -40,7 +40,7 @@ public struct ModelReference: Sendable, Equatable {
                     "\(path): its base \(found) is itself an adapter; merge that one first (needletail merge-adapter)")
             }
             baseFolder = reference.baseFolder
-            adapterFolder = path
+            adapterFolder = try ForeignAdapter.converted(path, base: baseFolder, report: report) ?? path
             storedFile = reference.storedFile
         } else if fileExists(joinPath(path, "config.json")) {
             try Self.refuse(base, path)
@@ -78,9 +78,10 @@ public struct ModelReference: Sendable, Equatable {
     static func weightsPath(_ path: String) throws -> String {
         if fileExists(path) { return path }
         guard folderExists(path) else {
+            if let snapshot = try hubSnapshot(path) { return snapshot }
             throw UserError(
                 "\(path): no such file or folder; a model is a Hugging Face folder, an adapter folder, a run folder or a .gguf file"
-            )
+                    + hubHint(path))
         }
         let record = joinPath(path, "run.json")
         guard fileExists(record) else { return path }
@@ -94,13 +95,26 @@ public struct ModelReference: Sendable, Equatable {
         return checkpoint.folder
     }
 
+    /// The files of a repository that is in the Hub cache; nil for any other path.
+    private static func hubSnapshot(_ path: String) throws -> String? {
+        guard let repository = HubRepository(path), let cache = HubCache() else { return nil }
+        return try cache.snapshot(repository)
+    }
+
+    private static func hubHint(_ path: String) -> String {
+        guard path.contains("/"), HubRepository(path) != nil else { return "" }
+        return ", or a repository of the Hub that `needletail download \(path)` has fetched"
+    }
+
     /// The base of an adapter: `override`, else `base_model_name_or_path` as given, else relative to the adapter's folder
     /// and then to each folder around it. A run writes the path as it was typed, so that folder and model can move
     /// together; the folder it was typed in is one of those around the run.
     static func basePath(ofAdapter path: String, override: String?) throws -> String {
         if let override { return override }
         let file = joinPath(path, AdapterFiles.configName)
-        guard let name = try readJSONFile(file)["base_model_name_or_path"]?.string, !name.isEmpty else {
+        let json = try readJSONFile(file)
+        // MLX calls it `model`.
+        guard let name = (json["base_model_name_or_path"] ?? json["model"])?.string, !name.isEmpty else {
             throw UserError("\(file): names no base_model_name_or_path; give the base with --base MODEL")
         }
         if folderExists(name) || fileExists(name) { return name }
@@ -108,6 +122,7 @@ public struct ModelReference: Sendable, Equatable {
         if let found = candidates.first(where: { fileExists(joinPath($0, "config.json")) || fileExists($0) }) {
             return found
         }
+        if let snapshot = try hubSnapshot(name) { return snapshot }
         throw UserError("\(file): its base model \(name) is not here; give the base with --base MODEL")
     }
 

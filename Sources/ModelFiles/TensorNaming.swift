@@ -15,6 +15,8 @@ public struct TensorNaming: Sendable, Equatable {
     private let barePrefixes: [String]
     /// Ends of names that hold nothing of the model: buffers of old exporters.
     private let leftovers: [String]
+    /// Beginnings of names of parts for other tasks, which are left out.
+    private let otherTasks: [String]
     /// The output table, where it is not the token table.
     public let headTable: String
     /// The norm in front of the output table, without the decoder's name.
@@ -36,6 +38,13 @@ public struct TensorNaming: Sendable, Equatable {
         barePrefixes: [], leftovers: [".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias"],
         headTable: "embed_out.weight", finalNormModule: "final_layer_norm")
 
+    /// BERT without the heads of its training: the published folders have the names with and without `bert.`.
+    public static let bert = TensorNaming(
+        tokenTable: "bert.embeddings.word_embeddings.weight", blocks: "bert.encoder.layer.", mapsLieTransposed: false,
+        prefix: "bert.", barePrefixes: ["embeddings.", "encoder.", "pooler."], leftovers: [".position_ids"],
+        otherTasks: ["cls.", "classifier.", "qa_outputs."], headTable: "cls.predictions.decoder.weight",
+        finalNormModule: "LayerNorm")
+
     /// - Parameter modelType: config.json's; an unknown one is taken for Llama's, whose names most families share.
     public init(modelType: String?) {
         self =
@@ -54,16 +63,18 @@ public struct TensorNaming: Sendable, Equatable {
 
     private init(
         tokenTable: String, blocks: String, mapsLieTransposed: Bool, prefix: String, barePrefixes: [String],
-        leftovers: [String], headTable: String, finalNormModule: String
+        leftovers: [String], otherTasks: [String] = [], headTable: String, finalNormModule: String
     ) {
         (self.tokenTable, self.blocks, self.mapsLieTransposed) = (tokenTable, blocks, mapsLieTransposed)
-        (self.prefix, self.barePrefixes, self.leftovers) = (prefix, barePrefixes, leftovers)
+        (self.prefix, self.barePrefixes) = (prefix, barePrefixes)
+        (self.leftovers, self.otherTasks) = (leftovers, otherTasks)
         (self.headTable, self.finalNormModule) = (headTable, finalNormModule)
     }
 
     /// The name of the weight that a file's tensor holds; nil when it holds none.
     public func weight(_ tensor: String) -> String? {
         let name = barePrefixes.contains { tensor.hasPrefix($0) } ? prefix + tensor : tensor
+        if otherTasks.contains(where: { name.hasPrefix($0) }) { return nil }
         return leftovers.contains { name.hasSuffix($0) } ? nil : name
     }
 

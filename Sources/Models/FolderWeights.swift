@@ -12,7 +12,7 @@ struct FolderWeights {
     private var files: [ExactString: String] = [:]
 
     /// - Throws: `UserError` for every missing, unexpected or misshapen tensor.
-    init(_ folder: SafetensorsFolder, fitting shape: any ModelShape) throws {
+    init(_ folder: SafetensorsFolder, fitting shape: any WeightLayout) throws {
         self.folder = folder
         let place = folder.folder
         // Before listing what every layer needs: the number may be absurd.

@@ -5,25 +5,29 @@ internal import Layers
 public import ModelFiles
 public import Tensors
 
-/// The shape of a family's models.
-public protocol ModelShape: Sendable {
-    /// Values of config.json's `model_type` that it reads.
-    static var modelTypes: [String] { get }
+/// Which weights a folder must hold.
+public protocol WeightLayout: Sendable {
     /// Names of the weights.
     static var naming: TensorNaming { get }
+    var layers: Int { get }
+    /// Whether the output table is the token table.
+    var tiedHead: Bool { get }
+    /// Name and shape of every weight, as files hold it, without making any.
+    var parameterShapes: [(name: String, shape: [Int])] { get }
+}
+
+/// The shape of a family's models.
+public protocol ModelShape: WeightLayout {
+    /// Values of config.json's `model_type` that it reads.
+    static var modelTypes: [String] { get }
 
     /// - Parameter file: the path named in messages.
     /// - Throws: `UserError` for a missing or impossible value and for every setting that would change the computation
     ///   and is not supported.
     init(_ json: JSONValue, file: String) throws
 
-    var layers: Int { get }
     /// Width of all query heads of a layer together.
     var queryWidth: Int { get }
-    /// Whether the output table is the token table.
-    var tiedHead: Bool { get }
-    /// Name and shape of every weight, as files hold it, without making any.
-    var parameterShapes: [(name: String, shape: [Int])] { get }
     /// Memory for the weights, to be filled.
     func makeModel(_ dtype: DType, on device: Device) -> any CausalLanguageModel
     /// How transformers begins the weight of that name, given config.json's `initializer_range`.

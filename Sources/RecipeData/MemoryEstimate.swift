@@ -47,7 +47,9 @@ public struct MemoryEstimate: Sendable, Equatable {
         weights = isFull ? model.weights * 4 : run.model.quantize.bytes(ofWeights: model, bytesPerNumber: e)
         let narrow = run.optimizer.state == .int8 ? trainedWeights - (isFull ? model.tables : tables) : 0
         let matrices = model.blockLinears.reduce(0) { $0 + $1.outputs * $1.inputs }
-        let state = isFull ? 12 * trainedWeights : widths * (e == 2 ? 18 : 16) + tables * (16 - e)
+        // Rounded weights stand beside whole masters, which then are not split.
+        let rounded = run.training.quantizeAware == .none ? 0 : e * model.weights
+        let state = isFull ? 12 * trainedWeights + rounded : widths * (e == 2 ? 18 : 16) + tables * (16 - e)
         trainedState = state - 6 * narrow - (run.optimizer.name == .muon ? 4 * matrices : 0)
         let blocks = model.layers, stretch = run.training.recomputeBlocks
         let kept = stretch > 0 && stretch < blocks ? stretch : blocks

@@ -75,6 +75,11 @@ struct SFTInputs {
         if config.optimizer.state == .int8, device != .cpu {
             throw UserError("optimizer.state: int8 is for the CPU; remove it, or set device: cpu", .usage)
         }
+        if config.training.quantizeAware != .none, device != .cpu {
+            throw UserError(
+                "training.quantize_aware: \(config.training.quantizeAware.rawValue) is for the CPU; remove it, or set device: cpu",
+                .usage)
+        }
         if config.model.quantize != .none, device != .cpu {
             throw UserError(
                 "model.quantize: \(config.model.quantize.rawValue) is for the CPU; remove it, or set device: cpu",
@@ -94,6 +99,7 @@ struct SFTInputs {
         var lines = [
             "model \(config.model.path), \(config.adapter.method.rawValue), \(config.computeDType(on: device)), "
                 + (config.model.quantize == .none ? "" : "base \(config.model.quantize.rawValue), ")
+                + (config.training.quantizeAware == .none ? "" : "for \(config.training.quantizeAware.rawValue), ")
                 + "\(counted(Engine.threads, "thread"))",
             "data \(counted(rows, "row")), \(counted(tokens, "token")), \(grouped(data.training.trainedTokens)) trained; "
                 + "held out \(counted(data.validation.count, "row")), \(counted(data.validation.trainedTokens, "trained token"))",

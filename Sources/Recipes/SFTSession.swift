@@ -67,6 +67,7 @@ final class SFTSession {
             try createDirectories(folder)
             try trained.write(to: folder)
         }
+        trained.prepare(step: step)
     }
 
     // MARK: a step
@@ -153,6 +154,7 @@ final class SFTSession {
         step += 1
         trainedTokens += plan.trainedTokens
         tokens += plan.tokens
+        trained.prepare(step: step)
     }
 
     // MARK: reports

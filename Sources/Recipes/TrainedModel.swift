@@ -20,6 +20,8 @@ final class TrainedModel {
     private let tokenizer: Tokenizer
     private let seed: UInt64
     private let hasNewTokens: Bool
+    /// The block type that products are to see weights in, and the steps before they do.
+    private var awareness: (type: GGMLType, after: Int)?
 
     init(_ config: SFTConfig, _ inputs: SFTInputs) throws {
         let device = inputs.device
@@ -42,7 +44,15 @@ final class TrainedModel {
         } else {
             parameters = loaded.model.namedParameters()
         }
-        loaded.splitMasters()
+        awareness = config.training.quantizeAware.type.map { ($0, config.training.quantizeAwareAfter) }
+        if awareness == nil { loaded.splitMasters() }
+    }
+
+    /// Begins quantization-aware training where its turn has come, also when a run goes on behind it.
+    func prepare(step: Int) {
+        guard let (type, after) = awareness, step >= after else { return }
+        loaded.roundWeights(to: type)
+        awareness = nil
     }
 
     /// The adapter that the reference brought (with this run's dropout), else a new one.
@@ -111,6 +121,19 @@ final class TrainedModel {
                 guard let info = weights.info(name) else { throw UserError("\(folder): no tensor \(name)") }
                 parameter.fill(fromFile: try tensor(info, weights.bytes(of: name), in: folder))
             }
+        }
+    }
+}
+
+extension TrainingSection.QuantizeAware {
+    fileprivate var type: GGMLType? {
+        switch self {
+        case .none: nil
+        case .q8_0: .q8_0
+        case .q4_0: .q4_0
+        case .q4_k: .q4_K
+        case .q5_k: .q5_K
+        case .q6_k: .q6_K
         }
     }
 }

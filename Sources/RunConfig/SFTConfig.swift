@@ -74,6 +74,16 @@ public struct SFTConfig: RecipeConfig {
         if model.quantize != .none, device == .cuda {
             problems.append(.init("model.quantize", "\(model.quantize.rawValue) is for the CPU; set device: cpu"))
         }
+        if training.quantizeAware != .none, adapter.method != .full {
+            problems.append(
+                .init(
+                    "training.quantize_aware",
+                    "trains all weights: set adapter.method: full; under an adapter model.quantize keeps them quantised"))
+        }
+        if training.quantizeAware != .none, device == .cuda {
+            problems.append(
+                .init("training.quantize_aware", "\(training.quantizeAware.rawValue) is for the CPU; set device: cpu"))
+        }
         if !data.addTokens.isEmpty, adapter.method != .full, !adapter.saveEmbeddings {
             problems.append(
                 .init("data.add_tokens", "an adapter without adapter.save_embeddings: true learns nothing about them"))

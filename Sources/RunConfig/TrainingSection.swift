@@ -11,6 +11,8 @@ public struct TrainingSection: Codable, Sendable, Equatable {
         /// Nothing.
         case sum
     }
+    /// Blocks of a GGUF file that weights are trained for.
+    public enum QuantizeAware: String, ConfigChoice { case none, q8_0, q4_0, q4_k, q5_k, q6_k }
     public enum OnNonfinite: String, ConfigChoice { case stop, skip }
     public enum OnSpike: String, ConfigChoice { case log, skip, stop }
 
@@ -25,6 +27,11 @@ public struct TrainingSection: Codable, Sendable, Equatable {
     /// Blocks of which only the first one's input is kept for backward, where the rest is computed again: less memory for
     /// about a third more time; results stay the same. 0 keeps everything.
     public var recomputeBlocks = 0
+    /// Quantization-aware training of all weights, on the CPU: products see every matrix rounded to this block type, and
+    /// `needletail export --type` of the same name then loses nothing that was trained.
+    public var quantizeAware = QuantizeAware.none
+    /// Steps before that begins.
+    public var quantizeAwareAfter = 0
     public var lossReduction = Reduction.token
     /// Largest norm of all gradients; null does not clip.
     public var maxGradNorm: Double? = 1.0
@@ -70,6 +77,10 @@ public struct TrainingSection: Codable, Sendable, Equatable {
         ]
         for (key, value) in atLeastOne { problems += atLeast(1, value, key) }
         problems += atLeast(0, recomputeBlocks, "recompute_blocks")
+        problems += atLeast(0, quantizeAwareAfter, "quantize_aware_after")
+        if quantizeAwareAfter > 0, quantizeAware == .none {
+            problems.append(.init("quantize_aware_after", "has no effect without quantize_aware; remove it"))
+        }
         if keepCheckpoints < 2 {
             problems.append(.init("keep_checkpoints", "\(keepCheckpoints) is less than 2, which resuming safely takes"))
         }

@@ -190,11 +190,13 @@ public func documentAttention(
     }
 }
 
-/// Attention under a mask: q `[B, H, T, E]`, k and v `[B, K, S, E]`, mask bool `[B or 1, 1, T, S]`, true = seen.
+/// Attention under a mask: q `[B, H, T, E]`, k and v `[B, K, S, E]`, mask bool `[B or 1, 1, T, S]`, true = seen; nil: every
+/// query sees every key.
 public func maskedAttention(
-    _ q: Tensor, _ k: Tensor, _ v: Tensor, mask: Tensor, scale: Double, cap: Double? = nil
+    _ q: Tensor, _ k: Tensor, _ v: Tensor, mask: Tensor?, scale: Double, cap: Double? = nil
 ) -> Tensor {
-    perform("maskedAttention", q, k, v, mask) {
+    precondition(mask != nil || cap == nil, "capped scores need a mask")
+    return perform("maskedAttention", q, k, v, mask) {
         ct_masked_attention(q.handle, k.handle, v.handle, mask.handle, scale, cap ?? 0, &$0)
     }
 }

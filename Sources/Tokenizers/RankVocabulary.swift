@@ -166,12 +166,17 @@ struct RankVocabulary: Sendable {
         if let otherPattern {
             preTokenizer.splitters = [.pattern(try compiled(otherPattern, path), .isolated, inverted: false)]
         }
-        let added = special.map { AddedToken($0.text, id: Int32($0.id), normalized: false, special: true) }
+        let added = addedTokens
         let template = bos.map { [TemplatePiece.special(ids: [Int32($0.id)], tokens: [ExactString($0.text)]), .text] }
         return TokenizerParts(
             model: .byteLevel(BPE(ranked: vocabulary), preTokenizer), added: added,
             normalizers: normalizesC ? [.form(.c)] : [], postProcessors: template.map { [.template($0)] } ?? [],
             decoder: .byteLevel)
+    }
+
+    /// Qwen's own code normalizes a text first and looks for special tokens in what came out.
+    private var addedTokens: [AddedToken] {
+        special.map { AddedToken($0.text, id: Int32($0.id), normalized: normalizesC, special: true) }
     }
 
     private func compiled(_ pattern: String, _ path: String) throws -> SplitRegex {
@@ -201,9 +206,7 @@ struct RankVocabulary: Sendable {
             }
             merges += pairs.sorted { $0 < $1 }.map { [.string(texts[$0]), .string(texts[$1])] }
         }
-        let added = special.map {
-            AddedToken($0.text, id: Int32($0.id), normalized: false, special: true).json(withID: true)
-        }
+        let added = addedTokens.map { $0.json(withID: true) }
         let model: JSONValue = [
             "type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil,
             "end_of_word_suffix": nil,

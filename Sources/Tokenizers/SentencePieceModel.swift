@@ -84,8 +84,8 @@ final class SentencePieceModel: Sendable {
 
     private static func unigram(_ pieces: [SentencePieceFile.Piece], _ vocabulary: Vocabulary) -> Algorithm {
         let lowest = pieces.lazy.filter { $0.kind == .normal }.map(\.score).min() ?? 0
-        // What the user defined costs nothing, and so wins over everything it is made of.
-        let scores = pieces.map { $0.kind == .userDefined ? 0 : $0.score }
+        // What the user defined gains where others cost, the more the longer, and so wins over all that it is made of.
+        let scores = pieces.map { $0.kind == .userDefined ? Float(0.1 * Double($0.text.utf8.count - 1)) : $0.score }
         let trie = PieceTrie(vocabulary.texts) { [.normal, .userDefined].contains(pieces[Int($0)].kind) }
         return .unigram(trie, scores: scores, unknownScore: lowest - Float(Unigram.unknownPenalty))
     }
@@ -175,22 +175,28 @@ final class SentencePieceModel: Sendable {
         _ text: UnsafeBufferPointer<UInt8>, _ trie: PieceTrie, _ scores: [Float], _ unknownScore: Float,
         _ tokens: inout [WordToken]
     ) {
-        // In single precision over the whole text, as in the reference: its rounding decides ties.
+        // In single precision, as in the reference: its rounding decides ties. Sums that have grown large begin at 0 again.
+        let largestSum: Float = 100_000
         struct Node {
             var score: Float = 0
             var start: Int32 = -1
             var id: Int32 = 0
         }
-        var best = [Node](repeating: Node(), count: text.count + 1)
+        var best = [Node](repeating: Node(), count: text.count + 1), furthest = 0
         best.withUnsafeMutableBufferPointer { best in
             scores.withUnsafeBufferPointer { scores in
                 @inline(__always) func offer(_ id: Int32, _ at: Int, _ end: Int, _ score: Float) {
                     if best[end].start < 0 || score > best[end].score {
                         best[end] = Node(score: score, start: Int32(at), id: id)
                     }
+                    furthest = max(furthest, end)
                 }
                 var at = 0
                 while at < text.count {
+                    if abs(best[at].score) > largestSum {
+                        let sum = best[at].score
+                        for place in at...furthest where best[place].start >= 0 { best[place].score -= sum }
+                    }
                     let length = utf8Length(text[at]), reached = best[at].score
                     var isCovered = false
                     trie.forEachPrefix(UnsafeBufferPointer(rebasing: text[at...])) { id, count in

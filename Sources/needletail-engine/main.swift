@@ -13,6 +13,8 @@ Program.main { command in
     case let command as ChatCommand: try chat(command)
     case let command as EvalCommand: try evaluate(command)
     case let command as ScoreCommand: try score(command)
+    case let command as EmbedCommand: try embed(command)
+    case let command as DataCommand.Decontaminate: try decontaminate(command)
     case let command as ConvertCommand: try convert(command)
     case let command as MergeAdapterCommand: try mergeAdapter(command)
     case let command as ExportCommand: try export(command)

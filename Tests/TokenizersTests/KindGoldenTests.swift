@@ -51,6 +51,13 @@ import Tokenizers
         }
     }
 
+    /// A text over which sums of scores pass 100,000, where the package begins at 0 again.
+    @Test func aLongTextEqualsTheReference() throws {
+        let tokenizer = try Tokenizer(modelPath: fixtures + "goldens/unigram.model")
+        let example = try golden("sentencepiece_long"), ids = example["ids"]!.ids
+        #expect(ids.count > 20_000 && tokenizer.encode(example["text"]!.string!) == ids)
+    }
+
     @Test func tekkenEqualsTheReference() throws {
         let tokenizer = try Tokenizer(modelPath: fixtures + "goldens/tekken_file.json")
         let cases = try golden("tekken_cases")["cases"]!.array!

@@ -132,7 +132,8 @@ ct_status ct_soft_cap(ct_tensor x, double cap, ct_tensor *out);
 ct_status ct_document_attention(
     ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, size_t documents, int64_t window, double scale, double cap,
     ct_tensor *out);
-/* q [B, H, T, E]; k, v [B, K, S, E]; mask [B or 1, 1, T, S] bool, true where a key is seen; cap as above. -> [B, H, T, E] */
+/* q [B, H, T, E]; k, v [B, K, S, E]; mask [B or 1, 1, T, S] bool, true where a key is seen, or null where all
+   are, without a cap; cap as above. -> [B, H, T, E] */
 ct_status ct_masked_attention(
     ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask, double scale, double cap, ct_tensor *out);
 /* Sum over rows of -log softmax(hidden weight^T)[label] * factor; hidden [M, D], weight, copy [V, D], labels [M] int64,

@@ -33,6 +33,7 @@ extension DataCommand {
         func run() throws {
             let format = try RowWriter.format(path: output)
             let rows = try policy.read(try shape.source([input]))
+            if to == .auto { try refuseSeveralKinds(rows) }
             let (written, left) = try writeRows(
                 rows, rows.indices, to: output, format, as: to.rowKind, drops: policy.drops)
             note("\(counted(written, "row")) written" + (left > 0 ? ", \(grouped(left)) left out" : ""))
@@ -135,6 +136,7 @@ extension DataCommand {
                 try MixAmount(parts[$0], source: parts[$0 - 1])
             }
             let rows = try policy.read(try shape.source(paths))
+            try refuseSeveralKinds(rows)
             var sources = [[Int]](repeating: [], count: paths.count)
             for index in rows.indices { sources[rows.source(index)].append(index) }
             let mixture = try Mixture(sources, amounts, seed: seed, names: paths)
@@ -242,3 +244,19 @@ extension DataSection.Kind {
 }
 
 extension DataSection.BadRows: ExpressibleByArgument {}
+
+/// Rows of several kinds in one file could not be read again.
+private func refuseSeveralKinds(_ rows: Rows) throws {
+    let written = Set(
+        rows.kinds.map { kind -> RowKind in
+            switch kind {
+            case .conversations, .evals: .chat
+            case .autotrainPreference: .preference
+            default: kind
+            }
+        })
+    guard written.count > 1 else { return }
+    throw UserError(
+        "the rows are of kinds \(written.map(\.rawValue).sorted().joined(separator: ", ")), which one file cannot hold; make "
+            + "them one kind first, as with needletail data convert --to chat")
+}

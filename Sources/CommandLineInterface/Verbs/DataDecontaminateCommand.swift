@@ -99,15 +99,16 @@ extension DataCommand {
         private func percent(_ share: Double) -> String { "\((share * 1000).rounded() / 10) %" }
     }
 
-    struct Decontaminate: ParsableCommand {
-        static let configuration = CommandConfiguration(
+    public struct Decontaminate: EngineCommand {
+        public static let configuration = CommandConfiguration(
             commandName: "decontaminate",
             abstract: "Find training rows that hold questions of test sets; leave them out.",
             discussion: """
                 Compares what is asked (user turns, prompts, documents) word by word; case and punctuation make no \
                 difference. --match exact wants all words of a question one behind the other in a training row; ngram \
                 looks for runs of --ngram words and scores a row by the share of the question's words that its runs \
-                cover. A question shorter than that matches only a turn with the same words.
+                cover. A question shorter than that matches only a turn with the same words. vector compares the vectors \
+                that a BERT or MiniLM folder (--encoder) gives the questions, which finds other words for the same.
 
                 --report writes a table of training file, test file, rows, questions and how many were found; --matches \
                 a line for each match; --output the rows without a match.
@@ -131,14 +132,22 @@ extension DataCommand {
         @OptionGroup var shape: RowShapeOptions
         @OptionGroup var policy: RowPolicyOptions
 
-        @Option(help: "exact: whole questions; ngram: runs of words.")
+        @Option(help: "exact: whole questions; ngram: runs of words; vector: what an encoder makes of them.")
         var match: ContaminationMatch = .ngram
+
+        @Option(
+            help: ArgumentHelp("The folder of the encoder for --match vector, as `needletail embed` takes it.", valueName: "model"),
+            completion: .directory)
+        public var encoder: String?
 
         @Option(help: ArgumentHelp("Words of a run.", valueName: "words"))
         var ngram: Int = 8
 
-        @Option(help: ArgumentHelp("Least share of a question's words that counts as a match.", valueName: "share"))
-        var threshold: Double = 0.5
+        @Option(
+            help: ArgumentHelp(
+                "Least share of a question's words that counts as a match (0.5), of vectors the least cosine (0.9).",
+                valueName: "share"))
+        var threshold: Double?
 
         @Option(help: ArgumentHelp("Where the rows without a match go.", valueName: "file"), completion: .file())
         var output: String?
@@ -154,34 +163,38 @@ extension DataCommand {
         @Flag(help: "Write the table as JSON on standard output.")
         var json = false
 
-        func validate() throws {
+        public init() {}
+
+        public func validate() throws {
             try require((1...64).contains(ngram), "--ngram is 1 to 64, not \(ngram)")
+            try require(
+                (match == .vector) == (encoder != nil), "--match vector and --encoder go together; give both or neither")
             for pair in testColumn {
                 try require(pair.dropFirst().contains("="), "--test-column is field=column, not '\(pair)'")
             }
-            try require(threshold > 0 && threshold <= 1, "--threshold is above 0 and at most 1, not \(threshold)")
+            if let threshold {
+                try require(threshold > 0 && threshold <= 1, "--threshold is above 0 and at most 1, not \(threshold)")
+            }
             let files = [output, report, matches].compactMap { $0 }
             let toStandardOutput = files.count { $0 == "-" } + (json ? 1 : 0)
             try require(toStandardOutput <= 1, "only one of the results can go to standard output")
         }
 
-        func run() throws {
+        public func run() throws {
+            if encoder == nil { try run(vectors: nil) } else { try executeEngine() }
+        }
+
+        /// - Parameter vectors: of texts, for `--match vector`.
+        public func run(vectors: (([String]) throws -> [[Float]])?) throws {
             let format = try output.map(RowWriter.format(path:))
-            var index = ContaminationIndex(match, n: ngram, threshold: threshold)
             let columns = Dictionary(
                 testColumn.map { $0.split(separator: "=", maxSplits: 1).map(String.init) }.map {
                     ($0[0], $0.count > 1 ? $0[1] : "")
                 }
             ) { $1 }
             let tests = try test.map { try Rows(DataSource([$0], columnMap: columns, takesEveryKind: true)) }
-            for (i, rows) in tests.enumerated() {
-                let added = try rows.indices.count { index.add(try rows[$0].content, test: i, row: $0) }
-                if added < rows.count {
-                    note("\(test[i]): \(counted(rows.count - added, "row")) without a word to look for")
-                }
-            }
             let training = try policy.read(try shape.source(data))
-            let hits = try find(index, training)
+            let hits = try vectors.map { try closeRows(tests, training, $0) } ?? wordHits(tests, training)
             let pairs = table(hits, training, tests)
             if let report {
                 let names = [
@@ -205,6 +218,43 @@ extension DataCommand {
             } else if ![output, report, matches].contains("-") {
                 for pair in pairs { try StandardOutput.write(pair.line + "\n") }
             }
+        }
+
+        private func wordHits(_ tests: [Rows], _ training: Rows) throws -> [ContaminationHit] {
+            var index = ContaminationIndex(match, n: ngram, threshold: threshold ?? 0.5)
+            for (i, rows) in tests.enumerated() {
+                let added = try rows.indices.count { index.add(try rows[$0].content, test: i, row: $0) }
+                noteWordless(rows.count - added, i)
+            }
+            return try find(index, training)
+        }
+
+        private func noteWordless(_ count: Int, _ i: Int) {
+            if count > 0 { note("\(test[i]): \(counted(count, "row")) without a word to look for") }
+        }
+
+        private func closeRows(
+            _ tests: [Rows], _ training: Rows, _ vectors: ([String]) throws -> [[Float]]
+        ) throws -> [ContaminationHit] {
+            var index = VectorContaminationIndex(threshold: threshold ?? 0.9), hits: [ContaminationHit] = []
+            /// The vectors of rows that ask something.
+            func each(_ rows: Rows, _ body: (Int, [Float]) -> Void) throws -> Int {
+                var asked = 0
+                for start in stride(from: 0, to: rows.count, by: 256) {
+                    let texts = try (start..<min(start + 256, rows.count)).map {
+                        ($0, try rows[$0].content.questions.joined(separator: "\n"))
+                    }.filter { !$0.1.allSatisfy(\.isWhitespace) }
+                    for (text, vector) in zip(texts, try vectors(texts.map(\.1))) { body(text.0, vector) }
+                    asked += texts.count
+                }
+                return asked
+            }
+            for (i, rows) in tests.enumerated() {
+                let asked = try each(rows) { index.add($1, test: i, row: $0) }
+                noteWordless(rows.count - asked, i)
+            }
+            _ = try each(training) { hits += index.hits($1, row: $0) }
+            return hits
         }
 
         private func find(_ index: ContaminationIndex, _ rows: Rows) throws -> [ContaminationHit] {

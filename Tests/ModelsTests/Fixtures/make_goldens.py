@@ -2,7 +2,7 @@
 
     .deps/oracle/bin/python Tests/ModelsTests/Fixtures/make_goldens.py
 
-writes `model_goldens.json` and `lora_goldens.json` beside itself. No weights are stored: both sides fill tensor
+writes `model_goldens.json`, `encoder_goldens.json` and `lora_goldens.json` beside itself. No weights are stored: both sides fill tensor
 number k (its place in the case's "tensors" list) from the integer formula of `filled`, so the numbers are equal bit for bit.
 Everything runs in fp32 on one thread; the norms and the softmax of transformers are fp32 whatever the dtype, so a finer
 reference would gain nothing. Tolerance for tests: 1e-5 relative to the largest logit (other summation orders).
@@ -145,6 +145,33 @@ def model_case(kind, changes):
     }
 
 
+# -- encoders ---------------------------------------------------------------------------------------------------------
+
+ENCODER = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+               max_position_embeddings=128, type_vocab_size=2)
+ENCODERS = {"bert": {}, "bert_tanh_epsilon": {"hidden_act": "gelu_new", "layer_norm_eps": 1e-5}}
+
+
+def encoder_case(changes):
+    """A tiny BERT: config.json, tensors, hidden states of two texts and the pooler's outputs."""
+    config = transformers.BertConfig(**{**ENCODER, **changes})
+    config._attn_implementation = "eager"
+    model = transformers.BertModel(config).float().eval()
+    parameters, tensors = dict(model.named_parameters()), []
+    for k, name in enumerate(sorted(parameters)):
+        norm = name.endswith("LayerNorm.weight")
+        scale, offset = (0.4, 1.0) if norm else (0.2, 0.0) if name.endswith("bias") else (0.7, 0.0)
+        parameters[name].data = filled(tuple(parameters[name].shape), k, scale, offset)
+        tensors.append({"name": name, "shape": list(parameters[name].shape), "scale": scale, "offset": offset})
+    with torch.no_grad():
+        results = [model(torch.tensor([ids])) for ids in (SHORT, LONG)]
+    saved = config.to_dict()
+    for key in ("_name_or_path", "transformers_version", "architectures", "dtype"):
+        saved.pop(key, None)
+    return {"config": saved, "tensors": tensors, "short_states": rounded(results[0].last_hidden_state[0]),
+            "long_states": rounded(results[1].last_hidden_state[0]), "pooled": [rounded(r.pooler_output[0]) for r in results]}
+
+
 # -- adapters ---------------------------------------------------------------------------------------------------------
 
 IN, OUT, RANK, ALPHA = 6, 5, 2, 3.0
@@ -190,6 +217,9 @@ def main():
     cases = {name: model_case(*case) for name, case in CASES.items()}
     write("model_goldens.json", {
         "versions": versions, "formula": FORMULA, "short_ids": SHORT, "long_ids": LONG, "cases": cases})
+    write("encoder_goldens.json", {
+        "versions": versions, "formula": FORMULA, "short_ids": SHORT, "long_ids": LONG,
+        "cases": {name: encoder_case(changes) for name, changes in ENCODERS.items()}})
     kinds = [(False, False, False), (True, False, False), (False, True, False), (True, True, False), (False, True, True)]
     adapters = [adapter_case(*kind) for kind in kinds]
     tensors = {"weight": [0, 1.0], "bias": [1, 1.0], "lora_A": [2, 1.0], "lora_B": [3, 1.0], "x": [4, 2.0],

@@ -12,6 +12,7 @@ import base64
 import io
 import json
 import pathlib
+import random
 
 import sentencepiece
 import tiktoken
@@ -192,6 +193,11 @@ def main():
             ("bpe_plain", trained("bpe", "identity", add_dummy_prefix=False, user_defined_symbols=["the", "ing"]))]:
         (HERE / f"{name}.model").write_bytes(model)
         write(f"sentencepiece_{name}.json", {"sentencepiece": sentencepiece.__version__, "cases": list(sentence_cases(model, texts))})
+    # Sums of scores grow past 100,000, where the package begins at 0 again: its rounding decides ties.
+    long = random.Random(1).choices(TEXT.split() + ["the", "ing", "thethe", "ü", "漢", "xq"], k=12000)
+    model = (HERE / "unigram.model").read_bytes()
+    processor, text = sentencepiece.SentencePieceProcessor(model_proto=model), "".join(long)
+    write("sentencepiece_long.json", {"sentencepiece": sentencepiece.__version__, "text": text, "ids": processor.encode(text)})
     file, cases = tekken(texts)
     write("tekken_file.json", file)
     write("tekken_cases.json", {"tiktoken": tiktoken.__version__, "cases": cases})

@@ -1,0 +1,271 @@
+// The Hub's protocol: which files a repository has at a commit, what each is, and its bytes from any place on.
+// HTTP by AsyncHTTPClient; redirects are followed here, so that the token never goes to another host.
+internal import AsyncHTTPClient
+internal import Diagnostics
+internal import Formats
+internal import FoundationEssentials
+internal import ModelFiles
+internal import NIOCore
+internal import NIOHTTP1
+
+/// Where the Hub is, and who asks.
+public struct HubSettings: Sendable {
+    /// Without a slash at its end.
+    public var endpoint: String
+    public var token: String?
+    /// Seconds until the Hub must have answered, and between two pieces of a file.
+    public var answerTimeout: Double, pieceTimeout: Double
+    /// Seconds before the first repetition of what failed; each one doubles it.
+    public var firstWait: Double
+    /// Repetitions without any progress between them.
+    public var tries: Int
+
+    public init(
+        endpoint: String, token: String? = nil, answerTimeout: Double = 10, pieceTimeout: Double = 10, firstWait: Double = 1,
+        tries: Int = 5
+    ) {
+        self.endpoint = endpoint.hasSuffix("/") ? String(endpoint.dropLast()) : endpoint
+        (self.token, self.answerTimeout, self.pieceTimeout) = (token, answerTimeout, pieceTimeout)
+        (self.firstWait, self.tries) = (firstWait, tries)
+    }
+
+    /// As the environment says: `HF_ENDPOINT`, `HF_TOKEN`, else the file at `HF_TOKEN_PATH` or in `hubHome()`, unless
+    /// `HF_HUB_DISABLE_IMPLICIT_TOKEN`; `HF_HUB_ETAG_TIMEOUT`, `HF_HUB_DOWNLOAD_TIMEOUT`.
+    ///
+    /// - Throws: `UserError` for a number that is none.
+    public static func fromEnvironment() throws -> HubSettings {
+        func seconds(_ name: String) throws -> Double {
+            guard let text = hubVariable(name) else { return 10 }
+            guard let value = Double(text), value > 0, value < 86_400 else {
+                throw UserError("\(name)=\(text): a number of seconds is needed", .usage)
+            }
+            return value
+        }
+        return HubSettings(
+            endpoint: hubVariable("HF_ENDPOINT") ?? "https://huggingface.co", token: try environmentToken(),
+            answerTimeout: try seconds("HF_HUB_ETAG_TIMEOUT"), pieceTimeout: try seconds("HF_HUB_DOWNLOAD_TIMEOUT"))
+    }
+
+    private static func environmentToken() throws -> String? {
+        if hubSwitch("HF_HUB_DISABLE_IMPLICIT_TOKEN") { return nil }
+        if let token = hubVariable("HF_TOKEN") { return token }
+        guard let file = hubVariable("HF_TOKEN_PATH") ?? hubHome().map({ joinPath($0, "token") }), fileExists(file) else {
+            return nil
+        }
+        let token = try readTextFile(file, maxBytes: 1 << 12).filter { !$0.isWhitespace }
+        return token.isEmpty ? nil : token
+    }
+}
+
+/// A failure that may not come again.
+struct HubInterruption: Error {
+    let reason: String
+    /// What the server asks to wait.
+    var seconds: Double?
+}
+
+/// What the Hub says of a file.
+struct HubFile: Sendable, Equatable {
+    let name: String
+    /// Name of its blob: SHA-256 of its bytes where they lie in large-file storage, else git's SHA-1 of them.
+    let etag: String
+    let size: Int
+    /// Where its bytes are.
+    let location: String
+}
+
+/// Speaks with one Hub. Not for use after `shutDown`.
+final class HubClient: Sendable {
+    private let settings: HubSettings
+    private let http: HTTPClient
+
+    init(_ settings: HubSettings) {
+        self.settings = settings
+        var configuration = HTTPClient.Configuration(
+            redirectConfiguration: .disallow,
+            timeout: .init(
+                connect: .milliseconds(Int64(1000 * settings.answerTimeout)),
+                read: .milliseconds(Int64(1000 * settings.pieceTimeout))))
+        configuration.proxy = Self.proxy(settings.endpoint)
+        http = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
+    }
+
+    func shutDown() async { try? await http.shutdown() }
+
+    /// `HTTPS_PROXY` or `HTTP_PROXY` (either case), by the endpoint's scheme, unless `NO_PROXY` names its host.
+    private static func proxy(_ endpoint: String) -> HTTPClient.Configuration.Proxy? {
+        guard let url = URL(string: endpoint), let host = url.host else { return nil }
+        let name = url.scheme == "http" ? "http_proxy" : "https_proxy"
+        let excluded = (hubVariable("no_proxy") ?? hubVariable("NO_PROXY") ?? "").split(separator: ",")
+            .map { $0.drop { $0 == " " || $0 == "." }.filter { $0 != " " } }
+        if excluded.contains(where: { $0 == "*" || host == $0 || host.hasSuffix("." + $0) }) { return nil }
+        guard let value = hubVariable(name) ?? hubVariable(name.uppercased()), let proxy = URL(string: value),
+            let server = proxy.host
+        else { return nil }
+        return .server(host: server, port: proxy.port ?? 80)
+    }
+
+    // MARK: Questions
+
+    /// The commit that a revision is at, and the names of its files.
+    ///
+    /// - Throws: `UserError` for what the Hub will not give, `HubInterruption` for what may go better later.
+    func files(of repository: HubRepository) async throws -> (commit: String, names: [String]) {
+        let url = "\(settings.endpoint)/api/models/\(repository.id)/revision/\(escaped(repository.revision, slash: false))"
+        let response = try await answer(url, .GET)
+        try check(response, repository, "")
+        let bytes = try await interruptible { try await response.body.collect(upTo: 64 << 20) }
+        guard let json = try? JSONValue.parse(Array(bytes.readableBytesView), maxDepth: 64),
+            let commit = json["sha"]?.string, let siblings = json["siblings"]?.array, isPathInside(commit),
+            !commit.contains("/")
+        else {
+            throw UserError("\(url): the answer is none of the Hub's; is HF_ENDPOINT right?")
+        }
+        let names = siblings.compactMap { $0["rfilename"]?.string }
+        if let name = names.first(where: { !isPathInside($0) }) {
+            throw UserError("\(repository): names a file \(name), which would lie outside of its folder")
+        }
+        return (commit, names)
+    }
+
+    /// What a file of a commit is.
+    func file(_ name: String, of repository: HubRepository, commit: String) async throws -> HubFile {
+        let url = "\(settings.endpoint)/\(repository.id)/resolve/\(commit)/\(escaped(name, slash: true))"
+        var at = url
+        for _ in 0..<5 {
+            let response = try await answer(at, .HEAD)
+            let headers = response.headers, status = Int(response.status.code)
+            let isElsewhere = (300..<400).contains(status)
+            if !isElsewhere { try check(response, repository, name) }
+            let target = headers.first(name: "location").flatMap { resolved($0, from: at) }
+            // Within the Hub, as for a renamed repository, the answer to follow; elsewhere, the place of the bytes.
+            if isElsewhere, headers.first(name: "x-linked-etag") == nil, let target, isOnHub(target) {
+                at = target
+                continue
+            }
+            guard let tag = headers.first(name: "x-linked-etag") ?? headers.first(name: "etag"),
+                let size = (headers.first(name: "x-linked-size") ?? headers.first(name: "content-length")).flatMap({ Int($0) }),
+                size >= 0
+            else { throw UserError("\(url): the Hub says neither what the file is nor how large") }
+            let etag = plainTag(tag)
+            guard isPathInside(etag), !etag.contains("/") else { throw UserError("\(url): \(etag) is no name of a blob") }
+            return HubFile(name: name, etag: etag, size: size, location: isElsewhere ? target ?? at : at)
+        }
+        throw UserError("\(url): redirects lead in a circle")
+    }
+
+    /// The bytes of a file from `offset` on; `begin` is told where they really begin before the first `piece`.
+    func bytes(
+        of file: HubFile, from offset: Int, begin: (Int) throws -> Void, piece: (UnsafeRawBufferPointer) throws -> Void
+    ) async throws {
+        var at = file.location
+        for _ in 0..<5 {
+            let response = try await answer(at, .GET, from: offset)
+            let status = Int(response.status.code)
+            if (300..<400).contains(status), let target = response.headers.first(name: "location") {
+                guard let next = resolved(target, from: at) else { break }
+                at = next
+                continue
+            }
+            if status == 416 {  // what is here is longer than what is there
+                try begin(0)
+                throw HubInterruption(reason: "the server has less than what is here", seconds: 0)
+            }
+            guard status == 200 || status == 206 else {
+                throw HubInterruption(reason: "the server answers \(status)", seconds: waitAsked(response.headers))
+            }
+            try begin(status == 206 ? try start(of: response.headers, asked: offset, file) : 0)
+            try await interruptible {
+                for try await buffer in response.body { try buffer.withUnsafeReadableBytes(piece) }
+            }
+            return
+        }
+        throw UserError("\(file.location): redirects lead in a circle")
+    }
+
+    /// The first byte of a part, by `Content-Range: bytes FIRST-LAST/WHOLE`.
+    private func start(of headers: HTTPHeaders, asked: Int, _ file: HubFile) throws -> Int {
+        let range = headers.first(name: "content-range") ?? ""
+        let numbers = range.split(whereSeparator: { !$0.isNumber }).compactMap { Int($0) }
+        guard let first = numbers.first, first == asked, numbers.count < 3 || numbers[2] == file.size else {
+            throw HubInterruption(reason: "the server gives other bytes than were asked for (\(range))")
+        }
+        return first
+    }
+
+    // MARK: Answers
+
+    private func answer(_ url: String, _ method: HTTPMethod, from offset: Int = 0) async throws -> HTTPClientResponse {
+        var request = HTTPClientRequest(url: url)
+        request.method = method
+        request.headers.add(name: "user-agent", value: "needletail/\(programVersion)")
+        request.headers.add(name: "accept-encoding", value: "identity")  // sizes and hashes are those of the file
+        if offset > 0 { request.headers.add(name: "range", value: "bytes=\(offset)-") }
+        if let token = settings.token, isOnHub(url) {
+            request.headers.add(name: "authorization", value: "Bearer \(token)")
+        }
+        return try await interruptible { [request] in try await self.http.execute(request, deadline: .distantFuture) }
+    }
+
+    /// What goes wrong on the way may go better the next time; what the program itself has to say stays.
+    private func interruptible<Result>(_ body: () async throws -> Result) async throws -> Result {
+        do {
+            return try await body()
+        } catch let error as any UserFacing {
+            throw error
+        } catch let error as HubInterruption {
+            throw error
+        } catch {
+            throw HubInterruption(reason: "\(error)")
+        }
+    }
+
+    private func check(_ response: HTTPClientResponse, _ repository: HubRepository, _ file: String) throws {
+        let status = Int(response.status.code), place = file.isEmpty ? "\(repository)" : "\(repository): \(file)"
+        switch status {
+        case 200..<300: return
+        case 401, 403:
+            let advice = settings.token == nil ? "set HF_TOKEN" : "the token in use has no access to it"
+            throw UserError("\(place): the Hub does not give it to just anyone (\(status)); \(advice)")
+        case 404:
+            let isRevision = response.headers.first(name: "x-error-code") == "RevisionNotFound"
+            throw UserError("\(place): \(isRevision ? "no such revision" : "not") on \(settings.endpoint)")
+        case 429, 500...:
+            throw HubInterruption(reason: "\(settings.endpoint) answers \(status)", seconds: waitAsked(response.headers))
+        default: throw UserError("\(place): \(settings.endpoint) answers \(status)")
+        }
+    }
+
+    private func waitAsked(_ headers: HTTPHeaders) -> Double? {
+        headers.first(name: "retry-after").flatMap { Double($0) }.map { min(max($0, 0), 60) }
+    }
+
+    // MARK: Addresses
+
+    /// Whether an address is of the Hub's own scheme, host and port: only there the token may go.
+    private func isOnHub(_ url: String) -> Bool {
+        guard let a = URL(string: url), let b = URL(string: settings.endpoint) else { return false }
+        return a.scheme == b.scheme && a.host == b.host && a.port == b.port
+    }
+
+    private func resolved(_ target: String, from url: String) -> String? {
+        URL(string: target, relativeTo: URL(string: url))?.absoluteString
+    }
+
+    private func plainTag(_ tag: String) -> String {
+        let text = tag.hasPrefix("W/") ? String(tag.dropFirst(2)) : tag
+        return text.filter { $0 != "\"" }
+    }
+
+    private func escaped(_ text: String, slash: Bool) -> String {
+        text.utf8.map { (byte: UInt8) -> String in
+            switch byte {
+            case 0x30...0x39, 0x41...0x5A, 0x61...0x7A, UInt8(ascii: "-"), UInt8(ascii: "_"), UInt8(ascii: "."),
+                UInt8(ascii: "~"):
+                String(UnicodeScalar(byte))
+            case UInt8(ascii: "/") where slash: "/"
+            default: "%" + (byte < 16 ? "0" : "") + String(byte, radix: 16, uppercase: true)
+            }
+        }.joined()
+    }
+}

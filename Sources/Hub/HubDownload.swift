@@ -1,0 +1,197 @@
+// download: a repository's files into the Hub's cache, each found again after any interruption.
+internal import Diagnostics
+internal import Dispatch
+internal import Formats
+internal import Glibc
+public import ModelFiles
+internal import RunLog
+
+/// Which files of a repository are fetched, by patterns as of a shell, in which `*` stands for slashes, too.
+public struct HubSelection: Sendable, Equatable {
+    /// Only these; all when empty.
+    public var include: [String]
+    public var exclude: [String]
+
+    public init(include: [String] = [], exclude: [String] = []) { (self.include, self.exclude) = (include, exclude) }
+
+    /// Files that are never read here: pickles, and weights for other programs.
+    static let foreign = [
+        "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.h5", "*.msgpack", "*.ot", "*.onnx", "*.tflite",
+        "*.mlmodel", "*.mlpackage/*", "onnx/*", "openvino/*", "coreml/*", "flax_model*", "tf_model*",
+    ]
+
+    /// The files to fetch of those that there are. Without `include` what this program never reads is left out, unless
+    /// nothing else holds weights.
+    public func chosen(_ names: [String]) -> [String] {
+        func matches(_ patterns: [String], _ name: String) -> Bool {
+            patterns.contains { fnmatch($0.hasSuffix("/") ? $0 + "*" : $0, name, 0) == 0 }
+        }
+        let hasOwnWeights = names.contains { $0.hasSuffix(".safetensors") || $0.hasSuffix(".gguf") }
+        return names.filter { name in
+            if matches(exclude, name) { return false }
+            if !include.isEmpty { return matches(include, name) }
+            return !hasOwnWeights || !matches(Self.foreign, name)
+        }
+    }
+}
+
+/// Fetches what is missing of a repository into the cache.
+///
+/// - Parameters:
+///   - settings: nil: nobody is asked; what is in the cache already must do.
+///   - progress: a line about the file under way, and whether it is the file's last.
+/// - Returns: the folder of the revision's files.
+/// - Throws: `UserError`; what came so far stays and is not fetched again.
+public func download(
+    _ repository: HubRepository, _ selection: HubSelection, into cache: HubCache, _ settings: HubSettings?,
+    progress: @escaping @Sendable (_ line: String, _ isLast: Bool) -> Void
+) throws -> String {
+    guard let settings else {
+        if let snapshot = try cache.snapshot(repository) { return snapshot }
+        throw UserError("\(repository): not in the cache \(cache.folder), and HF_HUB_OFFLINE forbids to ask for it")
+    }
+    return try waiting {
+        let download = HubDownload(repository, cache, settings, progress)
+        let result = await outcome { try await download.run(selection) }
+        await download.client.shutDown()
+        return try result.get()
+    }
+}
+
+private func outcome<Value>(_ body: () async throws -> Value) async -> Result<Value, any Error> {
+    do { return .success(try await body()) } catch { return .failure(error) }
+}
+
+private final class Box<Value: Sendable>: @unchecked Sendable { var result: Result<Value, any Error>? }
+
+/// Runs asynchronous work to its end.
+private func waiting<Value: Sendable>(_ body: @escaping @Sendable () async throws -> Value) throws -> Value {
+    let box = Box<Value>(), done = DispatchSemaphore(value: 0)
+    Task.detached {
+        box.result = await outcome { try await body() }
+        done.signal()
+    }
+    done.wait()
+    return try box.result!.get()
+}
+
+/// One download.
+private struct HubDownload: Sendable {
+    let client: HubClient
+    private let repository: HubRepository
+    private let root: String
+    private let cache: HubCache
+    private let settings: HubSettings
+    private let progress: @Sendable (String, Bool) -> Void
+
+    init(
+        _ repository: HubRepository, _ cache: HubCache, _ settings: HubSettings,
+        _ progress: @escaping @Sendable (String, Bool) -> Void
+    ) {
+        (self.repository, self.cache, self.settings, self.progress) = (repository, cache, settings, progress)
+        root = cache.folder(of: repository)
+        client = HubClient(settings)
+    }
+
+    func run(_ selection: HubSelection) async throws -> String {
+        let (commit, names) = try await repeating { try await client.files(of: repository) }
+        let chosen = selection.chosen(names)
+        if chosen.isEmpty {
+            throw UserError("\(repository): none of its \(counted(names.count, "file")) is chosen by --include and --exclude", .usage)
+        }
+        let snapshot = joinPath(root, "snapshots/" + commit)
+        try createDirectories(snapshot)
+        try createDirectories(joinPath(root, "blobs"))
+        for name in chosen { try await fetch(name, commit, snapshot) }
+        if repository.revision != commit {
+            let reference = joinPath(root, "refs/" + repository.revision)
+            try createDirectories(parentFolder(of: reference))
+            try writeFileAtomically(commit, to: reference)
+        }
+        return snapshot
+    }
+
+    private func fetch(_ name: String, _ commit: String, _ snapshot: String) async throws {
+        let link = joinPath(snapshot, name)
+        // A snapshot is of one commit, so a file that is there stays what it is.
+        if fileExists(link) { return }
+        var held = 0  // bytes of it that are here
+        try await repeating(while: { held }) { () async throws -> Void in
+            let file = try await client.file(name, of: repository, commit: commit)
+            let blob = joinPath(root, "blobs/" + file.etag)
+            let lock = try await locked(file.etag)
+            defer { close(lock) }
+            if !fileExists(blob) {
+                let unfinished = try BlobFile(blob, file)
+                defer { held = unfinished.size }
+                try await fill(unfinished, file)
+                try unfinished.finish(as: blob)
+            }
+            try createDirectories(parentFolder(of: link))
+            let ups = String(repeating: "../", count: 2 + name.utf8.count { $0 == UInt8(ascii: "/") })
+            if symlink("\(ups)blobs/\(file.etag)", link) != 0, errno != EEXIST { throw writeError(link, errno) }
+        }
+    }
+
+    /// Fetches what is missing behind what is there.
+    private func fill(_ unfinished: BlobFile, _ file: HubFile) async throws {
+        let began = ContinuousClock.now, before = unfinished.size
+        guard before < file.size else { return }
+        try await client.bytes(
+            of: file, from: before, begin: { if $0 != unfinished.size { try unfinished.cut(to: $0) } },
+            piece: {
+                try unfinished.append($0)
+                show(file, unfinished.size, since: began, before)
+            })
+    }
+
+    private func show(_ file: HubFile, _ size: Int, since: ContinuousClock.Instant, _ before: Int) {
+        let seconds = since.duration(to: .now) / .seconds(1)
+        let speed = seconds > 0 ? Double(size - before) / seconds : 0
+        let left = speed > 0 ? "  \(duration(seconds: Double(file.size - size) / speed)) left" : ""
+        progress(
+            "\(file.name)  \(byteSize(size)) of \(byteSize(file.size))  \(byteSize(Int(speed)))/s\(left)", size == file.size)
+    }
+
+    /// Does it again while it is interrupted, `settings.tries` times without progress.
+    ///
+    /// - Parameter measure: grows with progress.
+    private func repeating<Value>(
+        while measure: () -> Int = { 0 }, _ body: () async throws -> Value
+    ) async throws -> Value {
+        var failures = 0, before = measure()
+        while true {
+            do {
+                return try await body()
+            } catch let interruption as HubInterruption {
+                failures = measure() > before ? 1 : failures + 1
+                before = measure()
+                guard failures <= settings.tries else {
+                    throw UserError(
+                        "\(repository): \(interruption.reason), \(failures) times; what came is kept: run the same command again",
+                        .tryAgain)
+                }
+                let pause = interruption.seconds ?? settings.firstWait * Double(1 << (failures - 1))
+                try await Task.sleep(for: .seconds(pause))
+            }
+        }
+    }
+
+    /// The lock that the Hub's own client takes for a blob.
+    private func locked(_ etag: String) async throws -> Int32 {
+        let folder = joinPath(cache.folder, ".locks/" + repository.folderName)
+        try createDirectories(folder)
+        let path = joinPath(folder, etag + ".lock")
+        let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+        guard descriptor >= 0 else { throw writeError(path, errno) }
+        while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
+            guard errno == EWOULDBLOCK || errno == EINTR else {
+                defer { close(descriptor) }
+                throw writeError(path, errno)
+            }
+            progress("waiting for another program that fetches the same file", false)
+            try await Task.sleep(for: .milliseconds(200))
+        }
+        return descriptor
+    }
+}

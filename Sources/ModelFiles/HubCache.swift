@@ -1,0 +1,116 @@
+// The cache of the Hugging Face Hub as its own client lays it out (huggingface.co/docs/huggingface_hub/guides/manage-cache):
+// models--ORG--NAME/{refs, blobs, snapshots}, a snapshot's files being links into blobs.
+internal import Diagnostics
+internal import Formats
+internal import Glibc
+
+/// `ORG/NAME`, or `NAME` for the oldest models, perhaps with `@REVISION`.
+public struct HubRepository: Sendable, Equatable, CustomStringConvertible {
+    public let id: String
+    public let revision: String
+
+    /// nil for what cannot be a repository's name.
+    ///
+    /// - Parameter revision: a branch, tag or commit; what stands behind an `@` when nil, else `main`.
+    public init?(_ text: String, revision: String? = nil) {
+        let parts = text.split(separator: "@", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+        if parts.count == 2, revision != nil { return nil }
+        id = parts[0]
+        self.revision = revision ?? (parts.count == 2 ? parts[1] : "main")
+        let names = id.split(separator: "/", omittingEmptySubsequences: false)
+        guard (1...2).contains(names.count), names.allSatisfy(Self.isName), Self.isRevision(self.revision) else {
+            return nil
+        }
+    }
+
+    public var description: String { revision == "main" ? id : "\(id)@\(revision)" }
+
+    /// The name of its folder in a cache.
+    public var folderName: String { "models--" + id.split(separator: "/").joined(separator: "--") }
+
+    /// What the Hub allows: letters, digits, `-`, `_` and `.`, none of the marks doubled or at an end.
+    private static func isName(_ name: Substring) -> Bool {
+        guard (1...96).contains(name.utf8.count), name.utf8.allSatisfy(isNameByte) else { return false }
+        guard let first = name.first, let last = name.last, first != "-", first != ".", last != "-", last != "." else {
+            return false
+        }
+        return !name.contains("--") && !name.contains("..")
+    }
+
+    private static func isNameByte(_ byte: UInt8) -> Bool {
+        switch byte {
+        case 0x30...0x39, 0x41...0x5A, 0x61...0x7A, UInt8(ascii: "-"), UInt8(ascii: "_"), UInt8(ascii: "."): true
+        default: false
+        }
+    }
+
+    /// A name of a branch becomes a path of the cache, so no part of it may lead out.
+    private static func isRevision(_ revision: String) -> Bool { isPathInside(revision) && !revision.hasSuffix(".lock") }
+}
+
+/// Whether a path with slashes names something inside the folder it is joined to.
+package func isPathInside(_ path: String) -> Bool {
+    let parts = path.split(separator: "/", omittingEmptySubsequences: false)
+    return path.utf8.allSatisfy { $0 >= 0x20 && $0 != UInt8(ascii: "\\") && $0 != 0x7F }
+        && parts.allSatisfy { !$0.isEmpty && $0 != "." && $0 != ".." }
+}
+
+/// The cache on this machine. Nothing here asks the network.
+public struct HubCache: Sendable {
+    public let folder: String
+
+    public init(folder: String) { self.folder = folder }
+
+    /// `$HF_HUB_CACHE`, else `hub` in `hubHome()`; nil where no variable says where that is.
+    public init?() {
+        if let folder = hubVariable("HF_HUB_CACHE") {
+            self.folder = folder
+        } else if let home = hubHome() {
+            folder = joinPath(home, "hub")
+        } else {
+            return nil
+        }
+    }
+
+    /// The folder of a repository; it may not be there.
+    public func folder(of repository: HubRepository) -> String { joinPath(folder, repository.folderName) }
+
+    /// The commit that the repository's revision was when it was last asked for; nil while it never was.
+    ///
+    /// - Throws: `UserError` for a file that names no commit.
+    public func commit(of repository: HubRepository) throws -> String? {
+        let reference = joinPath(folder(of: repository), "refs/" + repository.revision)
+        if fileExists(reference) {
+            let commit = try readTextFile(reference, maxBytes: 1 << 10).filter { !$0.isWhitespace }
+            guard isPathInside(commit), !commit.contains("/") else {
+                throw UserError("\(reference): names no commit; remove it and download \(repository) again")
+            }
+            return commit
+        }
+        return folderExists(joinPath(folder(of: repository), "snapshots/" + repository.revision)) ? repository.revision : nil
+    }
+
+    /// The folder of the revision's files; nil when it is not in the cache.
+    public func snapshot(_ repository: HubRepository) throws -> String? {
+        guard let commit = try commit(of: repository) else { return nil }
+        let path = joinPath(folder(of: repository), "snapshots/" + commit)
+        return folderExists(path) ? path : nil
+    }
+}
+
+/// `$HF_HOME`, else `huggingface` in `$XDG_CACHE_HOME` or in `~/.cache`.
+public func hubHome() -> String? {
+    if let home = hubVariable("HF_HOME") { return home }
+    if let cache = hubVariable("XDG_CACHE_HOME") { return joinPath(cache, "huggingface") }
+    return hubVariable("HOME").map { joinPath($0, ".cache/huggingface") }
+}
+
+/// An environment variable that is set to something.
+public func hubVariable(_ name: String) -> String? {
+    getenv(name).map { String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
+}
+
+/// Whether a variable says yes, as the Hub's own client reads it.
+public func hubSwitch(_ name: String) -> Bool {
+    ["1", "ON", "YES", "TRUE"].contains((hubVariable(name) ?? "").uppercased())
+}

@@ -1,0 +1,117 @@
+// Adapters of MLX and torchtune compute what PEFT's do.
+import Checkpoints
+import Diagnostics
+import Formats
+import Layers
+import ModelFiles
+import Models
+import Tensors
+import TestSupport
+import Testing
+
+@Suite struct ForeignAdapterTests {
+    private let rank = 3
+
+    /// `[O, I]` of the maps adapted, in the last layer alone.
+    private let maps = [
+        ("self_attn.q_proj", 32, 32), ("self_attn.k_proj", 16, 32), ("self_attn.o_proj", 32, 32), ("mlp.down_proj", 32, 48),
+    ]
+
+    private func matrices() -> [(module: String, a: Tensor, b: Tensor)] {
+        maps.enumerated().map { i, map in
+            (map.0, filled([rank, map.2], 2 * i, scale: 1), filled([map.1, rank], 2 * i + 1, scale: 1))
+        }
+    }
+
+    private func write(_ folder: String, _ file: String, _ tensors: [(String, Tensor)], _ config: JSONValue) throws {
+        try createDirectories(folder)
+        try SafetensorsWriter.write(
+            path: joinPath(folder, file), tensors: tensors.map { .init($0.0, $0.1.contiguous(), nil) })
+        try writeFileAtomically(config.serialized(), to: joinPath(folder, "adapter_config.json"))
+    }
+
+    private func peftConfig(_ base: String) -> JSONValue {
+        [
+            "peft_type": "LORA", "r": .init(rank), "lora_alpha": 6, "base_model_name_or_path": .string(base),
+            "target_modules": .array(maps.map { .string("model.layers.1." + $0.0) }),
+        ]
+    }
+
+    private func logits(_ folder: String) throws -> Tensor { try load(folder).model.allLogits(someIDs(9, seed: 1)) }
+
+    /// A base and its PEFT adapter.
+    private func prepare(_ folder: TemporaryFolder, _ family: TinyFamily = .llama) throws {
+        try writeFolder(folder["base"], family.config, tinyModel(family.config))
+        try write(
+            folder["peft"], "adapter_model.safetensors",
+            matrices().flatMap { module, a, b in
+                let name = "base_model.model.model.layers.1.\(module)"
+                return [(name + ".lora_A.weight", a), (name + ".lora_B.weight", b)]
+            }, peftConfig(folder["base"]))
+    }
+
+    @Test func mlx() throws {
+        let folder = try TemporaryFolder()
+        try prepare(folder)
+        let config: JSONValue = [
+            "fine_tune_type": "lora", "model": .string(folder["base"]), "num_layers": 1,
+            "lora_parameters": ["rank": .init(rank), "scale": 2.0, "dropout": 0.0],
+        ]
+        let tensors = matrices().flatMap { module, a, b in
+            let name = "model.layers.1.\(module)"
+            return [(name + ".lora_a", a.transpose(0, 1)), (name + ".lora_b", b.transpose(0, 1))]
+        }
+        try write(folder["mlx"], "adapters.safetensors", tensors, config)
+        let expected = try logits(folder["peft"])
+        #expect(relativeDifference(try logits(folder["mlx"]), expected) == 0)
+        #expect(relativeDifference(try logits(folder["base"]), expected) > 1e-3)
+
+        let wrong: [(String, KeyValuePairs<String, JSONValue?>, String)] = [
+            ("full", ["fine_tune_type": "full"], "\"fine_tune_type\" is full"),
+            ("rank", ["lora_parameters": ["rank": 4, "scale": 2.0]], "the rank is 4"),
+            ("none", ["lora_parameters": nil], "neither peft_type nor MLX's lora_parameters"),
+        ]
+        for (name, change, message) in wrong {
+            try write(folder[name], "adapters.safetensors", tensors, config.changing(change))
+            let error = #expect(throws: UserError.self) { try logits(folder[name]) }
+            #expect(error?.message.contains(message) == true, "\(error?.message ?? "")")
+        }
+        try write(folder["odd"], "adapters.safetensors", tensors + [("model.norm.weight", Tensor.zeros([32]))], config)
+        #expect(throws: UserError.self) { try logits(folder["odd"]) }
+    }
+
+    /// Meta's families have the rows of q and k in pairs; Qwen's have not.
+    @Test(arguments: [TinyFamily.llama, .qwen3]) func torchtune(_ family: TinyFamily) throws {
+        let folder = try TemporaryFolder()
+        try prepare(folder, .llama)
+        if family != .llama {  // the same weights under another name would not load, so only the file is looked at
+            let config = TinyFamily.llama.config.changing(["model_type": .string(family.rawValue)])
+            try writeFileAtomically(config.serialized(), to: folder["base"] + "/config.json")
+        }
+        let names = [
+            "self_attn.q_proj": "attn.q_proj", "self_attn.k_proj": "attn.k_proj", "self_attn.o_proj": "attn.output_proj",
+            "mlp.down_proj": "mlp.w2",
+        ]
+        /// Halves to pairs: `[heads, 2, E / 2, r]` -> `[heads, E / 2, 2, r]`.
+        func paired(_ b: Tensor, _ heads: Int) -> Tensor {
+            let (rows, columns) = (b.shape[0], b.shape[1])
+            return b.reshape(heads, 2, rows / heads / 2, columns).transpose(1, 2).reshape(rows, columns)
+        }
+        let tensors = matrices().flatMap { module, a, b -> [(String, Tensor)] in
+            let heads = module.hasSuffix("q_proj") ? 4 : module.hasSuffix("k_proj") ? 2 : 0
+            let name = "layers.1." + names[module]!
+            return [(name + ".lora_a.weight", a), (name + ".lora_b.weight", family == .llama && heads > 0 ? paired(b, heads) : b)]
+        }
+        try write(folder["tune"], "adapter_model.safetensors", tensors, peftConfig(folder["base"]))
+        if family == .llama {
+            #expect(relativeDifference(try logits(folder["tune"]), try logits(folder["peft"])) == 0)
+        } else {
+            let reference = try ModelReference(folder["tune"])
+            let file = try SafetensorsFile(path: joinPath(reference.adapterFolder!, "adapter_model.safetensors"))
+            let plain = try SafetensorsFile(path: joinPath(folder["peft"], "adapter_model.safetensors"))
+            for tensor in plain.tensors {
+                #expect(try file.bytes(of: tensor.name).elementsEqual(plain.bytes(of: tensor.name)), "\(tensor.name)")
+            }
+        }
+    }
+}

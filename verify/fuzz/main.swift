@@ -1,0 +1,88 @@
+// One reader of files from outside under libFuzzer, which makes inputs that reach new code: verify/fuzz.py builds and runs it.
+// What a reader refuses it must refuse in one line; a trap, a hang or a huge allocation is a crash for libFuzzer.
+import ChatTemplates
+import Datasets
+import Diagnostics
+import Formats
+import Glibc
+import ModelFiles
+import RunConfig
+import Tokenizers
+
+@_silgen_name("LLVMFuzzerRunDriver") func runDriver(
+    _ count: UnsafeMutablePointer<Int32>, _ arguments: UnsafeMutablePointer<UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>>,
+    _ input: @convention(c) (UnsafePointer<UInt8>?, Int) -> Int32
+) -> Int32
+
+/// The file that readers of files are given, in memory.
+let folder = "/dev/shm/needletail-fuzz-\(getpid())"
+mkdir(folder, 0o700)
+atexit { try? removeTree(folder) }
+
+func file(_ name: String, _ bytes: [UInt8]) throws -> String {
+    let path = joinPath(folder, name)
+    let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
+    defer { close(descriptor) }
+    precondition(bytes.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) } == bytes.count, "/dev/shm is full")
+    return path
+}
+
+func use(_ tokenizer: Tokenizer) { _ = tokenizer.decode(tokenizer.encode("Hello wörld, 123 <s>\n  日本")) }
+
+let variables: JSONObject = {
+    var object = JSONObject()
+    (object["bos_token"], object["eos_token"]) = ("<s>", "</s>")
+    return object
+}()
+
+let readers: [String: ([UInt8]) throws -> Void] = [
+    "json": { _ = try JSONValue.parse($0, maxDepth: 256) },
+    "safetensors": { _ = try SafetensorsFile(path: file("x.safetensors", $0)) },
+    "gguf": { bytes in
+        let gguf = try GGUFFile(path: file("x.gguf", bytes))
+        use(try Tokenizer(gguf: gguf.metadata))
+    },
+    "tokenizer.json": { use(try Tokenizer(tokenizerJSON: JSONValue.parse($0, maxDepth: 256))) },
+    "sentencepiece": { use(try Tokenizer(modelPath: file("tokenizer.model", $0))) },
+    "ranks": { use(try Tokenizer(modelPath: file("x.tiktoken", $0))) },
+    "tekken": { use(try Tokenizer(modelPath: file("tekken.json", $0))) },
+    "template": { bytes in
+        guard let source = String(validating: bytes, as: UTF8.self) else { return }
+        let template = try ChatTemplate(source)
+        _ = try template.render(
+            messages: [["role": "user", "content": "a"], ["role": "assistant", "content": "b"]], tools: [["type": "function"]],
+            addGenerationPrompt: true, variables: variables)
+    },
+    "rows": { bytes in
+        for name in ["x.jsonl", "x.csv", "x.json"] {
+            do { _ = try Rows(DataSource([file(name, bytes)], takesEveryKind: true)) } catch is any UserFacing {}
+        }
+    },
+    "config": { bytes in
+        guard let text = String(validating: bytes, as: UTF8.self) else { return }
+        _ = try ConfigLoader.load(SFTConfig.self, text: text, name: "x.yaml")
+    },
+]
+
+let name = String(cString: getenv("NEEDLETAIL_FUZZ_READER") ?? strdup(""))
+guard let reader = readers[name] else {
+    fatalError("NEEDLETAIL_FUZZ_READER is one of \(readers.keys.sorted().joined(separator: ", "))")
+}
+nonisolated(unsafe) let read = reader
+var count = CommandLine.argc
+var arguments = CommandLine.unsafeArgv
+exit(
+    withUnsafeMutablePointer(to: &arguments) { pointer in
+        pointer.withMemoryRebound(to: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>.self, capacity: 1) {
+            runDriver(&count, $0) { data, size in
+                do {
+                    try read(Array(UnsafeBufferPointer(start: data, count: size)))
+                } catch let error as any UserFacing {
+                    precondition(!error.message.contains("\n") || name == "config", "a message of several lines")
+                } catch {
+                    fatalError("no error for people: \(error)")
+                }
+                return 0
+            }
+        }
+    })
