@@ -7,8 +7,6 @@ public enum ContaminationMatch: String, Sendable, CaseIterable {
     case exact
     /// Runs of n words of the question stand in it; the score is the share of the question's words that they cover.
     case ngram
-    /// The vectors that an encoder gives both lie close; the score is their cosine.
-    case vector
 }
 
 /// A question of a test set that a training row holds.
@@ -44,7 +42,7 @@ public struct ContaminationIndex: Sendable {
     ///   - n: words of a run, at least 1.
     ///   - threshold: the least score that counts, above 0; `exact` wants all words and does not ask.
     public init(_ match: ContaminationMatch, n: Int = 8, threshold: Double = 0.5) {
-        precondition(n >= 1 && threshold > 0 && match != .vector, "runs of \(n) words, threshold \(threshold)")
+        precondition(n >= 1 && threshold > 0, "runs of \(n) words, threshold \(threshold)")
         (self.match, self.n, self.threshold) = (match, n, threshold)
     }
 
@@ -84,7 +82,6 @@ public struct ContaminationIndex: Sendable {
         switch match {
         case .exact: findWhole(words, &found)
         case .ngram: findRuns(words, &found)
-        case .vector: preconditionFailure("vectors have an index of their own")
         }
         return found.sorted { $0.key < $1.key }.map { q, score in
             ContaminationHit(test: questions[Int(q)].test, question: questions[Int(q)].row, row: row, score: score)

@@ -49,31 +49,39 @@ import Testing
                     .split(separator: "\n").count
             }
             let html = #"{"text":"a <b> c"}"#, marked = #"{"text":"x <|im_start|> y"}"#, bar = #"{"text":"left|right"}"#
-            #expect(try kept("special_tokens:tokens=<|im_start|>", html, marked, bar) == 2)
-            #expect(try kept("keyword:drop=<|im_start|>|left", html, marked, bar) == 1)
-            let tags = #"{"tokens":["a","b"],"tags":[0,1]}"#
-            #expect(try kept("characters:min=1", tags) == 1)
-            let answers = #""question":"Q","answers":{"text":["SECRET"],"answer_start":[2]}}"#
-            #expect(try kept("keyword:drop=SECRET", #"{"context":"a SECRET","# + answers, tags.replacing("\"a\"", with: "\"c\"")) == 0)
+            let tags = #"{"tokens":["a","b"],"tags":[0,1]}"#, others = #"{"tokens":["c","b"],"tags":[0,1]}"#
+            let question = #"{"context":"a SECRET","question":"Q","answers":{"text":["SECRET"],"answer_start":[2]}}"#
+            let counts = try [
+                kept("special_tokens:tokens=<|im_start|>", html, marked, bar), kept("keyword:drop=<|im_start|>|left", html, marked, bar),
+                kept("characters:min=1", tags, others), kept("keyword:drop=SECRET", question),
+            ]
+            #expect(counts == [2, 1, 2, 0])
         }
     }
 
     @Test func questionsOfSeveralTurnsAndOfScriptsWithoutSpacesAreFound() throws {
         try withTemporaryFolder { folder in
-            func found(_ test: String, _ row: String, _ flags: String = "") throws -> Bool {
+            func found(_ test: String, _ row: String) throws -> Bool {
                 try writeFileAtomically(test + "\n", to: joinPath(folder, "t.jsonl"))
-                let rows = row + "\n" + #"{"prompt":"something else entirely","completion":"x"}"# + "\n"
+                let other =
+                    row.contains("messages")
+                    ? #"{"messages":[{"role":"user","content":"else"},{"role":"assistant","content":"x"}]}"#
+                    : #"{"prompt":"something else entirely","completion":"x"}"#
+                let rows = row + "\n" + other + "\n"
                 let outcome = try run(
-                    "needletail data decontaminate a.jsonl --test t.jsonl --output o.jsonl \(flags) && wc -l < o.jsonl", rows: rows,
+                    "needletail data decontaminate a.jsonl --test t.jsonl --output o.jsonl && wc -l < o.jsonl", rows: rows,
                     folder)
                 #expect(outcome.status == 0, "\(outcome.errors)")
                 return outcome.output.split(separator: "\n").last.map { $0.contains("1") } ?? false
             }
-            #expect(try found(talk.replacing("\n", with: ""), talk.replacing("\n", with: "")))
+            let same = talk.replacing("\n", with: "")
             let question = "小明有十二个苹果，又买了五个，一共有多少个？"
-            #expect(
-                try found(#"{"prompt":"\#(question)","completion":"17"}"#, #"{"prompt":"请回答：\#(question)谢谢","completion":"x"}"#))
-            #expect(try !found(#"{"prompt":"\#(question)","completion":"17"}"#, #"{"prompt":"今天天气很好","completion":"x"}"#))
+            let asked = #"{"prompt":"\#(question)","completion":"17"}"#
+            let answers = try [
+                found(same, same), found(asked, #"{"prompt":"请回答：\#(question)谢谢","completion":"x"}"#),
+                found(asked, #"{"prompt":"今天天气很好","completion":"x"}"#),
+            ]
+            #expect(answers == [true, true, false])
         }
     }
 

@@ -1,6 +1,6 @@
 // needletail data: pack, decontaminate
 public import ArgumentParser
-public import Datasets
+internal import Datasets
 internal import Diagnostics
 internal import Formats
 internal import RecipeData
@@ -100,6 +100,8 @@ extension DataCommand {
     }
 
     public struct Decontaminate: EngineCommand {
+        enum Match: String, CaseIterable, ExpressibleByArgument { case exact, ngram, vector }
+
         public static let configuration = CommandConfiguration(
             commandName: "decontaminate",
             abstract: "Find training rows that hold questions of test sets; leave them out.",
@@ -133,7 +135,7 @@ extension DataCommand {
         @OptionGroup var policy: RowPolicyOptions
 
         @Option(help: "exact: whole questions; ngram: runs of words; vector: what an encoder makes of them.")
-        var match: ContaminationMatch = .ngram
+        var match: Match = .ngram
 
         @Option(
             help: ArgumentHelp("The folder of the encoder for --match vector, as `needletail embed` takes it.", valueName: "model"),
@@ -221,7 +223,7 @@ extension DataCommand {
         }
 
         private func wordHits(_ tests: [Rows], _ training: Rows) throws -> [ContaminationHit] {
-            var index = ContaminationIndex(match, n: ngram, threshold: threshold ?? 0.5)
+            var index = ContaminationIndex(match == .exact ? .exact : .ngram, n: ngram, threshold: threshold ?? 0.5)
             for (i, rows) in tests.enumerated() {
                 let added = try rows.indices.count { index.add(try rows[$0].content, test: i, row: $0) }
                 noteWordless(rows.count - added, i)
@@ -323,5 +325,3 @@ extension DataCommand {
         }
     }
 }
-
-extension ContaminationMatch: ExpressibleByArgument {}
