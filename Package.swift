@@ -86,7 +86,8 @@ let targets: [Target] = [
     library(
         "CommandLineInterface",
         [
-            "RecipeData", "Merging", "Datasets", "ChatTemplates", "Tokenizers", "Hub", "ModelFiles", "RunConfig", "RunLog",
+            "RecipeData", "Merging", "Datasets", "ChatTemplates", "Tokenizers", "Hub", "ModelFiles", "RunConfig",
+            "RunLog",
             "Formats",
             "Diagnostics", argumentParser,
         ]),

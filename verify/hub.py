@@ -37,6 +37,17 @@ def git_sha1(data):
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
+def tree(files):
+    """The listing that newer clients ask for."""
+    entries = []
+    for name, data in files.items():
+        entry = {"type": "file", "path": name, "size": len(data), "oid": git_sha1(data)}
+        if len(data) > 10_000:
+            entry["lfs"] = {"oid": sha256(data), "size": len(data), "pointerSize": 130}
+        entries.append(entry)
+    return entries
+
+
 class Hub:
     """Repositories {id: {"files": {name: bytes}, "fault": name}} on two ports: the hub, and where large files lie."""
 
@@ -103,6 +114,8 @@ class Hub:
                     body = {"id": match[1], "modelId": match[1], "sha": COMMIT, "siblings": siblings, "private": False, "tags": [],
                             "downloads": 0, "likes": 0}
                     return self.plain(200, json.dumps(body).encode(), Content_Type="application/json")
+                if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
+                    return self.plain(200, json.dumps(tree(hub.repositories[match[1]]["files"])).encode(), Content_Type="application/json")
                 if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
                     return self.resolve(match[1], urllib.parse.unquote(match[3]))
                 self.plain(404)
@@ -287,7 +300,6 @@ def both_clients(report, program, work, generator):
 
 def main():
     arguments = parser(__doc__)
-    arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--kills", type=int, default=50)
     arguments = arguments.parse_args()
     report, generator = Report(), random.Random(arguments.seed)

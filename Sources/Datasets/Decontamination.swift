@@ -137,7 +137,8 @@ public struct VectorContaminationIndex: Sendable {
 
     /// - Precondition: all vectors are of one width.
     public mutating func add(_ vector: [Float], test: Int, row: Int) {
-        precondition(width == 0 || width == vector.count, "a vector of \(vector.count) beside those of \(width) numbers")
+        precondition(
+            width == 0 || width == vector.count, "a vector of \(vector.count) beside those of \(width) numbers")
         width = vector.count
         places.append((test, row))
         vectors += unit(vector)

@@ -103,7 +103,9 @@ extension RowContent {
             case .developer, .ipython, .environment, .function:
                 throw fault(.conversations, "it has turns of the \(message.role.rawValue)")
             }
-            for (key, value) in message.fields where !["role", "content", "tool_calls"].contains(key) { turn[key] = value }
+            for (key, value) in message.fields where !["role", "content", "tool_calls"].contains(key) {
+                turn[key] = value
+            }
             if let trained = message.trained { turn["weight"] = .init(trained ? 1 : 0) }
             list.append(.object(turn))
         }

@@ -195,7 +195,9 @@ extension RowParser {
             }
             scores.append(score)
         }
-        let lost = row.keys.filter { $0.hasPrefix("score_") && value(row, $0) != nil && !names.prefix(scores.count).contains($0) }
+        let lost = row.keys.filter {
+            $0.hasPrefix("score_") && value(row, $0) != nil && !names.prefix(scores.count).contains($0)
+        }
         if names[0] != "score", let lost = lost.first {
             throw RowFault(.badScore, "\(quoted(lost)) stands behind a score that is missing")
         }
@@ -282,7 +284,8 @@ extension RowParser {
                 .wrongType, "\(quoted(name)) is \(value.kind); a table holds texts, numbers and truth values")
         }
         let own = columns.column(of: field)
-        return .columns(kind, own == field ? row : JSONObject(row.map { name, value in (name == own ? field : name, value) }))
+        return .columns(
+            kind, own == field ? row : JSONObject(row.map { name, value in (name == own ? field : name, value) }))
     }
 }
 

@@ -63,7 +63,9 @@ final class BlobFile {
 
     /// SHA-256 for names of 64 digits, git's SHA-1 for 40; nil for any other name, which says nothing of the bytes.
     private func hash() throws -> String? {
-        guard file.etag.utf8.allSatisfy({ (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }) else { return nil }
+        guard file.etag.utf8.allSatisfy({ (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }) else {
+            return nil
+        }
         switch file.etag.utf8.count {
         case 64: return try digest(SHA256())
         case 40:

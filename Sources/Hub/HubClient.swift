@@ -21,7 +21,8 @@ public struct HubSettings: Sendable {
     public var tries: Int
 
     public init(
-        endpoint: String, token: String? = nil, answerTimeout: Double = 10, pieceTimeout: Double = 10, firstWait: Double = 1,
+        endpoint: String, token: String? = nil, answerTimeout: Double = 10, pieceTimeout: Double = 10,
+        firstWait: Double = 1,
         tries: Int = 5
     ) {
         self.endpoint = endpoint.hasSuffix("/") ? String(endpoint.dropLast()) : endpoint
@@ -49,7 +50,8 @@ public struct HubSettings: Sendable {
     private static func environmentToken() throws -> String? {
         if hubSwitch("HF_HUB_DISABLE_IMPLICIT_TOKEN") { return nil }
         if let token = hubVariable("HF_TOKEN") { return token }
-        guard let file = hubVariable("HF_TOKEN_PATH") ?? hubHome().map({ joinPath($0, "token") }), fileExists(file) else {
+        guard let file = hubVariable("HF_TOKEN_PATH") ?? hubHome().map({ joinPath($0, "token") }), fileExists(file)
+        else {
             return nil
         }
         let token = try readTextFile(file, maxBytes: 1 << 12).filter { !$0.isWhitespace }
@@ -111,7 +113,8 @@ final class HubClient: Sendable {
     ///
     /// - Throws: `UserError` for what the Hub will not give, `HubInterruption` for what may go better later.
     func files(of repository: HubRepository) async throws -> (commit: String, names: [String]) {
-        let url = "\(settings.endpoint)/api/models/\(repository.id)/revision/\(escaped(repository.revision, slash: false))"
+        let url =
+            "\(settings.endpoint)/api/models/\(repository.id)/revision/\(escaped(repository.revision, slash: false))"
         let response = try await answer(url, .GET)
         try check(response, repository, "")
         let bytes = try await interruptible { try await response.body.collect(upTo: 64 << 20) }
@@ -144,11 +147,15 @@ final class HubClient: Sendable {
                 continue
             }
             guard let tag = headers.first(name: "x-linked-etag") ?? headers.first(name: "etag"),
-                let size = (headers.first(name: "x-linked-size") ?? headers.first(name: "content-length")).flatMap({ Int($0) }),
+                let size = (headers.first(name: "x-linked-size") ?? headers.first(name: "content-length")).flatMap({
+                    Int($0)
+                }),
                 size >= 0
             else { throw UserError("\(url): the Hub says neither what the file is nor how large") }
             let etag = plainTag(tag)
-            guard isPathInside(etag), !etag.contains("/") else { throw UserError("\(url): \(etag) is no name of a blob") }
+            guard isPathInside(etag), !etag.contains("/") else {
+                throw UserError("\(url): \(etag) is no name of a blob")
+            }
             return HubFile(name: name, etag: etag, size: size, location: isElsewhere ? target ?? at : at)
         }
         throw UserError("\(url): redirects lead in a circle")
@@ -231,7 +238,8 @@ final class HubClient: Sendable {
             let isRevision = response.headers.first(name: "x-error-code") == "RevisionNotFound"
             throw UserError("\(place): \(isRevision ? "no such revision" : "not") on \(settings.endpoint)")
         case 429, 500...:
-            throw HubInterruption(reason: "\(settings.endpoint) answers \(status)", seconds: waitAsked(response.headers))
+            throw HubInterruption(
+                reason: "\(settings.endpoint) answers \(status)", seconds: waitAsked(response.headers))
         default: throw UserError("\(place): \(settings.endpoint) answers \(status)")
         }
     }

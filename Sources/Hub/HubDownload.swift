@@ -97,7 +97,9 @@ private struct HubDownload: Sendable {
         let (commit, names) = try await repeating { try await client.files(of: repository) }
         let chosen = selection.chosen(names)
         if chosen.isEmpty {
-            throw UserError("\(repository): none of its \(counted(names.count, "file")) is chosen by --include and --exclude", .usage)
+            throw UserError(
+                "\(repository): none of its \(counted(names.count, "file")) is chosen by --include and --exclude",
+                .usage)
         }
         let snapshot = joinPath(root, "snapshots/" + commit)
         try createDirectories(snapshot)
@@ -150,7 +152,8 @@ private struct HubDownload: Sendable {
         let speed = seconds > 0 ? Double(size - before) / seconds : 0
         let left = speed > 0 ? "  \(duration(seconds: Double(file.size - size) / speed)) left" : ""
         progress(
-            "\(file.name)  \(byteSize(size)) of \(byteSize(file.size))  \(byteSize(Int(speed)))/s\(left)", size == file.size)
+            "\(file.name)  \(byteSize(size)) of \(byteSize(file.size))  \(byteSize(Int(speed)))/s\(left)",
+            size == file.size)
     }
 
     /// Does it again while it is interrupted, `settings.tries` times without progress.

@@ -166,7 +166,9 @@ public final class Parameter {
     /// What an optimizer updates: split masters, or the value with its bf16 copy where one is in use, to be written in the
     /// same pass.
     public func update(_ body: (Masters) -> Void) {
-        let copy = rounding != nil ? nil : lastCopy.flatMap { $0.tensor.dtype == .bfloat16 && $0.version == value.version ? $0.tensor : nil }
+        let copy =
+            rounding != nil
+            ? nil : lastCopy.flatMap { $0.tensor.dtype == .bfloat16 && $0.version == value.version ? $0.tensor : nil }
         body(split ?? Masters(value, low: nil, copy: copy))
         if let copy { lastCopy = (copy, value.version) }
     }

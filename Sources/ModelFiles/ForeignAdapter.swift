@@ -41,7 +41,9 @@ struct ForeignAdapter {
         var hash = SHA256()
         hash.update(bufferPointer: adapter.weights.file.bytes)
         let model = joinPath(base, "config.json")
-        for text in [json.serialized(), base, fileExists(model) ? try readTextFile(model) : ""] { hash.update(data: Array(text.utf8)) }
+        for text in [json.serialized(), base, fileExists(model) ? try readTextFile(model) : ""] {
+            hash.update(data: Array(text.utf8))
+        }
         let digest = hash.finalize().prefix(16).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
         let target = joinPath(try cacheFolder(), "adapters/\(fileName(of: folder).prefix(80))-\(digest)")
         if fileExists(joinPath(target, AdapterFiles.configName)) { return target }
@@ -59,18 +61,23 @@ struct ForeignAdapter {
             throw UserError("\(file): neither peft_type nor MLX's lora_parameters")
         }
         let rank = try settings.positive("rank"), scale = try settings.number("scale")
-        let ends = [(".lora_a", ".lora_A.weight", true), (".lora_b", ".lora_B.weight", true), (".m", ".lora_magnitude_vector", false)]
+        let ends = [
+            (".lora_a", ".lora_A.weight", true), (".lora_b", ".lora_B.weight", true),
+            (".m", ".lora_magnitude_vector", false),
+        ]
         parts = try weights.tensors.map { tensor in
             guard let (end, name, isTransposed) = ends.first(where: { tensor.name.hasSuffix($0.0) }) else {
                 throw UserError("\(weights.path): tensor \(tensor.name) is none of MLX's adapters (lora_a, lora_b, m)")
             }
             return Part(
-                name: AdapterFiles.prefix + tensor.name.dropLast(end.count) + name, source: tensor, isTransposed: isTransposed)
+                name: AdapterFiles.prefix + tensor.name.dropLast(end.count) + name, source: tensor,
+                isTransposed: isTransposed)
         }
         self.weights = weights
         config = AdapterConfig(
             rank: rank, alpha: scale * Double(rank), dropout: try settings.number("dropout", 0), scaling: .standard,
-            hasMagnitude: weights.tensors.contains { $0.name.hasSuffix(".m") }, targets: Self.modules(parts.map(\.name)),
+            hasMagnitude: weights.tensors.contains { $0.name.hasSuffix(".m") },
+            targets: Self.modules(parts.map(\.name)),
             savedModules: [], baseModel: base)
         try checkMatrices(rank)
     }
@@ -82,16 +89,19 @@ struct ForeignAdapter {
         let isPaired = ["llama", "mistral"].contains(type)
         guard isPaired || ["qwen2", "qwen3"].contains(type) else {
             throw UserError(
-                "\(weights.path): torchtune's names of \(type) models are not known here; save the adapter in PEFT's format")
+                "\(weights.path): torchtune's names of \(type) models are not known here; save the adapter in PEFT's format"
+            )
         }
-        let heads = try model.positive("num_attention_heads"), kvHeads = try model.positive("num_key_value_heads", heads)
+        let heads = try model.positive("num_attention_heads"),
+            kvHeads = try model.positive("num_key_value_heads", heads)
         parts = try weights.tensors.map { tensor in
             guard let name = Self.peftName(torchtune: tensor.name) else {
                 throw UserError("\(weights.path): tensor \(tensor.name) is none of torchtune's adapters")
             }
             let isOutput = tensor.name.hasSuffix(".lora_b.weight") || tensor.name.hasSuffix(".magnitude")
             let paired = name.contains(".q_proj.") ? heads : name.contains(".k_proj.") ? kvHeads : nil
-            return Part(name: AdapterFiles.prefix + name, source: tensor, pairedHeads: isPaired && isOutput ? paired : nil)
+            return Part(
+                name: AdapterFiles.prefix + name, source: tensor, pairedHeads: isPaired && isOutput ? paired : nil)
         }
         self.weights = weights
         var config = try AdapterConfig(json, file: file)
@@ -110,7 +120,8 @@ struct ForeignAdapter {
             "mlp.w3": "mlp.up_proj",
         ]
         let ends = [
-            ".lora_a.weight": ".lora_A.weight", ".lora_b.weight": ".lora_B.weight", ".magnitude": ".lora_magnitude_vector",
+            ".lora_a.weight": ".lora_A.weight", ".lora_b.weight": ".lora_B.weight",
+            ".magnitude": ".lora_magnitude_vector",
         ]
         let words = name.split(separator: ".")
         guard let (end, peft) = ends.first(where: { name.hasSuffix($0.key) }), words.count > 4, words[0] == "layers",
@@ -132,13 +143,16 @@ struct ForeignAdapter {
         if parts.isEmpty { throw UserError("\(weights.path): holds no tensor") }
         for part in parts {
             let shape = part.shape, at = part.name.contains(".lora_A.") ? 0 : part.name.contains(".lora_B.") ? 1 : nil
-            guard part.source.elementType.isFloatingPoint, shape.count == (at == nil ? 1 : 2), at.map({ shape[$0] == rank }) ?? true
+            guard part.source.elementType.isFloatingPoint, shape.count == (at == nil ? 1 : 2),
+                at.map({ shape[$0] == rank }) ?? true
             else {
-                throw UserError("\(weights.path): tensor \(part.source.name) has shape \(part.source.shape); the rank is \(rank)")
+                throw UserError(
+                    "\(weights.path): tensor \(part.source.name) has shape \(part.source.shape); the rank is \(rank)")
             }
             if let heads = part.pairedHeads, shape[0] % (2 * heads) != 0 {
                 throw UserError(
-                    "\(weights.path): tensor \(part.source.name) has \(shape[0]) rows, which are not pairs of \(heads) heads")
+                    "\(weights.path): tensor \(part.source.name) has \(shape[0]) rows, which are not pairs of \(heads) heads"
+                )
             }
         }
     }
@@ -146,7 +160,8 @@ struct ForeignAdapter {
     private func write(to folder: String, _ naming: TensorNaming) throws {
         try writeFolderAtomically(folder) { temporary in
             let tensors = parts.map { part in
-                SafetensorsWriter.Tensor(name: part.name, elementType: part.source.elementType, shape: part.shape) { emit in
+                SafetensorsWriter.Tensor(name: part.name, elementType: part.source.elementType, shape: part.shape) {
+                    emit in
                     try rearranged(part).withUnsafeBytes(emit)
                 }
             }

@@ -45,7 +45,9 @@ public struct HubRepository: Sendable, Equatable, CustomStringConvertible {
     }
 
     /// A name of a branch becomes a path of the cache, so no part of it may lead out.
-    private static func isRevision(_ revision: String) -> Bool { isPathInside(revision) && !revision.hasSuffix(".lock") }
+    private static func isRevision(_ revision: String) -> Bool {
+        isPathInside(revision) && !revision.hasSuffix(".lock")
+    }
 }
 
 /// Whether a path with slashes names something inside the folder it is joined to.
@@ -87,7 +89,8 @@ public struct HubCache: Sendable {
             }
             return commit
         }
-        return folderExists(joinPath(folder(of: repository), "snapshots/" + repository.revision)) ? repository.revision : nil
+        return folderExists(joinPath(folder(of: repository), "snapshots/" + repository.revision))
+            ? repository.revision : nil
     }
 
     /// The folder of the revision's files; nil when it is not in the cache.

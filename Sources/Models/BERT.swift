@@ -227,7 +227,8 @@ public final class BERT: Module {
     ///
     /// - Parameter starts: offsets of the documents, from 0 to N; none is longer than `config.contextLength`.
     public func hiddenStates(_ ids: [Int32], starts: [Int]) -> Tensor {
-        precondition(zip(starts, starts.dropFirst()).allSatisfy { $1 - $0 <= config.contextLength }, "too long a document")
+        precondition(
+            zip(starts, starts.dropFirst()).allSatisfy { $1 - $0 <= config.contextLength }, "too long a document")
         var x = bert.embeddings(Tensor(ids.map(Int64.init), on: device), starts, dtype)
         for layer in bert.encoder.layer.items { x = layer(x, starts) }
         return x

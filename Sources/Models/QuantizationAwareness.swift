@@ -38,7 +38,8 @@ public func rounded(_ matrix: Tensor, to type: GGMLType) -> Tensor {
             try! runInParallel(jobs, threads: Engine.threads) { job in
                 let part = job * atOnce * columns..<min((job + 1) * atOnce, rows) * columns
                 type.round(
-                    UnsafeBufferPointer(rebasing: input[part]), into: UnsafeMutableBufferPointer(rebasing: output[part]))
+                    UnsafeBufferPointer(rebasing: input[part]), into: UnsafeMutableBufferPointer(rebasing: output[part])
+                )
             }
         }
     }

@@ -114,7 +114,9 @@ private struct SentenceModules {
         }
         let list = joinPath(folder, "modules.json")
         guard fileExists(list) else { return }
-        guard let modules = try readJSONFile(list).array else { throw UserError("\(list): a list of modules is needed") }
+        guard let modules = try readJSONFile(list).array else {
+            throw UserError("\(list): a list of modules is needed")
+        }
         for module in modules {
             let reader = ConfigReader(json: module, file: list)
             let type = try reader.string("type")
@@ -143,7 +145,8 @@ private struct SentenceModules {
         case ["pooling_mode_mean_tokens"]: return .mean
         case ["pooling_mode_cls_token"]: return .cls
         default:
-            throw UserError("\(file): \(modes.joined(separator: " with ")) is not supported; mean or first token alone are")
+            throw UserError(
+                "\(file): \(modes.joined(separator: " with ")) is not supported; mean or first token alone are")
         }
     }
 }

@@ -78,7 +78,8 @@ public struct SFTConfig: RecipeConfig {
             problems.append(
                 .init(
                     "training.quantize_aware",
-                    "trains all weights: set adapter.method: full; under an adapter model.quantize keeps them quantised"))
+                    "trains all weights: set adapter.method: full; under an adapter model.quantize keeps them quantised"
+                ))
         }
         if training.quantizeAware != .none, device == .cuda {
             problems.append(

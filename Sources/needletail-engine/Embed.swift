@@ -35,7 +35,8 @@ func embed(_ command: EmbedCommand) throws {
     try flush()
     try output.finish()
     if cut > 0 {
-        ProgressLine.print("\(cut) of \(counted(count, "text")) had more than \(encoder.longestText) tokens and were cut")
+        ProgressLine.print(
+            "\(cut) of \(counted(count, "text")) had more than \(encoder.longestText) tokens and were cut")
     }
 }
 

@@ -52,7 +52,8 @@ import Testing
             let tags = #"{"tokens":["a","b"],"tags":[0,1]}"#, others = #"{"tokens":["c","b"],"tags":[0,1]}"#
             let question = #"{"context":"a SECRET","question":"Q","answers":{"text":["SECRET"],"answer_start":[2]}}"#
             let counts = try [
-                kept("special_tokens:tokens=<|im_start|>", html, marked, bar), kept("keyword:drop=<|im_start|>|left", html, marked, bar),
+                kept("special_tokens:tokens=<|im_start|>", html, marked, bar),
+                kept("keyword:drop=<|im_start|>|left", html, marked, bar),
                 kept("characters:min=1", tags, others), kept("keyword:drop=SECRET", question),
             ]
             #expect(counts == [2, 1, 2, 0])
@@ -69,7 +70,8 @@ import Testing
                     : #"{"prompt":"something else entirely","completion":"x"}"#
                 let rows = row + "\n" + other + "\n"
                 let outcome = try run(
-                    "needletail data decontaminate a.jsonl --test t.jsonl --output o.jsonl && wc -l < o.jsonl", rows: rows,
+                    "needletail data decontaminate a.jsonl --test t.jsonl --output o.jsonl && wc -l < o.jsonl",
+                    rows: rows,
                     folder)
                 #expect(outcome.status == 0, "\(outcome.errors)")
                 return outcome.output.split(separator: "\n").last.map { $0.contains("1") } ?? false
@@ -90,7 +92,9 @@ import Testing
             let chats = try run(
                 #"echo '{"instruction":"i","output":"o"}' > b.jsonl; needletail data mix a.jsonl 1.0 b.jsonl 1.0 --output m.jsonl; ls m.jsonl"#,
                 rows: talk, folder)
-            #expect(chats.errors.contains("the rows are of kinds chat, instruction, which one file cannot hold"), "\(chats)")
+            #expect(
+                chats.errors.contains("the rows are of kinds chat, instruction, which one file cannot hold"), "\(chats)"
+            )
             #expect(!chats.output.contains("m.jsonl"))
             for amount in ["99999999999999999999.0", "1000000000000", "nan.", "1e999.0"] {
                 let outcome = try run("needletail data mix a.jsonl \(amount) --output m.jsonl", rows: talk, folder)
@@ -111,7 +115,8 @@ import Testing
             let turns = try JSONValue.parse(preferred.output)["messages"]?.array?.map { $0["content"]?.string }
             #expect(turns == ["s", "Hi", "A"], "\(preferred)")
             let gap = try converted(#"{"completion":"x","score_1":0.5,"score_2":null,"score_3":0.9}"#)
-            #expect(gap.status == 65 && gap.errors.contains(#""score_3" stands behind a score that is missing"#), "\(gap)")
+            #expect(
+                gap.status == 65 && gap.errors.contains(#""score_3" stands behind a score that is missing"#), "\(gap)")
             let sum = try converted(#"{"input":"[1,2,3]: what is the sum?","ideal":"6"}"#)
             #expect(sum.status == 0 && sum.output.contains("[1,2,3]: what"), "\(sum)")
             let table = try converted(#"{"price":3,"size":2.5}"#, "--column target=price")

@@ -13,7 +13,8 @@ import Testing
                 withUnsafeBytes(of: value.bitPattern.littleEndian) { data += $0 }
             }
             header[name] = [
-                "dtype": "F32", "shape": .array(shape.map { .init($0) }), "data_offsets": [.init(begin), .init(data.count)],
+                "dtype": "F32", "shape": .array(shape.map { .init($0) }),
+                "data_offsets": [.init(begin), .init(data.count)],
             ]
         }
         let text = Array(JSONValue.object(header).serialized().utf8)
@@ -35,7 +36,9 @@ import Testing
             ("attention.output.dense", D, D), ("intermediate.dense", F, D), ("output.dense", D, F),
         ]
         for (name, outputs, inputs) in maps {
-            shapes += [("encoder.layer.0.\(name).weight", [outputs, inputs]), ("encoder.layer.0.\(name).bias", [outputs])]
+            shapes += [
+                ("encoder.layer.0.\(name).weight", [outputs, inputs]), ("encoder.layer.0.\(name).bias", [outputs]),
+            ]
         }
         for name in ["attention.output", "output"] {
             shapes += ["weight", "bias"].map { ("encoder.layer.0.\(name).LayerNorm.\($0)", [D]) }
@@ -55,7 +58,8 @@ import Testing
             let lines = try outcome.output.split(separator: "\n").map { try JSONValue.parse(String($0)) }
             try #require(lines.count == 4)
             let vectors = lines.map { $0["embedding"]!.array!.map { $0.double! } }
-            #expect(vectors.allSatisfy { $0.count == 8 } && zip(vectors[0], vectors[3]).allSatisfy { abs($0 - $1) < 1e-5 })
+            #expect(
+                vectors.allSatisfy { $0.count == 8 } && zip(vectors[0], vectors[3]).allSatisfy { abs($0 - $1) < 1e-5 })
             #expect(zip(vectors[0], vectors[1]).contains { abs($0 - $1) > 1e-3 })
             #expect(lines.map { $0["tokens"]?.int } == [3, 3, 12, 3])
             #expect(outcome.errors == "1 of 4 texts had more than 12 tokens and were cut\n")
@@ -69,13 +73,17 @@ import Testing
             let close = try shell(
                 "printf '\(asked)' > a.jsonl; head -1 a.jsonl > t.jsonl; \(decontaminate) --match vector --encoder bert --threshold 0.9999",
                 in: folder)
-            #expect(close.status == 0 && close.output.contains("quite other") && !close.output.contains("ONE"), "\(close)")
+            #expect(
+                close.status == 0 && close.output.contains("quite other") && !close.output.contains("ONE"), "\(close)")
             let alone = try shell("\(decontaminate) --match vector", in: folder)
             #expect(alone.status == 64 && alone.errors.contains("--match vector and --encoder go together"), "\(alone)")
 
             for (words, row, status, message) in [
                 ("", #"{"prompt":"a"}"#, 65, #"standard input line 1: a string under "text" is needed"#),
-                ("--pooling pooler", #"{"text":"a"}"#, 64, "bert: has no pooler (pooler.dense.weight); use mean or cls"),
+                (
+                    "--pooling pooler", #"{"text":"a"}"#, 64,
+                    "bert: has no pooler (pooler.dense.weight); use mean or cls"
+                ),
                 ("--batch 0", #"{"text":"a"}"#, 64, "--batch is 1 or more, not 0 (see 'needletail embed --help')"),
             ] {
                 let outcome = try shell("printf '\(row)\\n' | \(embed) \(words)", in: folder)

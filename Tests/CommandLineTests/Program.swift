@@ -22,7 +22,8 @@ func shell(_ command: String, in folder: String) throws -> Outcome {
     let errorsPath = "\(folder)/.stderr-\(UInt32.random(in: 0...UInt32.max))"
     defer { unlink(errorsPath) }
     // Nothing in a test asks the network.
-    let script = "cd '\(folder)' && export HF_HUB_OFFLINE=1 && PATH=\"$PWD/bin:\(products):$PATH\" && { \(command)\n} 2> '\(errorsPath)'"
+    let script =
+        "cd '\(folder)' && export HF_HUB_OFFLINE=1 && PATH=\"$PWD/bin:\(products):$PATH\" && { \(command)\n} 2> '\(errorsPath)'"
     var begin = timespec(), end = timespec()
     clock_gettime(CLOCK_MONOTONIC, &begin)
     guard let pipe = popen(script, "r") else { throw UserError("popen failed", .internal) }

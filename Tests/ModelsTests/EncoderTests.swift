@@ -120,7 +120,8 @@ import Tokenizers
 
     @Test func whatDoesNotFitIsOneLine() throws {
         func message(
-            files: [(name: String, text: String)] = [], pooling: Pooling? = nil, _ changing: (inout [Written]) -> Void = { _ in }
+            files: [(name: String, text: String)] = [], pooling: Pooling? = nil,
+            _ changing: (inout [Written]) -> Void = { _ in }
         ) throws -> String {
             let folder = try TemporaryFolder()
             try writeFolder(folder.path, files: files, changing: changing)

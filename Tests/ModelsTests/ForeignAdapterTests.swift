@@ -14,7 +14,8 @@ import Testing
 
     /// `[O, I]` of the maps adapted, in the last layer alone.
     private let maps = [
-        ("self_attn.q_proj", 32, 32), ("self_attn.k_proj", 16, 32), ("self_attn.o_proj", 32, 32), ("mlp.down_proj", 32, 48),
+        ("self_attn.q_proj", 32, 32), ("self_attn.k_proj", 16, 32), ("self_attn.o_proj", 32, 32),
+        ("mlp.down_proj", 32, 48),
     ]
 
     private func matrices() -> [(module: String, a: Tensor, b: Tensor)] {
@@ -89,7 +90,8 @@ import Testing
             try writeFileAtomically(config.serialized(), to: folder["base"] + "/config.json")
         }
         let names = [
-            "self_attn.q_proj": "attn.q_proj", "self_attn.k_proj": "attn.k_proj", "self_attn.o_proj": "attn.output_proj",
+            "self_attn.q_proj": "attn.q_proj", "self_attn.k_proj": "attn.k_proj",
+            "self_attn.o_proj": "attn.output_proj",
             "mlp.down_proj": "mlp.w2",
         ]
         /// Halves to pairs: `[heads, 2, E / 2, r]` -> `[heads, E / 2, 2, r]`.
@@ -100,7 +102,10 @@ import Testing
         let tensors = matrices().flatMap { module, a, b -> [(String, Tensor)] in
             let heads = module.hasSuffix("q_proj") ? 4 : module.hasSuffix("k_proj") ? 2 : 0
             let name = "layers.1." + names[module]!
-            return [(name + ".lora_a.weight", a), (name + ".lora_b.weight", family == .llama && heads > 0 ? paired(b, heads) : b)]
+            return [
+                (name + ".lora_a.weight", a),
+                (name + ".lora_b.weight", family == .llama && heads > 0 ? paired(b, heads) : b),
+            ]
         }
         try write(folder["tune"], "adapter_model.safetensors", tensors, peftConfig(folder["base"]))
         if family == .llama {

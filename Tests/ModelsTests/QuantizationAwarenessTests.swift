@@ -62,8 +62,12 @@ import Testing
         let rows = (0..<300).flatMap { rounded(matrix.narrow(0, $0, 1), to: type).values(Float.self) }
         #expect(result == rows)
         let off = zip(result, values).map { abs($0 - $1) }.max()!
-        let limits: [GGMLType: Float] = [.f32: 0, .f16: 0.002, .bf16: 0.02, .q8_0: 0.02, .q4_0: 0.4, .q4_K: 0.4, .q5_K: 0.2, .q6_K: 0.1]
+        let limits: [GGMLType: Float] = [
+            .f32: 0, .f16: 0.002, .bf16: 0.02, .q8_0: 0.02, .q4_0: 0.4, .q4_K: 0.4, .q5_K: 0.2, .q6_K: 0.1,
+        ]
         #expect(off <= limits[type]! && (type == .f32 || off > 0), "\(type): \(off)")
-        if type == .q8_0 || type == .q4_0 { #expect(rounded(rounded(matrix, to: type), to: type).values(Float.self) == result) }
+        if type == .q8_0 || type == .q4_0 {
+            #expect(rounded(rounded(matrix, to: type), to: type).values(Float.self) == result)
+        }
     }
 }

@@ -138,7 +138,8 @@ extension DataCommand {
         var match: Match = .ngram
 
         @Option(
-            help: ArgumentHelp("The folder of the encoder for --match vector, as `needletail embed` takes it.", valueName: "model"),
+            help: ArgumentHelp(
+                "The folder of the encoder for --match vector, as `needletail embed` takes it.", valueName: "model"),
             completion: .directory)
         public var encoder: String?
 
@@ -170,7 +171,8 @@ extension DataCommand {
         public func validate() throws {
             try require((1...64).contains(ngram), "--ngram is 1 to 64, not \(ngram)")
             try require(
-                (match == .vector) == (encoder != nil), "--match vector and --encoder go together; give both or neither")
+                (match == .vector) == (encoder != nil), "--match vector and --encoder go together; give both or neither"
+            )
             for pair in testColumn {
                 try require(pair.dropFirst().contains("="), "--test-column is field=column, not '\(pair)'")
             }
