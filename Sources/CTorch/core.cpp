@@ -83,6 +83,12 @@ void ct_prepare_for_training(void) {
     // oneDNN keeps 1,024 by default, about a megabyte each: rows of ever new lengths would fill a gigabyte with them.
     setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128", /*overwrite=*/0);
 }
+
+void ct_release_free_memory(void) {
+#if defined(__GLIBC__)
+    malloc_trim(0);
+#endif
+}
 void ct_set_threads(int32_t count) { at::set_num_threads(count); }
 int32_t ct_threads(void) { return at::get_num_threads(); }
 int64_t ct_live_handles(void) { return live_handles.load(); }

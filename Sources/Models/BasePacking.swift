@@ -41,6 +41,8 @@ final class BasePacking {
     func pack(_ name: String, _ parameter: Parameter, _ tensor: () throws -> Tensor) throws -> Bool {
         guard names.contains(name), let packed = try packed(name, parameter, tensor) else { return false }
         parameter.replace(with: packed)
+        // The matrix it was made of leaves a hole that packed blocks make too small for the next one.
+        Engine.releaseFreeMemory()
         count += 1
         return true
     }

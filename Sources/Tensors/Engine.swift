@@ -20,6 +20,9 @@ public enum Engine {
     /// Lets a step's tensors take the memory of the step before instead of the system's, and bounds what is kept of products
     /// prepared for a shape. Before the first operation.
     public static func prepareForTraining() { ct_prepare_for_training() }
+    /// Gives the pages of freed memory back, which otherwise stay for the tensors of the next step: after work that needed more
+    /// than what follows.
+    public static func releaseFreeMemory() { ct_release_free_memory() }
     /// Threads that one operation may use. Results are bit-identical only at an equal number.
     public static var threads: Int {
         get { Int(ct_threads()) }

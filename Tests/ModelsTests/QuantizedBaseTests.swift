@@ -173,4 +173,27 @@ extension String {
     fileprivate func replacingOccurrences(_ part: String, _ other: String) -> String {
         split(separator: part, omittingEmptySubsequences: false).joined(separator: other)
     }
+
+    /// Each matrix leaves memory as it is packed, though freed memory stays with a process that trains.
+    @Test func packedBasesAreMadeInLittleMemory() async {
+        await #expect(processExitsWith: .success) {
+            func peak() throws -> Int {
+                let line = try readTextFile("/proc/self/status").split(separator: "\n").first { $0.hasPrefix("VmHWM") }
+                return Int(line!.split(whereSeparator: { !$0.isNumber })[0])! << 10
+            }
+            Engine.prepareForTraining()
+            let folder = try TemporaryFolder()
+            let config = TinyFamily.llama.config.changing([
+                "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 6, "num_attention_heads": 12,
+                "num_key_value_heads": 4,
+            ])
+            try writeFileAtomically(config.serialized(), to: folder["config.json"])
+            let before = try peak()
+            let loaded = try LoadedModel(
+                configuration: folder["config.json"], dtype: .float32, trainsAll: false, randomSeed: 1,
+                quantization: .nf4)
+            let grown = try peak() - before, whole = 4 * loaded.shape.parameterCount
+            precondition(grown < whole / 2, "\(grown >> 20) of \(whole >> 20) MiB")
+        }
+    }
 }

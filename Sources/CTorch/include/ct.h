@@ -32,6 +32,8 @@ bool ct_has_mpi(void);
 /* For programs that train; before the first operation. Freed memory stays with the process, so that a step's tensors take
    the pages of the step before; and of products that were prepared for a shape, the newest 128 are kept. */
 void ct_prepare_for_training(void);
+/* Gives the pages of freed memory back to the system. */
+void ct_release_free_memory(void);
 void ct_set_threads(int32_t count);
 int32_t ct_threads(void);
 int64_t ct_live_handles(void);
