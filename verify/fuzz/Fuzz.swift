@@ -9,22 +9,26 @@ import ModelFiles
 import RunConfig
 import Tokenizers
 
-@_silgen_name("LLVMFuzzerRunDriver") func runDriver(
-    _ count: UnsafeMutablePointer<Int32>, _ arguments: UnsafeMutablePointer<UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>>,
-    _ input: @convention(c) (UnsafePointer<UInt8>?, Int) -> Int32
-) -> Int32
-
 /// The file that readers of files are given, in memory.
-let folder = "/dev/shm/needletail-fuzz-\(getpid())"
-mkdir(folder, 0o700)
-atexit { try? removeTree(folder) }
+let folder: String = {
+    let path = "/dev/shm/needletail-fuzz-\(getpid())"
+    mkdir(path, 0o700)
+    atexit { try? removeTree(folder) }
+    return path
+}()
 
 func file(_ name: String, _ bytes: [UInt8]) throws -> String {
     let path = joinPath(folder, name)
     let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
     defer { close(descriptor) }
-    precondition(bytes.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) } == bytes.count, "/dev/shm is full")
+    precondition(
+        bytes.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) } == bytes.count, "/dev/shm is full")
     return path
+}
+
+/// As readers of files do, which say where the text is from.
+func json(_ bytes: [UInt8]) throws -> JSONValue {
+    do { return try JSONValue.parse(bytes, maxDepth: 256) } catch { throw UserError("x.json: \(error)") }
 }
 
 func use(_ tokenizer: Tokenizer) { _ = tokenizer.decode(tokenizer.encode("Hello wörld, 123 <s>\n  日本")) }
@@ -35,14 +39,14 @@ let variables: JSONObject = {
     return object
 }()
 
-let readers: [String: ([UInt8]) throws -> Void] = [
-    "json": { _ = try JSONValue.parse($0, maxDepth: 256) },
+nonisolated(unsafe) let readers: [String: ([UInt8]) throws -> Void] = [
+    "json": { _ = try json($0) },
     "safetensors": { _ = try SafetensorsFile(path: file("x.safetensors", $0)) },
     "gguf": { bytes in
         let gguf = try GGUFFile(path: file("x.gguf", bytes))
         use(try Tokenizer(gguf: gguf.metadata))
     },
-    "tokenizer.json": { use(try Tokenizer(tokenizerJSON: JSONValue.parse($0, maxDepth: 256))) },
+    "tokenizer.json": { use(try Tokenizer(tokenizerJSON: json($0))) },
     "sentencepiece": { use(try Tokenizer(modelPath: file("tokenizer.model", $0))) },
     "ranks": { use(try Tokenizer(modelPath: file("x.tiktoken", $0))) },
     "tekken": { use(try Tokenizer(modelPath: file("tekken.json", $0))) },
@@ -50,7 +54,8 @@ let readers: [String: ([UInt8]) throws -> Void] = [
         guard let source = String(validating: bytes, as: UTF8.self) else { return }
         let template = try ChatTemplate(source)
         _ = try template.render(
-            messages: [["role": "user", "content": "a"], ["role": "assistant", "content": "b"]], tools: [["type": "function"]],
+            messages: [["role": "user", "content": "a"], ["role": "assistant", "content": "b"]],
+            tools: [["type": "function"]],
             addGenerationPrompt: true, variables: variables)
     },
     "rows": { bytes in
@@ -64,25 +69,19 @@ let readers: [String: ([UInt8]) throws -> Void] = [
     },
 ]
 
-let name = String(cString: getenv("NEEDLETAIL_FUZZ_READER") ?? strdup(""))
-guard let reader = readers[name] else {
-    fatalError("NEEDLETAIL_FUZZ_READER is one of \(readers.keys.sorted().joined(separator: ", "))")
+let name = getenv("NEEDLETAIL_FUZZ_READER").map { String(cString: $0) } ?? ""
+
+/// libFuzzer's entry: one input.
+@_cdecl("LLVMFuzzerTestOneInput") public func testOneInput(_ data: UnsafePointer<UInt8>?, _ size: Int) -> Int32 {
+    guard let reader = readers[name] else {
+        fatalError("NEEDLETAIL_FUZZ_READER is one of \(readers.keys.sorted().joined(separator: ", "))")
+    }
+    do {
+        try reader(Array(UnsafeBufferPointer(start: data, count: size)))
+    } catch let error as any UserFacing {
+        precondition(!error.message.contains("\n") || name == "config", "a message of several lines")
+    } catch {
+        fatalError("no error for people: \(error)")
+    }
+    return 0
 }
-nonisolated(unsafe) let read = reader
-var count = CommandLine.argc
-var arguments = CommandLine.unsafeArgv
-exit(
-    withUnsafeMutablePointer(to: &arguments) { pointer in
-        pointer.withMemoryRebound(to: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>.self, capacity: 1) {
-            runDriver(&count, $0) { data, size in
-                do {
-                    try read(Array(UnsafeBufferPointer(start: data, count: size)))
-                } catch let error as any UserFacing {
-                    precondition(!error.message.contains("\n") || name == "config", "a message of several lines")
-                } catch {
-                    fatalError("no error for people: \(error)")
-                }
-                return 0
-            }
-        }
-    })
