@@ -72,12 +72,10 @@ public struct ContaminationIndex: Sendable {
     public func hits(_ content: RowContent, row: Int) -> [ContaminationHit] {
         let turns = content.questions.map(wordHashes)
         var found: [Int32: Double] = [:]
-        for turn in turns where !turn.isEmpty && turn.count < n {
-            for q in short[hash(turn[...])] ?? [] { found[q] = 1 }
-        }
         let words = Array(turns.joined())
-        if !words.isEmpty, words.count < n {  // a short question of several turns
-            for q in short[hash(words[...])] ?? [] { found[q] = 1 }
+        // A short question is one turn, or all of them.
+        for part in turns + [words] where !part.isEmpty && part.count < n {
+            for q in short[hash(part[...])] ?? [] { found[q] = 1 }
         }
         switch match {
         case .exact: findWhole(words, &found)

@@ -119,8 +119,7 @@ final class HubClient: Sendable {
         try check(response, repository, "")
         let bytes = try await interruptible { try await response.body.collect(upTo: 64 << 20) }
         guard let json = try? JSONValue.parse(Array(bytes.readableBytesView), maxDepth: 64),
-            let commit = json["sha"]?.string, let siblings = json["siblings"]?.array, isPathInside(commit),
-            !commit.contains("/")
+            let commit = json["sha"]?.string, let siblings = json["siblings"]?.array, isPlainName(commit)
         else {
             throw UserError("\(url): the answer is none of the Hub's; is HF_ENDPOINT right?")
         }
@@ -153,7 +152,7 @@ final class HubClient: Sendable {
                 size >= 0
             else { throw UserError("\(url): the Hub says neither what the file is nor how large") }
             let etag = plainTag(tag)
-            guard isPathInside(etag), !etag.contains("/") else {
+            guard isPlainName(etag) else {
                 throw UserError("\(url): \(etag) is no name of a blob")
             }
             return HubFile(name: name, etag: etag, size: size, location: isElsewhere ? target ?? at : at)

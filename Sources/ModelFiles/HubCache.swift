@@ -57,6 +57,9 @@ package func isPathInside(_ path: String) -> Bool {
         && parts.allSatisfy { !$0.isEmpty && $0 != "." && $0 != ".." }
 }
 
+/// Whether it names a file or folder right inside another.
+package func isPlainName(_ name: String) -> Bool { isPathInside(name) && !name.contains("/") }
+
 /// The cache on this machine. Nothing here asks the network.
 public struct HubCache: Sendable {
     public let folder: String
@@ -84,7 +87,7 @@ public struct HubCache: Sendable {
         let reference = joinPath(folder(of: repository), "refs/" + repository.revision)
         if fileExists(reference) {
             let commit = try readTextFile(reference, maxBytes: 1 << 10).filter { !$0.isWhitespace }
-            guard isPathInside(commit), !commit.contains("/") else {
+            guard isPlainName(commit) else {
                 throw UserError("\(reference): names no commit; remove it and download \(repository) again")
             }
             return commit

@@ -47,7 +47,6 @@ struct DownloadCommand: ParsableCommand {
         let folder = try download(wanted, HubSelection(include: include, exclude: exclude), into: cache, settings) {
             if !isQuiet { ProgressLine.show($0, isLast: $1) }
         }
-        ProgressLine.finish()
         try StandardOutput.write(folder + "\n")
     }
 }
