@@ -8,6 +8,7 @@ fixtures of the tests, on inputs of at most 64 KB. libFuzzer counts as a failure
 allocation of more than 65 MB; the input is then kept in .build-fuzz/found and named.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -22,7 +23,8 @@ FIXTURES = REPOSITORY / "Tests"
 # reader: patterns of seeds under Tests
 READERS = {
     "json": ["*Tests/Fixtures/*.json"], "safetensors": ["**/*.safetensors"], "gguf": ["**/*.gguf"],
-    "tokenizer.json": ["TokenizersTests/Fixtures/**/*tokenizer*.json"], "sentencepiece": ["TokenizersTests/Fixtures/**/*.model"],
+    "tokenizer.json": [], "sentencepiece": ["TokenizersTests/Fixtures/**/*.model"],
+    "tokenizer object": [],
     "ranks": ["**/*.tiktoken"], "tekken": ["**/tekken*.json"], "template": ["ChatTemplatesTests/Fixtures/**/*.jinja"],
     "rows": ["DatasetsTests/Fixtures/**/*.jsonl", "DatasetsTests/Fixtures/**/*.csv"], "config": ["../Sources/RunConfig/**/*.yaml"],
 }
@@ -50,23 +52,39 @@ def build():
     return BUILD / "release/needletail-fuzz"
 
 
+WRITTEN["tokenizer object"] = WRITTEN["tokenizer.json"]
+
+
+def tokenizers():
+    """The tokenizers inside the golden files, small ones of every kind."""
+    for path in sorted(FIXTURES.glob("TokenizersTests/Fixtures/goldens/*.json")):
+        golden = json.loads(path.read_text())
+        for case in [golden, *golden.get("kinds", [])]:
+            if "tokenizer" in case:
+                yield json.dumps(case["tokenizer"], ensure_ascii=False).encode()
+
+
 def seeds(reader, folder):
     folder.mkdir(parents=True)
     paths = [path for pattern in READERS[reader] for path in FIXTURES.glob(pattern)]
     for i, path in enumerate(sorted(p for p in paths if p.stat().st_size <= 1 << 16)[:200]):
         shutil.copyfile(path, folder / f"{i}")
+    if reader.startswith("tokenizer"):
+        for i, tokenizer in enumerate(t for t in tokenizers() if len(t) <= 1 << 16):
+            (folder / f"golden-{i}").write_bytes(tokenizer)
     if reader in WRITTEN:
         (folder / "written").write_bytes(WRITTEN[reader])
     return len(list(folder.iterdir()))
 
 
 def fuzz(report, program, reader, seconds, work):
-    count = seeds(reader, work / reader / "seeds")
-    (work / reader / "corpus").mkdir()
+    name = reader.replace(" ", "-")
+    count = seeds(reader, work / name / "seeds")
+    (work / name / "corpus").mkdir()
     found = BUILD / "found"
     found.mkdir(exist_ok=True)
     command = [str(program), f"-max_total_time={seconds}", "-max_len=65536", "-timeout=1", "-malloc_limit_mb=65", "-rss_limit_mb=4096",
-               f"-artifact_prefix={found}/{reader}-", "-print_final_stats=1", str(work / reader / "corpus"), str(work / reader / "seeds")]
+               f"-artifact_prefix={found}/{name}-", "-print_final_stats=1", str(work / name / "corpus"), str(work / name / "seeds")]
     result = subprocess.run(command, env={**os.environ, "NEEDLETAIL_FUZZ_READER": reader}, capture_output=True, errors="replace")
     runs = re.search(r"stat::number_of_executed_units:\s*(\d+)", result.stderr)
     slowest = re.search(r"stat::slowest_unit_time_sec:\s*(\d+)", result.stderr)

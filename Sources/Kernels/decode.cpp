@@ -5,10 +5,11 @@
 #include <math.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "decode_types.h"
 #include "isa.h"
-#include "run.h"
+#include "team.h"
 
 using namespace nt;
 
@@ -87,20 +88,29 @@ class Packed {
     bool wanted_[3] = {};
 };
 
-void multiply(const DecodeKernels &k, const Packed &x, int64_t n, std::initializer_list<Product> products,
-              nt_parallel parallel) {
+using Products = std::initializer_list<Product>;
+
+int64_t tiles(Products products) {
     int64_t total = 0;
     for (const Product &p : products) total += tiles(p.w->rows);
-    run(parallel, total, 1, [&](int64_t begin, int64_t end) {
-        int64_t before = 0;
-        for (const Product &p : products) {
-            const int64_t count = tiles(p.w->rows);
-            const int64_t from = std::max(begin - before, int64_t(0)) * kTileRows;
-            const int64_t to = std::min((std::min(end - before, count)) * kTileRows, p.w->rows);
-            if (from < to) k.rows(*p.w, x.of(*p.w), n, from, to, p.y + from, p.stride, p.adds);
-            before += count;
-        }
-    });
+    return total;
+}
+
+/// Tiles begin ..< end of the products' rows, counted through.
+void multiply(const DecodeKernels &k, const Packed &x, int64_t n, Products products, int64_t begin, int64_t end) {
+    int64_t before = 0;
+    for (const Product &p : products) {
+        const int64_t count = tiles(p.w->rows);
+        const int64_t from = std::max(begin - before, int64_t(0)) * kTileRows;
+        const int64_t to = std::min((std::min(end - before, count)) * kTileRows, p.w->rows);
+        if (from < to) k.rows(*p.w, x.of(*p.w), n, from, to, p.y + from, p.stride, p.adds);
+        before += count;
+    }
+}
+
+void multiply(const DecodeKernels &k, const Packed &x, int64_t n, Products products, nt_parallel parallel) {
+    run(parallel, tiles(products), 1,
+        [&](int64_t begin, int64_t end) { multiply(k, x, n, products, begin, end); });
 }
 
 }  // namespace
@@ -172,11 +182,13 @@ void nt_decode_linear(const nt_weight *w, const void *x, int32_t x_type, int64_t
 
 namespace {
 
+/// The slots that a token sees, cut into pieces of nearly the same size.
 struct Span {
-    int64_t first, count;  // slots that a token sees
+    int64_t first, count, pieces;
     Span(int64_t length, int64_t window)
-        : first(window > 0 ? std::max(length - window, int64_t(0)) : 0), count(length - first) {}
-    int64_t tasks() const { return (count + kKeys - 1) / kKeys; }
+        : first(window > 0 ? std::max(length - window, int64_t(0)) : 0), count(length - first),
+          pieces((count + kKeys - 1) / kKeys) {}
+    int64_t begin(int64_t piece) const { return first + count * piece / pieces; }
 };
 
 /// Joins the parts [parts][E + 2] of one query head, `stride` apart.
@@ -195,14 +207,65 @@ void join(const float *parts, int64_t count, int64_t stride, int64_t E, float *o
     for (int64_t e = 0; e < E; ++e) out[e] *= inverse;
 }
 
+/// Attention of n tokens; arguments as `nt_decode_attention`'s.
+class Attention {
+  public:
+    Attention(const float *q, int64_t q_stride, const nt_cache &cache, const int64_t *sequences, const int64_t *lengths,
+              int64_t n, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t window, float scale, void *scratch)
+        : q_(q), q_stride_(q_stride), cache_(cache), sequences_(sequences), lengths_(lengths), n_(n), H_(heads),
+          K_(kv_heads), E_(head_dim), window_(window), scale_(scale) {
+        Arena arena(scratch);
+        before_ = (int64_t *)arena.take(size_t(8 * (n + 1)));
+        before_[0] = 0;
+        for (int64_t t = 0; t < n; ++t) before_[t + 1] = before_[t] + Span(lengths[t], window).pieces;
+        parts_ = arena.floats(before_[n] * heads * (E_ + 2));
+    }
+
+    int64_t tasks() const { return before_[n_] * K_; }
+
+    void attend(const DecodeKernels &k, int64_t begin, int64_t end) const {
+        const int64_t group = H_ / K_, element = cache_.type == NT_BF16 ? 2 : 4;
+        int64_t t = std::upper_bound(before_, before_ + n_ + 1, begin / K_) - before_ - 1;
+        for (int64_t i = begin; i < end; ++i) {
+            while (before_[t + 1] <= i / K_) ++t;
+            const Span span(lengths_[t], window_);
+            const int64_t head = i % K_, piece = i / K_ - before_[t], from = span.begin(piece);
+            const int64_t offset = (sequences_[t] * cache_.slots + from) * K_ * E_ + head * E_;
+            k.attend({q_ + t * q_stride_ + head * group * E_, (const char *)cache_.keys + offset * element,
+                      (const char *)cache_.values + offset * element, K_ * E_, span.begin(piece + 1) - from, group, E_,
+                      cache_.type, scale_, parts_ + i * width()});
+        }
+    }
+
+    void join(float *out, int64_t stride) const {
+        const int64_t group = H_ / K_;
+        for (int64_t t = 0; t < n_; ++t)
+            for (int64_t h = 0; h < H_; ++h)
+                ::join(parts_ + (before_[t] * K_ + h / group) * width() + h % group * (E_ + 2),
+                       before_[t + 1] - before_[t], K_ * width(), E_, out + t * stride + h * E_);
+    }
+
+  private:
+    int64_t width() const { return H_ / K_ * (E_ + 2); }
+
+    const float *q_;
+    int64_t q_stride_;
+    nt_cache cache_;
+    const int64_t *sequences_, *lengths_;
+    int64_t n_, H_, K_, E_, window_;
+    float scale_;
+    int64_t *before_;  // [n + 1] pieces of the tokens before
+    float *parts_;     // [pieces][K][group][E + 2]
+};
+
 }  // namespace
 
 size_t nt_decode_attention_scratch_bytes(const int64_t *lengths, int64_t n, int64_t heads, int64_t head_dim) {
     Arena arena(nullptr);
-    int64_t tasks = 0;
-    for (int64_t t = 0; t < n; ++t) tasks += Span(lengths[t], 0).tasks();
+    int64_t pieces = 0;
+    for (int64_t t = 0; t < n; ++t) pieces += Span(lengths[t], 0).pieces;
     arena.take(size_t(8 * (n + 1)));
-    arena.floats(tasks * heads * (head_dim + 2));
+    arena.floats(pieces * heads * (head_dim + 2));
     return arena.used();
 }
 
@@ -210,38 +273,11 @@ void nt_decode_attention(const float *q, int64_t q_stride, const nt_cache *cache
                          const int64_t *lengths, int64_t n, int64_t heads, int64_t kv_heads, int64_t head_dim,
                          int64_t window, float scale, float *out, int64_t out_stride, void *scratch,
                          nt_parallel parallel) {
-    const DecodeKernels &k = kernels();
-    const int64_t E = head_dim, K = kv_heads, group = heads / K, width = group * (E + 2);
-    const int64_t element = cache->type == NT_BF16 ? 2 : 4;
-    Arena arena(scratch);
-    int64_t *before = (int64_t *)arena.take(size_t(8 * (n + 1)));  // tasks of the tokens before, per key/value head
-    before[0] = 0;
-    int64_t seen = 0;
-    for (int64_t t = 0; t < n; ++t) {
-        const Span span(lengths[t], window);
-        before[t + 1] = before[t] + span.tasks();
-        seen += span.count;
-    }
-    // A few microseconds of work: waking threads would take as long.
-    if (seen * heads < 1024) parallel = nullptr;
-    float *parts = arena.floats(before[n] * heads * (E + 2));  // [task of token][K][group][E + 2]
-    run(parallel, before[n] * K, 1, [&](int64_t begin, int64_t end) {
-        int64_t t = std::upper_bound(before, before + n + 1, begin / K) - before - 1;
-        for (int64_t i = begin; i < end; ++i) {
-            while (before[t + 1] <= i / K) ++t;
-            const Span span(lengths[t], window);
-            const int64_t head = i % K, from = span.first + (i / K - before[t]) * kKeys;
-            const int64_t offset = (sequences[t] * cache->slots + from) * K * E + head * E;
-            k.attend({q + t * q_stride + head * group * E, (const char *)cache->keys + offset * element,
-                      (const char *)cache->values + offset * element, K * E,
-                      std::min(kKeys, span.first + span.count - from), group, E, cache->type, scale,
-                      parts + i * width});
-        }
-    });
-    for (int64_t t = 0; t < n; ++t)
-        for (int64_t h = 0; h < heads; ++h)
-            join(parts + (before[t] * K + h / group) * width + h % group * (E + 2), before[t + 1] - before[t],
-                 K * width, E, out + t * out_stride + h * E);
+    const Attention attention(
+        q, q_stride, *cache, sequences, lengths, n, heads, kv_heads, head_dim, window, scale, scratch);
+    run(parallel, attention.tasks(), 1,
+        [&](int64_t begin, int64_t end) { attention.attend(kernels(), begin, end); });
+    attention.join(out, out_stride);
 }
 
 // MARK: A step
@@ -264,8 +300,8 @@ struct StepSpace {
         for (Packing packing : {Packing::floats, Packing::pairs, Packing::bytes})
             bytes += kernels.packed_bytes(packing, widest, n) + 64;
         packed = arena.take(bytes);
-        const int64_t tasks = n * ((longest + kKeys - 1) / kKeys);
-        attention = arena.take(size_t(8 * (n + 1) + 256 + 4 * tasks * d.heads * (d.head_dim + 2)));
+        const int64_t pieces = n * Span(longest, 0).pieces;
+        attention = arena.take(size_t(8 * (n + 1) + 256 + 4 * pieces * d.heads * (d.head_dim + 2)));
     }
 };
 
@@ -292,7 +328,8 @@ void write_slot(const float *values, int64_t count, int32_t type, void *cache, i
         memcpy((float *)cache + at, values, size_t(4 * count));
 }
 
-/// Tokens first ..< first + n of a batch through all layers.
+/// Tokens first ..< first + n of a batch through all layers. The rows of every product are shared out; what lies between
+/// two of them, some microseconds, is done by whichever thread comes last, while the others ask for the next weights.
 class Step {
   public:
     Step(const nt_decoder &d, const nt_decoder_batch &batch, int64_t first, int64_t n, void *scratch,
@@ -305,25 +342,56 @@ class Step {
             nt_weight_row(&d_.table, batch_.ids[first_ + t], s_.x + t * d_.hidden);
             s_.lengths[t] = batch_.positions[first_ + t] + 1;
         }
-        for (int64_t i = 0; i < d_.layer_count; ++i) {
-            attention(d_.layers[i], i);
-            mlp(d_.layers[i]);
-        }
-        scores();
+        find_outputs();
+        prepare(0);
+        Team::run(parallel_, [&](Team::Member &me) {
+            for (int64_t i = 0; i < d_.layer_count; ++i) {
+                attention(me, d_.layers[i], i);
+                mlp(me, d_.layers[i], i);
+            }
+            if (outputs_ > 0) multiply(me, packed({&d_.head}, outputs_), outputs_, {scores()});
+        });
     }
 
   private:
-    Packed normed(std::initializer_list<const nt_weight *> weights, const float *norm) {
-        for (int64_t t = 0; t < n_; ++t)
-            kernels_.rms_norm(s_.x + t * d_.hidden, norm, d_.hidden, d_.epsilon, s_.norm + t * d_.hidden);
-        return packed(weights, s_.norm, d_.hidden, n_);
+    using Weights = std::initializer_list<const nt_weight *>;
+
+    Packed packed(Weights weights, int64_t n) const {
+        Arena arena(s_.packed);
+        return Packed(arena, kernels_, weights, n);
     }
 
-    Packed packed(std::initializer_list<const nt_weight *> weights, const float *x, int64_t stride, int64_t n) {
-        Arena arena(s_.packed);
-        Packed packed(arena, kernels_, weights, n);
-        packed.fill(x, stride);
-        return packed;
+    void multiply(Team::Member &me, const Packed &x, int64_t n, Products products) const {
+        const auto [begin, end] = me.part(tiles(products));
+        ::multiply(kernels_, x, n, products, begin, end);
+    }
+
+    /// This member's rows of a weight that is multiplied after the next meetings.
+    void foresee(Team::Member &me, const nt_weight &w) const {
+        const auto [begin, end] = me.part(tiles(w.rows));
+        const uint8_t *at = row_of(w, begin * kTileRows);
+        me.foresee(at, row_of(w, std::min(end * kTileRows, w.rows)) - at);
+    }
+
+    // What lies between products: by one thread.
+
+    void normalize(Weights weights, const float *norm) {
+        for (int64_t t = 0; t < n_; ++t)
+            kernels_.rms_norm(s_.x + t * d_.hidden, norm, d_.hidden, d_.epsilon, s_.norm + t * d_.hidden);
+        packed(weights, n_).fill(s_.norm, d_.hidden);
+    }
+
+    /// The input of a layer's first product, or of the head's after the last layer.
+    void prepare(int64_t layer) {
+        if (layer < d_.layer_count) {
+            const nt_decoder_layer &l = d_.layers[layer];
+            return normalize({&l.q, &l.k, &l.v}, l.input_norm);
+        }
+        const int64_t *rows = batch_.outputs + first_output_;
+        for (int64_t j = 0; j < outputs_; ++j)
+            kernels_.rms_norm(s_.x + (rows[j] - first_) * d_.hidden, d_.final_norm, d_.hidden, d_.epsilon,
+                              s_.norm + j * d_.hidden);
+        packed({&d_.head}, outputs_).fill(s_.norm, d_.hidden);
     }
 
     void normalize_heads(float *heads, int64_t count, const float *norm) {
@@ -331,11 +399,9 @@ class Step {
             kernels_.rms_norm(heads, norm, d_.head_dim, d_.epsilon, heads);
     }
 
-    void attention(const nt_decoder_layer &l, int64_t layer) {
+    /// Turns queries and keys and writes the cache.
+    void fill_cache(const nt_decoder_layer &l, void *keys, void *values) {
         const int64_t E = d_.head_dim, Q = d_.heads * E, KV = d_.kv_heads * E;
-        const Packed x = normed({&l.q, &l.k, &l.v}, l.input_norm);
-        multiply(kernels_, x, n_, {{&l.q, s_.q, Q}, {&l.k, s_.k, KV}, {&l.v, s_.v, KV}}, parallel_);
-        void *keys = batch_.keys[layer], *values = batch_.values[layer];
         for (int64_t t = 0; t < n_; ++t) {
             const int64_t position = batch_.positions[first_ + t];
             const float *cosines = d_.cosines + position * (E / 2), *sines = d_.sines + position * (E / 2);
@@ -347,40 +413,61 @@ class Step {
             write_slot(s_.k + t * KV, KV, batch_.cache_type, keys, at);
             write_slot(s_.v + t * KV, KV, batch_.cache_type, values, at);
         }
-        const nt_cache cache{keys, values, batch_.cache_type, batch_.slots};
-        nt_decode_attention(s_.q, Q, &cache, batch_.sequences + first_, s_.lengths, n_, d_.heads, d_.kv_heads, E,
-                            l.window, d_.scale, s_.mixed, Q, s_.attention, parallel_);
-        const Packed mixed = packed({&l.o}, s_.mixed, Q, n_);
-        multiply(kernels_, mixed, n_, {{&l.o, s_.x, d_.hidden, true}}, parallel_);
     }
 
-    void mlp(const nt_decoder_layer &l) {
-        const Packed x = normed({&l.gate, &l.up}, l.post_norm);
+    // The stages: by all threads.
+
+    void attention(Team::Member &me, const nt_decoder_layer &l, int64_t layer) {
+        const int64_t E = d_.head_dim, Q = d_.heads * E, KV = d_.kv_heads * E;
+        multiply(me, packed({&l.q, &l.k, &l.v}, n_), n_, {{&l.q, s_.q, Q}, {&l.k, s_.k, KV}, {&l.v, s_.v, KV}});
+        foresee(me, l.o);
+        me.meet([&] {
+            void *keys = batch_.keys[layer], *values = batch_.values[layer];
+            fill_cache(l, keys, values);
+            attention_.emplace(s_.q, Q, nt_cache{keys, values, batch_.cache_type, batch_.slots},
+                               batch_.sequences + first_, s_.lengths, n_, d_.heads, d_.kv_heads, E, l.window, d_.scale,
+                               s_.attention);
+        });
+        const auto [begin, end] = me.part(attention_->tasks());
+        attention_->attend(kernels_, begin, end);
+        const Packed mixed = packed({&l.o}, n_);
+        me.meet([&] {
+            attention_->join(s_.mixed, Q);
+            mixed.fill(s_.mixed, Q);
+        });
+        multiply(me, mixed, n_, {{&l.o, s_.x, d_.hidden, true}});
+        foresee(me, l.gate);
+        me.meet([&] { normalize({&l.gate, &l.up}, l.post_norm); });
+    }
+
+    void mlp(Team::Member &me, const nt_decoder_layer &l, int64_t layer) {
         // Gate and up rows of the same outputs in the same thread, so that their product is taken right there.
-        ::run(parallel_, tiles(d_.mlp), 1, [&](int64_t begin, int64_t end) {
-            const int64_t from = begin * kTileRows, to = std::min(end * kTileRows, d_.mlp);
+        const Packed x = packed({&l.gate, &l.up}, n_);
+        const auto [begin, end] = me.part(tiles(d_.mlp));
+        const int64_t from = begin * kTileRows, to = std::min(end * kTileRows, d_.mlp);
+        if (from < to) {
             kernels_.rows(l.gate, x.of(l.gate), n_, from, to, s_.gate + from, d_.mlp, false);
             kernels_.rows(l.up, x.of(l.up), n_, from, to, s_.up + from, d_.mlp, false);
             for (int64_t t = 0; t < n_; ++t) {
                 float *gate = s_.gate + t * d_.mlp + from;
                 kernels_.swiglu(gate, s_.up + t * d_.mlp + from, to - from, gate);
             }
-        });
-        const Packed h = packed({&l.down}, s_.gate, d_.mlp, n_);
-        multiply(kernels_, h, n_, {{&l.down, s_.x, d_.hidden, true}}, parallel_);
+        }
+        foresee(me, l.down);
+        const Packed h = packed({&l.down}, n_);
+        me.meet([&] { h.fill(s_.gate, d_.mlp); });
+        multiply(me, h, n_, {{&l.down, s_.x, d_.hidden, true}});
+        foresee(me, layer + 1 < d_.layer_count ? d_.layers[layer + 1].q : d_.head);
+        me.meet([&] { prepare(layer + 1); });
     }
 
-    void scores() {
-        const int64_t *begin = std::lower_bound(batch_.outputs, batch_.outputs + batch_.output_count, first_);
-        const int64_t *end = std::lower_bound(begin, batch_.outputs + batch_.output_count, first_ + n_);
-        const int64_t count = end - begin;
-        if (count == 0) return;
-        for (int64_t j = 0; j < count; ++j)
-            kernels_.rms_norm(s_.x + (begin[j] - first_) * d_.hidden, d_.final_norm, d_.hidden, d_.epsilon,
-                              s_.norm + j * d_.hidden);
-        const Packed x = packed({&d_.head}, s_.norm, d_.hidden, count);
-        float *logits = batch_.logits + (begin - batch_.outputs) * d_.vocabulary;
-        multiply(kernels_, x, count, {{&d_.head, logits, d_.vocabulary}}, parallel_);
+    Product scores() const { return {&d_.head, batch_.logits + first_output_ * d_.vocabulary, d_.vocabulary}; }
+
+    void find_outputs() {
+        const int64_t *all = batch_.outputs, *last = all + batch_.output_count;
+        const int64_t *begin = std::lower_bound(all, last, first_);
+        first_output_ = begin - all;
+        outputs_ = std::lower_bound(begin, last, first_ + n_) - begin;
     }
 
     const nt_decoder &d_;
@@ -390,6 +477,9 @@ class Step {
     Arena arena_;
     StepSpace s_;
     nt_parallel parallel_;
+    /// The wanted tokens among these, as rows of the batch's outputs.
+    int64_t first_output_ = 0, outputs_ = 0;
+    std::optional<Attention> attention_;
 };
 
 }  // namespace

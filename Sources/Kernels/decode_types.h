@@ -173,8 +173,8 @@ inline void with_type(int32_t type, Body &&body) {
 /// How x is packed for a product.
 enum class Packing { floats, pairs, bytes };
 
-/// Keys of one task of attention: 128 of one sequence and key/value head.
-constexpr int64_t kKeys = 128;
+/// Keys of one task of attention, at most: so few that short texts are work for several threads.
+constexpr int64_t kKeys = 64;
 /// Rows of x that one pass over the weights serves.
 constexpr int64_t kPassRows = 64;
 

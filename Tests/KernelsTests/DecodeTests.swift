@@ -11,6 +11,29 @@ private let inThree: nt_parallel = { count, _, body, context in
     }
 }
 
+/// As many threads at the same time as told, each with a range.
+private func together(_ threads: Int64, _ count: Int64, _ body: nt_body?, _ context: UnsafeMutableRawPointer?) {
+    struct Range { let begin: Int64, end: Int64, body: nt_body?, context: UnsafeMutableRawPointer? }
+    var ranges = (0..<threads).map {
+        Range(begin: count * $0 / threads, end: count * ($0 + 1) / threads, body: body, context: context)
+    }
+    ranges.withUnsafeMutableBufferPointer { ranges in
+        let ids = ranges.indices.map { i in
+            var id = pthread_t()
+            let failure = pthread_create(
+                &id, nil,
+                { range in
+                    let range = range!.load(as: Range.self)
+                    range.body?(range.context, range.begin, range.end)
+                    return nil
+                }, ranges.baseAddress! + i)
+            precondition(failure == 0, "no thread")
+            return id
+        }
+        for id in ids { pthread_join(id, nil) }
+    }
+}
+
 /// Runs `body` at an instruction set level; nil when the processor lacks it.
 private func atLevel<R>(_ level: Int32, _ body: () -> R) -> R? {
     nt_set_isa_limit(level)
@@ -301,6 +324,91 @@ extension KernelSuite {
         private func power(_ x: Double) -> Double {
             if x < -1e-3 { return power(x / 2) * power(x / 2) }
             return 1 + x + x * x / 2 + x * x * x / 6 + x * x * x * x / 24
+        }
+
+        // MARK: Steps
+
+        /// One step of five tokens of two sequences, then ten of one each: what threads share out, and how they wait for
+        /// each other between the products, must not show in a single bit.
+        @Test func threadsDoNotChangeAStep() {
+            let alone = steps(nil)
+            #expect(alone.count == 21 * 50 && alone.allSatisfy { $0.isFinite })
+            #expect(Set(alone.map(\.bitPattern)).count > 1000, "scores that are all different")
+            for _ in 0..<20 {
+                #expect(steps { together(2, $0, $2, $3) } == alone)
+                #expect(steps { together(3, $0, $2, $3) } == alone)
+                #expect(steps { together(7, $0, $2, $3) } == alone)
+            }
+        }
+
+        /// Scores of all steps of a decoder of two layers: D 24, H 4, K 2, E 6, F 40, V 50.
+        private func steps(_ parallel: nt_parallel?) -> [Float] {
+            var numbers = Numbers(3)
+            let (D, H, K, E, F, V, S) = (24, 4, 2, 6, 40, 50, 16)
+            var owned: [UnsafeMutablePointer<Float>] = []
+            defer { owned.forEach { $0.deallocate() } }
+            func floats(_ count: Int, _ make: (inout Numbers) -> Float) -> UnsafeMutablePointer<Float> {
+                let memory = UnsafeMutablePointer<Float>.allocate(capacity: count)
+                memory.initialize(repeating: 0, count: count)
+                for i in 0..<count { memory[i] = make(&numbers) }
+                owned.append(memory)
+                return memory
+            }
+            func matrix(_ rows: Int, _ columns: Int) -> nt_weight {
+                nt_weight(
+                    data: floats(rows * columns) { 0.2 * $0.float() }, type: Int32(NT_W_F32), rows: Int64(rows),
+                    columns: Int64(columns), scales: nil, bias: nil)
+            }
+            func norm(_ count: Int) -> UnsafePointer<Float> { UnsafePointer(floats(count) { 1 + 0.1 * $0.float() }) }
+            let layers = (0..<2).map { layer in
+                nt_decoder_layer(
+                    q: matrix(H * E, D), k: matrix(K * E, D), v: matrix(K * E, D), o: matrix(D, H * E),
+                    gate: matrix(F, D), up: matrix(F, D), down: matrix(D, F), input_norm: norm(D), post_norm: norm(D),
+                    query_norm: layer == 0 ? nil : norm(E), key_norm: layer == 0 ? nil : norm(E), window: 0)
+            }
+            let table = matrix(V, D), turns = floats(S * E / 2) { $0.float() }
+            var decoder = layers.withUnsafeBufferPointer {
+                nt_decoder(
+                    hidden: Int64(D), heads: Int64(H), kv_heads: Int64(K), head_dim: Int64(E), mlp: Int64(F),
+                    vocabulary: Int64(V), layer_count: 2, epsilon: 1e-5, scale: 0.4, layers: $0.baseAddress!,
+                    final_norm: norm(D), table: table, head: table, cosines: turns, sines: turns)
+            }
+            let caches: [UnsafeMutableRawPointer?] = (0..<4).map { _ in .init(floats(2 * S * K * E) { _ in 0 }) }
+            var scores: [Float] = []
+            func step(_ ids: [Int32], _ sequences: [Int64], _ positions: [Int64], _ outputs: [Int64]) {
+                var logits = [Float](repeating: .nan, count: outputs.count * V)
+                var batch = nt_decoder_batch()
+                (batch.count, batch.slots, batch.output_count) = (Int64(ids.count), Int64(S), Int64(outputs.count))
+                batch.cache_type = Int32(NT_F32)
+                ids.withUnsafeBufferPointer { ids in
+                    sequences.withUnsafeBufferPointer { sequences in
+                        positions.withUnsafeBufferPointer { positions in
+                            outputs.withUnsafeBufferPointer { outputs in
+                                caches.withUnsafeBufferPointer { caches in
+                                    logits.withUnsafeMutableBufferPointer { logits in
+                                        (batch.ids, batch.sequences) = (ids.baseAddress, sequences.baseAddress)
+                                        (batch.positions, batch.outputs) = (positions.baseAddress, outputs.baseAddress)
+                                        batch.keys = caches.baseAddress
+                                        batch.values = caches.baseAddress! + 2
+                                        batch.logits = logits.baseAddress
+                                        let scratch = UnsafeMutableRawPointer.allocate(
+                                            byteCount: nt_decoder_scratch_bytes(&decoder, &batch), alignment: 64)
+                                        nt_decoder_step(&decoder, &batch, scratch, parallel)
+                                        scratch.deallocate()
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+                scores += logits
+            }
+            layers.withUnsafeBufferPointer { layers in
+                decoder.layers = layers.baseAddress
+                step([3, 14, 15, 9, 26], [0, 0, 0, 1, 1], [0, 1, 2, 0, 1], [2])
+                for i in 0..<10 { step([Int32(i), Int32(40 - i)], [0, 1], [Int64(3 + i), Int64(2 + i)], [0, 1]) }
+            }
+            return scores
         }
 
         // MARK: Beside products

@@ -46,7 +46,8 @@ nonisolated(unsafe) let readers: [String: ([UInt8]) throws -> Void] = [
         let gguf = try GGUFFile(path: file("x.gguf", bytes))
         use(try Tokenizer(gguf: gguf.metadata))
     },
-    "tokenizer.json": { use(try Tokenizer(tokenizerJSON: json($0))) },
+    "tokenizer.json": { use(try Tokenizer(modelPath: file("tokenizer.json", $0))) },
+    "tokenizer object": { use(try Tokenizer(tokenizerJSON: json($0))) },
     "sentencepiece": { use(try Tokenizer(modelPath: file("tokenizer.model", $0))) },
     "ranks": { use(try Tokenizer(modelPath: file("x.tiktoken", $0))) },
     "tekken": { use(try Tokenizer(modelPath: file("tekken.json", $0))) },
@@ -70,6 +71,14 @@ nonisolated(unsafe) let readers: [String: ([UInt8]) throws -> Void] = [
 ]
 
 let name = getenv("NEEDLETAIL_FUZZ_READER").map { String(cString: $0) } ?? ""
+
+/// Called once before the first input. libFuzzer keeps an input that overflows the stack only if it has another one to do so.
+@_cdecl("LLVMFuzzerInitialize") public func initialize(_: UnsafeMutableRawPointer?, _: UnsafeMutableRawPointer?) -> Int32 {
+    let size = 1 << 18
+    var stack = stack_t(ss_sp: .allocate(byteCount: size, alignment: 64), ss_flags: 0, ss_size: size)
+    precondition(sigaltstack(&stack, nil) == 0, "no stack for signals")
+    return 0
+}
 
 /// libFuzzer's entry: one input.
 @_cdecl("LLVMFuzzerTestOneInput") public func testOneInput(_ data: UnsafePointer<UInt8>?, _ size: Int) -> Int32 {

@@ -1,0 +1,93 @@
+// Threads that go through many short stages together: one loop of the caller's instead of one a stage, and what memory has
+// to bring next is asked for while a thread waits.
+#pragma once
+#include <stdint.h>
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "run.h"
+
+namespace nt {
+
+class Team {
+  public:
+    /// One thread's view of the team.
+    class Member {
+      public:
+        Member(Team &team, int64_t begin, int64_t end) : team_(team), begin_(begin), end_(end) {}
+
+        /// This member's part begin ..< end of `count` pieces; the members' parts cover them, in order.
+        std::pair<int64_t, int64_t> part(int64_t count) const {
+            return {count * begin_ / kShares, count * end_ / kShares};
+        }
+
+        /// What this member reads after a meeting; of it the first kForeseen bytes are asked for during waits.
+        void foresee(const void *at, int64_t bytes) {
+            next_ = static_cast<const char *>(at);
+            foreseen_ = next_ + std::min(bytes, kForeseen);
+        }
+
+        /// Waits until every member is here. The last one to come does `work` before any goes on.
+        template <class Work> void meet(Work &&work) {
+            const int64_t weight = end_ - begin_, meeting = ++meetings_;
+            if (team_.arrived_.fetch_add(weight, std::memory_order_acq_rel) + weight == meeting * kShares) {
+                work();
+                team_.open_.store(meeting, std::memory_order_release);
+                team_.open_.notify_all();
+            } else {
+                wait(meeting);
+            }
+        }
+
+      private:
+        void wait(int64_t meeting) {
+            for (int turn = 0; turn < kTurns; ++turn) {
+                if (team_.open_.load(std::memory_order_acquire) == meeting) return;
+                if (next_ < foreseen_) {
+                    for (int line = 0; line < 4; ++line, next_ += 64) __builtin_prefetch(next_, 0, 2);
+                } else {
+                    pause();
+                }
+            }
+            // Somebody else has the processor of a member: this one is given to whoever can use it.
+            while (team_.open_.load(std::memory_order_acquire) != meeting) team_.open_.wait(meeting - 1);
+        }
+
+        static void pause() {
+#if defined(__x86_64__)
+            __builtin_ia32_pause();
+#endif
+        }
+
+        Team &team_;
+        const int64_t begin_, end_;
+        int64_t meetings_ = 0;
+        const char *next_ = nullptr, *foreseen_ = nullptr;
+    };
+
+    /// body(member) on the threads of `parallel`, which run their ranges at the same time or all as one.
+    template <class Body> static void run(nt_parallel parallel, Body &&body) {
+        Team team;
+        nt::run(parallel, kShares, 1, [&](int64_t begin, int64_t end) {
+            Member member(team, begin, end);
+            body(member);
+        });
+    }
+
+  private:
+    /// Shares of all work, at least as many as threads can help; a meeting is complete when the shares of those present
+    /// make up the whole, so nobody has to know how many members there are.
+    static constexpr int64_t kShares = 256;
+    /// Half of the smallest second-level cache of processors with AVX2.
+    static constexpr int64_t kForeseen = 128 << 10;
+    /// Some ten microseconds, as OpenMP's threads wait between loops (see `GOMP_SPINCOUNT` in ARCHITECTURE.md).
+    static constexpr int kTurns = 1000;
+
+    alignas(64) std::atomic<int64_t> arrived_{0};
+    /// The last meeting that is over; on a line of its own, since everybody waiting reads it.
+    alignas(64) std::atomic<int64_t> open_{0};
+};
+
+}  // namespace nt
