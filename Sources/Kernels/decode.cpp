@@ -362,15 +362,14 @@ class Step {
     }
 
     void multiply(Team::Member &me, const Packed &x, int64_t n, Products products) const {
-        const auto [begin, end] = me.part(tiles(products));
-        ::multiply(kernels_, x, n, products, begin, end);
+        me.share(tiles(products),
+                 [&](int64_t begin, int64_t end) { ::multiply(kernels_, x, n, products, begin, end); });
     }
 
     /// This member's rows of a weight that is multiplied after the next meetings.
     void foresee(Team::Member &me, const nt_weight &w) const {
-        const auto [begin, end] = me.part(tiles(w.rows));
-        const uint8_t *at = row_of(w, begin * kTileRows);
-        me.foresee(at, row_of(w, std::min(end * kTileRows, w.rows)) - at);
+        const uint8_t *at = row_of(w, me.first_piece(tiles(w.rows)) * kTileRows);
+        me.foresee(at, row_of(w, w.rows) - at);
     }
 
     // What lies between products: by one thread.
@@ -428,8 +427,7 @@ class Step {
                                batch_.sequences + first_, s_.lengths, n_, d_.heads, d_.kv_heads, E, l.window, d_.scale,
                                s_.attention);
         });
-        const auto [begin, end] = me.part(attention_->tasks());
-        attention_->attend(kernels_, begin, end);
+        me.share(attention_->tasks(), [&](int64_t begin, int64_t end) { attention_->attend(kernels_, begin, end); });
         const Packed mixed = packed({&l.o}, n_);
         me.meet([&] {
             attention_->join(s_.mixed, Q);
@@ -443,16 +441,15 @@ class Step {
     void mlp(Team::Member &me, const nt_decoder_layer &l, int64_t layer) {
         // Gate and up rows of the same outputs in the same thread, so that their product is taken right there.
         const Packed x = packed({&l.gate, &l.up}, n_);
-        const auto [begin, end] = me.part(tiles(d_.mlp));
-        const int64_t from = begin * kTileRows, to = std::min(end * kTileRows, d_.mlp);
-        if (from < to) {
+        me.share(tiles(d_.mlp), [&](int64_t begin, int64_t end) {
+            const int64_t from = begin * kTileRows, to = std::min(end * kTileRows, d_.mlp);
             kernels_.rows(l.gate, x.of(l.gate), n_, from, to, s_.gate + from, d_.mlp, false);
             kernels_.rows(l.up, x.of(l.up), n_, from, to, s_.up + from, d_.mlp, false);
             for (int64_t t = 0; t < n_; ++t) {
                 float *gate = s_.gate + t * d_.mlp + from;
                 kernels_.swiglu(gate, s_.up + t * d_.mlp + from, to - from, gate);
             }
-        }
+        });
         foresee(me, l.down);
         const Packed h = packed({&l.down}, n_);
         me.meet([&] { h.fill(s_.gate, d_.mlp); });

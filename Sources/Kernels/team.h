@@ -18,10 +18,21 @@ class Team {
       public:
         Member(Team &team, int64_t begin, int64_t end) : team_(team), begin_(begin), end_(end) {}
 
-        /// This member's part begin ..< end of `count` pieces; the members' parts cover them, in order.
-        std::pair<int64_t, int64_t> part(int64_t count) const {
-            return {count * begin_ / kShares, count * end_ / kShares};
+        /// body(begin, end) on ranges of `count` pieces: this member's part of most of them, then single ones of the rest
+        /// while there are any, so that a member whose processor or memory is slower has fewer. Once between two meetings.
+        template <class Body> void share(int64_t count, Body &&body) {
+            const int64_t fixed = fixed_pieces(count);
+            const auto [begin, end] = part(fixed);
+            if (begin < end) body(begin, end);
+            for (;;) {
+                const int64_t i = fixed + team_.claimed_.fetch_add(1, std::memory_order_relaxed);
+                if (i >= count) return;
+                body(i, i + 1);
+            }
         }
+
+        /// The first piece that is this member's from the start.
+        int64_t first_piece(int64_t count) const { return part(fixed_pieces(count)).first; }
 
         /// What this member reads after a meeting; of it the first kForeseen bytes are asked for during waits.
         void foresee(const void *at, int64_t bytes) {
@@ -33,6 +44,7 @@ class Team {
         template <class Work> void meet(Work &&work) {
             const int64_t weight = end_ - begin_, meeting = ++meetings_;
             if (team_.arrived_.fetch_add(weight, std::memory_order_acq_rel) + weight == meeting * kShares) {
+                team_.claimed_.store(0, std::memory_order_relaxed);
                 work();
                 team_.open_.store(meeting, std::memory_order_release);
                 team_.open_.notify_all();
@@ -42,6 +54,14 @@ class Team {
         }
 
       private:
+        /// The parts of the members cover `count` pieces, in order.
+        std::pair<int64_t, int64_t> part(int64_t count) const {
+            return {count * begin_ / kShares, count * end_ / kShares};
+        }
+
+        /// A sixth is left for whoever is early: single pieces are read less fast than long stretches.
+        static int64_t fixed_pieces(int64_t count) { return count - count / 6; }
+
         void wait(int64_t meeting) {
             for (int turn = 0; turn < kTurns; ++turn) {
                 if (team_.open_.load(std::memory_order_acquire) == meeting) return;
@@ -86,6 +106,8 @@ class Team {
     static constexpr int kTurns = 1000;
 
     alignas(64) std::atomic<int64_t> arrived_{0};
+    /// Single pieces that somebody has taken since the last meeting.
+    alignas(64) std::atomic<int64_t> claimed_{0};
     /// The last meeting that is over; on a line of its own, since everybody waiting reads it.
     alignas(64) std::atomic<int64_t> open_{0};
 };
