@@ -17,9 +17,9 @@ namespace {
 
 const DecodeKernels &kernels() {
 #if defined(__x86_64__)
-    // Every processor with bf16 has had bytes too; without them, level 2 is right.
+    // The first processors with AVX-512 do not multiply bytes; those after them do.
     static const bool has_bytes = __builtin_cpu_supports("avx512vnni");
-    const int level = has_bytes ? nt_isa_level() : std::min(nt_isa_level(), 2);
+    const int level = has_bytes ? nt_isa_level() : std::min(nt_isa_level(), 1);
     if (level >= 4) return decode_amx;
     if (level == 3) return decode_avx512bf16;
     if (level == 2) return decode_avx512;

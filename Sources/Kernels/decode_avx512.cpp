@@ -1,4 +1,4 @@
-// The kernels of generation in 16 lanes: AVX-512 (F, BW, VL, DQ).
+// The kernels of generation in 16 lanes with products of bytes: AVX-512 (F, BW, VL, DQ) and AVX512-VNNI.
 #if defined(__x86_64__)
 #include <immintrin.h>
 #include <math.h>
@@ -8,7 +8,7 @@
 #include "decode_types.h"
 
 #pragma clang attribute push( \
-    __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"))), \
+    __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"))), \
     apply_to = function)
 namespace nt {
 namespace avx512 {

@@ -1,6 +1,6 @@
 // The kernels of generation once for all vector instruction sets: included by decode_avx2.cpp, decode_avx512.cpp,
 // decode_avx512bf16.cpp and decode_amx.cpp, each inside its own namespace and under its own target attribute.
-// NT_WIDE: 16 lanes instead of 8. NT_PAIRS: products of bf16 pairs and of bytes. NT_TILES: products of tiles.
+// NT_WIDE: 16 lanes instead of 8, and products of bytes. NT_PAIRS: products of bf16 pairs. NT_TILES: products of tiles.
 // n rows of x, I inputs, R weight rows at a time, L lanes
 
 #if NT_WIDE
@@ -207,14 +207,21 @@ inline void dot_tile(const T *w, int64_t row, const float *x, int64_t x_row, int
         for (int t = 0; t < N; ++t) out[r][t] += sum(sums[r][t]);
 }
 
-/// out[r][lane] += x[lane] . w[r]; x [columns][L]
+/// out[r][lane] += x[lane] . w[r]; x [columns][L]. `ahead`: bytes to the rows that come next, which are asked for line by
+/// line meanwhile.
 template <class T, int R>
-inline void lane_tile(const T *w, int64_t row, const float *x, int64_t columns, float *out) {
+inline void lane_tile(const T *w, int64_t row, const float *x, int64_t columns, int64_t ahead, float *out) {
+    constexpr int64_t line = 64 / int64_t(sizeof(T));
     Vec sums[R];
     for (int r = 0; r < R; ++r) sums[r] = load(out + r * L);
-    for (int64_t i = 0; i < columns; ++i) {
-        const Vec v = load(x + i * L);
-        for (int r = 0; r < R; ++r) sums[r] = fma(set1(widened(w[r * row + i])), v, sums[r]);
+    for (int64_t first = 0; first < columns; first += line) {
+        if (ahead)
+            for (int r = 0; r < R; ++r) _mm_prefetch((const char *)(w + r * row + first) + ahead, _MM_HINT_T0);
+        const int64_t end = first + line < columns ? first + line : columns;
+        for (int64_t i = first; i < end; ++i) {
+            const Vec v = load(x + i * L);
+            for (int r = 0; r < R; ++r) sums[r] = fma(set1(widened(w[r * row + i])), v, sums[r]);
+        }
     }
     for (int r = 0; r < R; ++r) store(out + r * L, sums[r]);
 }
@@ -275,17 +282,41 @@ inline void with_rows(int64_t n, Body &&body) {
     }
 }
 
+/// Rows o ..< o + R of bf16 weights against all n rows of x as lanes, widened a panel at a time. out [n / L][R L]
+template <int R>
+inline void wide_lane_tile(const uint16_t *w, const float *x, int64_t n, int64_t I, int64_t ahead, float (*out)[R * L]) {
+    constexpr int64_t panel_width = 192;  // with 16 rows a quarter of a first-level cache; no power of two, whose rows share sets
+    alignas(64) float panel[R * panel_width];
+    const int64_t width = padded(Packing::floats, I);
+    for (int64_t i = 0; i < I; i += panel_width) {
+        const int64_t count = I - i < panel_width ? I - i : panel_width;
+        for (int r = 0; r < R; ++r) {
+            const uint16_t *row = w + r * I + i;
+            for (int64_t j = 0; j < count; j += L) {
+                if (ahead && j % 32 == 0) _mm_prefetch((const char *)(row + j) + ahead, _MM_HINT_T0);
+                store(panel + r * panel_width + j, count - j < L ? load_part(row + j, count - j) : load(row + j));
+            }
+        }
+        for (int64_t t = 0; t < n; t += L)
+            lane_tile<float, R>(panel, panel_width, x + t * width + i * L, count, 0, out[t / L]);
+    }
+}
+
 template <class T>
 inline void float_rows(const nt_weight &w, const float *x, int64_t n, int64_t begin, int64_t end, const Sink &sink) {
     const T *data = (const T *)w.data;
     const int64_t I = w.columns, width = padded(Packing::floats, I);
     if (in_lanes(n)) {
-        in_tiles<8>(begin, end, [&](auto R, int64_t o) {
-            for (int64_t t = 0; t < n; t += L) {
-                float out[R * L] = {};
-                lane_tile<T, R>(data + o * I, I, x + t * width, I, out);
-                sink.lanes<R>(o, t, out);
-            }
+        in_tiles<(NT_WIDE ? 16 : 8)>(begin, end, [&](auto R, int64_t o) {
+            const int64_t next = o + 2 * R <= end ? R * I * int64_t(sizeof(T)) : 0;
+            float out[kPassRows / L][R * L];
+            memset(out, 0, sizeof out);
+            if constexpr (std::is_same_v<T, float>)
+                for (int64_t t = 0; t < n; t += L)
+                    lane_tile<T, R>(data + o * I, I, x + t * width, I, t == 0 ? next : 0, out[t / L]);
+            else
+                wide_lane_tile<R>(data + o * I, x, n, I, next, out);
+            for (int64_t t = 0; t < n; t += L) sink.lanes<R>(o, t, out[t / L]);
         });
     } else {
         with_rows(n, [&](auto N) {
@@ -314,7 +345,7 @@ inline void decoded_rows(const nt_weight &w, const float *x, int64_t n, int64_t 
                 decode_floats<type>(row_of(w, o + r), w.scales ? w.scales[o + r] : 1, i, count, panel + r * kPanel);
             if (in_lanes(n))
                 for (int64_t t = 0; t < n; t += L)
-                    lane_tile<float, R>(panel, kPanel, x + t * width + i * L, count, lanes[t / L]);
+                    lane_tile<float, R>(panel, kPanel, x + t * width + i * L, count, 0, lanes[t / L]);
             else
                 with_rows(n, [&](auto N) { dot_tile<float, R, N>(panel, kPanel, x + i, width, count, dots); });
         }
@@ -325,14 +356,15 @@ inline void decoded_rows(const nt_weight &w, const float *x, int64_t n, int64_t 
     });
 }
 
+#if NT_WIDE
+/// 16 elements of which `left` exist, zeros for the others.
+inline Vec up_to(const float *p, int64_t left) { return left >= L ? load(p) : left > 0 ? load_part(p, left) : zero(); }
+#endif
+
 #if NT_PAIRS
 // MARK: Pairs of bf16
 
-inline float from_f16_fast(uint16_t half) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half))); }
 inline __m512i bf16_of(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
-
-/// 16 elements of which `left` exist, zeros for the others.
-inline Vec up_to(const float *p, int64_t left) { return left >= L ? load(p) : left > 0 ? load_part(p, left) : zero(); }
 
 /// Elements i ..< i + 32 of a row as 16 pairs, zeros beyond `columns`.
 inline __m512i pairs_at(const float *row, int64_t i, int64_t columns) {
@@ -489,7 +521,12 @@ inline void pair_rows(const nt_weight &w, const uint16_t *x, int64_t n, int64_t 
     }
 }
 
+#endif
+
+#if NT_WIDE
 // MARK: Bytes: sum of w x = sum over groups of d dx (sum of q xq) + m (dx sum of xq), w = d q + m
+
+inline float from_f16_fast(uint16_t half) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half))); }
 
 /// Codes, scale and sums of 32 elements.
 inline void pack_block(Vec low, Vec high, int8_t *codes, float &scale, float *half_sums) {
@@ -813,6 +850,8 @@ inline void byte_rows(const nt_weight &w, const void *packed, int64_t n, int64_t
 inline Packing packing(int32_t type) {
 #if NT_PAIRS
     if (type == NT_W_BF16) return Packing::pairs;
+#endif
+#if NT_WIDE
     if (is_quantised(type)) return Packing::bytes;
 #endif
     (void)type;
@@ -822,6 +861,8 @@ inline Packing packing(int32_t type) {
 inline void pack(Packing packing, const float *x, int64_t stride, int64_t columns, int64_t n, void *out) {
 #if NT_PAIRS
     if (packing == Packing::pairs) return pack_pairs(x, stride, columns, n, (uint16_t *)out);
+#endif
+#if NT_WIDE
     if (packing == Packing::bytes) return pack_bytes(x, stride, columns, n, out);
 #endif
     (void)packing;
@@ -835,15 +876,16 @@ inline void rows(
     with_type(w.type, [&](auto type) {
         if constexpr (type == NT_W_F32)
             float_rows<float>(w, (const float *)packed, n, begin, end, sink);
-#if NT_PAIRS
         else if constexpr (type == NT_W_BF16)
+#if NT_PAIRS
             pair_rows(w, (const uint16_t *)packed, n, begin, end, sink);
+#else
+            float_rows<uint16_t>(w, (const float *)packed, n, begin, end, sink);
+#endif
         else
+#if NT_WIDE
             byte_rows<type>(w, packed, n, begin, end, sink);
 #else
-        else if constexpr (type == NT_W_BF16)
-            float_rows<uint16_t>(w, (const float *)packed, n, begin, end, sink);
-        else
             decoded_rows<type>(w, (const float *)packed, n, begin, end, sink);
 #endif
     });

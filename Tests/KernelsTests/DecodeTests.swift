@@ -152,8 +152,11 @@ extension KernelSuite {
         /// fp32 where products are; inputs of 8 bits elsewhere: bf16 has 2⁻⁹ a rounding, blocks of bytes up to 2⁻⁸ of the
         /// block's largest, which is about twice the typical element.
         static func tolerance(_ type: Int, _ level: Int32) -> Double {
-            if level < 3 || type == NT_W_F32 { return 1e-5 }
-            return type == NT_W_BF16 ? 0x1p-7 : 0x1p-6
+            switch Int(type) {
+            case NT_W_F32: 1e-5
+            case NT_W_BF16: level < 3 ? 1e-5 : 0x1p-7
+            default: level < 2 ? 1e-5 : 0x1p-6
+            }
         }
 
         @Test(arguments: types) func productsEqualTheTwin(_ type: Int) {
