@@ -85,11 +85,13 @@ def fuzz(report, program, reader, seconds, work):
     found.mkdir(exist_ok=True)
     command = [str(program), f"-max_total_time={seconds}", "-max_len=65536", "-timeout=1", "-malloc_limit_mb=65", "-rss_limit_mb=4096",
                f"-artifact_prefix={found}/{name}-", "-print_final_stats=1", str(work / name / "corpus"), str(work / name / "seeds")]
-    result = subprocess.run(command, env={**os.environ, "NEEDLETAIL_FUZZ_READER": reader}, capture_output=True, errors="replace")
+    # Swift's own report of a crash would take the signals by which libFuzzer keeps the input.
+    environment = {**os.environ, "NEEDLETAIL_FUZZ_READER": reader, "SWIFT_BACKTRACE": "enable=no"}
+    result = subprocess.run(command, env=environment, capture_output=True, errors="replace")
     runs = re.search(r"stat::number_of_executed_units:\s*(\d+)", result.stderr)
     slowest = re.search(r"stat::slowest_unit_time_sec:\s*(\d+)", result.stderr)
     kept = re.findall(r"Test unit written to (\S+)", result.stderr)
-    what = re.search(r"(ERROR: libFuzzer: .*|SUMMARY: .*|Fatal error: .*)", result.stderr)
+    what = re.search(r"(Fatal error: .*|ERROR: libFuzzer: .*|SUMMARY: .*)", result.stderr)
     report.holds(f"{reader}: {count} seeds, {seconds} s", result.returncode == 0,
                  f"{runs[1] if runs else '?'} runs, slowest {slowest[1] if slowest else '?'} s"
                  + (f"; {what[1] if what else result.stderr[-200:]}; {' '.join(kept)}" if result.returncode else ""), "no failure")

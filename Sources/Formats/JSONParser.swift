@@ -139,7 +139,7 @@ package struct JSONReader {
             let keyStart = reader.at
             let key = try reader.string()
             if object.position(of: key) != nil {
-                throw reader.failure("key \"\(key.prefix(40))\" appears twice", at: keyStart)
+                throw reader.failure("key \"\(printable(key, limit: 40))\" appears twice", at: keyStart)
             }
             try reader.colon()
             object.append(key, try value(key, &reader))

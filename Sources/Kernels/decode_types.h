@@ -94,7 +94,9 @@ inline void decode_codes(
         for (int64_t g = 0; g < count / 32; ++g, block += bytes, q += 32) {
             d[g] = from_f16(half_bits(block));
             m[g] = type == NT_W_Q4_0 ? -8 * d[g] : from_f16(half_bits(block + 2));
-            for (int i = 0; i < 16; ++i) q[i] = block[head + i] & 15, q[16 + i] = block[head + i] >> 4;
+            uint8_t pairs[16];  // a copy, which q cannot overlap: the loop is then a few instructions
+            memcpy(pairs, block + head, 16);
+            for (int i = 0; i < 16; ++i) q[i] = pairs[i] & 15, q[16 + i] = pairs[i] >> 4;
         }
     } else if constexpr (type == NT_W_Q4_K) {
         const uint8_t *block = row + begin / 256 * 144;
@@ -148,10 +150,16 @@ inline void decode_floats(const uint8_t *row, float row_scale, int64_t begin, in
         uint8_t q[kPanel];
         float d[kPanel / 16], m[kPanel / 16];
         decode_codes<type>(row, row_scale, begin, count, q, d, m);
-        for (int64_t i = 0; i < count; ++i) {
-            const float value = d[i / group] * float(int(q[i]) - offset);
-            out[i] = offset ? value : value + m[i / group];
-        }
+        const auto decode = [&](int64_t g, int64_t width) {
+            const float scale = d[g], least = m[g];
+            for (int64_t i = g * group; i < g * group + width; ++i) {
+                const float value = scale * float(int(q[i]) - offset);
+                out[i] = offset ? value : value + least;
+            }
+        };
+        const int64_t whole = count / group;  // whose width is a constant
+        for (int64_t g = 0; g < whole; ++g) decode(g, group);
+        if (count % group) decode(whole, count % group);
     }
 }
 

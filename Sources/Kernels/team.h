@@ -108,7 +108,7 @@ class Team {
     static constexpr int64_t kShares = 256;
     /// Half of the smallest second-level cache of processors with AVX2.
     static constexpr int64_t kForeseen = 128 << 10;
-    /// Some ten microseconds, as OpenMP's threads wait between loops (see `GOMP_SPINCOUNT` in ARCHITECTURE.md).
+    /// Some ten microseconds, as OpenMP's threads wait between loops (EngineProgram.swift).
     static constexpr int kTurns = 1000;
 
     alignas(64) std::atomic<int64_t> arrived_{0};

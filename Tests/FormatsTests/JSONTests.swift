@@ -9,7 +9,8 @@ import Testing
     }
 
     @Test(arguments: [
-        ("{\"a\":1,\"a\":2}", "appears twice"), ("[1,]", "unexpected character"), ("[1 2]", "comma or ]"),
+        ("{\"a\":1,\"a\":2}", "appears twice"), (#"{"\n":1,"\n":2}"#, #"key "\u{a}" appears twice"#),
+        ("[1,]", "unexpected character"), ("[1 2]", "comma or ]"),
         ("\"\\ud800\"", "lone surrogate"), ("01", "something follows"), ("1.", "digit"), ("nul", "unknown word"),
         ("\"a\tb\"", "control character"), ("", "ends where a value"), ("{\"a\"}", "colon"), ("1e999", "out of range"),
         ("\u{FEFF}1", "byte order mark"), ("\"abc", "ends inside a string"),
