@@ -40,8 +40,3 @@ func hexadecimalSHA256(_ text: String) -> String {
     var text = text
     return text.withUTF8 { hexadecimalSHA256(UnsafeRawBufferPointer($0)) }
 }
-
-private func hexadecimal(_ bytes: some Sequence<UInt8>) -> String {
-    let digits = Array("0123456789abcdef".utf8)
-    return String(decoding: bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
-}

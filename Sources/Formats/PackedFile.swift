@@ -117,8 +117,7 @@ public final class TemporaryFile {
     /// - Throws: `UserError` (73) when there is no folder to write in.
     public init(for path: String) throws {
         self.path = path
-        let given = getenv("TMPDIR").map { String(cString: $0) } ?? ""
-        folder = !given.isEmpty ? given : folderExists("/var/tmp") ? "/var/tmp" : "/tmp"
+        folder = environmentVariable("TMPDIR") ?? (folderExists("/var/tmp") ? "/var/tmp" : "/tmp")
         var name = Array("\(folder)/needletail-XXXXXX".utf8CString)
         descriptor = mkstemp(&name)
         if descriptor < 0 { throw writeError(folder, errno) }

@@ -36,21 +36,21 @@ public struct HubSettings: Sendable {
     /// - Throws: `UserError` for a number that is none.
     public static func fromEnvironment() throws -> HubSettings {
         func seconds(_ name: String) throws -> Double {
-            guard let text = hubVariable(name) else { return 10 }
+            guard let text = environmentVariable(name) else { return 10 }
             guard let value = Double(text), value > 0, value < 86_400 else {
                 throw UserError("\(name)=\(text): a number of seconds is needed", .usage)
             }
             return value
         }
         return HubSettings(
-            endpoint: hubVariable("HF_ENDPOINT") ?? "https://huggingface.co", token: try environmentToken(),
+            endpoint: environmentVariable("HF_ENDPOINT") ?? "https://huggingface.co", token: try environmentToken(),
             answerTimeout: try seconds("HF_HUB_ETAG_TIMEOUT"), pieceTimeout: try seconds("HF_HUB_DOWNLOAD_TIMEOUT"))
     }
 
     private static func environmentToken() throws -> String? {
         if hubSwitch("HF_HUB_DISABLE_IMPLICIT_TOKEN") { return nil }
-        if let token = hubVariable("HF_TOKEN") { return token }
-        guard let file = hubVariable("HF_TOKEN_PATH") ?? hubHome().map({ joinPath($0, "token") }), fileExists(file)
+        if let token = environmentVariable("HF_TOKEN") { return token }
+        guard let file = environmentVariable("HF_TOKEN_PATH") ?? hubHome().map({ joinPath($0, "token") }), fileExists(file)
         else {
             return nil
         }
@@ -98,10 +98,10 @@ final class HubClient: Sendable {
     private static func proxy(_ endpoint: String) -> HTTPClient.Configuration.Proxy? {
         guard let url = URL(string: endpoint), let host = url.host else { return nil }
         let name = url.scheme == "http" ? "http_proxy" : "https_proxy"
-        let excluded = (hubVariable("no_proxy") ?? hubVariable("NO_PROXY") ?? "").split(separator: ",")
+        let excluded = (environmentVariable("no_proxy") ?? environmentVariable("NO_PROXY") ?? "").split(separator: ",")
             .map { $0.drop { $0 == " " || $0 == "." }.filter { $0 != " " } }
         if excluded.contains(where: { $0 == "*" || host == $0 || host.hasSuffix("." + $0) }) { return nil }
-        guard let value = hubVariable(name) ?? hubVariable(name.uppercased()), let proxy = URL(string: value),
+        guard let value = environmentVariable(name) ?? environmentVariable(name.uppercased()), let proxy = URL(string: value),
             let server = proxy.host
         else { return nil }
         return .server(host: server, port: proxy.port ?? 80)

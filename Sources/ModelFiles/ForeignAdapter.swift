@@ -44,7 +44,7 @@ struct ForeignAdapter {
         for text in [json.serialized(), base, fileExists(model) ? try readTextFile(model) : ""] {
             hash.update(data: Array(text.utf8))
         }
-        let digest = hash.finalize().prefix(16).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+        let digest = hexadecimal(hash.finalize().prefix(16))
         let target = joinPath(try cacheFolder(), "adapters/\(fileName(of: folder).prefix(80))-\(digest)")
         if fileExists(joinPath(target, AdapterFiles.configName)) { return target }
         report("rewriting the adapter \(folder) once for peft, into \(target)")

@@ -13,8 +13,7 @@ public enum GGUFConversion {
         let file = try MappedFile(path: path)
         var hash = SHA256()
         hash.update(bufferPointer: file.bytes)
-        let digest = hash.finalize().prefix(16).map { byte in (byte < 16 ? "0" : "") + String(byte, radix: 16) }
-            .joined()
+        let digest = hexadecimal(hash.finalize().prefix(16))
         let name = String(fileName(of: path).prefix(80))
         let folder = joinPath(try cacheFolder(), "models/\(name)-\(digest)")
         if fileExists(joinPath(folder, "config.json")) { return folder }

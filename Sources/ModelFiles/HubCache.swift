@@ -2,7 +2,6 @@
 // models--ORG--NAME/{refs, blobs, snapshots}, a snapshot's files being links into blobs.
 internal import Diagnostics
 internal import Formats
-internal import Glibc
 
 /// `ORG/NAME`, or `NAME` for the oldest models, perhaps with `@REVISION`.
 public struct HubRepository: Sendable, Equatable, CustomStringConvertible {
@@ -68,7 +67,7 @@ public struct HubCache: Sendable {
 
     /// `$HF_HUB_CACHE`, else `hub` in `hubHome()`; nil where no variable says where that is.
     public init?() {
-        if let folder = hubVariable("HF_HUB_CACHE") {
+        if let folder = environmentVariable("HF_HUB_CACHE") {
             self.folder = folder
         } else if let home = hubHome() {
             folder = joinPath(home, "hub")
@@ -106,17 +105,12 @@ public struct HubCache: Sendable {
 
 /// `$HF_HOME`, else `huggingface` in `$XDG_CACHE_HOME` or in `~/.cache`.
 public func hubHome() -> String? {
-    if let home = hubVariable("HF_HOME") { return home }
-    if let cache = hubVariable("XDG_CACHE_HOME") { return joinPath(cache, "huggingface") }
-    return hubVariable("HOME").map { joinPath($0, ".cache/huggingface") }
-}
-
-/// An environment variable that is set to something.
-public func hubVariable(_ name: String) -> String? {
-    getenv(name).map { String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
+    if let home = environmentVariable("HF_HOME") { return home }
+    if let cache = environmentVariable("XDG_CACHE_HOME") { return joinPath(cache, "huggingface") }
+    return environmentVariable("HOME").map { joinPath($0, ".cache/huggingface") }
 }
 
 /// Whether a variable says yes, as the Hub's own client reads it.
 public func hubSwitch(_ name: String) -> Bool {
-    ["1", "ON", "YES", "TRUE"].contains((hubVariable(name) ?? "").uppercased())
+    ["1", "ON", "YES", "TRUE"].contains((environmentVariable(name) ?? "").uppercased())
 }

@@ -4,7 +4,6 @@ internal import ChatTemplates
 internal import Datasets
 internal import Diagnostics
 internal import Formats
-internal import Glibc
 internal import ModelFiles
 internal import RunLog
 internal import Tokenizers
@@ -117,7 +116,7 @@ private struct DataBench {
     private static func cache(
         _ source: DataSource, _ encoder: ExampleEncoder, threads: Int
     ) throws -> (write: Double, read: Double) {
-        let base = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+        let base = environmentVariable("TMPDIR") ?? "/tmp"
         let cache = TokenCache(folder: joinPath(base, "needletail-bench-\(getpid())"))
         defer { try? removeTree(cache.folder) }  // a measurement is not to fail for what it leaves
         func pass() throws -> Double {
