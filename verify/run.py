@@ -21,7 +21,7 @@ from common import REPOSITORY, parser
 HERE = pathlib.Path(__file__).resolve().parent
 LINE = re.compile(r"^(?P<name>.+?): (?P<value>.*) \(limit ?(?P<limit>.*)\) (?P<verdict>ok|FAIL)$")
 PACKAGES = ["torch", "transformers", "peft", "tokenizers", "sentencepiece", "tiktoken", "jinja2", "safetensors", "gguf",
-            "numpy", "mergekit", "bitsandbytes", "llama-cpp-python"]
+            "numpy", "pyarrow", "mergekit", "bitsandbytes", "llama-cpp-python"]
 
 
 def commands(arguments):
@@ -45,6 +45,7 @@ def commands(arguments):
         "bad input": ["bad_input.py"],
         "options": ["options.py"],
         "token cache": ["token_cache.py", *gguf, "--texts", *(arguments.texts or []), *seed],
+        "columns": ["columns.py", *seed],
         "mixtures of experts": ["moe_assembly.py", *seed],
         "LoRA extraction": ["lora_extraction.py", *seed],
         "union tokenizers": ["union_tokenizer.py"],

@@ -4,6 +4,7 @@
 #include <arrow/io/file.h>
 #include <arrow/ipc/reader.h>
 #include <arrow/util/base64.h>
+#include <arrow/util/float16.h>
 #include <arrow/util/utf8.h>
 #include <parquet/arrow/reader.h>
 
@@ -191,6 +192,10 @@ class JSONLines {
         case arrow::Type::UINT16: number(typed<arrow::UInt16Array>(array, i)); break;
         case arrow::Type::UINT32: number(typed<arrow::UInt32Array>(array, i)); break;
         case arrow::Type::UINT64: number(typed<arrow::UInt64Array>(array, i)); break;
+        case arrow::Type::HALF_FLOAT: {
+            floating(arrow::util::Float16::FromBits(typed<arrow::HalfFloatArray>(array, i)).ToFloat());
+            break;
+        }
         case arrow::Type::FLOAT: floating(typed<arrow::FloatArray>(array, i)); break;
         case arrow::Type::DOUBLE: floating(typed<arrow::DoubleArray>(array, i)); break;
         case arrow::Type::STRING: view<arrow::StringArray>(array, i); break;
@@ -209,7 +214,6 @@ class JSONLines {
         }
         case arrow::Type::EXTENSION:
             return value(*static_cast<const arrow::ExtensionArray &>(array).storage(), i, depth + 1);
-        case arrow::Type::HALF_FLOAT:
         case arrow::Type::DATE32:
         case arrow::Type::DATE64:
         case arrow::Type::TIME32:

@@ -1,6 +1,27 @@
 // Which rows make up optimiser step k, and how they are cut into micro-batches: pure functions of k.
 import Diagnostics
 
+/// Rows by epoch and position.
+private struct EpochOrder: Sendable {
+    private let count: Int
+    private let seed: UInt64
+    private let weighted: WeightedOrder?
+
+    init(rows: Int, seed: UInt64, epochs: Int, _ sets: WeightedSets?) {
+        (count, self.seed) = (rows, seed)
+        weighted = sets.map { WeightedOrder($0, seed: seed, count: rows * epochs) }
+    }
+
+    func rows(_ epoch: Int, _ positions: Range<Int>) -> [Int] {
+        let start = epoch * count
+        if let weighted { return weighted.rows(start + positions.lowerBound..<start + positions.upperBound) }
+        let order = KeyedPermutation(count: count, seed: seed, stream: UInt64(epoch))
+        return positions.map { order[$0] }
+    }
+
+    func draws(_ epoch: Int, before position: Int) -> [Int]? { weighted?.counts(before: epoch * count + position) }
+}
+
 /// How much one optimiser step takes.
 public enum StepSize: Sendable, Equatable {
     case rows(Int)
@@ -42,12 +63,14 @@ public struct StepPlan: Sendable, Equatable {
 /// Orders a data set for training.
 ///
 /// Epoch e takes the rows in the keyed order (seed, e). Steps do not cross epochs: the last one of an epoch has what is
-/// left. Nothing is remembered from call to call, so any step can be asked for at any time.
+/// left. Nothing is remembered from call to call, so any step can be asked for at any time. With weighted sets an epoch is as
+/// many draws as the data set has rows, and the next one goes on where it ends.
 public struct BatchSampler: Sendable {
     public let dataset: TokenizedDataset
     public let seed: UInt64
     public let stepSize: StepSize
     public let microBatching: MicroBatching
+    private let order: EpochOrder
     /// Optimiser steps of all epochs asked for.
     public let totalSteps: Int
     /// First steps of the epochs, and the end.
@@ -57,21 +80,22 @@ public struct BatchSampler: Sendable {
 
     /// - Parameters:
     ///   - epochs: may have a fraction: 0.5 is the first half of the steps of an epoch, rounded up.
+    ///   - sets: of rows of `dataset`, to draw from by weight; nil takes every row once an epoch.
     /// - Throws: `UserError` for sizes below one and for a data set without rows.
     public init(
-        _ dataset: TokenizedDataset, seed: UInt64, stepSize: StepSize, microBatching: MicroBatching, epochs: Double
+        _ dataset: TokenizedDataset, seed: UInt64, stepSize: StepSize, microBatching: MicroBatching, epochs: Double,
+        sets: WeightedSets? = nil
     ) throws {
         try Self.check(dataset, stepSize, microBatching, epochs)
         (self.dataset, self.seed, self.stepSize, self.microBatching) = (dataset, seed, stepSize, microBatching)
+        order = EpochOrder(rows: dataset.count, seed: seed, epochs: Int(epochs.rounded(.up)), sets)
         var starts = [0], cuts: [[Int]] = []
         for epoch in 0..<Int(epochs.rounded(.up)) {
             let steps: Int
             switch stepSize {
             case .rows(let rows): steps = (dataset.count + rows - 1) / rows
             case .tokens(let tokens):
-                cuts.append(
-                    Self.cuts(
-                        dataset, KeyedPermutation(count: dataset.count, seed: seed, stream: UInt64(epoch)), tokens))
+                cuts.append(Self.cuts(dataset, order.rows(epoch, 0..<dataset.count), tokens))
                 steps = cuts[epoch].count - 1
             }
             let part = min(1, epochs - Double(epoch))
@@ -98,35 +122,42 @@ public struct BatchSampler: Sendable {
     }
 
     /// Where steps of at most `tokens` tokens begin in the epoch's order.
-    private static func cuts(_ dataset: TokenizedDataset, _ order: KeyedPermutation, _ tokens: Int) -> [Int] {
+    private static func cuts(_ dataset: TokenizedDataset, _ rows: [Int], _ tokens: Int) -> [Int] {
         var cuts = [0], sum = 0
-        for position in 0..<order.count {
-            let length = dataset.length(order[position])
+        for (position, row) in rows.enumerated() {
+            let length = dataset.length(row)
             if sum > 0, sum + length > tokens {
                 cuts.append(position)
                 sum = 0
             }
             sum += length
         }
-        return cuts + [order.count]
+        return cuts + [rows.count]
     }
 
     /// - Precondition: 0 ≤ step < totalSteps.
     public func plan(step: Int) -> StepPlan {
-        precondition(0 <= step && step < totalSteps, "step \(step) of \(totalSteps)")
-        let epoch = epochStarts.lastIndex { $0 <= step }!
-        let inEpoch = step - epochStarts[epoch]
-        let positions =
-            switch stepSize {
-            case .rows(let rows): inEpoch * rows..<min((inEpoch + 1) * rows, dataset.count)
-            case .tokens: cuts[epoch][inEpoch]..<cuts[epoch][inEpoch + 1]
-            }
-        let order = KeyedPermutation(count: dataset.count, seed: seed, stream: UInt64(epoch))
-        let rows = positions.map { order[$0] }
+        let (epoch, positions) = positions(step: step), rows = order.rows(epoch, positions)
         return StepPlan(
             step: step, epoch: epoch, rows: rows, microBatches: microBatches(rows),
             tokens: rows.reduce(0) { $0 + dataset.length($1) },
             trainedTokens: rows.reduce(0) { $0 + dataset.trainedTokens($1) })
+    }
+
+    private func positions(step: Int) -> (epoch: Int, Range<Int>) {
+        precondition(0 <= step && step < totalSteps, "step \(step) of \(totalSteps)")
+        let epoch = epochStarts.lastIndex { $0 <= step }!, inEpoch = step - epochStarts[epoch]
+        switch stepSize {
+        case .rows(let rows): return (epoch, inEpoch * rows..<min((inEpoch + 1) * rows, dataset.count))
+        case .tokens: return (epoch, cuts[epoch][inEpoch]..<cuts[epoch][inEpoch + 1])
+        }
+    }
+
+    /// How many rows the first `steps` steps draw from each weighted set; nil without such sets.
+    public func draws(steps: Int) -> [Int]? {
+        if steps == 0 { return order.draws(0, before: 0) }
+        let (epoch, positions) = positions(step: steps - 1)
+        return order.draws(epoch, before: positions.upperBound)
     }
 
     private func microBatches(_ rows: [Int]) -> [[Int]] {

@@ -234,10 +234,14 @@ private func rowFiles(in folder: String) throws -> [String] {
 private func rowFiles(_ folder: String, _ source: String) throws -> [String] {
     let files = try rowFiles(in: folder)
     if files.isEmpty {
-        throw UserError(
-            prefixed(
-                source,
-                "\(escapedForDisplay(folder)): no .parquet, .arrow, .jsonl, .json, .csv, .tsv, .txt or .md file in it"))
+        let kinds = "no .parquet, .arrow, .jsonl, .json, .csv, .tsv, .txt or .md file in it"
+        let inner = try listFolder(folder).filter { name in
+            let path = joinPath(folder, name)
+            return try !name.hasPrefix(".") && folderExists(path) && !rowFiles(in: path).isEmpty
+        }
+        let names = inner.sorted().prefix(6).map { quoted($0) }.joined(separator: ", ")
+        let hint = inner.isEmpty ? "" : ", but in its folders \(names); give one of them, or name a split"
+        throw UserError(prefixed(source, "\(escapedForDisplay(folder)): \(kinds)\(hint)"))
     }
     return files
 }

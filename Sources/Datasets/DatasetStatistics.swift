@@ -11,6 +11,8 @@ public struct DatasetStatistics: Sendable, Equatable {
     /// Kept rows that lost tokens to `max_length`.
     public var rowsTruncated = 0
     public var tokensCut = 0
+    /// Rows that became several, which are counted as rows of their own.
+    public var rowsSplit = 0
     public var tokens = 0
     /// Targets of the loss.
     public var trainedTokens = 0
@@ -31,7 +33,7 @@ public struct DatasetStatistics: Sendable, Equatable {
         public var rowsIn = 0
         /// Rows that could be used, each once.
         public var rowsOut = 0
-        /// Rows in the data set, copies counted.
+        /// Rows in the data set, copies and pieces counted.
         public var rowsKept = 0
         public var tokens = 0
         public var trainedTokens = 0
@@ -86,7 +88,8 @@ public struct DatasetStatistics: Sendable, Equatable {
             JSONObject([
                 ("rows_in", .init(rowsIn)), ("rows_kept", .init(rowsKept)), ("rows_dropped", .init(rowsDropped)),
                 ("duplicates", .init(duplicates)), ("rows_truncated", .init(rowsTruncated)),
-                ("tokens_cut", .init(tokensCut)), ("tokens", .init(tokens)), ("trained_tokens", .init(trainedTokens)),
+                ("tokens_cut", .init(tokensCut)), ("rows_split", .init(rowsSplit)), ("tokens", .init(tokens)),
+                ("trained_tokens", .init(trainedTokens)),
                 ("dropped", .object(JSONObject(droppedByReason.map { ($0.reason.rawValue, .init($0.count)) }))),
                 ("filtered", .object(JSONObject(stages.map { ($0.stage, .init($0.count)) }))),
                 ("sources", .array(zip(paths, sources).map { .object(Self.json($0, $1)) })),
@@ -114,6 +117,16 @@ public struct DatasetStatistics: Sendable, Equatable {
         ])
     }
 
+    /// What became of rows longer than `max_length`, for people; nil where there were none.
+    public var truncation: String? {
+        var parts: [String] = []
+        if rowsTruncated > 0 {
+            parts.append("cut at max_length: \(counted(rowsTruncated, "row")), \(counted(tokensCut, "token"))")
+        }
+        if rowsSplit > 0 { parts.append("made several of \(counted(rowsSplit, "row")) longer than max_length") }
+        return parts.isEmpty ? nil : parts.joined(separator: "; ")
+    }
+
     /// Lines for people.
     public var report: [String] {
         var lines = [
@@ -121,9 +134,7 @@ public struct DatasetStatistics: Sendable, Equatable {
             "tokens: \(tokens), of them trained \(trainedTokens)"
                 + (tokens == 0 ? "" : " (\((Double(trainedTokens) / Double(tokens) * 1000).rounded() / 10) %)"),
         ]
-        if rowsTruncated > 0 {
-            lines.append("cut at max_length: \(counted(rowsTruncated, "row")), \(counted(tokensCut, "token"))")
-        }
+        if let truncation { lines.append(truncation) }
         if !lengths.isEmpty {
             let parts = lengthPercentiles.map {
                 ["0": "shortest", "50": "median", "100": "longest"]["\($0.percentile)", default: "\($0.percentile) %"]

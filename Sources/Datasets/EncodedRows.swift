@@ -24,6 +24,8 @@ public struct EncodedRows: Sendable {
     public let notes: [String]
     private let table: TokenTable
     private let badRows: BadRowPolicy
+    /// Tokens of a row at most, where longer ones become several.
+    private let pieceLength: Int?
     /// Of each file, the position of its path in the list of sources.
     private let sourceOfFile: [Int]
     private let paths: [String]
@@ -48,6 +50,7 @@ public struct EncodedRows: Sendable {
         let files = try source.files()
         fingerprint = DataFingerprint(files)
         (badRows, sourceOfFile, paths) = (source.badRows, files.map(\.sourceIndex), source.paths)
+        pieceLength = encoder.options.truncation == .split ? encoder.options.maxLength : nil
         var notes: [String] = [], stored: StoredTokens?
         let work = EncodingWork(source: source, files: files, encoder: encoder, threads: threads, selection: selection)
         if let cache {
@@ -61,7 +64,8 @@ public struct EncodedRows: Sendable {
         self.notes = notes
     }
 
-    /// The rows `indexes` that could be encoded, in that order, and what became of all of them.
+    /// The rows `indexes` that could be encoded, in that order, and what became of all of them. Under `.split` longer ones
+    /// are several rows, and both count those.
     ///
     /// - Parameter isPart: the statistics are of `indexes` alone, without what was dropped while the files were read.
     /// - Throws: `UserError` when every row was left out.
@@ -69,7 +73,7 @@ public struct EncodedRows: Sendable {
         _ indexes: some Collection<Int>, isPart: Bool = false
     ) throws -> (TokenizedDataset, DatasetStatistics) {
         let (kept, statistics) = chosen(indexes, isPart: isPart)
-        if kept.isEmpty, statistics.rowsDropped > 0 {
+        if kept.count == 0, statistics.rowsDropped > 0 {
             let dropped = statistics.droppedByReason
             let why = dropped.map { "\($0.reason.rawValue) \($0.count)" }.joined(separator: ", ")
             let example = dropped.first.flatMap { statistics.examples[$0.reason]?.message }
@@ -84,28 +88,56 @@ public struct EncodedRows: Sendable {
     /// All rows.
     public func dataset() throws -> (TokenizedDataset, DatasetStatistics) { try dataset(0..<count) }
 
+    /// Indexes in a data set of these rows, by the path in the list of sources.
+    public func sets(of dataset: TokenizedDataset) -> [[Int]] {
+        var sets = [[Int]](repeating: [], count: paths.count)
+        for index in dataset.indices { sets[sourceOfFile[dataset.file(index)]].append(index) }
+        return sets
+    }
+
     /// What became of all rows.
     public var datasetStatistics: DatasetStatistics { chosen(0..<count, isPart: false).statistics }
 
     private func chosen(
         _ indexes: some Collection<Int>, isPart: Bool
-    ) -> (kept: [Int32], statistics: DatasetStatistics) {
+    ) -> (kept: ChosenRows, statistics: DatasetStatistics) {
         var statistics = isPart ? DatasetStatistics() : DatasetStatistics(self.statistics)
         if isPart { statistics.rowsIn = indexes.count } else { statistics.paths = paths }
-        var kept: [Int32] = [], leftOut = TokenTable.LeftOut(table)
+        var kept = ChosenRows(inPieces: pieceLength != nil), leftOut = TokenTable.LeftOut(table)
         for index in indexes {
             let length = table.length(index)
-            if length > 0 {
+            if let pieceLength, length > pieceLength {
+                split(index, pieceLength, &kept, &statistics)
+            } else if length > 0 {
                 let record = table.record(index)
                 statistics.keep(
                     tokens: length, trained: Int(record.trained), cut: Int(record.cut), source: source(index))
-                kept.append(Int32(index))
+                kept.append(index, 0..<length)
             } else {
                 guard let reason = leftOut.reason(index) else { preconditionFailure("row \(index) was not selected") }
                 statistics.drop(reason)
             }
         }
         return (kept, statistics)
+    }
+
+    /// Takes a row in pieces of `limit` tokens. The first token of each is no target, and those without any are left out.
+    private func split(_ row: Int, _ limit: Int, _ kept: inout ChosenRows, _ statistics: inout DatasetStatistics) {
+        let length = table.length(row)
+        let spans = stride(from: 0, to: length, by: limit).map { $0..<min($0 + limit, length) }
+        let pieces = spans.map { (span: $0, trained: table.trained(row, $0)) }.filter { $0.trained > 0 }
+        if pieces.isEmpty {
+            let fault = RowFault(.noTrainedTokens, "has no token to train in pieces of \(limit)")
+            let source = table.sources[Int(table.record(row).file)].name
+            return statistics.drop(BadRow(fault, source: source, location: table.location(row)))
+        }
+        var cut = length - pieces.reduce(0) { $0 + $1.span.count }
+        for piece in pieces {
+            statistics.keep(tokens: piece.span.count, trained: piece.trained, cut: cut, source: source(row))
+            kept.append(row, piece.span)
+            cut = 0
+        }
+        statistics.rowsSplit += 1
     }
 }
 

@@ -27,6 +27,8 @@ public enum Truncation: String, Sendable, Codable, CaseIterable {
     /// Keeps the end, and the begin token where the row has one.
     case left
     case drop
+    /// Keeps all: a longer row becomes several, one behind the other, none longer than the limit. The encoder leaves it whole.
+    case split
 }
 
 /// A row as text and tokens, with everything that is needed to show it.
@@ -193,6 +195,7 @@ public struct ExampleEncoder: Sendable {
         var kept = Array(marked.ids.indices)
         if kept.count > limit {
             switch options.truncation {
+            case .split: break
             case .drop:
                 throw RowFault(
                     .longerThanMaxLength,

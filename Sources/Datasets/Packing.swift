@@ -49,6 +49,40 @@ public func packedInOrder(lengths: [Int], maxTokens: Int) -> [[Int]] {
     return packs
 }
 
+/// A stretch of a document that stands in a pack.
+public struct DocumentPiece: Sendable, Equatable {
+    /// Position in the window.
+    public let document: Int
+    /// Which of its tokens.
+    public let tokens: Range<Int>
+
+    public init(document: Int, tokens: Range<Int>) { (self.document, self.tokens) = (document, tokens) }
+}
+
+/// Shares documents out over packs in their order, cutting them where a pack is full: every pack but the last has exactly
+/// `maxTokens` tokens. A document may go on over any number of packs; each piece is a document of its own there.
+///
+/// - Parameter lengths: tokens of each document, at least one.
+/// - Returns: pieces, each token exactly once, in the order of the documents.
+public func packedAcross(lengths: [Int], maxTokens: Int) -> [[DocumentPiece]] {
+    precondition(maxTokens > 0, "packs of \(maxTokens) tokens")
+    var packs: [[DocumentPiece]] = [], room = 0
+    for (document, length) in lengths.enumerated() {
+        var start = 0
+        while start < length {
+            if room == 0 {
+                packs.append([])
+                room = maxTokens
+            }
+            let end = min(length, start + room)
+            packs[packs.count - 1].append(DocumentPiece(document: document, tokens: start..<end))
+            room -= end - start
+            start = end
+        }
+    }
+    return packs
+}
+
 /// One or more documents as a single row `[1, N]` for the model: no padding; attention and positions start anew with
 /// each document.
 public struct PackedBatch: Sendable, Equatable {

@@ -1,6 +1,7 @@
 // Named steps between a row's reading and its use: filters that leave rows out, maps that change them.
 import Diagnostics
 import Formats
+import Tokenizers
 
 /// One step, written as `name` or `name:argument=value,argument=value`; a comma or backslash in a value is escaped by `\`.
 public struct RowTransform: Sendable, Equatable {
@@ -169,6 +170,12 @@ extension RowTransform {
             summary:
                 "drops rows whose text looks like a template's tokens (<|...|>, <s>, [INST], ...), or holds one of a|b",
             make: specialTokens),
+        Definition(
+            name: "script", arguments: ["name", "min"],
+            summary:
+                "keeps rows of whose letters at least this share (0.8) is of the script Latin, or of one of Han|Hiragana|...;"
+                + " rows without letters stay",
+            make: script),
         Definition(name: "has_system", arguments: [], summary: "keeps rows with a system turn") { _ in
             .filter { $0.hasSystem ? nil : "has no system turn" }
         },
@@ -246,6 +253,31 @@ extension RowTransform {
                 }
             }
             return nil
+        }
+    }
+
+    /// What letters a row is written in, which is not its language: Latin letters are those of hundreds.
+    @Sendable private static func script(_ arguments: Arguments) throws -> Step {
+        guard let wanted = try arguments.texts("name") else {
+            throw arguments.refusal("give name=Latin or another script")
+        }
+        let places = try wanted.map { name in
+            if let place = Script.names.firstIndex(of: name) { return place }
+            let near = nearestName(to: name, among: Script.names).map { "did you mean \($0)?" }
+            throw arguments.refusal(
+                "no script is named \(quoted(name)); \(near ?? "those are \(Script.names.joined(separator: ", "))")")
+        }
+        let least = try arguments.number("min", atLeast: 0.0, default: 0.8)!
+        if least > 1 { throw arguments.refusal("min=\(least) is more than 1, which is all letters") }
+        return .filter { content in
+            var letters = 0, own = 0
+            for counts in content.texts.lazy.map(Script.letterCounts) {
+                letters += counts.reduce(0, +)
+                own += Set(places).reduce(0) { $0 + counts[$1] }
+            }
+            if letters == 0 || Double(own) >= least * Double(letters) { return nil }
+            let share = (Double(own) / Double(letters) * 1000).rounded() / 10
+            return "\(share) % of its letters are \(wanted.joined(separator: " or "))"
         }
     }
 

@@ -53,6 +53,12 @@ final class TokenTable: Sendable {
         return sources[Int(record.file)].location(Int(record.number))
     }
 
+    /// Targets among some of a row's tokens; the first of them is none, as nothing stands before it.
+    func trained(_ row: Int, _ tokens: Range<Int>) -> Int {
+        let (chunk, place) = chunk(row), start = chunk.range(place).lowerBound
+        return withExtendedLifetime(self) { tokens.dropFirst().count { chunk.marks[start + $0] != 0 } }
+    }
+
     func example(_ row: Int) -> TokenizedExample {
         let (chunk, place) = chunk(row), range = chunk.range(place)
         return withExtendedLifetime(self) {

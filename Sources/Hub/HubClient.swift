@@ -50,7 +50,8 @@ public struct HubSettings: Sendable {
     private static func environmentToken() throws -> String? {
         if hubSwitch("HF_HUB_DISABLE_IMPLICIT_TOKEN") { return nil }
         if let token = environmentVariable("HF_TOKEN") { return token }
-        guard let file = environmentVariable("HF_TOKEN_PATH") ?? hubHome().map({ joinPath($0, "token") }), fileExists(file)
+        guard let file = environmentVariable("HF_TOKEN_PATH") ?? hubHome().map({ joinPath($0, "token") }),
+            fileExists(file)
         else {
             return nil
         }
@@ -101,7 +102,8 @@ final class HubClient: Sendable {
         let excluded = (environmentVariable("no_proxy") ?? environmentVariable("NO_PROXY") ?? "").split(separator: ",")
             .map { $0.drop { $0 == " " || $0 == "." }.filter { $0 != " " } }
         if excluded.contains(where: { $0 == "*" || host == $0 || host.hasSuffix("." + $0) }) { return nil }
-        guard let value = environmentVariable(name) ?? environmentVariable(name.uppercased()), let proxy = URL(string: value),
+        guard let value = environmentVariable(name) ?? environmentVariable(name.uppercased()),
+            let proxy = URL(string: value),
             let server = proxy.host
         else { return nil }
         return .server(host: server, port: proxy.port ?? 80)

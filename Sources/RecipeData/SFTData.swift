@@ -10,6 +10,8 @@ public import Tokenizers
 public struct SFTData: Sendable {
     public let training: TokenizedDataset
     public let validation: TokenizedDataset
+    /// What rows are drawn from by weight; nil where each is trained on once an epoch.
+    public let weightedSets: WeightedSets?
     public let trainingStatistics: DatasetStatistics
     public let validationStatistics: DatasetStatistics
     /// The files with their hashes under the names of the configuration.
@@ -46,6 +48,7 @@ public struct SFTData: Sendable {
         let limited = config.limited(split, of: rows.count) + (mixture?.warnings ?? [])
         let mixed = mixture.map { config.notes($0) } ?? []
         (training, trainingStatistics) = try rows.dataset(mixture?.rows ?? split.training)
+        weightedSets = try config.weightedSets(rows.sets(of: training))
         if let judgedSource {
             let judged = try EncodedRows(judgedSource, encoder, threads: threads, cache: cache)
             (validation, validationStatistics) = try judged.dataset()
@@ -144,6 +147,12 @@ extension DataSection {
         return try Mixture(sources, amounts, seed: seed ?? Mixture.defaultSeed, names: names)
     }
 
+    /// `sets` by the weights of `weights`; nil without any.
+    fileprivate func weightedSets(_ sets: [[Int]]) throws -> WeightedSets? {
+        if weights.isEmpty { return nil }
+        return try WeightedSets(sets, weights: weights, names: weights.indices.map { "data.weights[\($0)]" })
+    }
+
     fileprivate func notes(_ mixture: Mixture) -> [String] {
         mixture.parts.enumerated().map { i, part in
             "mixed: \(counted(part.taken, "row")) of \(escapedForDisplay(train[i])), which has \(grouped(part.rows)) to train on"
@@ -194,12 +203,14 @@ extension SFTConfig {
     public var microBatchTokens: Int { training.microBatchTokens ?? max(data.maxLength, 1024) }
 
     /// The order of the run's batches.
-    public func sampler(_ dataset: TokenizedDataset) throws -> BatchSampler {
+    public func sampler(_ data: SFTData) throws -> BatchSampler {
+        let dataset = data.training
         let stepsPerEpoch = (dataset.count + training.batchRows - 1) / training.batchRows
         let epochs = training.steps.map { Double(($0 + stepsPerEpoch - 1) / stepsPerEpoch) } ?? training.epochs ?? 1
         return try BatchSampler(
-            dataset, seed: data.seed ?? training.seed, stepSize: .rows(training.batchRows),
-            microBatching: data.packing ? .packed(maxTokens: microBatchTokens) : .rows(1), epochs: epochs)
+            dataset, seed: self.data.seed ?? training.seed, stepSize: .rows(training.batchRows),
+            microBatching: self.data.packing ? .packed(maxTokens: microBatchTokens) : .rows(1), epochs: epochs,
+            sets: data.weightedSets)
     }
 
     /// Steps between judgements of held-out rows; the last step is always judged.

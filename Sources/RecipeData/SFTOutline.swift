@@ -37,7 +37,7 @@ public struct SFTOutline: Sendable {
         data = try SFTData(
             config.data, try config.data.tokenizer(at: path), threads: config.threads ?? processorCount)
         try data.check(positions: model.positions)
-        sampler = try config.sampler(data.training)
+        sampler = try config.sampler(data)
         steps = config.totalSteps(sampler)
         let training = data.training
         var (tokens, trainedTokens, largest, squares) = (0, 0, 0, 0)

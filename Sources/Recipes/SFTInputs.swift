@@ -36,7 +36,7 @@ struct SFTInputs {
         time = try RunFolder.record(in: config.output)?[Self.timeKey]?.string.flatMap { TemplateTime(text: $0) } ?? .now
         data = try SFTData(config.data, tokenizer, time: time, threads: config.threads ?? Engine.threads)
         try data.check(positions: positionLimit(ofModel: reference.baseFolder))
-        sampler = try config.sampler(data.training)
+        sampler = try config.sampler(data)
         steps = config.totalSteps(sampler)
         try refuseWithoutEffect()
     }
@@ -105,7 +105,7 @@ struct SFTInputs {
                 + "held out \(counted(data.validation.count, "row")), \(counted(data.validation.trainedTokens, "trained token"))",
             "\(counted(steps, "step")) of \(counted(config.training.batchRows, "row")), output \(config.output)",
         ]
-        lines += data.notes + data.warnings
+        lines += data.notes + data.warnings + drawn
         lines += data.trainingStatistics.droppedByReason.map {
             "left out \(counted($0.count, "training row")): \($0.reason.rawValue)"
         }
@@ -120,7 +120,21 @@ struct SFTInputs {
                 "cut \(counted(data.trainingStatistics.rowsTruncated, "training row")) to \(counted(config.data.maxLength, "token")) (data.truncation: \(config.data.truncation.rawValue))"
             )
         }
+        if data.trainingStatistics.rowsSplit > 0 {
+            let rows = counted(data.trainingStatistics.rowsSplit, "training row")
+            lines.append("made several of \(rows) (data.truncation: split)")
+        }
         return lines
+    }
+
+    /// What the whole run draws from paths with weights, a line each.
+    private var drawn: [String] {
+        guard let sets = data.weightedSets, let draws = sampler.draws(steps: steps) else { return [] }
+        return zip(config.data.train, zip(draws, sets.rows)).map { path, set in
+            let times = (Double(set.0) / Double(set.1.count) * 10).rounded() / 10
+            return "draws: \(counted(set.0, "row")) of \(escapedForDisplay(path)), which has \(grouped(set.1.count)) "
+                + "to train on: each \(times) times"
+        }
     }
 
     /// Creates or takes up the run folder; a folder made from something else is refused with the differences.

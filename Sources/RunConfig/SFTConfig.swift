@@ -166,7 +166,7 @@ public struct DataSection: Codable, Sendable, Equatable {
         case assistant, all
         case lastAssistant = "last_assistant"
     }
-    public enum Truncation: String, ConfigChoice { case right, left, drop }
+    public enum Truncation: String, ConfigChoice { case right, left, drop, split }
     public enum TextUnit: String, ConfigChoice { case file, paragraph, line }
     public enum BadRows: String, ConfigChoice { case stop, drop }
 
@@ -191,6 +191,10 @@ public struct DataSection: Codable, Sendable, Equatable {
     /// How much of each path in `train` is trained on, one amount a path: with a decimal point a share of its rows (1.0 is
     /// all, 2.5 two copies and a random half), without a number of rows. Empty takes all of them once.
     public var mix: [String] = []
+    /// How often rows of each path in `train` are drawn, one weight a path in any scale: with [3, 1] three of four rows are the
+    /// first's, all along the run. Of a path every row comes once before one comes again, and an epoch is as many draws as all
+    /// paths have rows. Empty takes every row once an epoch.
+    public var weights: [Double] = []
     /// What of a plain text file is one row; paragraphs end at blank lines. Other files have rows of their own.
     public var textUnit = TextUnit.file
     /// A built-in template's name or a file; null takes the model's own.
@@ -198,6 +202,8 @@ public struct DataSection: Codable, Sendable, Equatable {
     public var trainOn = TrainOn.assistant
     /// Tokens a row; longer ones meet `truncation`.
     public var maxLength = 1024
+    /// right and left are the sides that lose what is too much; `drop` leaves such rows out; `split` makes several rows of
+    /// one, so that all of a long document is trained on.
     public var truncation = Truncation.right
     /// Several rows in one sequence, each seeing only itself.
     public var packing = true
@@ -241,6 +247,7 @@ public struct DataSection: Codable, Sendable, Equatable {
                     "mix",
                     "\(counted(mix.count, "amount")) for \(counted(train.count, "path")) in data.train; give one each"))
         }
+        problems += weightProblems()
         if !mix.isEmpty, limit != nil {
             problems.append(.init("limit", "give the numbers of rows in data.mix, or data.limit without it"))
         }
@@ -253,6 +260,23 @@ public struct DataSection: Codable, Sendable, Equatable {
         if addTokens.contains("") { problems.append(.init("add_tokens", "an empty token")) }
         if Set(addTokens).count != addTokens.count { problems.append(.init("add_tokens", "a token given twice")) }
         return problems
+    }
+}
+
+extension DataSection {
+    private func weightProblems() -> [ConfigProblem] {
+        if weights.isEmpty { return [] }
+        if train.count < 2 {
+            return [.init("weights", "has no effect with fewer than two paths in data.train; remove it")]
+        }
+        if weights.count != train.count {
+            let counts = "\(counted(weights.count, "weight")) for \(train.count) paths in data.train"
+            return [.init("weights", "\(counts); give one each")]
+        }
+        if !mix.isEmpty { return [.init("weights", "give data.mix, the rows of an epoch, or data.weights, not both")] }
+        return weights.enumerated().filter { !($0.element > 0 && $0.element.isFinite) }.map {
+            .init("weights[\($0.offset)]", "\($0.element) is not above 0; remove the path to draw none of its rows")
+        }
     }
 }
 

@@ -135,6 +135,92 @@ struct DataVerbTests {
         }
     }
 
+    private func pack(_ flags: String, in folder: String) throws -> (report: JSONValue, packs: [JSONValue]) {
+        let outcome = try shell(
+            "needletail data pack tiny a.jsonl --template chatml --output packs.jsonl --json \(flags)", in: folder)
+        #expect(outcome.status == 0, "\(outcome.errors)")
+        return (
+            try JSONValue.parse(outcome.output),
+            try lines(readTextFile("\(folder)/packs.jsonl")).map { try JSONValue.parse($0) }
+        )
+    }
+
+    private func numbers(_ pack: JSONValue, _ name: String) -> [Int] { pack[name]?.array?.compactMap(\.int) ?? [] }
+
+    @Test func packsAreFullWhereRowsAreCut() throws {
+        try withTemporaryFolder { folder in
+            try write(pairs(0..<20), "a.jsonl", in: folder)
+            _ = try shell("needletail data tiny-model tiny", in: folder)
+            let whole = try pack("--max-length 400 --strategy in_order", in: folder)
+            let ids = whole.packs.flatMap { numbers($0, "input_ids") }
+            let (report, packs) = try pack("--max-length 400 --length 37 --split-across-packs", in: folder)
+            #expect(packs.count > 10 && packs.dropLast().allSatisfy { numbers($0, "input_ids").count == 37 })
+            #expect(packs.flatMap { numbers($0, "input_ids") } == ids)
+            var trained = 0
+            for pack in packs {
+                let (labels, positions) = (numbers(pack, "labels"), numbers(pack, "position_ids"))
+                let starts = numbers(pack, "document_starts")
+                trained += labels.count { $0 != -100 }
+                #expect(labels.count == positions.count && starts.last == labels.count)
+                for (start, end) in zip(starts, starts.dropFirst()) {
+                    #expect(labels[end - 1] == -100 && Array(positions[start..<end]) == Array(0..<end - start))
+                }
+            }
+            #expect(report["trained_tokens"]?.int == trained && (report["rows_split"]?.int ?? 0) > 5)
+            #expect(trained < whole.report["trained_tokens"]?.int ?? 0)
+            let room = packs.count * 37
+            #expect(report["waste"]?.double == Double(room - ids.count) / Double(room))
+            #expect(report["rows"]?.int == 20 && report["tokens_left_out"]?.int == 0)
+        }
+    }
+
+    @Test func packsEndWhereTheyMay() throws {
+        try withTemporaryFolder { folder in
+            try write(pairs(0..<20), "a.jsonl", in: folder)
+            _ = try shell("needletail data tiny-model tiny", in: folder)
+            for flags in ["--length 200", "--length 200 --strategy in_order", "--length 37 --split-across-packs"] {
+                let all = try pack("--max-length 150 \(flags)", in: folder)
+                let some = try pack("--max-length 150 --max-packs 2 \(flags)", in: folder)
+                #expect(some.packs == Array(all.packs.prefix(2)) && all.packs.count > 2)
+                let tokens = some.packs.reduce(0) { $0 + numbers($1, "input_ids").count }
+                #expect(some.report["packs"]?.int == 2 && some.report["tokens"]?.int == tokens)
+                #expect(some.report["tokens_left_out"]?.int == (all.report["tokens"]?.int ?? 0) - tokens)
+                #expect((some.report["rows"]?.int ?? 0) + (some.report["rows_left_out"]?.int ?? 0) == 20)
+                #expect((some.report["rows_left_out"]?.int ?? 0) > 0 && all.report["rows_left_out"]?.int == 0)
+                #expect(try pack("--max-length 150 --max-packs 1000 \(flags)", in: folder).packs == all.packs)
+            }
+            let told = try shell(
+                "needletail data pack tiny a.jsonl --template chatml --length 40 --max-length 400 --split-across-packs "
+                    + "--max-packs 2",
+                in: folder)
+            #expect(told.output.contains("in 2 packs of 40\nwaste: 0.0 %"), "\(told)")
+            #expect(told.output.contains("left out by --max-packs: "), "\(told)")
+        }
+    }
+
+    @Test func rowsTooLongForAPackAreCounted() throws {
+        try withTemporaryFolder { folder in
+            let long = "{\"prompt\":\"q\",\"completion\":\"\(String(repeating: "so ", count: 200))\"}\n"
+            try write(pairs(0..<3) + long, "a.jsonl", in: folder)
+            _ = try shell("needletail data tiny-model tiny", in: folder)
+            let command = "needletail data pack tiny a.jsonl --template chatml --max-length 120"
+            let dropped = try shell("\(command) --truncation drop", in: folder)
+            #expect(dropped.output.hasPrefix("3 rows, "), "\(dropped)")
+            #expect(dropped.errors.contains("dropped 1 longer_than_max_length: a.jsonl line 4"), "\(dropped)")
+            let cut = try shell(command, in: folder)
+            #expect(cut.output.hasPrefix("4 rows, ") && cut.errors.contains("cut at max_length: 1 row, "), "\(cut)")
+            let split = try shell("\(command) --truncation split", in: folder)
+            #expect(split.errors.contains("made several of 1 row longer than max_length"), "\(split)")
+            for flags in [
+                "--length 100", "--max-packs 0", "--split-across-packs --strategy best_fit",
+                "--length 1 --split-across-packs",
+            ] {
+                let refused = try shell("\(command) \(flags)", in: folder)
+                #expect(refused.status == 64 && refused.errors.hasPrefix("error: --"), "\(refused)")
+            }
+        }
+    }
+
     @Test func statisticsNameSourcesAndSteps() throws {
         try withTemporaryFolder { folder in
             try write(pairs(0..<20), "a.jsonl", in: folder)

@@ -29,21 +29,31 @@ struct ColumnarTests {
         #expect("\(dataset.source(4))".hasSuffix("\(name) row 5"))
     }
 
-    /// The blocks of tokens in the two cache files are the same bytes.
+    /// Kept tokens are the same bytes; the description behind them names the file they were made from, which differs.
     @Test func sameTokenCaches() throws {
         let folder = try TemporaryFolder()
-        var blocks: [String] = []
-        for name in ["chats.jsonl", "chats.parquet"] {
+        let blocks = try ["chats.jsonl", "chats.parquet", "chats.arrow", "chats-stream.arrow"].map { name in
             let cache = TokenCache(folder: "\(folder.path)/\(name)")
             _ = try encoded(name, cache: cache)
-            let file = try #require(try cache.entries().first)
-            let bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: file.path)))
-            let text = String(decoding: bytes, as: UTF8.self)
-            let found = try #require(text.range(of: #""blocks":\[.*\]\]"#, options: .regularExpression))
-            blocks.append(String(text[found]))
+            let blocks = try tokenBlocks(try #require(try cache.entries().first).path)
             #expect(try encoded(name, cache: cache).notes[0].hasPrefix("tokens from the cache"))
+            return blocks
         }
-        #expect(blocks[0].count > 100 && blocks[0] == blocks[1])
+        #expect(blocks[0].count > 30_000 && blocks.allSatisfy { $0 == blocks[0] })
+    }
+
+    /// Texts full of what JSON escapes, as values of every type of text and as names of columns.
+    @Test func escapesAreWhatTheyWere() throws {
+        let rows = try Rows(DataSource([path("escapes.arrow")], takesEveryKind: true))
+        let expected = try #require(try fixture("escapes.json").array)
+        #expect(rows.count == 10 && expected.count == 10)
+        for (index, row) in zip(rows.indices, expected) {
+            guard case .task(.columns(.tabular, let object)) = try rows[index].content else {
+                Issue.record("row \(index) is no row of a table")
+                continue
+            }
+            #expect(JSONValue.object(object) == row, "row \(index)")
+        }
     }
 
     @Test func everyTypeAsPyarrowHasIt() throws {
@@ -102,5 +112,49 @@ struct ColumnarTests {
                 do { _ = try Rows(DataSource([path], badRows: .drop, takesEveryKind: true)) } catch is any UserFacing {}
             }
         }
+    }
+}
+
+/// Folders that `save_to_disk` of the datasets library writes: Arrow streams beside descriptions of them.
+struct SavedFolderTests {
+    /// Writes a data set of two shards.
+    private func save(_ folder: TemporaryFolder, _ name: String) throws {
+        try makeFolder(folder, name)
+        let shards = (0..<2).map { "data-0000\($0)-of-00002.arrow" }
+        for shard in shards { _ = try folder.file("\(name)/\(shard)", try fixtureBytes("chats-stream.arrow")) }
+        let files = shards.map { "{\"filename\": \"\($0)\"}" }.joined(separator: ", ")
+        _ = try folder.file(
+            "\(name)/state.json",
+            #"{"_data_files": [\#(files)], "_fingerprint": "8c1f", "_format_columns": null, "_split": null}"#)
+        _ = try folder.file(
+            "\(name)/dataset_info.json", #"{"citation": "", "features": {"messages": [{"role": {"dtype": "string"}}]}}"#
+        )
+    }
+
+    private func contents(_ source: DataSource) throws -> [RowContent] {
+        let rows = try Rows(source)
+        #expect(rows.warnings.isEmpty)
+        return try rows.indices.map { try rows[$0].content }
+    }
+
+    @Test func shardsAreReadInOrderAndDescriptionsAreNot() throws {
+        let folder = try TemporaryFolder(), expected = try contents(DataSource([path("chats.jsonl")]))
+        try save(folder, "saved")
+        #expect(try contents(DataSource(["\(folder.path)/saved"])) == expected + expected)
+    }
+
+    /// A DatasetDict: a folder with one such folder for each split.
+    @Test func ofSeveralSplitsOneIsNamed() throws {
+        let folder = try TemporaryFolder(), expected = try contents(DataSource([path("chats.jsonl")]))
+        try makeFolder(folder, "all")
+        for split in ["train", "test"] { try save(folder, "all/\(split)") }
+        _ = try folder.file("all/dataset_dict.json", #"{"splits": ["train", "test"]}"#)
+        let all = "\(folder.path)/all"
+        #expect(try contents(DataSource([all], split: "test")) == expected + expected)
+        let error = #expect(throws: UserError.self) { try Rows(DataSource([all], name: "data.train")) }
+        #expect(
+            error?.message
+                == "data.train: \(all): no .parquet, .arrow, .jsonl, .json, .csv, .tsv, .txt or .md file in it, but in its "
+                + "folders \"test\", \"train\"; give one of them, or name a split")
     }
 }

@@ -123,6 +123,40 @@ struct EncodedRowsTests {
         #expect(Array(data) == Array(again) && statistics == counted)
     }
 
+    /// Under `.split` rows longer than the limit are several: those that cutting whole rows gives, first tokens no targets.
+    @Test(arguments: [2, 7, 40, 90]) func longRowsBecomeSeveral(_ limit: Int) throws {
+        let mixed = try MixedRows(seed: 21, rows: 300), cache = TokenCache(folder: mixed.folder.path + "/tokens")
+        func rows(_ limit: Int?, _ threads: Int, _ cache: TokenCache?) throws -> EncodedRows {
+            let options = ExampleEncoder.Options(maxLength: limit, truncation: .split)
+            let encoder = try ExampleEncoder(tinyTokenizer.get(), template: pickyTemplate, options: options)
+            return try EncodedRows(mixed.source, encoder, threads: threads, cache: cache)
+        }
+        let (whole, counts) = try rows(nil, 1, nil).dataset()
+        var expected: [TokenizedExample] = [], split = 0, lost = 0
+        for row in whole {
+            let pieces = stride(from: 0, to: row.ids.count, by: limit).map { start in
+                let end = min(start + limit, row.ids.count)
+                return TokenizedExample(
+                    ids: Array(row.ids[start..<end]), trained: Array(row.trained[start..<end]), source: row.source)
+            }.filter { $0.trainedTokens > 0 }
+            expected += pieces
+            if pieces.isEmpty { lost += 1 } else if row.ids.count > limit { split += 1 }
+        }
+        #expect(counts.rowsSplit == 0 && split > 3)
+        for (threads, cache) in [(1, nil), (3, nil), (2, cache), (1, cache)] as [(Int, TokenCache?)] {
+            let (data, statistics) = try rows(limit, threads, cache).dataset()
+            #expect(Array(data) == expected)
+            for (i, example) in expected.enumerated() {
+                #expect(data.length(i) == example.ids.count && data.trainedTokens(i) == example.trainedTokens)
+                #expect(data.source(i) == example.source)
+            }
+            #expect(data.tokens == expected.reduce(0) { $0 + $1.ids.count } && statistics.tokens == data.tokens)
+            #expect(data.trainedTokens == expected.reduce(0) { $0 + $1.trainedTokens })
+            #expect(statistics.rowsSplit == split && statistics.rowsKept == expected.count)
+            #expect(statistics.rowsDropped == counts.rowsDropped + lost)
+        }
+    }
+
     /// The first bad row in the order of the files, whichever thread meets one first.
     @Test(arguments: [1, 2, 4])
     func theFirstBadRowStops(_ threads: Int) throws {

@@ -101,6 +101,21 @@ struct TransformTests {
         #expect(try outcome(.completion(prompt: "q", completion: "a <| b |> c"), "special_tokens") != nil)
     }
 
+    /// Shares of letters alone; digits, marks, blanks and letters that every script uses (ー) count for none.
+    @Test(arguments: [
+        ("English, 日本!", "name=Latin,min=0.77", true), ("English, 日本!", "name=Latin,min=0.78", false),
+        ("English, 日本!", "name=Latin|Han,min=1", true), ("English", "name=Latin", true),
+        ("Привет, мир", "name=Latin", false), ("Привет, мир", "name=Cyrillic,min=1", true),
+        ("カー", "name=Katakana,min=1", true), ("ひらがな漢字", "name=Han,min=0.33", true),
+        ("ひらがな漢字", "name=Han,min=0.34", false), ("naïve e\u{301}", "name=Latin,min=1", true),
+        ("हिन्दी", "name=Devanagari,min=1", true), ("2 + 3 = 5?", "name=Latin,min=1", true),
+        ("x𒀀", "name=Latin,min=0.5", true), ("x𒀀", "name=Latin,min=0.51", false), ("абвгx", "name=Cyrillic", true),
+    ])
+    func scripts(_ text: String, _ arguments: String, _ keeps: Bool) throws {
+        let row = RowContent.text(text)
+        #expect(try outcome(row, "script:\(arguments)") == (keeps ? row : nil))
+    }
+
     @Test func maps() throws {
         guard case .chat(let stripped, _)? = try outcome(dialogue, "strip", "drop_system", "last_turn_only") else {
             Issue.record("the row is gone")
@@ -133,6 +148,9 @@ struct TransformTests {
         ("characters:least=4", #"data.transforms[0]: characters: no argument is named "least"; it has min, max"#),
         ("strip:x=1", #"data.transforms[0]: strip: no argument is named "x"; it has none"#),
         ("keyword:drop=a,drop=b", "data.transforms[0]: keyword: drop is given twice"),
+        ("script:min=0.5", "data.transforms[0]: script: give name=Latin or another script"),
+        ("script:name=Latn", #"data.transforms[0]: script: no script is named "Latn"; did you mean Latin?"#),
+        ("script:name=Latin,min=80", "data.transforms[0]: script: min=80.0 is more than 1, which is all letters"),
         ("date_cutoff:latest=soon", "data.transforms[0]: date_cutoff: give latest=YYYY-MM-DD, YYYY-MM or YYYY"),
     ])
     func wrongStepsAreNamed(_ text: String, _ message: String) {

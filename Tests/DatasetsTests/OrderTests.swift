@@ -111,6 +111,40 @@ struct PackingTests {
         }
     }
 
+    @Test func acrossPacksByHand() {
+        func piece(_ document: Int, _ tokens: Range<Int>) -> DocumentPiece { .init(document: document, tokens: tokens) }
+        #expect(
+            packedAcross(lengths: [3, 12, 1, 2], maxTokens: 5) == [
+                [piece(0, 0..<3), piece(1, 0..<2)], [piece(1, 2..<7)], [piece(1, 7..<12)],
+                [piece(2, 0..<1), piece(3, 0..<2)],
+            ])
+        #expect(packedAcross(lengths: [], maxTokens: 5).isEmpty)
+    }
+
+    /// Every token once and in order, packs full, and each piece a document: positions from 0, its first token no target.
+    @Test(arguments: [2, 3, 17, 64, 10_000]) func acrossPacksNothingIsLost(_ length: Int) {
+        for seed in 0..<20 as Range<UInt64> {
+            let data = randomDataset(rows: 1 + Int(seed) * 3, seed: seed)
+            let packs = packedAcross(lengths: data.indices.map(data.length), maxTokens: length)
+            let batches = packs.map { data.batch($0) }
+            #expect(batches.dropLast().allSatisfy { $0.count == length } && (1...length).contains(batches.last!.count))
+            #expect(batches.flatMap(\.inputIDs) == data.flatMap(\.ids))
+            var targets: [Int32] = [], expected: [Int32] = []
+            for (pack, batch) in zip(packs, batches) {
+                #expect(batch.documentCount == pack.count)
+                for (i, piece) in pack.enumerated() {
+                    let place = batch.documentStarts[i]..<batch.documentStarts[i + 1]
+                    #expect(Array(batch.positions[place]) == (0..<Int32(piece.tokens.count)).map { $0 })
+                    #expect(batch.labels[place.upperBound - 1] == PackedBatch.ignoredLabel)
+                    targets += batch.labels[place].filter { $0 != PackedBatch.ignoredLabel }
+                    let row = data[piece.document]
+                    expected += piece.tokens.dropFirst().filter { row.trained[$0] }.map { row.ids[$0] }
+                }
+            }
+            #expect(targets == expected && batches.reduce(0) { $0 + $1.trainedTokens } == targets.count)
+        }
+    }
+
     @Test func batch() {
         let batch = PackedBatch([
             example([1, 2, 3], trainedFrom: 1), example([4, 5], trainedFrom: 0), example([6], trainedFrom: 0),
@@ -220,5 +254,75 @@ struct BatchSamplerTests {
         #expect(throws: UserError.self) {
             try BatchSampler(TokenizedDataset(), seed: 1, stepSize: .rows(1), microBatching: .rows(1), epochs: 1)
         }
+    }
+}
+
+struct WeightedTests {
+    private let data = randomDataset(rows: 3000, seed: 8)
+    private let sets = [Array(0..<40), Array(40..<1000), Array(1000..<3000)]
+
+    private func sampler(_ weights: [Double], seed: UInt64 = 4) throws -> BatchSampler {
+        try BatchSampler(
+            data, seed: seed, stepSize: .rows(16), microBatching: .packed(maxTokens: 200), epochs: 3,
+            sets: WeightedSets(sets, weights: weights, names: ["a", "b", "c"]))
+    }
+
+    private func drawn(_ sampler: BatchSampler) -> [Int] {
+        (0..<sampler.totalSteps).flatMap { sampler.plan(step: $0).rows }
+    }
+
+    /// In every beginning of the order each set has its share, never a whole draw more.
+    @Test(arguments: [[3, 1, 1], [1, 1, 1], [0.01, 2, 0.3], [1000, 1, 1], [1, 2, 4]] as [[Double]])
+    func shares(_ weights: [Double]) throws {
+        let sampler = try sampler(weights), rows = drawn(sampler), sum = weights.reduce(0, +)
+        #expect(rows.count == 9000 && sampler.totalSteps == 3 * 188)
+        var counts = [0, 0, 0]
+        for (i, row) in rows.enumerated() {
+            counts[sets.firstIndex { $0.contains(row) }!] += 1
+            for (count, weight) in zip(counts, weights) {
+                let lag = weight / sum * Double(i + 1) - Double(count)
+                #expect(lag > -1 && lag < 2, "\(counts) after \(i + 1) draws")
+            }
+        }
+        #expect(sampler.draws(steps: sampler.totalSteps) == counts && sampler.draws(steps: 0) == [0, 0, 0])
+        #expect(sampler.draws(steps: 1)?.reduce(0, +) == 16 && sampler.draws(steps: 188)?.reduce(0, +) == 3000)
+    }
+
+    /// Of a set every row comes once before one comes again, each time in another order.
+    @Test func roundsOfASet() throws {
+        let rows = drawn(try sampler([1, 1, 1]))
+        for set in sets {
+            let own = rows.filter { set.contains($0) }
+            let rounds = stride(from: 0, to: own.count - set.count + 1, by: set.count).map {
+                Array(own[$0..<$0 + set.count])
+            }
+            #expect(!rounds.isEmpty && rounds.allSatisfy { $0.sorted() == set && $0 != set })
+            #expect(Set(rounds).count == rounds.count)
+            #expect(Set(own.suffix(own.count % set.count)).count == own.count % set.count)
+        }
+        #expect(rows != drawn(try sampler([1, 1, 1], seed: 5)))
+    }
+
+    /// Any step asked for at once is the one that comes in order: nothing is carried from step to step.
+    @Test func stepsAreFunctionsOfTheirNumber() throws {
+        let whole = try sampler([1, 2, 5]), plans = (0..<whole.totalSteps).map { whole.plan(step: $0) }
+        for step in [0, 1, 187, 188, 255, 256, 257, 400, 563] {
+            #expect(try sampler([1, 2, 5]).plan(step: step) == plans[step])
+        }
+        for plan in plans {
+            #expect(plan.microBatches.flatMap { $0 }.sorted() == plan.rows.sorted())
+            #expect(plan.tokens == plan.rows.reduce(0) { $0 + data.length($1) })
+        }
+        let byTokens = try BatchSampler(
+            data, seed: 4, stepSize: .tokens(500), microBatching: .rows(1), epochs: 3,
+            sets: WeightedSets(sets, weights: [1, 2, 5], names: ["a", "b", "c"]))
+        #expect(drawn(byTokens) == plans.flatMap(\.rows))
+    }
+
+    @Test func anEmptySetIsRefused() {
+        let error = #expect(throws: UserError.self) {
+            try WeightedSets([[0], []], weights: [1, 2], names: ["data.weights[0]", "data.weights[1]"])
+        }
+        #expect(error?.message == "data.weights[1]: no row of its path is left to draw; remove the path and its weight")
     }
 }

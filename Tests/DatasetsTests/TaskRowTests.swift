@@ -82,6 +82,51 @@ struct TaskRowTests {
         #expect(again.warnings.isEmpty)
     }
 
+    /// What both conversations begin with is the prompt, however many turns that are, given on its own too or not.
+    @Test func theSharedBeginningIsThePrompt() throws {
+        let folder = try TemporaryFolder()
+        var random = SeededGenerator(11)
+        func talk(_ turns: Int, _ name: String) -> [ChatMessage] {
+            (0..<turns).map { $0 % 2 == 0 ? assistant("\(name) \($0)") : user("\(name) \($0)") }
+        }
+        func json(_ turns: [ChatMessage]) -> String {
+            let turns = turns.map { #"{"role":"\#($0.role.rawValue)","content":"\#($0.content)"}"# }
+            return "[\(turns.joined(separator: ","))]"
+        }
+        for round in 0..<60 {
+            var prompt = [user("q")] + talk(2 * Int.random(in: 0...3, using: &random), "shared")
+            if round % 3 == 0 { prompt.insert(ChatMessage(role: .system, content: "s"), at: 0) }
+            // An odd number of turns of which the last is the assistant's; later equal turns are not shared.
+            let end = [user("same"), assistant("same")]
+            let chosen = talk(1 + 2 * Int.random(in: 0...2, using: &random), "good") + end
+            let rejected = talk(1 + 2 * Int.random(in: 0...2, using: &random), "bad") + end
+            let given = round % 2 == 0 ? "" : #""prompt":\#(json(prompt)),"#
+            let line = #"{\#(given)"chosen":\#(json(prompt + chosen)),"rejected":\#(json(prompt + rejected))}"#
+            let row = try read(try folder.file("\(round).jsonl", line + "\n"))[0]
+            #expect(
+                row.content == .task(.preference(prompt: prompt, chosen: chosen, rejected: rejected, tools: [])),
+                "\(line)")
+        }
+    }
+
+    /// Turns that differ in anything but their text are not shared: then there is no prompt.
+    @Test func turnsWithOtherFieldsAreNotShared() throws {
+        let folder = try TemporaryFolder()
+        func line(_ first: String) -> String {
+            #"{"chosen":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}],"rejected":[\#(first),"#
+                + #"{"role":"assistant","content":"b"}]}"# + "\n"
+        }
+        _ = try read(try folder.file("a.jsonl", line(#"{"role":"user","content":"q"}"#)))
+        let others = [
+            #"{"role":"user","content":"q "}"#, #"{"role":"system","content":"q"}"#,
+            #"{"role":"user","content":"q","name":"Ann"}"#,
+        ]
+        for (i, first) in others.enumerated() {
+            let path = try folder.file("\(i).jsonl", line(first))
+            #expect(throws: BadRow.self, "\(first)") { try read(path) }
+        }
+    }
+
     @Test func csvSpellsListsAsJSON() throws {
         let folder = try TemporaryFolder()
         let path = try folder.file(

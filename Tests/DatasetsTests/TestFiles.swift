@@ -34,6 +34,13 @@ func fixtureBytes(_ name: String, from file: String = #filePath) throws -> [UInt
     return [UInt8](try Data(contentsOf: url))
 }
 
+/// The blocks of a file of kept tokens: what stands before its description.
+func tokenBlocks(_ path: String) throws -> ArraySlice<UInt8> {
+    let bytes = try readFile(path)
+    let offset = bytes[(bytes.count - 56)...].prefix(8).reversed().reduce(0) { $0 << 8 | Int($1) }
+    return bytes[16..<offset]
+}
+
 func makeFolder(_ folder: TemporaryFolder, _ name: String) throws {
     try FileManager.default.createDirectory(atPath: "\(folder.path)/\(name)", withIntermediateDirectories: true)
 }

@@ -100,6 +100,7 @@ struct TokenCacheTests {
                 selection: selection
             ).origin
         }
+        func steps(_ texts: String...) throws -> [RowTransform] { try texts.map { try RowTransform($0) } }
         func changed(_ change: (inout ExampleEncoder.Options) -> Void) throws -> ExampleEncoder {
             var changed = options
             change(&changed)
@@ -111,7 +112,14 @@ struct TokenCacheTests {
         #expect(try origin({ _ in }, nil, .some(name: "first") { _ in [0] }) == .cache, "all rows have the first one")
         let copy = try folder.file("b.jsonl", rows), otherFormat = try folder.file("c.txt", rows)
         let otherByte = try folder.file("d.jsonl", rows.replacing("3", with: "4"))
-        let more = try tinyTokenizer.get().adding(tokens: ["answer!"], special: false)
+        let own = try tinyTokenizer.get(), more = try own.adding(tokens: ["answer!"], special: false)
+        func with(_ key: String, in file: JSONValue) -> JSONValue {
+            var object = file.object ?? JSONObject()
+            object[key] = "changed"
+            return .object(object)
+        }
+        let otherFile = try Tokenizer(tokenizerJSON: with("note", in: own.tokenizerJSON), config: own.tokenizerConfig)
+        let otherConfig = try Tokenizer(tokenizerJSON: own.tokenizerJSON, config: with("note", in: own.tokenizerConfig))
         let changes: [(String, (inout DataSource) throws -> Void, ExampleEncoder?)] = [
             ("a byte of a file", { $0.paths = [otherByte] }, nil), ("its format", { $0.paths = [otherFormat] }, nil),
             ("files twice", { $0.paths = [path, copy] }, nil),
@@ -136,6 +144,10 @@ struct TokenCacheTests {
                     $0.paths = [otherFormat]; $0.textUnit = .paragraph
                 }, nil
             ),
+            ("transforms", { $0.transforms = try steps("strip", "characters:min=1") }, nil),
+            ("their order", { $0.transforms = try steps("characters:min=1", "strip") }, nil),
+            ("an argument", { $0.transforms = try steps("strip", "characters:min=2") }, nil),
+            ("one more", { $0.transforms = try steps("strip", "characters:min=1", "strip") }, nil),
             ("masking", { _ in }, try changed { $0.masking = .all }),
             ("length", { _ in }, try changed { $0.maxLength = 91 }),
             ("no limit", { _ in }, try changed { $0.maxLength = nil }),
@@ -143,6 +155,8 @@ struct TokenCacheTests {
             ("plain rows", { _ in }, try changed { $0.format = .plain }),
             ("a byte of the template", { _ in }, try encoder(template + " ", options)),
             ("tokenizer", { _ in }, try ExampleEncoder(more, template: template, options: options)),
+            ("tokenizer.json", { _ in }, try ExampleEncoder(otherFile, template: template, options: options)),
+            ("tokenizer_config.json", { _ in }, try ExampleEncoder(otherConfig, template: template, options: options)),
         ]
         for (what, change, other) in changes {
             #expect(try origin(change, other) == .made, "\(what)")
@@ -217,17 +231,15 @@ struct TokenCacheTests {
         var encoders = try ChatTemplate.builtIn.keys.sorted().flatMap { name in
             try Masking.allCases.map { try encoder(name, .init(masking: $0)) }
         }
-        encoders += try Truncation.allCases.map {
+        // `.split` encodes as without a limit.
+        encoders += try [Truncation.right, .left, .drop].map {
             try encoder(nil, .init(format: .plain, maxLength: 9, truncation: $0))
         }
         var digest = SHA256()
         for (i, encoder) in encoders.enumerated() {
             let cache = TokenCache(folder: "\(folder.path)/\(i)")
             _ = try EncodedRows(source, encoder, cache: cache)
-            let bytes = try readFile(cache.entries()[0].path)
-            // The blocks: what stands before the description.
-            let offset = bytes[(bytes.count - 56)...].prefix(8).reversed().reduce(0) { $0 << 8 | Int($1) }
-            digest.update(data: bytes[16..<offset])
+            digest.update(data: try tokenBlocks(cache.entries()[0].path))
         }
         #expect(
             "\(digest.finalize())" == "SHA256 digest: d749882462d434df2dbfb82cf990f49bc92d10999659a467364f5107e153c992",

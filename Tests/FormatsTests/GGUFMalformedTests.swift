@@ -71,6 +71,9 @@ struct GGUFCase: Sendable, CustomTestStringConvertible {
         },
         .init("too many pairs", "metadata entries cannot be in") { $0.pairCount = 1 << 60 },
         .init("more pairs than there are", "not a valid GGUF") { $0.pairCount = 4 },
+        .init("counts beyond Int64", "tensors cannot be in") { $0.tensorCount = 1 << 63 },
+        .init("count that overflows with its items", "metadata entries cannot be in") { $0.pairCount = .max / 14 + 2 },
+        .init("key length beyond Int64", "65535") { $0.keyLength = 1 << 63 },
         .init("key longer than the file", "65535") { $0.keyLength = .max },
         .init("key beyond 64 KB", "at most 65535") { $0.pairs[0].key = Array(repeating: 97, count: 65_536) },
         .init("empty key", "empty metadata key") { $0.pairs[0].key = [] },
@@ -80,6 +83,13 @@ struct GGUFCase: Sendable, CustomTestStringConvertible {
         .init("boolean 2", "boolean 2") { $0.add("x", 7, [2]) },
         .init("value not UTF-8", "is not UTF-8") { $0.add("x", 8, littleEndian(UInt64(1)) + [0xFF]) },
         .init("string longer than the file", "at most") { $0.add("x", 8, littleEndian(UInt64.max)) },
+        .init("string length beyond Int64", "at most") { $0.add("x", 8, littleEndian(UInt64(1) << 63)) },
+        .init("list count beyond Int64", "cannot be in") {
+            $0.add("x", 9, littleEndian(UInt32(0)) + littleEndian(UInt64(1) << 63))
+        },
+        .init("list count that overflows with its items", "cannot be in") {
+            $0.add("x", 9, littleEndian(UInt32(10)) + littleEndian((UInt64(1) << 61) + 1))
+        },
         .init("list of lists", "list of lists") { $0.add("x", 9, littleEndian(UInt32(9)) + littleEndian(UInt64(0))) },
         .init("list of an unknown type", "unknown type 99") { $0.add("x", 9, littleEndian(UInt32(99))) },
         .init("list longer than the file", "cannot be in") {
@@ -94,6 +104,10 @@ struct GGUFCase: Sendable, CustomTestStringConvertible {
         .init("alignment 0", "power of two") { $0.add("general.alignment", 4, littleEndian(UInt32(0))) },
         .init("alignment 13", "power of two") { $0.add("general.alignment", 4, littleEndian(UInt32(13))) },
         .init("alignment of 2 GB", "power of two") { $0.add("general.alignment", 4, littleEndian(UInt32(1) << 31)) },
+        .init("alignment beyond Int64", "power of two") {
+            $0.add("general.alignment", 10, littleEndian(UInt64(1) << 63))
+        },
+        .init("negative alignment", "power of two") { $0.add("general.alignment", 5, littleEndian(Int32.min)) },
         .init("alignment is text", "power of two") { $0.add("general.alignment", 8, GGUFParts.string("32")) },
         .init("alignment not kept", "begins at 32, not at 64") {
             $0.add("general.alignment", 4, littleEndian(UInt32(64)))
@@ -108,12 +122,33 @@ struct GGUFCase: Sendable, CustomTestStringConvertible {
         .init("negative dimension", "dimension of") { $0.tensors[0].dimensions = [4, .max] },
         .init("product overflows", "larger than any file") { $0.tensors[0].dimensions = [1 << 32, 1 << 32] },
         .init("bytes overflow", "larger than any file") { $0.tensors[0].dimensions = [1 << 31, 1 << 31] },
+        .init("product beyond Int64 only", "larger than any file") { $0.tensors[0].dimensions = [1 << 31, 1 << 32] },
+        .init("product of four overflows", "larger than any file") {
+            $0.tensors[0].dimensions = Array(repeating: 1 << 16, count: 4)
+        },
+        .init("product of three overflows to a small number", "larger than any file") {
+            // 2^64 + 2^33: 2^33 where the overflow is not seen.
+            $0.tensors[0].dimensions = [1 << 33, (1 << 31) + 1, 1]
+        },
+        .init("bytes of one dimension overflow", "larger than any file") { $0.tensors[0].dimensions = [1 << 62] },
+        .init("bytes overflow to a number that fits", "larger than any file") {
+            // 4 bytes times 2^62 + 8: 32 where the overflow is not seen, which the first tensor has.
+            $0.tensors[0].dimensions = [(1 << 62) + 8]
+        },
+        .init("as many bytes as Int64 counts", "ends inside tensor \"a\"") {
+            $0.tensors[0] = ($0.tensors[0].name, [UInt64(Int64.max)], 24, 0)  // I8: a byte each
+        },
+        .init("blocks of as many bytes as nearly Int64 counts", "ends inside tensor \"b\"") {
+            $0.tensors[1].dimensions = [1 << 62]
+        },
         .init("half a block", "whole Q8_0 blocks") { $0.tensors[1].dimensions = [33] },
         .init("removed type", "unknown type 4") { $0.tensors[0].type = 4 },
         .init("unknown type", "unknown type 1000") { $0.tensors[0].type = 1000 },
         .init("offset not aligned", "begins at 31, not at 32") { $0.tensors[1].offset = 31 },
         .init("overlap", "begins at 0, not at 32") { $0.tensors[1].offset = 0 },
         .init("hole", "begins at 64, not at 32") { $0.tensors[1].offset = 64 },
+        .init("offset beyond Int64", "offset too large") { $0.tensors[1].offset = 1 << 63 },
+        .init("offset of Int64's end", "not at 32") { $0.tensors[1].offset = UInt64(Int64.max) },
         .init("offset too large", "offset too large") { $0.tensors[1].offset = .max },
         .init("one byte short", "ends inside tensor \"b\"") { $0.dataBytes -= 1 },
         .init("no tensor data", "ends inside tensor \"a\"") { $0.dataBytes = 0 },

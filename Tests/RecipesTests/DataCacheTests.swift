@@ -34,6 +34,27 @@ struct DataCacheTests {
         }
     }
 
+    /// Weights are of paths: of a folder, all its files; rows that are held out or left out are no part of it.
+    @Test func weightsFollowPaths() throws {
+        let place = try RunPlace()
+        try createDirectories(place.folder["more"])
+        let line = RunPlace.line((question: "who?", answer: "me"))
+        try writeFileAtomically(line + line + "{}\n", to: place.folder["more/a.jsonl"])
+        try writeFileAtomically(line, to: place.folder["more/b.jsonl"])
+        var config = place.config("x")
+        config.data.train.append(place.folder["more"])
+        (config.data.weights, config.data.badRows) = ([1, 3], .drop)
+        let data = try SFTData(config.data, tinyTokenizer(), threads: 2), sets = try #require(data.weightedSets)
+        #expect(sets.shares == [0.25, 0.75] && sets.rows.map(\.count).reduce(0, +) == data.training.count)
+        for (set, isMore) in zip(sets.rows, [false, true]) {
+            #expect(set.allSatisfy { data.training.source($0).file.contains("/more/") == isMore })
+        }
+        let sampler = try config.sampler(data)
+        #expect(sampler.draws(steps: 8) == [8, 23])
+        config.data.weights = []
+        #expect(try SFTData(config.data, tinyTokenizer(), threads: 2).weightedSets == nil)
+    }
+
     /// Held-out rows of their own have tokens of their own.
     @Test func twoSources() throws {
         let place = try RunPlace(), cache = TokenCache(folder: place.folder["tokens"])

@@ -55,6 +55,18 @@ private let cases: [Case] = [
         yaml: "adapter:\n  rank: 8.5", lines: ["c.yaml:2: adapter.rank: expected a whole number, found \"8.5\""]),
     Case(yaml: "adapter:\n  rank: ~", lines: ["c.yaml:2: adapter.rank: expected a whole number, found nothing"]),
     Case(
+        yaml: "data:\n  weights: [3, 1]",
+        lines: ["c.yaml:2: data.weights: has no effect with fewer than two paths in data.train; remove it"]),
+    Case(
+        yaml: "data:\n  weights: [3]", overrides: ["model.path=m", "data.train=[a, b]"],
+        lines: ["c.yaml:2: data.weights: 1 weight for 2 paths in data.train; give one each"]),
+    Case(
+        yaml: "data:\n  weights: [3, 0]", overrides: ["model.path=m", "data.train=[a, b]"],
+        lines: ["c.yaml:2: data.weights[1]: 0.0 is not above 0; remove the path to draw none of its rows"]),
+    Case(
+        yaml: "data:\n  weights: [3, 1]\n  mix: [1.0, 2.0]", overrides: ["model.path=m", "data.train=[a, b]"],
+        lines: ["c.yaml:2: data.weights: give data.mix, the rows of an epoch, or data.weights, not both"]),
+    Case(
         yaml: "data:\n  packing: maybe", lines: ["c.yaml:2: data.packing: expected true or false, found \"maybe\""]),
     Case(
         yaml: "adapter:\n  method: lorra",

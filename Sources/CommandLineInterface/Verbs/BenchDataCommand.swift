@@ -4,6 +4,7 @@ internal import ChatTemplates
 internal import Datasets
 internal import Diagnostics
 internal import Formats
+internal import Glibc
 internal import ModelFiles
 internal import RunLog
 internal import Tokenizers

@@ -1,5 +1,6 @@
-// needletail data: inspect, stats (convert, filter, mix: DataConvertCommand.swift; pack, decontaminate:
-// DataDecontaminateCommand.swift; cache: DataCacheCommand.swift; reasoning and tiny-model: ReasoningCommand.swift)
+// needletail data: inspect, stats (convert, filter, mix: DataConvertCommand.swift; pack: DataPackCommand.swift;
+// decontaminate: DataDecontaminateCommand.swift; cache: DataCacheCommand.swift; reasoning and tiny-model:
+// ReasoningCommand.swift)
 public import ArgumentParser
 public import Datasets
 internal import Diagnostics
@@ -271,8 +272,13 @@ struct RowOptions: ParsableArguments {
     func encoder(_ tokenizer: Tokenizer) throws -> ExampleEncoder { try SFTData.encoder(section, tokenizer) }
 }
 
-/// Tells what was left out of the rows and why.
+/// Tells what was left out of the rows while they were read, and why.
 func reportRows(_ warnings: [String], _ statistics: RowStatistics) {
+    reportRows(warnings, DatasetStatistics(statistics))
+}
+
+/// Tells what was left out of the rows and why, and what was cut.
+func reportRows(_ warnings: [String], _ statistics: DatasetStatistics) {
     for warning in warnings { note(warning) }
     for reason in BadRowReason.allCases where reason != .filtered {
         guard let count = statistics.dropped[reason], let first = statistics.examples[reason] else { continue }
@@ -281,6 +287,7 @@ func reportRows(_ warnings: [String], _ statistics: RowStatistics) {
     for (stage, count) in statistics.filtered.sorted(by: { $0.key < $1.key }) {
         note("left out \(counted(count, "row")) by \(escapedForDisplay(stage))")
     }
+    if let cut = statistics.truncation { note(cut) }
 }
 
 /// Threads that rows are read and encoded on; nothing but time depends on them.

@@ -1,104 +1,10 @@
-// needletail data: pack, decontaminate
+// needletail data: decontaminate
 public import ArgumentParser
 internal import Datasets
 internal import Diagnostics
 internal import Formats
-internal import RecipeData
 
 extension DataCommand {
-    struct Pack: ParsableCommand {
-        enum Strategy: String, ExpressibleByArgument, CaseIterable {
-            case bestFit = "best_fit"
-            case inOrder = "in_order"
-        }
-
-        static let configuration = CommandConfiguration(
-            commandName: "pack", abstract: "Put rows side by side in sequences of one length; say what is wasted.",
-            discussion: """
-                Training packs by itself (data.packing); this shows how well the rows fill a length, and --output writes \
-                the packs for other programs, one a line: input_ids, labels (the next token, or -100 where nothing is \
-                trained), position_ids from 0 in each row, document_starts with the end.
-
-                Example:
-                  needletail data pack ./SmolLM2-135M-Instruct chats.jsonl --length 2048
-                """)
-
-        @OptionGroup var model: TokenizerOptions
-        @OptionGroup var rows: RowOptions
-        @OptionGroup var workers: RowThreads
-
-        @Option(help: ArgumentHelp("Tokens of a pack; --max-length when not given.", valueName: "tokens"))
-        var length: Int?
-
-        @Option(
-            help: "best_fit looks at all rows, longest first; in_order opens a new pack when the next row does not fit."
-        )
-        var strategy: Strategy = .bestFit
-
-        @Option(help: ArgumentHelp("Where the packs go, as JSON lines.", valueName: "file"), completion: .file())
-        var output: String?
-
-        @Flag(help: "Write JSON.")
-        var json = false
-
-        func validate() throws {
-            try require(
-                length ?? rows.maxLength >= rows.maxLength, "--length is less than --max-length \(rows.maxLength)")
-            try require(!json || output != "-", "--json and packs cannot both go to standard output")
-        }
-
-        func run() throws {
-            let length = length ?? rows.maxLength
-            let all = try EncodedRows(
-                try rows.source(), try rows.encoder(try model.tokenizer()), threads: workers.count)
-            rows.report(all.warnings, all.statistics)
-            let (dataset, _) = try all.dataset()
-            let lengths = dataset.indices.map(dataset.length)
-            let packs =
-                switch strategy {
-                case .bestFit: packed(lengths: lengths, maxTokens: length)
-                case .inOrder: packedInOrder(lengths: lengths, maxTokens: length)
-                }
-            if let output { try write(packs, dataset, to: output) }
-            let longest = lengths.max() ?? 0
-            let room = packs.count * length, padded = lengths.count * longest
-            let waste = Double(room - dataset.tokens) / Double(room),
-                alone = Double(padded - dataset.tokens) / Double(padded)
-            if json {
-                let report = JSONObject([
-                    ("rows", .init(lengths.count)), ("tokens", .init(dataset.tokens)),
-                    ("trained_tokens", .init(dataset.trainedTokens)), ("packs", .init(packs.count)),
-                    ("length", .init(length)), ("waste", .init(waste)), ("waste_unpacked", .init(alone)),
-                ])
-                try StandardOutput.write(JSONValue.object(report).serialized(.compact) + "\n")
-            } else if output != "-" {
-                try StandardOutput.write(
-                    """
-                    \(counted(lengths.count, "row")), \(counted(dataset.tokens, "token")) in \(counted(packs.count, "pack")) \
-                    of \(grouped(length))
-                    waste: \(percent(waste)); each row alone, padded to the longest (\(grouped(longest))): \(percent(alone))\n
-                    """)
-            }
-        }
-
-        private func write(_ packs: [[Int]], _ dataset: TokenizedDataset, to path: String) throws {
-            let lines = try LinesOutput(path)
-            for pack in packs {
-                let batch = dataset.batch(pack)
-                func list(_ numbers: [Int32]) -> JSONValue { .array(numbers.map { .init(Int($0)) }) }
-                let row = JSONObject([
-                    ("input_ids", list(batch.inputIDs)), ("labels", list(batch.labels)),
-                    ("position_ids", list(batch.positions)),
-                    ("document_starts", .array(batch.documentStarts.map { .init($0) })),
-                ])
-                try lines.write(JSONValue.object(row).serialized(.compact))
-            }
-            try lines.finish()
-        }
-
-        private func percent(_ share: Double) -> String { "\((share * 1000).rounded() / 10) %" }
-    }
-
     public struct Decontaminate: EngineCommand {
         enum Match: String, CaseIterable, ExpressibleByArgument { case exact, ngram, vector }
 

@@ -53,6 +53,7 @@ columns = {
     "long": pa.array([-(2**63), 2**63 - 1, 0, None]),
     "unsigned": pa.array([0, 2**64 - 1, None, 1], pa.uint64()),
     "single": pa.array([0.1, -1.5, 3e38, None], pa.float32()),
+    "half": pa.array([0.5, -1.5, 65504.0, None], pa.float16()),
     "double": pa.array([0.1, 1e-300, 1e22, None]),
     "day": pa.array([day.date()] * 4),
     "bytes": pa.array([b"text", b"\xff\x00", None, b""]),
@@ -74,3 +75,12 @@ for row in types.to_pylist():
 (here / "types.json").write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 pq.write_table(pa.table({"text": ["one"], "odd": pa.array([{"a": [{"b": [1, None]}]}]), "map": pa.array(
     [[("k", "v")]], pa.map_(pa.string(), pa.string()))}), here / "nested.parquet", compression="gzip")
+
+# Texts whose characters JSON escapes, and texts that look like escapes, as values and as names of columns.
+texts = ["C:\\new\\table", "\\", "\\\\", "\\\"", "\"", "\\u0041\\n", "a\nb\r\tc", "\b\f\u0000\u001f\u007f", "end\\", "\\é\\日\\👍"]
+escapes = pa.table({
+    "target": texts, "large": pa.array(texts[::-1], pa.large_string()), "coded": pa.array(texts).dictionary_encode(),
+    "viewed": pa.array(texts, pa.string_view()), "na\\me": texts, "quo\"ted\\n": texts})
+with pa.OSFile(str(here / "escapes.arrow"), "wb") as file, pa.ipc.new_stream(file, escapes.schema) as writer:
+    writer.write_table(escapes)
+(here / "escapes.json").write_text(json.dumps(escapes.to_pylist(), indent=1) + "\n", encoding="utf-8")
