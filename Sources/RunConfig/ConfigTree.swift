@@ -38,7 +38,8 @@ package struct ConfigTree: Sendable {
     func place(of path: String) -> Place? {
         var node = self, found = place
         for key in path.split(separator: ".") {
-            guard let next = node[String(key)] else { break }
+            // An element `list[3]` stands where its list does.
+            guard let next = node[String(key.prefix { $0 != "[" })] else { break }
             node = next
             found = next.place ?? found
         }
