@@ -153,10 +153,10 @@ let targets: [Target] = [
         ],
         path: "Tests/TestSupport", swiftSettings: swiftSettings),
     tests("FormatsTests", ["Formats", "Diagnostics"]),
-    tests("TokenizersTests", ["Tokenizers", "Formats", "Diagnostics"]),
-    tests("ChatTemplatesTests", ["ChatTemplates", "Formats", "Diagnostics"]),
+    tests("TokenizersTests", ["Tokenizers", "Formats", "Diagnostics", "TestSupport"]),
+    tests("ChatTemplatesTests", ["ChatTemplates", "Formats", "Diagnostics", "TestSupport"]),
     tests("DatasetsTests", ["Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics", crypto]),
-    tests("RunConfigTests", ["RunConfig", "Diagnostics"], fixtures: false),
+    tests("RunConfigTests", ["RunConfig", "Diagnostics", "TestSupport"], fixtures: false),
     tests("RunLogTests", ["RunLog", "Formats", "Diagnostics"]),
     tests("ModelFilesTests", ["ModelFiles", "RunLog", "Formats", "Diagnostics"], fixtures: false),
     tests("HubTests", ["Hub", "ModelFiles", "Formats", "Diagnostics"], fixtures: false),
@@ -177,13 +177,15 @@ let targets: [Target] = [
         ]),
     tests(
         "MergingTests",
-        ["Merging", "ModelFiles", "ChatTemplates", "Tokenizers", "RandomStreams", "Kernels", "Formats", "Diagnostics"]),
+        [
+            "Merging", "ModelFiles", "ChatTemplates", "Tokenizers", "RandomStreams", "Kernels", "Formats",
+            "Diagnostics", "TestSupport",
+        ]),
     tests(
         "AssemblyTests",
         [
             "Assembly", "Merging", "Models", "ModelFiles", "Checkpoints", "Layers", "Tensors", "RandomStreams",
-            "RunConfig",
-            "Tokenizers", "Formats", "Diagnostics", "TestSupport",
+            "RunConfig", "Tokenizers", "Formats", "Diagnostics", "TestSupport",
         ], fixtures: false),
     tests("EvolutionTests", ["Evolution", "Merging", "RunLog", "RandomStreams", "Formats", "Diagnostics"]),
     tests(

@@ -7,8 +7,8 @@ Each round starts every program once, in turn (A B C A B C); of all steps of all
 ratio is taken per round first, since a shared machine's speed drifts. Every program continues prompts of 16 tokens
 greedily, without stopping early. transformers: bf16 and fp32, sdpa attention, its own cache, `generate` as users call it; the faster one counts.
 llama.cpp: its Python package on the same GGUF file, called token by token (`--llama` names a Python that has
-llama-cpp-python, which compiles for minutes: `scripts/bootstrap --llama-cpp`; without it that row is missing and says so). The bandwidth is what one pass
-over 256 MiB reaches in our process on all threads, best of 16.
+llama-cpp-python, which compiles for minutes: `scripts/bootstrap --llama-cpp`; without it that row is missing and says so). The bandwidth is that
+of a pass over the very weights that does nothing but read them, on all threads, between the steps of our process; median against median.
 """
 
 import argparse

@@ -261,8 +261,12 @@ arrow::Status read(const char *path, int32_t format, JSONLines &lines) {
         parquet::ArrowReaderProperties properties(/*use_threads=*/false);
         properties.set_batch_size(rows_per_batch);
         ARROW_ASSIGN_OR_RAISE(auto reader, builder.properties(properties)->Build());
-        ARROW_ASSIGN_OR_RAISE(auto batches, reader->GetRecordBatchReader());
-        return drain(*batches, lines);
+        // One row group at a time: a list of dictionary-coded texts cannot be read across two, which have two dictionaries.
+        for (int group = 0; group < reader->num_row_groups(); group++) {
+            ARROW_ASSIGN_OR_RAISE(auto batches, reader->GetRecordBatchReader({group}));
+            ARROW_RETURN_NOT_OK(drain(*batches, lines));
+        }
+        return arrow::Status::OK();
     }
     auto options = arrow::ipc::IpcReadOptions::Defaults();
     options.use_threads = false;

@@ -12,8 +12,11 @@ public struct GenerationSpeed: Sendable {
 
     /// Writes `tokens` tokens behind each of `batch` different prompts, always the likeliest one, whatever it is.
     ///
+    /// - Parameter beside: called after the first and then every eighth step, outside what is timed.
     /// - Precondition: prompt and answer fit into the model's context.
-    public init(_ scorer: any SequenceScorer, batch: Int, promptTokens: Int, tokens: Int) {
+    public init(
+        _ scorer: any SequenceScorer, batch: Int, promptTokens: Int, tokens: Int, beside: () -> Void = {}
+    ) {
         let vocabulary = Int32(clamping: scorer.vocabSize)
         let cache = scorer.makeCache(sequences: batch, capacity: promptTokens + tokens)
         let rows = Array(0..<batch), clock = ContinuousClock()
@@ -29,6 +32,9 @@ public struct GenerationSpeed: Sendable {
             } / .seconds(1)
         }
         promptSeconds = step()
-        stepSeconds = (0..<tokens).map { _ in step() }
+        stepSeconds = (0..<tokens).map { token in
+            defer { if token % 8 == 0 { beside() } }
+            return step()
+        }
     }
 }

@@ -521,24 +521,40 @@ double nt_softmax_weights_f32(const float *x, int64_t count, float factor, float
     return kernels().weights(x, count, x[nt_argmax_f32(x, count)], factor, out);
 }
 
-uint64_t nt_read_memory(const void *data, int64_t bytes, nt_parallel parallel) {
-    constexpr int64_t chunk = 1 << 20;
-    const uint64_t *words = static_cast<const uint64_t *>(data);
+namespace {
+
+/// The sum of `lines` cache lines of words, read in four far ranges at the same time as weights are.
+uint64_t sum_of(const uint64_t *words, int64_t lines) {
+    constexpr int64_t line = 8;
+    const int64_t quarter = lines / 4;
+    uint64_t sums[4][line] = {};
+    const auto add = [&](int64_t range, int64_t i) {
+        for (int64_t l = 0; l < line; ++l) sums[range][l] += words[(range * quarter + i) * line + l];
+    };
+    for (int64_t i = 0; i < quarter; ++i)
+        for (int64_t range = 0; range < 4; ++range) add(range, i);
+    for (int64_t i = quarter; i < lines - 3 * quarter; ++i) add(3, i);
     uint64_t total = 0;
-    run(parallel, (bytes + chunk - 1) / chunk, 1, [&](int64_t begin, int64_t end) {
-        uint64_t sums[32] = {};
-        const int64_t last = std::min(end * chunk, bytes) / 8;
-        int64_t i = begin * (chunk / 8);
-        for (; i + 32 <= last; i += 32) {
-            __builtin_prefetch(words + i + 512);
-            __builtin_prefetch(words + i + 520);
-            __builtin_prefetch(words + i + 528);
-            __builtin_prefetch(words + i + 536);
-            for (int l = 0; l < 32; ++l) sums[l] += words[i + l];
-        }
-        for (; i < last; ++i) sums[0] += words[i];
+    for (const auto &range : sums)
+        for (uint64_t sum : range) total += sum;
+    return total;
+}
+
+}  // namespace
+
+uint64_t nt_read_weights(const nt_decoder *d, nt_parallel parallel) {
+    constexpr int64_t shares = 256;
+    uint64_t total = 0;
+    run(parallel, shares, 1, [&](int64_t begin, int64_t end) {
         uint64_t sum = 0;
-        for (uint64_t s : sums) sum += s;
+        const auto read = [&](const nt_weight &w) {
+            const int64_t lines = w.rows * nt_weight_row_bytes(w.type, w.columns) / 64;
+            const int64_t first = lines * begin / shares, last = lines * end / shares;
+            sum += sum_of(static_cast<const uint64_t *>(w.data) + 8 * first, last - first);
+        };
+        for (const nt_decoder_layer *l = d->layers; l < d->layers + d->layer_count; ++l)
+            for (const nt_weight *w : {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down}) read(*w);
+        read(d->head);
         __atomic_fetch_add(&total, sum, __ATOMIC_RELAXED);  // whole numbers: any order gives the same
     });
     return total;

@@ -121,6 +121,24 @@ inline Vec exponential(Vec x) {
     return scale_by_power(fma(mul(r, r), p, add(r, set1(1))), n);
 }
 
+/// Sums of the lanes of each of four vectors times `factor`, stored in order.
+inline void store_sums(const Vec *v, float factor, float *out) {
+#if NT_WIDE
+    const Vec a = add(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+    const Vec b = add(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+    const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
+    const Vec c = add(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(c), _mm512_extractf32x8_ps(c, 1));
+#else
+    const Vec a = add(_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));
+    const Vec b = add(_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3]));
+    const __m256d x = _mm256_castps_pd(a), y = _mm256_castps_pd(b);
+    const __m256 half = add(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)), _mm256_castpd_ps(_mm256_unpackhi_pd(x, y)));
+#endif
+    const __m128 sums = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    _mm_storeu_ps(out, _mm_mul_ps(sums, _mm_set1_ps(factor)));
+}
+
 inline int64_t rounded_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
 /// Lines ahead of the reading position that are asked for, in bytes.
@@ -128,7 +146,8 @@ constexpr int64_t kAhead = 8192;
 inline void prefetch(const void *p) { _mm_prefetch((const char *)p + kAhead, _MM_HINT_T0); }
 
 // MARK: Packed x
-// Up to kDotRows rows stand one after the other, filled up with zeros; more stand element by element, L rows as lanes.
+// Up to kDotRows rows stand one after the other, filled up with zeros; more stand element by element, L rows as lanes, but
+// for pairs of bf16 without tiles, whose rows always stand one after the other.
 
 inline int64_t padded(Packing packing, int64_t columns) {
     return rounded_up(columns, packing == Packing::floats ? L : packing == Packing::pairs ? 64 : kPanel);
@@ -241,6 +260,12 @@ struct Sink {
     void rows(int64_t o, const float (*out)[kDotRows]) const {
         for (int64_t t = 0; t < n; ++t)
             for (int r = 0; r < R; ++r) put(o + r, t, out[r][t]);
+    }
+    /// out [R][N] for rows `apart` from each other and rows t ..< t + N of x.
+    template <int R, int N>
+    void block(int64_t o, int64_t apart, int64_t t, const float *out) const {
+        for (int j = 0; j < N; ++j)
+            for (int r = 0; r < R; ++r) put(o + r * apart, t + j, out[r * N + j]);
     }
     /// out [R][L] for rows t ..< t + L of x.
     template <int R>
@@ -373,48 +398,75 @@ inline __m512i pairs_at(const float *row, int64_t i, int64_t columns) {
 
 inline void pack_pairs(const float *x, int64_t stride, int64_t columns, int64_t n, uint16_t *out) {
     const int64_t width = padded(Packing::pairs, columns);
-    if (!in_lanes(n)) {
-        for (int64_t t = 0; t < n; ++t, out += width)
-            for (int64_t i = 0; i < width; i += 32) _mm512_storeu_si512(out + i, pairs_at(x + t * stride, i, columns));
+#if NT_TILES
+    // [width / 2][L][2]
+    if (in_lanes(n)) {
+        for (int64_t t = 0; t < n; t += L, out += width * L)
+            for (int64_t i = 0; i < width; i += 32) {
+                Vec v[16];
+                for (int64_t lane = 0; lane < L; ++lane)
+                    v[lane] = t + lane < n ? _mm512_castsi512_ps(pairs_at(x + (t + lane) * stride, i, columns)) : zero();
+                transpose(v);
+                for (int64_t j = 0; j < 16; ++j) store((float *)(out + (i + 2 * j) * L), v[j]);
+            }
         return;
     }
-    // [width / 2][L][2]
-    for (int64_t t = 0; t < n; t += L, out += width * L)
-        for (int64_t i = 0; i < width; i += 32) {
-            Vec v[16];
-            for (int64_t lane = 0; lane < L; ++lane)
-                v[lane] = t + lane < n ? _mm512_castsi512_ps(pairs_at(x + (t + lane) * stride, i, columns)) : zero();
-            transpose(v);
-            for (int64_t j = 0; j < 16; ++j) store((float *)(out + (i + 2 * j) * L), v[j]);
-        }
+#endif
+    for (int64_t t = 0; t < n; ++t, out += width)
+        for (int64_t i = 0; i < width; i += 32) _mm512_storeu_si512(out + i, pairs_at(x + t * stride, i, columns));
 }
 
-/// out[t] = x[t] . w. One row of weights at a time: memory is then read in one stream, which it is fastest at.
-template <int N>
-inline void pair_dot(const uint16_t *w, const uint16_t *x, int64_t x_row, int64_t columns, float *out) {
-    constexpr int chains = 4 / N > 0 ? 4 / N : 1;  // of sums, so that products do not wait for each other
-    Vec sums[chains][N];
-    for (int c = 0; c < chains; ++c)
-        for (int t = 0; t < N; ++t) sums[c][t] = zero();
-    const auto step = [&](int64_t i, __m512i v, Vec *into) {
-        for (int t = 0; t < N; ++t)
-            into[t] = _mm512_dpbf16_ps(into[t], (__m512bh)v, (__m512bh)_mm512_loadu_si512(x + t * x_row + i));
+/// out[r][t] = x[t] . w[r apart]. A product is one chain of sums whatever R and N are, so neither the number of threads nor
+/// that of sequences changes it. `asks`: for the rows of weights behind these.
+template <int R, int N, bool asks>
+inline void pair_block(
+    const uint16_t *w, int64_t apart, const uint16_t *x, int64_t x_row, int64_t columns, float *out) {
+    constexpr int count = (R * N + 3) / 4 * 4;
+    Vec sums[count];
+    for (int i = 0; i < count; ++i) sums[i] = zero();
+    const auto step = [&](int64_t i, auto &&read) {
+        __m512bh v[R];
+        for (int r = 0; r < R; ++r) {
+            const uint16_t *at = w + r * apart + i;
+            if constexpr (asks) _mm_prefetch((const char *)(at + columns), _MM_HINT_T0);
+            v[r] = (__m512bh)read(at);
+        }
+        for (int t = 0; t < N; ++t) {
+            const __m512bh u = (__m512bh)_mm512_loadu_si512(x + t * x_row + i);
+            for (int r = 0; r < R; ++r) sums[r * N + t] = _mm512_dpbf16_ps(sums[r * N + t], v[r], u);
+        }
     };
     int64_t i = 0;
-    for (; i + 32 * chains <= columns; i += 32 * chains)
-        for (int c = 0; c < chains; ++c) {
-            prefetch(w + i + 32 * c);
-            step(i + 32 * c, _mm512_loadu_si512(w + i + 32 * c), sums[c]);
-        }
-    for (; i + 32 <= columns; i += 32) step(i, _mm512_loadu_si512(w + i), sums[0]);
-    if (i < columns) step(i, _mm512_maskz_loadu_epi16((1u << (columns - i)) - 1, w + i), sums[0]);
-    for (int t = 0; t < N; ++t) {
-        Vec total = sums[0][t];
-        for (int c = 1; c < chains; ++c) total = add(total, sums[c][t]);
-        out[t] = sum(total);
-    }
+    for (; i + 32 <= columns; i += 32) step(i, [](const uint16_t *at) { return _mm512_loadu_si512(at); });
+    if (i < columns)
+        step(i, [&](const uint16_t *at) { return _mm512_maskz_loadu_epi16((1u << (columns - i)) - 1, at); });
+    for (int j = 0; j < count; j += 4) store_sums(sums + j, 1, out + j);
 }
 
+/// Rows begin ..< end against all rows of x. Four far ranges are read at the same time: at the end of a page of memory the
+/// processor's prefetching stops, but of one stream of four only.
+inline void pair_blocks(
+    const nt_weight &w, const uint16_t *x, int64_t width, int64_t n, int64_t begin, int64_t end, const Sink &sink) {
+    const uint16_t *data = (const uint16_t *)w.data;
+    const int64_t I = w.columns, quarter = (end - begin) / 4;
+    const auto against = [&](auto R, auto asks, int64_t o, int64_t apart, int64_t t) {
+        with_rows(n - t, [&](auto N) {
+            float out[R * N + 3];
+            pair_block<R, N, asks>(data + o * I, apart * I, x + t * width, width, I, out);
+            sink.block<R, N>(o, apart, t, out);
+        });
+    };
+    // Between the first four rows of x and the next first four no memory would be read.
+    const auto against_all = [&](auto R, int64_t o, int64_t apart) {
+        against(R, std::false_type{}, o, apart, 0);
+        if (n > kDotRows) against(R, std::true_type{}, o, apart, kDotRows);
+        for (int64_t t = 2 * kDotRows; t < n; t += kDotRows) against(R, std::false_type{}, o, apart, t);
+    };
+    for (int64_t o = begin; o < begin + quarter; ++o) against_all(std::integral_constant<int, 4>{}, o, quarter);
+    for (int64_t o = begin + 4 * quarter; o < end; ++o) against_all(std::integral_constant<int, 1>{}, o, 1);
+}
+
+#if NT_TILES
 /// x [columns / 2][L][2]. `ahead`: bytes to the rows that come next, which are asked for line by line meanwhile.
 template <int R>
 inline void pair_lane_tile(const uint16_t *w, const uint16_t *x, int64_t columns, int64_t ahead, float *out) {
@@ -445,7 +497,6 @@ inline void pair_lane_tile(const uint16_t *w, const uint16_t *x, int64_t columns
     for (int r = 0; r < R; ++r) store(out + r * L, sums[r]);
 }
 
-#if NT_TILES
 /// The same for 16 rows and all groups of 16 rows of x (at most four, `width` L elements apart) while a tile of weights is
 /// there. out [groups][16][L]; columns a multiple of 32.
 template <int groups>
@@ -494,15 +545,13 @@ inline void tiled_pair_rows(const nt_weight &w, const uint16_t *x, int64_t n, in
 #endif
 
 inline void pair_rows(const nt_weight &w, const uint16_t *x, int64_t n, int64_t begin, int64_t end, const Sink &sink) {
-    const uint16_t *data = (const uint16_t *)w.data;
     const int64_t I = w.columns, width = padded(Packing::pairs, I);
 #if NT_TILES
-    const int64_t whole = I % 32 == 0 && in_lanes(n) ? (end - begin) / 16 * 16 : 0;
-    if (whole > 0) tiled_pair_rows(w, x, n, begin, begin + whole, sink);
-    begin += whole;
-#endif
     if (in_lanes(n)) {
-        in_tiles<16>(begin, end, [&](auto R, int64_t o) {
+        const uint16_t *data = (const uint16_t *)w.data;
+        const int64_t whole = I % 32 == 0 ? (end - begin) / 16 * 16 : 0;
+        if (whole > 0) tiled_pair_rows(w, x, n, begin, begin + whole, sink);
+        in_tiles<16>(begin + whole, end, [&](auto R, int64_t o) {
             const int64_t next = o + 2 * R <= end ? 2 * R * I : 0;
             for (int64_t t = 0; t < n; t += L) {
                 float out[R * L];
@@ -510,15 +559,10 @@ inline void pair_rows(const nt_weight &w, const uint16_t *x, int64_t n, int64_t 
                 sink.lanes<R>(o, t, out);
             }
         });
-    } else {
-        with_rows(n, [&](auto N) {
-            for (int64_t o = begin; o < end; ++o) {
-                float out[1][kDotRows];
-                pair_dot<N>(data + o * I, x, width, I, out[0]);
-                sink.rows<1>(o, out);
-            }
-        });
+        return;
     }
+#endif
+    pair_blocks(w, x, width, n, begin, end, sink);
 }
 
 #endif
@@ -895,24 +939,6 @@ inline void rows(
 
 /// Query heads of one key/value head that are served together, so that a key and a value are read once for them.
 constexpr int kHeads = 4;
-
-/// Sums of the lanes of each of four vectors times `factor`, stored in order.
-inline void store_sums(const Vec *v, float factor, float *out) {
-#if NT_WIDE
-    const Vec a = add(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
-    const Vec b = add(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
-    const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
-    const Vec c = add(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
-    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(c), _mm512_extractf32x8_ps(c, 1));
-#else
-    const Vec a = add(_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));
-    const Vec b = add(_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3]));
-    const __m256d x = _mm256_castps_pd(a), y = _mm256_castps_pd(b);
-    const __m256 half = add(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)), _mm256_castpd_ps(_mm256_unpackhi_pd(x, y)));
-#endif
-    const __m128 sums = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-    _mm_storeu_ps(out, _mm_mul_ps(sums, _mm_set1_ps(factor)));
-}
 
 /// out[g][s] = scale q[g] . k[s] for G query heads, up to the next multiple of four of keys. The values of the same slots
 /// are asked for meanwhile: a head's slice of a slot is a line or two, which no prefetcher of the processor foresees.

@@ -60,8 +60,8 @@ class Team {
             return {count * begin_ / kShares, count * end_ / kShares};
         }
 
-        /// A sixth is left for whoever is early: single pieces are read less fast than long stretches.
-        static int64_t fixed_pieces(int64_t count) { return count - count / 6; }
+        /// A twelfth is left for whoever is early: single pieces are read less fast than long stretches.
+        static int64_t fixed_pieces(int64_t count) { return count - count / 12; }
 
         void wait(int64_t meeting) {
             for (int turn = 0; turn < kTurns; ++turn) {

@@ -11,11 +11,14 @@ public protocol SequenceScorer: AnyObject {
     func scores(after tokens: [[Int32]], rows: [Int], _ cache: KVCache) -> FusedDecoder.Scores
     /// Whether the rows of a step should be 0, 1, ...: other ones cost a copy of the cache.
     var wantsDenseRows: Bool { get }
-    /// Steps that a fused decoder has computed.
-    var fusedSteps: Int { get }
     var vocabSize: Int { get }
-    /// Bytes of weights that a fused step of one token reads; nil where operations follow each other.
-    var bytesPerStep: Int? { get }
+    /// What computes a step in one call; nil where operations follow each other.
+    var fused: FusedDecoder? { get }
+}
+
+extension SequenceScorer {
+    /// Steps that a fused decoder has computed.
+    public var fusedSteps: Int { fused?.steps ?? 0 }
 }
 
 /// A family that can hand its weights to a fused decoder.
@@ -42,9 +45,8 @@ extension CausalLanguageModel {
 /// Layer by layer, in LibTorch's operations.
 final class PlainScorer: SequenceScorer {
     private let model: any CausalLanguageModel
-    let fusedSteps = 0
+    let fused: FusedDecoder? = nil
     let wantsDenseRows = true
-    let bytesPerStep: Int? = nil
 
     init(_ model: any CausalLanguageModel) { self.model = model }
 
@@ -82,9 +84,8 @@ final class FusedScorer: SequenceScorer {
 
     var contextLength: Int { model.contextLength }
     var vocabSize: Int { model.vocabSize }
-    var fusedSteps: Int { decoder.steps }
+    var fused: FusedDecoder? { decoder }
     let wantsDenseRows = false
-    var bytesPerStep: Int? { decoder.bytesPerStep }
     func makeCache(sequences: Int, capacity: Int) -> KVCache {
         model.makeCache(sequences: sequences, capacity: capacity)
     }

@@ -41,10 +41,9 @@ public final class StoredModel: SequenceScorer {
     }
 
     public var contextLength: Int { config.contextLength }
-    public var fusedSteps: Int { decoder.steps }
+    public var fused: FusedDecoder? { decoder }
     public var wantsDenseRows: Bool { false }
     public var vocabSize: Int { config.vocabSize }
-    public var bytesPerStep: Int? { decoder.bytesPerStep }
 
     public func makeCache(sequences: Int, capacity: Int) -> KVCache {
         KVCache(

@@ -184,6 +184,9 @@ public final class FusedDecoder {
         }
     }
 
+    /// Reads those bytes and does nothing else: what a step cannot be faster than.
+    public func readWeights() { _ = nt_read_weights(&shape, ct_parallel_for) }
+
     /// Writes the tokens' keys and values into the caches and gives the scores that are wanted.
     ///
     /// - Parameters:
@@ -268,15 +271,4 @@ public func softmaxWeights(_ scores: UnsafeBufferPointer<Float>, factor: Double)
 /// Index of the first largest value.
 public func argmax(_ values: UnsafeBufferPointer<Float>) -> Int {
     Int(nt_argmax_f32(values.baseAddress, Int64(values.count)))
-}
-
-/// The bandwidth at which all threads together read memory, bytes a second: the best of `repeats` passes.
-public func measuredReadBandwidth(bytes: Int = 256 << 20, repeats: Int = 8) -> Double {
-    let memory = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 4096)
-    defer { memory.deallocate() }
-    memory.initializeMemory(as: UInt8.self, repeating: 1, count: bytes)
-    let clock = ContinuousClock()
-    let best = (0..<repeats).map { _ in clock.measure { _ = nt_read_memory(memory, Int64(bytes), ct_parallel_for) } }
-        .min()!
-    return Double(bytes) / (best / .seconds(1))
 }

@@ -341,6 +341,7 @@ struct GGUFPreTokenizer {
             normalizer = ["type": "NFC"]
         case "qwen35":
             preTokenizer = split(.llama(digits: 1, marks: true))
+            normalizer = ["type": "NFC"]
         case "tekken":
             preTokenizer = split(.cased(digits: 1, contractions: false))
             (ignoresMerges, addsBOS) = (true, true)

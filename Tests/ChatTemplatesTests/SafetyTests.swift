@@ -3,20 +3,8 @@
 import ChatTemplates
 import Diagnostics
 import Formats
-import Glibc
+import TestSupport
 import Testing
-
-/// This thread's processor time: other tests and other programs on the machine decide nothing.
-private func processorSeconds(_ body: () -> Void) -> Double {
-    func now() -> Double {
-        var time = timespec()
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
-        return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
-    }
-    let start = now()
-    body()
-    return now() - start
-}
 
 /// Ways out of sandboxes that were used against other renderers: each must fail or print nothing.
 @Test(arguments: [

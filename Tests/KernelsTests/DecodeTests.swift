@@ -333,19 +333,31 @@ extension KernelSuite {
 
         /// One step of five tokens of two sequences, then ten of one each: what threads share out, and how they wait for
         /// each other between the products, must not show in a single bit.
-        @Test func threadsDoNotChangeAStep() {
-            let alone = steps(nil)
+        @Test(arguments: [NT_W_F32, NT_W_BF16]) func threadsDoNotChangeAStep(_ type: Int) {
+            let alone = steps(type, nil)
             #expect(alone.count == 21 * 50 && alone.allSatisfy { $0.isFinite })
             #expect(Set(alone.map(\.bitPattern)).count > 1000, "scores that are all different")
             for _ in 0..<20 {
-                #expect(steps { together(2, $0, $2, $3) } == alone)
-                #expect(steps { together(3, $0, $2, $3) } == alone)
-                #expect(steps { together(7, $0, $2, $3) } == alone)
+                #expect(steps(type) { together(2, $0, $2, $3) } == alone)
+                #expect(steps(type) { together(3, $0, $2, $3) } == alone)
+                #expect(steps(type) { together(7, $0, $2, $3) } == alone)
+            }
+        }
+
+        /// Where pairs of bf16 are multiplied without tiles, a row's products are the same beside any others.
+        @Test func rowsDoNotChangeEachOther() {
+            let I = 200, O = 37, n = 11, matrix = Matrix(Int32(NT_W_BF16), O, I)
+            var numbers = Numbers(11)
+            let x = numbers.floats(n * I)
+            guard let together = atLevel(3, { matrix.product(x, n) }) else { return }
+            for t in 0..<n {
+                let alone = atLevel(3) { matrix.product(Array(x[t * I..<(t + 1) * I]), 1) }
+                #expect(alone == Array(together[t * O..<(t + 1) * O]), "row \(t)")
             }
         }
 
         /// Scores of all steps of a decoder of two layers: D 24, H 4, K 2, E 6, F 40, V 50.
-        private func steps(_ parallel: nt_parallel?) -> [Float] {
+        private func steps(_ type: Int, _ parallel: nt_parallel?) -> [Float] {
             var numbers = Numbers(3)
             let (D, H, K, E, F, V, S) = (24, 4, 2, 6, 40, 50, 16)
             var owned: [UnsafeMutablePointer<Float>] = []
@@ -358,9 +370,13 @@ extension KernelSuite {
                 return memory
             }
             func matrix(_ rows: Int, _ columns: Int) -> nt_weight {
-                nt_weight(
-                    data: floats(rows * columns) { 0.2 * $0.float() }, type: Int32(NT_W_F32), rows: Int64(rows),
-                    columns: Int64(columns), scales: nil, bias: nil)
+                let count = rows * columns, values = floats(count) { 0.2 * $0.float() }
+                if type == NT_W_BF16 {
+                    let narrow = UnsafeMutableRawPointer(values).assumingMemoryBound(to: UInt16.self)
+                    for i in 0..<count { narrow[i] = bf16(values[i]) }
+                }
+                return nt_weight(
+                    data: values, type: Int32(type), rows: Int64(rows), columns: Int64(columns), scales: nil, bias: nil)
             }
             func norm(_ count: Int) -> UnsafePointer<Float> { UnsafePointer(floats(count) { 1 + 0.1 * $0.float() }) }
             let layers = (0..<2).map { layer in
@@ -454,9 +470,30 @@ extension KernelSuite {
             #expect(nt_argmax_f32([-.infinity, -.infinity], 2) == 0)
         }
 
-        @Test func memoryIsReadOnce() {
-            let words = (0..<40_000).map { UInt64($0) &* 0x9E37_79B9 }
-            #expect(nt_read_memory(words, Int64(8 * words.count), inThree) == words.reduce(0, &+))
+        /// What the share of the bandwidth is measured against.
+        @Test func weightsAreReadOnce() {
+            // Whole cache lines, and eight weights of which no two add up alike.
+            let sizes = [32, 40, 24, 8, 16, 56, 72, 136]
+            let words = (0..<sizes.reduce(0, +) * 8).map { UInt64($0 + 1) &* 0x9E37_79B9 }
+            words.withUnsafeBytes { memory in
+                var at = 0
+                let weights = sizes.map { rows in
+                    defer { at += 64 * rows }
+                    return nt_weight(
+                        data: memory.baseAddress! + at, type: Int32(NT_W_F32), rows: Int64(rows), columns: 16,
+                        scales: nil, bias: nil)
+                }
+                let layer = nt_decoder_layer(
+                    q: weights[0], k: weights[1], v: weights[2], o: weights[3], gate: weights[4], up: weights[5],
+                    down: weights[6], input_norm: nil, post_norm: nil, query_norm: nil, key_norm: nil, window: 0)
+                withUnsafePointer(to: layer) { layer in
+                    var decoder = nt_decoder()
+                    (decoder.layers, decoder.layer_count, decoder.head) = (layer, 1, weights[7])
+                    for parallel in [nil, inThree] {
+                        #expect(nt_read_weights(&decoder, parallel) == words.reduce(0, &+))
+                    }
+                }
+            }
         }
     }
 }

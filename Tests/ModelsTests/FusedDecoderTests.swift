@@ -96,7 +96,7 @@ private func difference(_ a: [Tensor], _ b: [Tensor]) -> Double { normDifference
     @Test func othersGenerateLayerByLayer() throws {
         let scorer = try tinyModel(TinyFamily.gpt2.config).makeScorer()
         _ = walk(scorer)
-        #expect(scorer.fusedSteps == 0 && scorer.bytesPerStep == nil)
+        #expect(scorer.fusedSteps == 0 && scorer.fused == nil)
     }
 
     @Test(arguments: [DType.float32, .bfloat16]) func sharedBeginnings(_ dtype: DType) throws {

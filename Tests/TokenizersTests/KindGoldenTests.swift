@@ -2,21 +2,9 @@
 // `sentencepiece` and `tiktoken` packages made (Fixtures/make_kind_goldens.py).
 import Diagnostics
 import Formats
-import Glibc
+import TestSupport
 import Testing
 import Tokenizers
-
-/// What this thread computes in `body`: whoever else wants the processor does not count.
-private func processorSeconds(_ body: () throws -> Void) rethrows -> Double {
-    func now() -> Double {
-        var time = timespec()
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
-        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
-    }
-    let began = now()
-    try body()
-    return now() - began
-}
 
 @Suite struct KindGoldenTests {
     /// What the packages made of a text; members that a package does not give are absent.

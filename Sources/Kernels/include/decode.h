@@ -110,8 +110,9 @@ double nt_softmax_weights_f32(const float *x, int64_t count, float factor, float
 /* Index of the first largest element. */
 int64_t nt_argmax_f32(const float *x, int64_t count);
 
-/* Sum of the 64-bit words of `bytes` bytes (a multiple of 64): what a benchmark times to learn the read bandwidth. */
-uint64_t nt_read_memory(const void *data, int64_t bytes, nt_parallel parallel);
+/* Sum of the 64-bit words of all weights that a step of one token reads, but for what is left of their last 64 bytes:
+ * what a benchmark times to learn at which bandwidth they can be read. */
+uint64_t nt_read_weights(const struct nt_decoder *decoder, nt_parallel parallel);
 
 #ifdef __cplusplus
 }

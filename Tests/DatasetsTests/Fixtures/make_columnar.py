@@ -37,7 +37,11 @@ for i in range(600):
     chats.append({"messages": messages})
 (here / "chats.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chats), encoding="utf-8")
 table = pa.Table.from_pylist(chats)
-pq.write_table(table, here / "chats.parquet", compression="zstd", row_group_size=250)
+# Roles as numbers into a dictionary, of which each row group has its own.
+coded = pa.struct([("role", pa.dictionary(pa.int8(), pa.string())), ("content", pa.string())])
+pq.write_table(
+    pa.Table.from_pylist(chats, pa.schema([("messages", pa.list_(coded))])), here / "chats.parquet", compression="zstd",
+    row_group_size=250)
 with pa.OSFile(str(here / "chats.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
     writer.write_table(table, max_chunksize=100)
 with pa.OSFile(str(here / "chats-stream.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
