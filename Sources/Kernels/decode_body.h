@@ -416,9 +416,12 @@ inline void pack_pairs(const float *x, int64_t stride, int64_t columns, int64_t 
         for (int64_t i = 0; i < width; i += 32) _mm512_storeu_si512(out + i, pairs_at(x + t * stride, i, columns));
 }
 
+/// What a block asks memory for: nothing, the rows of weights behind the next ones, or the next ones into the first cache.
+enum class Asks { nothing, farther, next };
+
 /// out[r][t] = x[t] . w[r apart]. A product is one chain of sums whatever R and N are, so neither the number of threads nor
-/// that of sequences changes it. `asks`: for the rows of weights behind these.
-template <int R, int N, bool asks>
+/// that of sequences changes it.
+template <int R, int N, Asks asks>
 inline void pair_block(
     const uint16_t *w, int64_t apart, const uint16_t *x, int64_t x_row, int64_t columns, float *out) {
     constexpr int count = (R * N + 3) / 4 * 4;
@@ -428,7 +431,8 @@ inline void pair_block(
         __m512bh v[R];
         for (int r = 0; r < R; ++r) {
             const uint16_t *at = w + r * apart + i;
-            if constexpr (asks) _mm_prefetch((const char *)(at + columns), _MM_HINT_T0);
+            if constexpr (asks == Asks::farther) _mm_prefetch((const char *)(at + 2 * columns), _MM_HINT_T1);
+            if constexpr (asks == Asks::next) _mm_prefetch((const char *)(at + columns), _MM_HINT_T0);
             v[r] = (__m512bh)read(at);
         }
         for (int t = 0; t < N; ++t) {
@@ -456,11 +460,16 @@ inline void pair_blocks(
             sink.block<R, N>(o, apart, t, out);
         });
     };
-    // Between the first four rows of x and the next first four no memory would be read.
+    // The processor foresees what the first rows of x read; during the others it would read no memory.
     const auto against_all = [&](auto R, int64_t o, int64_t apart) {
-        against(R, std::false_type{}, o, apart, 0);
-        if (n > kDotRows) against(R, std::true_type{}, o, apart, kDotRows);
-        for (int64_t t = 2 * kDotRows; t < n; t += kDotRows) against(R, std::false_type{}, o, apart, t);
+        for (int64_t t = 0; t < n; t += kDotRows) {
+            if (t == kDotRows)
+                against(R, std::integral_constant<Asks, Asks::farther>{}, o, apart, t);
+            else if (t > kDotRows && t + kDotRows >= n)
+                against(R, std::integral_constant<Asks, Asks::next>{}, o, apart, t);
+            else
+                against(R, std::integral_constant<Asks, Asks::nothing>{}, o, apart, t);
+        }
     };
     for (int64_t o = begin; o < begin + quarter; ++o) against_all(std::integral_constant<int, 4>{}, o, quarter);
     for (int64_t o = begin + 4 * quarter; o < end; ++o) against_all(std::integral_constant<int, 1>{}, o, 1);
