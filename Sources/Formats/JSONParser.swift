@@ -85,6 +85,11 @@ package struct JSONReader {
         return JSONError(reason: reason, offset: offset, line: line, column: offset - lineStart + 1)
     }
 
+    /// What to say of an object with a key that it had before.
+    package func repeated(_ key: String, at offset: Int) -> JSONError {
+        failure("key \"\(printable(key, limit: 40))\" appears twice", at: offset)
+    }
+
     private mutating func skipSpace() {
         while at < bytes.count {
             switch bytes[at] {
@@ -138,9 +143,7 @@ package struct JSONReader {
         try members { reader in
             let keyStart = reader.at
             let key = try reader.string()
-            if object.position(of: key) != nil {
-                throw reader.failure("key \"\(printable(key, limit: 40))\" appears twice", at: keyStart)
-            }
+            if object.position(of: key) != nil { throw reader.repeated(key, at: keyStart) }
             try reader.colon()
             object.append(key, try value(key, &reader))
         }

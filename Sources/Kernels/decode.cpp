@@ -366,10 +366,18 @@ class Step {
                  [&](int64_t begin, int64_t end) { ::multiply(kernels_, x, n, products, begin, end); });
     }
 
-    /// This member's rows of a weight that is multiplied after the next meetings.
-    void foresee(Team::Member &me, const nt_weight &w) const {
-        const uint8_t *at = row_of(w, me.first_piece(tiles(w.rows)) * kTileRows);
-        me.foresee(at, row_of(w, w.rows) - at);
+    /// This member's first rows of weights that are multiplied together after the next meetings.
+    void foresee(Team::Member &me, Weights weights) const {
+        int64_t total = 0;
+        for (const nt_weight *w : weights) total += tiles(w->rows);
+        int64_t tile = me.first_piece(total);
+        for (const nt_weight *w : weights) {
+            if (tile < tiles(w->rows)) {
+                const uint8_t *at = row_of(*w, tile * kTileRows);
+                return me.foresee(at, row_of(*w, w->rows) - at);
+            }
+            tile -= tiles(w->rows);
+        }
     }
 
     // What lies between products: by one thread.
@@ -419,7 +427,7 @@ class Step {
     void attention(Team::Member &me, const nt_decoder_layer &l, int64_t layer) {
         const int64_t E = d_.head_dim, Q = d_.heads * E, KV = d_.kv_heads * E;
         multiply(me, packed({&l.q, &l.k, &l.v}, n_), n_, {{&l.q, s_.q, Q}, {&l.k, s_.k, KV}, {&l.v, s_.v, KV}});
-        foresee(me, l.o);
+        foresee(me, {&l.o});
         me.meet([&] {
             void *keys = batch_.keys[layer], *values = batch_.values[layer];
             fill_cache(l, keys, values);
@@ -434,7 +442,7 @@ class Step {
             mixed.fill(s_.mixed, Q);
         });
         multiply(me, mixed, n_, {{&l.o, s_.x, d_.hidden, true}});
-        foresee(me, l.gate);
+        foresee(me, {&l.gate});
         me.meet([&] { normalize({&l.gate, &l.up}, l.post_norm); });
     }
 
@@ -450,11 +458,16 @@ class Step {
                 kernels_.swiglu(gate, s_.up + t * d_.mlp + from, to - from, gate);
             }
         });
-        foresee(me, l.down);
+        foresee(me, {&l.down});
         const Packed h = packed({&l.down}, n_);
         me.meet([&] { h.fill(s_.gate, d_.mlp); });
         multiply(me, h, n_, {{&l.down, s_.x, d_.hidden, true}});
-        foresee(me, layer + 1 < d_.layer_count ? d_.layers[layer + 1].q : d_.head);
+        if (layer + 1 < d_.layer_count) {
+            const nt_decoder_layer &next = d_.layers[layer + 1];
+            foresee(me, {&next.q, &next.k, &next.v});
+        } else {
+            foresee(me, {&d_.head});
+        }
         me.meet([&] { prepare(layer + 1); });
     }
 

@@ -345,7 +345,7 @@ inline void float_rows(const nt_weight &w, const float *x, int64_t n, int64_t be
         });
     } else {
         with_rows(n, [&](auto N) {
-            // One at a time: memory is then read in one stream, which it is fastest at.
+            // One at a time: rows side by side are read less fast (pairs of bf16 lie far apart: pair_blocks).
             in_tiles<1>(begin, end, [&](auto R, int64_t o) {
                 float out[R][kDotRows] = {};
                 dot_tile<T, R, N>(data + o * I, I, x, width, I, out);

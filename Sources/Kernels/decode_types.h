@@ -10,7 +10,8 @@
 
 namespace nt {
 
-/// Rows of x up to which a weight row is multiplied as a dot product; above it, 16 (or 8) rows of x are lanes.
+/// Rows of x that a weight row is multiplied with as dot products at a time. Where there are more, 16 (or 8) of them are
+/// lanes, but for pairs of bf16 without tiles.
 constexpr int64_t kDotRows = 4;
 /// Elements of a row that are decoded at a time; whole blocks of every type.
 constexpr int64_t kPanel = 512;

@@ -184,7 +184,7 @@ public final class FusedDecoder {
         }
     }
 
-    /// Reads those bytes and does nothing else: what a step cannot be faster than.
+    /// Reads those bytes and does nothing else: what a benchmark compares a step with.
     public func readWeights() { _ = nt_read_weights(&shape, ct_parallel_for) }
 
     /// Writes the tokens' keys and values into the caches and gives the scores that are wanted.

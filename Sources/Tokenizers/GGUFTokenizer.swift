@@ -340,8 +340,8 @@ struct GGUFPreTokenizer {
             preTokenizer = split(.llama(digits: 1))
             normalizer = ["type": "NFC"]
         case "qwen35":
+            // No normalizer: llama.cpp publishes the ids of texts in other forms under this name.
             preTokenizer = split(.llama(digits: 1, marks: true))
-            normalizer = ["type": "NFC"]
         case "tekken":
             preTokenizer = split(.cased(digits: 1, contractions: false))
             (ignoresMerges, addsBOS) = (true, true)

@@ -107,20 +107,20 @@ struct RankVocabulary: Sendable {
 
     // MARK: tekken.json
 
-    init(tekken json: JSONValue, _ path: String) throws {
-        guard let config = json["config"], let pattern = config["pattern"]?.string, let vocab = json["vocab"]?.array,
+    init(tekken text: TokenizerText, _ path: String) throws {
+        let json = JSONValue.object(text.outline)
+        guard let config = json["config"], let pattern = config["pattern"]?.string, let vocab = text.ranks,
             let size = config["default_vocab_size"]?.int, let specials = config["default_num_special_tokens"]?.int,
             size > specials, specials >= 0, size <= Vocabulary.maxID
         else { throw UserError("\(path): tekken.json without pattern, vocab or the default sizes in config") }
         guard vocab.count >= size - specials else {
             throw UserError("\(path): vocab has \(counted(vocab.count, "token")); \(size - specials) are needed")
         }
-        for (i, entry) in vocab.enumerated() {
-            guard let rank = entry["rank"]?.int, rank >= 0 else { throw UserError("\(path): vocab[\(i)] has no rank") }
-            if rank >= size - specials { continue }
+        try vocab.forEach { i, rank, text in
+            guard let rank, rank >= 0 else { throw UserError("\(path): vocab[\(i)] has no rank") }
+            if rank >= size - specials { return }
             guard tokens[Int32(rank)] == nil else { throw UserError("\(path): rank \(rank) is given to two tokens") }
-            var text = entry["token_bytes"]?.string ?? ""
-            let isToken = text.withUTF8 { text in tokens.set(Int32(rank)) { appendBase64(text, to: &$0) } }
+            let isToken = tokens.set(Int32(rank)) { appendBase64(text, to: &$0) }
             guard isToken, !text.isEmpty else { throw UserError("\(path): vocab[\(i)].token_bytes is no base64") }
         }
         guard tokens.count == size - specials else {

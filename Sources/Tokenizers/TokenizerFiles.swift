@@ -101,8 +101,8 @@ struct TokenizerFiles: Sendable {
             return .ranks(try RankVocabulary(ranks: bytes, path))
         }
         let text = try TokenizerText(bytes, path), outline = text.outline
-        if outline["model"] == nil, outline["vocab"]?.array != nil, outline["config"] != nil {
-            return .ranks(try RankVocabulary(tekken: .object(outline), path))
+        if outline["model"] == nil, text.ranks != nil, outline["config"] != nil {
+            return .ranks(try RankVocabulary(tekken: text, path))
         }
         return .text(text)
     }

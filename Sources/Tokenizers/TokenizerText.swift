@@ -1,5 +1,5 @@
-// tokenizer.json as its bytes: of the long lists only where they stand, so that vocabularies and merges are read
-// straight into their tables.
+// tokenizer.json and tekken.json as their bytes: of the long lists only where they stand or what is asked of them, so that
+// vocabularies and merges are read straight into their tables.
 import Diagnostics
 import Formats
 
@@ -7,15 +7,18 @@ import Formats
 struct TokenizerText: Sendable {
     private let bytes: [UInt8]
     private let path: String
-    /// Everything but `model.vocab` where it is an object and `model.merges` where it is a list; these are null here.
+    /// Everything but `model.vocab` where it is an object, and `model.merges` and `vocab` where they are lists; these are
+    /// null here.
     private(set) var outline = JSONObject()
+    /// The `vocab` that is a list, as in tekken.json.
+    private(set) var ranks: RankEntries?
     /// Where the lists begin.
     private var vocab: Int?, merges: Int?
 
     /// - Throws: `UserError` for what is not JSON. That no text is twice in the vocabulary is seen when it is read.
     init(_ bytes: [UInt8], _ path: String) throws {
         (self.bytes, self.path) = (bytes, path)
-        var vocab: Int?, merges: Int?, outline = JSONObject()
+        var vocab: Int?, merges: Int?, ranks: RankEntries?, outline = JSONObject()
         func modelMember(_ key: String, _ reader: inout JSONReader) throws -> JSONValue {
             switch (key, reader.next) {
             case ("vocab", UInt8(ascii: "{")): vocab = reader.at
@@ -31,12 +34,16 @@ struct TokenizerText: Sendable {
                     throw UserError("\(path): \(try reader.value().kind) where a tokenizer should be")
                 }
                 return try reader.object { key, reader in
-                    guard key == "model", reader.next == UInt8(ascii: "{") else { return try reader.value() }
-                    return .object(try reader.object(modelMember))
+                    switch (key, reader.next) {
+                    case ("model", UInt8(ascii: "{")): return .object(try reader.object(modelMember))
+                    case ("vocab", UInt8(ascii: "[")): ranks = try RankEntries(&reader)
+                    default: return try reader.value()
+                    }
+                    return .null
                 }
             }
         }
-        (self.vocab, self.merges, self.outline) = (vocab, merges, outline)
+        (self.vocab, self.merges, self.ranks, self.outline) = (vocab, merges, ranks, outline)
     }
 
     private func read(from start: Int, _ body: (inout JSONReader) throws -> Void) throws {
@@ -107,5 +114,57 @@ struct TokenizerText: Sendable {
             }
         }
         return true
+    }
+}
+
+/// Tokens with the numbers in whose order they merge: of every entry `rank` and `token_bytes`.
+struct RankEntries: Sendable {
+    private var entries: [(rank: Int?, end: Int)] = []
+    private var texts: [UInt8] = []
+
+    /// Reads a list. An entry has no rank where that is no whole number, and no text where that is no text.
+    init(_ reader: inout JSONReader) throws {
+        var keys: [UInt8] = [], ends: [Int] = []
+        try reader.list { reader in
+            guard reader.next == UInt8(ascii: "{") else {
+                try reader.skip()
+                return entries.append((nil, texts.count))
+            }
+            var rank: Int?
+            keys.removeAll(keepingCapacity: true)
+            ends.removeAll(keepingCapacity: true)
+            try reader.members { reader in
+                let start = keys.count, place = reader.at
+                try reader.text { keys.append(contentsOf: $0) }
+                let key = keys[start...]
+                for (i, end) in ends.enumerated() where keys[(i == 0 ? 0 : ends[i - 1])..<end].elementsEqual(key) {
+                    throw reader.repeated(String(decoding: key, as: UTF8.self), at: place)
+                }
+                ends.append(keys.count)
+                try reader.colon()
+                if key.elementsEqual("rank".utf8) {
+                    rank = try reader.wholeNumber() ?? reader.value().int
+                } else if key.elementsEqual("token_bytes".utf8), reader.next == UInt8(ascii: "\"") {
+                    try reader.text { texts.append(contentsOf: $0) }
+                } else if reader.next == UInt8(ascii: "{") {
+                    _ = try reader.value()  // which sees whether its keys are distinct
+                } else {
+                    try reader.skip()
+                }
+            }
+            entries.append((rank, texts.count))
+        }
+    }
+
+    var count: Int { entries.count }
+
+    func forEach(_ body: (Int, Int?, UnsafeBufferPointer<UInt8>) throws -> Void) rethrows {
+        try texts.withUnsafeBufferPointer { texts in
+            var start = 0
+            for (i, entry) in entries.enumerated() {
+                try body(i, entry.rank, UnsafeBufferPointer(rebasing: texts[start..<entry.end]))
+                start = entry.end
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 import ChatTemplates
 import Diagnostics
 import Formats
-import TestSupport
+import TestClock
 import Testing
 
 /// Ways out of sandboxes that were used against other renderers: each must fail or print nothing.

@@ -154,6 +154,33 @@ private func helpExample(_ verb: String) throws -> String {
         #expect(try Workshop.run("ls -d ${TMPDIR:-/tmp}/needletail-bench-* 2> /dev/null").output.isEmpty, "left behind")
     }
 
+    /// A fused step beside reading its weights; nothing of that where operations follow each other.
+    @Test func generationIsMeasured() throws {
+        let shape = #""vocab_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 32"#
+        let llama =
+            #"{"model_type": "llama", \#(shape), "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}"#
+        let gpt2 =
+            #"{"model_type": "gpt2", "vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}"#
+        let bench = "bench generate --prompt-tokens 4 --tokens 20 --json --threads 2"
+        let outcome = try Workshop.run(
+            """
+            printf '\(llama)' > llama.json; printf '\(gpt2)' > gpt2.json
+            needletail \(bench) --model llama.json && needletail \(bench) --model gpt2.json
+            """)
+        let reports = try outcome.output.split(separator: "\n").map { try JSONValue.parse(String($0)) }
+        try #require(outcome.status == 0 && reports.count == 2, "\(outcome)")
+        for report in reports {
+            #expect(report["step_seconds"]?.array?.count == 20 && report["tokens_per_second"]?.double ?? 0 > 0)
+        }
+        // q, k, v and o 32 x 32, gate, up and down 48 x 32 in two layers, and the table, in fp32 or bf16
+        let weights = 2 * (4 * 32 * 32 + 3 * 48 * 32) + 64 * 32
+        #expect([2 * weights, 4 * weights].contains(reports[0]["bytes_per_step"]?.int ?? 0))
+        #expect(reports[0]["read_bandwidth"]?.double ?? 0 > 0 && reports[0]["share_of_read_bandwidth"]?.double ?? 0 > 0)
+        for key in ["bytes_per_step", "read_bandwidth", "share_of_read_bandwidth"] {
+            #expect(reports[1][key] == .null)
+        }
+    }
+
     @Test func rowsAreShownAndCounted() throws {
         try Workshop.model.get()
         let shown = try Workshop.run("needletail data inspect model train.jsonl --limit 1")

@@ -1,7 +1,7 @@
 // mergekit's files as they are read: what is accepted, what is refused and with which words.
 import Diagnostics
 import Formats
-import TestSupport
+import TestClock
 import Testing
 
 import Merging

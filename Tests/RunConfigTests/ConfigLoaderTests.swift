@@ -2,7 +2,7 @@
 
 import Diagnostics
 import RunConfig
-import TestSupport
+import TestClock
 import Testing
 
 private let valid = ["model.path=m", "data.train=a.jsonl"]

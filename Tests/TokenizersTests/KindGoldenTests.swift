@@ -2,7 +2,7 @@
 // `sentencepiece` and `tiktoken` packages made (Fixtures/make_kind_goldens.py).
 import Diagnostics
 import Formats
-import TestSupport
+import TestClock
 import Testing
 import Tokenizers
 
@@ -156,6 +156,16 @@ import Tokenizers
     ])
     func tokenizerFiles(_ lists: String, _ reason: String) throws {
         try expectRefused(Array(#"{"version":"1.0","model":{"type":"BPE",\#(lists)}}"#.utf8), "tokenizer.json", reason)
+    }
+
+    /// A list of ranks is read without building values, in whatever file it is.
+    @Test(arguments: [
+        (#""config":{"pattern":"a"},"vocab":[{"rank":0,"token_bytes":"IQ==","rank":1}]"#, "key \"rank\" appears twice"),
+        (#""vocab":[{"a":0},{"a":{"b":1,"b":2}}],"model":{"type":"BPE","vocab":{},"merges":[]}"#, "key \"b\" appears"),
+        (#""config":{},"vocab":[7,{"rank":[0]}]"#, "without pattern, vocab or the default sizes"),
+    ])
+    func listsOfRanks(_ members: String, _ reason: String) throws {
+        try expectRefused(Array("{\(members)}".utf8), "tekken.json", reason)
     }
 
     /// Files with a few bytes changed load or give one line.

@@ -1,6 +1,6 @@
 /* Generation: products of few rows with weights as they are stored, attention over a cache of keys and values, and a
  * whole step of a decoder. Memory bound at one row, where each weight is read once; from 5 rows on a weight is decoded
- * once for up to 16 of them.
+ * once for up to 16 of them, and pairs of bf16 are multiplied in blocks of 4 by 4 or in tiles.
  *
  * n rows (tokens of a step), I inputs, O outputs, D hidden size, H query heads, K key/value heads, E head dimension,
  * F MLP width, V vocabulary, S slots of a sequence in the cache. */
