@@ -228,8 +228,9 @@ def tiny(report, program, name, folder):
     tokens_agree(report, name, program, file, llama, [models.text(seed, 3) for seed in range(50)] + generated_texts(100, 7), folder)
 
 
-# Tokenizers of `scripts/fetch-assets` in their folders, and what export says of those that GGUF cannot express.
-REAL = {"mistral": None, "tekken": None, "qwen": None, "qwen35": None, "o200k": None, "deepseek": None, "cl100k": "pre_tokenizer",
+# Tokenizers of `scripts/fetch-assets` in their folders, and what export says of those that GGUF cannot express. Qwen 3.5's rank
+# file has 201 tokens that are found by looking words up and that no merge makes, which llama.cpp does not do under its name.
+REAL = {"mistral": None, "tekken": None, "qwen": None, "qwen35": "ignore_merges", "o200k": None, "deepseek": None, "cl100k": "pre_tokenizer",
         "anthropic": "normalizer", "jurassic": "byte_fallback"}
 
 

@@ -291,17 +291,12 @@ private struct GGUFTokenizerWriter {
     /// Whether a word that is a token comes out of merging as that token, so that it does not matter whether words are looked
     /// up first.
     private func mergesMakeEveryToken(_ metadata: GGUFMetadata) throws -> Bool {
-        let other = try Tokenizer(gguf: metadata), bringsIntoFormC = normalizers(root).contains(where: Self.isFormC)
+        let other = try Tokenizer(gguf: metadata)
         return types.indices.allSatisfy { id in
             guard types[id] == GGUFVocabulary.TokenType.normal else { return true }
-            var text = tokenizer.decode([Int32(id)])
-            // Parts of characters are never whole words, and no word is in a form that the normalizer leaves to none.
+            let text = tokenizer.decode([Int32(id)])
+            // Parts of characters are never whole words.
             if text.unicodeScalars.contains("\u{FFFD}") { return true }
-            if bringsIntoFormC, let normal = text.withUTF8({ NormalForm.normalizeC($0) }),
-                !text.utf8.elementsEqual(normal.bytes)
-            {
-                return true
-            }
             return tokenizer.encode(text, addSpecialTokens: false) == other.encode(text, addSpecialTokens: false)
         }
     }
