@@ -27,9 +27,16 @@ WRITTEN_BY_PEFT = {
     "DoRA on o_proj, up_proj": (dict(target_modules=["o_proj", "up_proj"], use_dora=True), False),
     "DoRA and rsLoRA on all linear layers": (dict(target_modules="all-linear", use_dora=True, use_rslora=True), False),
     "LoRA with a trained head": (dict(target_modules=ATTENTION, modules_to_save=["lm_head"]), False),
-    "LoRA on the second layer only": (dict(target_modules=ATTENTION, layers_to_transform=[1]), True),
+    "LoRA on the second layer only": (dict(target_modules=ATTENTION, layers_to_transform=[1]), False),
     "LoRA with rank and alpha patterns": (
-        dict(target_modules=ATTENTION, rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 5}), True),
+        dict(target_modules=ATTENTION, rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 5}), False),
+    "rsLoRA and DoRA with patterns of whole names": (
+        dict(target_modules=ATTENTION, use_rslora=True, use_dora=True, rank_pattern={r"model\.layers\.0\.self_attn\.k_proj": 7},
+             alpha_pattern={r".*\.1\.self_attn\.[qv]_proj": 3}), False),
+    "LoRA on names by a pattern": (dict(target_modules=r".*(self_attn|mlp).*(q_proj|down_proj)"), False),
+    "LoRA with maps left out": (dict(target_modules="all-linear", exclude_modules=["up_proj"]), False),
+    "LoRA with tables that are not listed": (dict(target_modules=ATTENTION), False),
+    "LoRA on the token table": (dict(target_modules=["q_proj", "embed_tokens"]), True),
 }
 # On GPT-2, whose maps peft calls `Conv1D`.
 WRITTEN_BY_PEFT_FOR_GPT2 = {
@@ -91,21 +98,24 @@ def check_folder(report, program, work, name, base, adapter):
         float((theirs[key] - ours[key]).abs().max()) for key in theirs if key in ours), 1e-5)
 
 
-def write_with_peft(base, folder, arguments, seed):
-    """An adapter whose every tensor is random: A, B, the magnitudes and the saved modules."""
+def write_with_peft(base, folder, arguments, seed, tables):
+    """An adapter whose every tensor is random: A, B, the magnitudes, the saved modules and, if wanted, the token table."""
     torch.manual_seed(seed)
     model = peft.get_peft_model(load(base), peft.LoraConfig(r=4, lora_alpha=6, task_type="CAUSAL_LM", **arguments))
     for name, parameter in model.named_parameters():
         if "lora_" in name or "modules_to_save" in name:
             scale = 0.1 if "magnitude" in name else 0.15
             parameter.data = parameter.data + scale * torch.randn_like(parameter)
-    model.save_pretrained(folder)
+    if tables:
+        table = model.get_input_embeddings().weight
+        table.data = table.data + 0.15 * torch.randn_like(table)
+    model.save_pretrained(folder, save_embedding_layers=tables)
 
 
 def check_written_by_peft(report, program, work, base, number, name, arguments, may_refuse):
     name = f"{name}, {base.name}"
     folder = work / f"peft-{number}"
-    write_with_peft(base, folder, arguments, number)
+    write_with_peft(base, folder, arguments, number, "tables" in name)
     if may_refuse and refused(program, work, folder):
         report.holds(f"peft's {name}: refused with exit code 65 and one line", True)
         return

@@ -38,9 +38,9 @@ TINY = {
     "olmo2": ("olmo2", {}, None, False),
     "phi3": ("phi3", {"sliding_window": 8, "rope_parameters": {
         "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}, None, False),
-    "phi3_longrope": ("phi3", {"max_position_embeddings": 512, "original_max_position_embeddings": 256, "rope_parameters": {
+    "phi3_longrope": ("phi3", {"max_position_embeddings": 512, "original_max_position_embeddings": 32, "rope_parameters": {
         "rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 1.0, "short_factor": [1.0 + i / 8 for i in range(8)],
-        "long_factor": [2.0 + i for i in range(8)], "original_max_position_embeddings": 256}}, 150_000, False),
+        "long_factor": [2.0 + i for i in range(8)], "original_max_position_embeddings": 32}}, 150_000, False),
     "gemma2": ("gemma2", {
         "head_dim": 32, "tie_word_embeddings": True, "query_pre_attn_scalar": 24, "sliding_window": 8,
         "attn_logit_softcapping": 3.0}, None, True),

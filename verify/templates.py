@@ -1,10 +1,14 @@
-"""Compares `needletail tokenizer render` with transformers: public chat templates x generated conversations.
+"""Public chat templates: texts of generated conversations with transformers, and what of them is trained.
 
     .deps/oracle/bin/python verify/templates.py --templates FOLDER [--templates FOLDER ...]
 
-FOLDER holds *.jinja files, for example vendor/llama.cpp/models/templates of the llama-cpp-python 0.3.36 sdist. Texts must
-agree byte for byte. Where one refuses the other must too, and for the same cause; these are counted apart and listed
-with both reasons. Both see the same clock.
+FOLDER holds *.jinja files, for example what `scripts/fetch-assets chat-templates trl-templates axolotl-templates` leaves.
+Texts of `tokenizer render` must agree byte for byte, each conversation with tools and without. Where one refuses the other
+must too, and for the same cause; these are counted apart and listed with both reasons. Both see the same clock.
+
+Masks of `data inspect`: every message says in a word of its own who wrote it. A row is either refused, or all the
+assistant's words are trained and nobody else's. Where a template marks the assistant's text itself (`{% generation %}`),
+what is trained is what transformers finds marked, to the character.
 """
 import collections
 import datetime
@@ -13,6 +17,7 @@ import pathlib
 import random
 import re
 
+import tokenizers
 import transformers.utils.chat_template_utils as renderer
 
 from common import Program, Report, Workspace, one_line, parser, write_rows
@@ -28,6 +33,7 @@ class FixedClock(datetime.datetime):
 
 renderer.datetime = FixedClock
 
+BYTES = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 TOOLS = [
     {"type": "function", "function": {
@@ -48,7 +54,7 @@ def call(name, arguments, as_text=False):
 
 
 def conversations():
-    """Twenty conversations: fixed shapes with seeded words, each used by every template."""
+    """Twenty conversations with tools and without: fixed shapes with seeded words, each used by every template."""
     rng = random.Random(7)
     words = ["alpha", "Бета", "東京", "naïve", "🙂👩‍👩‍👧", "x < y && z", "\"quoted\"", "it's", "{{ braces }}", "tab\there", "line\nbreak"]
 
@@ -93,13 +99,23 @@ def conversations():
         [user("one"), user("two"), {"role": "developer", "content": "dev"}, user("three")],
         [{"role": "user"}],
     ]
-    result = []
-    for i, chat in enumerate(chats):
-        row = {"messages": chat, "add_generation_prompt": i % 2 == 0}
-        if i in (1, 4, 14, 15, 16):
-            row["tools"] = TOOLS
-        result.append(row)
-    return result
+    rows = [{"messages": chat, "add_generation_prompt": i % 2 == 0} for i, chat in enumerate(chats)]
+    return rows + [{**row, "tools": TOOLS} for row in rows]
+
+
+def training_chats():
+    """Rows whose messages say who wrote them."""
+    def says(role, number, **more):
+        return {"role": role, "content": f"this {role}word{number} is.", **more}
+
+    turn = [says("user", 1), says("assistant", 2)]
+    weather = [says("user", 1), says("assistant", 2, tool_calls=[call("get_weather", {"city": "assistantcity"})]),
+               {**says("tool", 3), "name": "get_weather", "tool_call_id": "call12345"}, says("assistant", 4)]
+    thinking = [says("user", 1), {"role": "assistant", "content": "<think>\nhm\n</think>\n\nthis assistantword2 is."}]
+    chats = [turn, [says("system", 0), *turn], [*turn, says("user", 3), says("assistant", 4)],
+             [says("system", 0), *turn, says("user", 3), says("assistant", 4), says("user", 5), says("assistant", 6)],
+             thinking, [*thinking, says("user", 3), says("assistant", 4)], weather, [says("system", 0), *weather]]
+    return [{"messages": chat} for chat in chats] + [{"messages": chat, "tools": TOOLS} for chat in (turn, weather)]
 
 
 def expected(source, row):
@@ -114,7 +130,7 @@ def expected(source, row):
 
 
 def model_folder(folder, source):
-    """A tokenizer with the special tokens and the template."""
+    """A tokenizer of single bytes with the special tokens and the template."""
     folder.mkdir(exist_ok=True)
     special = [{"id": i, "content": t, "special": True, "single_word": False, "lstrip": False, "rstrip": False,
                 "normalized": False} for i, t in enumerate(TOKENS.values())]
@@ -122,7 +138,7 @@ def model_folder(folder, source):
     (folder / "tokenizer.json").write_text(json.dumps({
         "version": "1.0", "added_tokens": special, "normalizer": None, "pre_tokenizer": level, "post_processor": None,
         "decoder": level,
-        "model": {"type": "BPE", "vocab": {t: i for i, t in enumerate([*TOKENS.values(), "a"])}, "merges": []}}))
+        "model": {"type": "BPE", "vocab": {t: i for i, t in enumerate([*TOKENS.values(), *BYTES])}, "merges": []}}))
     (folder / "tokenizer_config.json").write_text(json.dumps({**TOKENS, "chat_template": source}))
 
 
@@ -166,19 +182,86 @@ def cause(message):
     return re.sub(r"\W+", " ", message).strip().lower()
 
 
+def trained_characters(row):
+    return {i for (start, end), trained in zip(row["offsets"], row["trained"]) if trained for i in range(start, end)}
+
+
+def marked_characters(source, row):
+    """What transformers finds between the template's own marks, or None where it has none."""
+    if not re.search(r"\{%-?\s*generation\s*-?%\}", source):
+        return None
+    _, spans = renderer.render_jinja_template(
+        [json.loads(json.dumps(row["messages"]))], tools=row.get("tools"), chat_template=source,
+        return_assistant_tokens_mask=True, **TOKENS)
+    return {i for start, end in spans[0] for i in range(start, end)}
+
+
+def judge_mask(inspected, row):
+    """What is wrong with the mask of a row, by its words."""
+    trained = trained_characters(inspected)
+    words = {match: set(range(match.start(), match.end())) for match in re.finditer(
+        r"(system|user|assistant|tool)(word\d|city)", inspected["text"])}
+    found = {match[0] for match in words}
+    # Templates that leave a message out have nothing to train of it.
+    wrong = [f"{match[0]} is {'not ' if match[1] == 'assistant' else ''}trained" for match, place in words.items()
+             if (place & trained) != (place if match[1] == "assistant" else set())]
+    last = row["messages"][-1] if row["messages"][-1]["role"] == "assistant" else None
+    if last and not any(word in last["content"] for word in found):
+        wrong.append("the last answer is not in the text")
+    return wrong
+
+
+def check_masks(report, program, folder, paths):
+    rows = training_chats()
+    proven, marked, refusals, wrong, unlike = 0, 0, collections.Counter(), [], []
+    for path in paths:
+        source = path.read_text(encoding="utf-8")
+        model_folder(folder / "model", source)
+        write_rows(folder / "rows.jsonl", rows)
+        done = program.run("data", "inspect", folder / "model", folder / "rows.jsonl", "--json", "--limit", len(rows),
+                           "--max-length", 1_000_000)
+        read = {row["source"]: row for row in map(json.loads, done.stdout.splitlines())}
+        for number, row in enumerate(rows, 1):
+            place = f"{path.parent.name}/{path.name}, row {number}"
+            inspected = next((found for source_name, found in read.items() if source_name.endswith(f"line {number}")), None)
+            if inspected is None:
+                reasons = [line for line in done.stderr.splitlines() if f"line {number}:" in line or "error:" in line]
+                if not reasons:
+                    wrong.append(f"{place}: neither read nor refused")
+                refusals[one_line(reasons[0].split(": ", 2)[-1], 120) if reasons else "?"] += 1
+                continue
+            proven += 1
+            wrong += [f"{place}: {what}" for what in judge_mask(inspected, row)]
+            theirs = marked_characters(source, row)
+            if theirs is not None:
+                marked += 1
+                if theirs != trained_characters(inspected):
+                    unlike.append(f"{place}: {len(theirs)} characters marked, {len(trained_characters(inspected))} trained")
+    for line in wrong + unlike:
+        print("  " + line)
+    for reason, count in refusals.most_common():
+        print(f"    mask refused: {count} x {reason}")
+    report.note("masks: rows of every template", f"{len(rows)} x {len(paths)}")
+    report.note("masks: proven, refused", f"{proven}, {sum(refusals.values())}")
+    report.equals("masks that train others' words or leave the assistant's out", len(wrong), 0)
+    report.holds("masks beside the template's own marks", marked >= 100, str(marked), ">= 100")
+    report.equals("masks unlike the template's own marks", len(unlike), 0)
+
+
 def main():
     options = parser(__doc__)
     options.add_argument("--templates", action="append", required=True)
+    options.add_argument("--masks-only", action="store_true", help="leave the texts out")
     options = options.parse_args()
     paths = sorted(path for folder in options.templates for path in pathlib.Path(folder).rglob("*.jinja"))
     rows, program, report = conversations(), Program(options.needletail), Report()
     equal, refusals, other_cause, different = 0, collections.Counter(), [], []
     with Workspace(options) as folder:
-        for path in paths:
+        for path in [] if options.masks_only else paths:
             source = path.read_text(encoding="utf-8")
             for i, (row, ours) in enumerate(zip(rows, product(program, folder, source, rows), strict=True)):
                 theirs = expected(source, row)
-                place = f"{path.name}, conversation {i}"
+                place = f"{path.parent.name}/{path.name}, conversation {i}"
                 if isinstance(theirs, Exception) and isinstance(ours, Exception):
                     reasons = (cause(str(theirs)), cause(str(ours)))
                     refusals[path.name, reasons] += 1
@@ -188,13 +271,14 @@ def main():
                     equal += 1
                 else:
                     different.append(f"{place}: transformers {str(theirs)[:300]!r} / needletail {str(ours)[:300]!r}")
+        check_masks(report, program, folder, paths)
     for line in different + other_cause:
         print("  " + one_line(line, 900))
     print("  refused by both:")
     for (name, reasons), count in sorted(refusals.items()):
         print(f"    {name}: {count} x {reasons[0][:120]}")
-    report.holds("public templates", len(paths) >= 40, str(len(paths)), ">= 40")
-    report.equals("conversations each", len(rows), 20)
+    report.holds("public templates", len(paths) >= 100, str(len(paths)), ">= 100")
+    report.equals("conversations each, half of them with tools", len(rows), 40)
     report.note("texts equal byte for byte", f"{equal} of {len(paths) * len(rows)}")
     report.equals("texts that differ", len(different), 0)
     report.note("refused by both", sum(refusals.values()))

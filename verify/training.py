@@ -306,7 +306,7 @@ def self_check(report, work, methods, steps):
 
 
 # Beside those that are trained by every method.
-FAMILIES = ["mistral_window", "qwen2", "qwen3", "olmo2", "phi3", "gemma2", "gemma3", "gpt_neox", "llama_yarn"]
+FAMILIES = ["mistral_window", "qwen2", "qwen3", "olmo2", "phi3", "phi3_longrope", "gemma2", "gemma3", "gpt_neox", "llama_yarn"]
 
 
 class Quiet(Report):

@@ -24,6 +24,10 @@ public struct ChatMessage: Sendable, Equatable {
     /// Instructions to the model, which are never trained.
     var isSystem: Bool { role == .system || role == .developer }
     var hasToolCalls: Bool { fields["tool_calls"]?.array?.isEmpty == false }
+    /// Names of the functions that the turn calls.
+    var calledNames: [String] {
+        (fields["tool_calls"]?.array ?? []).compactMap { ($0["function"] ?? $0)["name"]?.string }
+    }
 
     /// As a row of a file spells it.
     var json: JSONValue {

@@ -4,6 +4,7 @@
 // prompt of that turn ends (the turns before it, rendered with the header for an answer) and goes on to the end of the
 // turn (the turns up to it, rendered). That holds when both are prefixes of the whole chat and the answer stands right
 // where the prompt ends. Otherwise the answer is looked up by rendering the whole chat once more with a mark in its place.
+// A template that says itself what the assistant writes (`{% generation %}`) is believed, once every answer is found there.
 import ChatTemplates
 import Formats
 import Synchronization
@@ -74,15 +75,21 @@ struct ChatRenderer: Sendable {
     func render(_ messages: [ChatMessage], tools: [JSONValue], trained: [Bool]) throws(RowFault) -> RenderedChat {
         let values = messages.map { JSONValue.object($0.fields) }
         let (full, generated) = try renderedWithMarks(values[...], tools, answerHeader: false)
-        let answers = messages.indices.filter { messages[$0].role == .assistant }
+        let turns = messages.indices.map {
+            Turn(index: $0, message: messages[$0], values: values, tools: tools, full: full)
+        }
+        let answers = messages.indices.filter { messages[$0].role == .assistant }, regions = joined(generated)
+        if !regions.isEmpty, messages.indices.allSatisfy({ trained[$0] == (messages[$0].role == .assistant) }),
+            answers.allSatisfy({ generates(turns[$0], regions) })
+        {
+            return RenderedChat(text: String(decoding: full, as: UTF8.self), spans: regions.map(generatedSpan))
+        }
         var spans: [TurnSpan] = []
-        for i in messages.indices where trained[i] {
-            let turn = Turn(index: i, message: messages[i], values: values, tools: tools, full: full)
+        for turn in turns where trained[turn.index] {
+            let answer = regions.count == answers.count ? answers.firstIndex(of: turn.index) : nil
             let span: TurnSpan
-            if generated.count == answers.count, let answer = answers.firstIndex(of: i),
-                let marked = generatedSpan(turn, generated[answer])
-            {
-                span = marked
+            if let answer, generates(turn, [regions[answer]]) {
+                span = generatedSpan(regions[answer])
             } else {
                 span = try self.span(turn)
             }
@@ -100,6 +107,13 @@ struct ChatRenderer: Sendable {
         let tools: [JSONValue]
         let full: [UInt8]
         var isLast: Bool { index == values.count - 1 }
+        /// The chat with a mark in place of the turn's text.
+        var marked: [JSONValue] {
+            var values = values, fields = message.fields
+            fields["content"] = .string(ChatRenderer.mark)
+            values[index] = .object(fields)
+            return values
+        }
     }
 
     private func rendered(
@@ -138,13 +152,34 @@ struct ChatRenderer: Sendable {
 
     // MARK: one turn
 
-    /// The template's own word, when the turn's text stands in it.
-    private func generatedSpan(_ turn: Turn, _ range: Range<Int>) -> TurnSpan? {
-        let region = Array(turn.full[range])
-        guard spellings(turn.message.content).contains(where: { !offsets(of: $0, in: region).isEmpty }) else {
-            return nil
+    /// Regions that follow each other without a gap are one.
+    private func joined(_ regions: [Range<Int>]) -> [Range<Int>] {
+        regions.reduce(into: []) { joined, region in
+            if let last = joined.last, last.upperBound == region.lowerBound {
+                joined[joined.count - 1] = last.lowerBound..<region.upperBound
+            } else if !region.isEmpty {
+                joined.append(region)
+            }
         }
-        return TurnSpan(
+    }
+
+    /// Whether the turn's text and its tool calls stand in regions that the template marks.
+    private func generates(_ turn: Turn, _ regions: [Range<Int>]) -> Bool {
+        let parts = regions.map { Array(turn.full[$0]) }
+        func hold(_ text: [UInt8]) -> Bool { parts.contains { !offsets(of: text, in: $0).isEmpty } }
+        guard turn.message.calledNames.allSatisfy({ hold(Array($0.utf8)) }) else { return false }
+        if spellings(turn.message.content).contains(where: hold) { return true }
+        // A text that the template changes (a thought is left out): where a mark in its place comes to stand.
+        guard let (text, generated) = try? renderedWithMarks(turn.marked[...], turn.tools, answerHeader: false) else {
+            return false
+        }
+        let places = offsets(of: Array(Self.mark.utf8), in: text)
+        return !places.isEmpty && places.allSatisfy { place in generated.contains { $0.contains(place) } }
+    }
+
+    /// The template's own word.
+    private func generatedSpan(_ range: Range<Int>) -> TurnSpan {
+        TurnSpan(
             start: range.lowerBound, contentEnd: range.upperBound, limit: range.upperBound, specialOnly: true,
             goesOn: false)
     }
@@ -165,7 +200,10 @@ struct ChatRenderer: Sendable {
         let span = TurnSpan(
             start: start, contentEnd: content.upperBound, limit: limit, specialOnly: !stable,
             goesOn: turn.message.hasToolCalls)
-        if span.goesOn { try checkToolCalls(turn, span) }
+        if span.goesOn {
+            try checkToolCalls(turn, span)
+            try checkToolAnswers(turn, span)
+        }
         return span
     }
 
@@ -203,16 +241,12 @@ struct ChatRenderer: Sendable {
     // MARK: by a mark
 
     /// A text that no data holds and no template changes.
-    private static let mark = "\u{F8F1}\u{F8F2}\u{F8F3}"
+    fileprivate static let mark = "\u{F8F1}\u{F8F2}\u{F8F3}"
 
     /// The place of the turn's text: what differs when the text is replaced by a mark, when that is the text.
     private func markedContent(_ turn: Turn) throws(RowFault) -> Range<Int> {
         if turn.message.content.isEmpty { throw unproven(turn, "it has no text") }
-        var values = turn.values
-        var fields = turn.message.fields
-        fields["content"] = .string(Self.mark)
-        values[turn.index] = .object(fields)
-        let marked = try rendered(values[...], turn.tools, answerHeader: false), mark = Array(Self.mark.utf8)
+        let marked = try rendered(turn.marked[...], turn.tools, answerHeader: false), mark = Array(Self.mark.utf8)
         let found = offsets(of: mark, in: marked)
         guard found.count == 1 else {
             throw unproven(
@@ -246,9 +280,7 @@ struct ChatRenderer: Sendable {
     /// How far an end-of-turn reaches when the chat that ends with this turn does not begin the whole chat: as far as
     /// what follows the turn's text is the same in both.
     private func sharedEnd(_ turn: Turn, from start: Int) -> Int {
-        var fields = turn.message.fields
-        fields["content"] = .string(Self.mark)
-        let through = turn.values[..<turn.index] + [.object(fields)]
+        let through = turn.marked[...turn.index]
         // A template that refuses this beginning only means that no end-of-turn is proven.
         guard let marked = try? rendered(through, turn.tools, answerHeader: false) else { return start }
         let mark = Array(Self.mark.utf8), found = offsets(of: mark, in: marked)
@@ -259,10 +291,22 @@ struct ChatRenderer: Sendable {
     /// A template that knows nothing of tool calls would leave a turn that only ends.
     private func checkToolCalls(_ turn: Turn, _ span: TurnSpan) throws(RowFault) {
         let region = Array(turn.full[span.start..<span.limit])
-        for call in turn.message.fields["tool_calls"]?.array ?? [] {
-            guard let name = (call["function"] ?? call)["name"]?.string else { continue }
-            if offsets(of: Array(name.utf8), in: region).isEmpty {
-                throw unproven(turn, "the template does not print its tool calls")
+        if turn.message.calledNames.contains(where: { offsets(of: Array($0.utf8), in: region).isEmpty }) {
+            throw unproven(turn, "the template does not print its tool calls")
+        }
+    }
+
+    /// Some templates print what a tool answers within the turn that called it, where it would be trained.
+    private func checkToolAnswers(_ turn: Turn, _ span: TurnSpan) throws(RowFault) {
+        let region = span.start..<max(span.contentEnd, span.limit)
+        for i in turn.values.indices.dropFirst(turn.index + 1) {
+            guard turn.values[i]["role"]?.string == "tool", case .object(var fields) = turn.values[i] else { return }
+            fields["content"] = .string(Self.mark)
+            var values = turn.values
+            values[i] = .object(fields)
+            let marked = try rendered(values[...], turn.tools, answerHeader: false)
+            if offsets(of: Array(Self.mark.utf8), in: marked).contains(where: region.contains) {
+                throw unproven(turn, "the template prints the tool's answer within it")
             }
         }
     }

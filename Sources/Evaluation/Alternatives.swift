@@ -47,6 +47,7 @@ private func scored(_ model: any CausalLanguageModel, _ groups: [[TokenizedExamp
         let rows = Array(groups.indices), alternatives = groups[0].count
         let cache = model.makeCache(
             sequences: rows.count, capacity: groups.joined().map(\.ids.count).max()!)
+        cache.reaches = groups.map { $0.map(\.ids.count).max()! }
         // The last shared token comes with each ending: its output predicts the ending's first token.
         let beginnings = rows.map { Array(groups[$0][0].ids.prefix(shared[$0] - 1)) }
         _ = forward(model, beginnings, cache)

@@ -87,6 +87,7 @@ public final class Generator {
         let longest = prompts.map(\.count).max()!
         let capacity = min(scorer.contextLength, longest + settings.maxNewTokens)
         let cache = scorer.makeCache(sequences: prompts.count, capacity: capacity)
+        cache.reaches = prompts.map { min(capacity, $0.count + settings.maxNewTokens) }
         let writings = prompts.indices.map {
             Writing(
                 index: first + $0, prompts[$0], tokenizer, settings, endTokens,
@@ -125,7 +126,8 @@ public final class Generator {
         // Each prompt keeps a token of its own, whose scores are wanted.
         let bound = prompts.map(\.count).min()! - 1
         let shared = (0..<bound).first { i in prompts.contains { $0[i] != prompts[0][i] } } ?? bound
-        guard shared >= Self.shortestShared else { return 0 }
+        let kinds = Set(cache.reaches.map { scorer.rotationKinds(ofLength: $0) })
+        guard shared >= Self.shortestShared, kinds.count == 1 else { return 0 }
         _ = scorer.scores(after: [Array(prompts[0][..<shared])], rows: [0], cache)
         cache.share(shared, with: Array(prompts.indices))
         return shared
@@ -158,6 +160,11 @@ public final class Generator {
         withScorer { scorer in
             let cache = session.cache ?? scorer.makeCache(sequences: 1, capacity: scorer.contextLength)
             session.cache = cache
+            let reach = min(cache.capacity, prompt.count + settings.maxNewTokens)
+            if scorer.rotationKinds(ofLength: reach) != scorer.rotationKinds(ofLength: cache.reaches[0]) {
+                session.held = []  // what is held was turned by other frequencies
+            }
+            cache.reaches[0] = reach
             let shared = min(zip(session.held, prompt).prefix { $0 == $1 }.count, prompt.count - 1)
             cache.truncate(row: 0, to: shared)
             let limit = min(settings.maxNewTokens, cache.capacity - prompt.count)

@@ -17,24 +17,30 @@ public struct AttentionPlan {
     public let rows: [Int]
     /// Tokens that the cache holds of each sequence before this step.
     public let pasts: [Int]
+    /// Tokens that each document has, a cached sequence in the end: what a rotation that changes with length goes by.
+    public let reaches: [Int]
 
     /// Whole documents, positions from 0.
     public init(documentStarts starts: [Int], on device: Device = .cpu) {
-        self.init(starts: starts, rows: [], pasts: Array(repeating: 0, count: starts.count - 1), on: device)
+        let lengths = zip(starts, starts.dropFirst()).map { $1 - $0 }
+        self.init(starts: starts, rows: [], pasts: lengths.map { _ in 0 }, reaches: lengths, on: device)
     }
 
     /// Stretches of the given lengths that continue cached sequences.
     public init(continuing cache: KVCache, rows: [Int], lengths: [Int], on device: Device = .cpu) {
         let starts = lengths.reduce(into: [0]) { $0.append($0.last! + $1) }
-        self.init(starts: starts, rows: rows, pasts: rows.map { cache.lengths[$0] }, on: device)
+        self.init(
+            starts: starts, rows: rows, pasts: rows.map { cache.lengths[$0] }, reaches: rows.map { cache.reaches[$0] },
+            on: device)
     }
 
-    private init(starts: [Int], rows: [Int], pasts: [Int], on device: Device) {
+    private init(starts: [Int], rows: [Int], pasts: [Int], reaches: [Int], on device: Device) {
         precondition(
             starts.first == 0 && zip(starts, starts.dropFirst()).allSatisfy { $0 < $1 }, "documents must not be empty")
         self.starts = starts
         self.rows = rows
         self.pasts = pasts
+        self.reaches = reaches
         let positions = pasts.indices.flatMap { i in (pasts[i]..<pasts[i] + starts[i + 1] - starts[i]).map(Int64.init) }
         self.positions = Tensor(positions, on: device)
         positionBound = Int(positions.max() ?? -1) + 1
@@ -51,12 +57,16 @@ public final class KVCache {
     public private(set) var lengths: [Int]
     /// Slots of a sequence.
     public let capacity: Int
+    /// Tokens that each sequence comes to in the end, its capacity at first: what a rotation that changes with a document's
+    /// length goes by. What is held was turned by it.
+    public var reaches: [Int]
 
     public init(
         layers: Int, sequences: Int, capacity: Int, kvHeads: Int, headDim: Int, _ dtype: DType, on device: Device
     ) {
         self.capacity = capacity
         lengths = Array(repeating: 0, count: sequences)
+        reaches = Array(repeating: capacity, count: sequences)
         keys = (0..<layers).map { _ in .zeros([sequences, capacity, kvHeads, headDim], dtype, on: device) }
         values = keys.map { .zeros($0.shape, dtype, on: device) }
     }
@@ -96,6 +106,7 @@ public final class KVCache {
         keys = keys.map { $0.indexSelect(0, index) }
         values = values.map { $0.indexSelect(0, index) }
         lengths = rows.map { lengths[$0] }
+        reaches = rows.map { reaches[$0] }
     }
 
     /// Forgets what a sequence holds beyond its first `count` tokens.

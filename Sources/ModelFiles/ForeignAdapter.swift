@@ -1,4 +1,5 @@
-// Adapters as MLX and torchtune write them, rewritten once as PEFT's folder, which everything else reads.
+// Adapters as MLX and torchtune write them, and PEFT's own that differ from map to map, rewritten once as a folder of PEFT's
+// with one rank, which everything else reads.
 // r rank, I inputs, O outputs
 internal import Crypto
 internal import Diagnostics
@@ -7,19 +8,32 @@ internal import Formats
 /// What another program's adapter folder says, under PEFT's names.
 struct ForeignAdapter {
     /// A tensor of the new file, made of one of the old.
-    private struct Part {
+    struct Part {
         let name: String
         let source: TensorInfo
         var isTransposed = false
         /// Heads whose rows lie in pairs (x0 y0 x1 y1 ...) instead of halves (x0 x1 ... y0 y1 ...); nil for none.
         var pairedHeads: Int?
+        /// The rank that a matrix of a lower one is filled up to with zeros; nil for none.
+        var rank: Int?
+        /// What its numbers are multiplied by, in fp32.
+        var factor = 1.0
 
-        var shape: [Int] { isTransposed ? source.shape.reversed() : source.shape }
+        /// The place of r in the shape of a matrix; nil for other tensors.
+        var rankAxis: Int? { name.contains(".lora_A.") ? 0 : name.contains(".lora_B.") ? 1 : nil }
+        /// Before it is filled up.
+        var ownShape: [Int] { isTransposed ? source.shape.reversed() : source.shape }
+        var shape: [Int] {
+            var shape = ownShape
+            if let rank, let rankAxis { shape[rankAxis] = rank }
+            return shape
+        }
+        var elementType: ElementType { factor == 1 ? source.elementType : .f32 }
     }
 
-    private let weights: SafetensorsFile
-    private let parts: [Part]
-    private let config: AdapterConfig
+    let weights: SafetensorsFile
+    let parts: [Part]
+    let config: AdapterConfig
 
     /// The PEFT folder made of an adapter folder, in the user's cache; nil for one that is PEFT's already.
     ///
@@ -33,8 +47,13 @@ struct ForeignAdapter {
             adapter = try ForeignAdapter(mlx: SafetensorsFile(path: mlx), json, file, base)
         } else if fileExists(own) {
             let weights = try SafetensorsFile(path: own)
-            guard weights.tensors.contains(where: { $0.name.hasSuffix(".lora_a.weight") }) else { return nil }
-            adapter = try ForeignAdapter(torchtune: weights, json, file, base)
+            if weights.tensors.contains(where: { $0.name.hasSuffix(".lora_a.weight") }) {
+                adapter = try ForeignAdapter(torchtune: weights, json, file, base)
+            } else if isPatterned(json, weights) {
+                adapter = try ForeignAdapter(peft: weights, json, file, base)
+            } else {
+                return nil
+            }
         } else {
             return nil
         }
@@ -132,26 +151,26 @@ struct ForeignAdapter {
     }
 
     /// Whole names of the modules that tensors belong to, since other programs adapt some layers only.
-    private static func modules(_ names: [String]) -> [String] {
+    static func modules(_ names: [String]) -> [String] {
         let whole = names.compactMap { name in
             name.firstRange(of: ".lora_").map { String(name[..<$0.lowerBound].dropFirst(AdapterFiles.prefix.count)) }
         }
         return Set(whole).sorted()
     }
 
-    private func checkMatrices(_ rank: Int) throws {
+    func checkMatrices(_ rank: Int) throws {
         if parts.isEmpty { throw UserError("\(weights.path): holds no tensor") }
-        for part in parts {
-            let shape = part.shape, at = part.name.contains(".lora_A.") ? 0 : part.name.contains(".lora_B.") ? 1 : nil
-            guard part.source.elementType.isFloatingPoint, shape.count == (at == nil ? 1 : 2),
-                at.map({ shape[$0] == rank }) ?? true
+        for part in parts where part.name.contains(".lora_") {
+            let at = part.rankAxis
+            guard part.source.elementType.isFloatingPoint, part.source.shape.count == (at == nil ? 1 : 2),
+                at.map({ part.shape[$0] == rank && part.ownShape[$0] <= rank }) ?? true
             else {
                 throw UserError(
                     "\(weights.path): tensor \(part.source.name) has shape \(part.source.shape); the rank is \(rank)")
             }
-            if let heads = part.pairedHeads, shape[0] % (2 * heads) != 0 {
+            if let heads = part.pairedHeads, part.shape[0] % (2 * heads) != 0 {
                 throw UserError(
-                    "\(weights.path): tensor \(part.source.name) has \(shape[0]) rows, which are not pairs of \(heads) heads"
+                    "\(weights.path): tensor \(part.source.name) has \(part.shape[0]) rows, which are not pairs of \(heads) heads"
                 )
             }
         }
@@ -160,9 +179,9 @@ struct ForeignAdapter {
     private func write(to folder: String, _ naming: TensorNaming) throws {
         try writeFolderAtomically(folder) { temporary in
             let tensors = parts.map { part in
-                SafetensorsWriter.Tensor(name: part.name, elementType: part.source.elementType, shape: part.shape) {
-                    emit in
-                    try rearranged(part).withUnsafeBytes(emit)
+                SafetensorsWriter.Tensor(name: part.name, elementType: part.elementType, shape: part.shape) { emit in
+                    let bytes = try rearranged(part)
+                    try (part.factor == 1 ? bytes : multiplied(bytes, part)).withUnsafeBytes(emit)
                 }
             }
             try SafetensorsWriter.write(
@@ -175,9 +194,10 @@ struct ForeignAdapter {
     /// The bytes of a part in PEFT's order.
     private func rearranged(_ part: Part) throws -> [UInt8] {
         let source = try weights.bytes(of: part.source.name), size = part.source.elementType.byteCount
-        let rows = part.shape[0], columns = part.shape.count == 2 ? part.shape[1] : 1
+        let rows = part.ownShape[0], columns = part.ownShape.count == 2 ? part.ownShape[1] : 1
+        let width = part.shape.count == 2 ? part.shape[1] : 1
         let half = part.pairedHeads.map { rows / $0 / 2 }
-        var result = [UInt8](repeating: 0, count: source.count)
+        var result = [UInt8](repeating: 0, count: part.shape.reduce(size, *))
         result.withUnsafeMutableBytes { target in
             for row in 0..<rows {
                 var from = row
@@ -187,11 +207,30 @@ struct ForeignAdapter {
                 }
                 for column in 0..<columns {
                     let at = part.isTransposed ? column * rows + from : from * columns + column
-                    target.baseAddress!.advanced(by: (row * columns + column) * size)
+                    target.baseAddress!.advanced(by: (row * width + column) * size)
                         .copyMemory(from: source.baseAddress!.advanced(by: at * size), byteCount: size)
                 }
             }
         }
         return result
+    }
+
+    /// The numbers of a part times its factor, as fp32.
+    private func multiplied(_ bytes: [UInt8], _ part: Part) throws -> [UInt8] {
+        let type = part.source.elementType
+        var numbers = [Float](repeating: 0, count: bytes.count / type.byteCount)
+        try bytes.withUnsafeBytes { source in
+            try numbers.withUnsafeMutableBufferPointer { numbers in
+                switch type {
+                case .f32: UnsafeMutableRawBufferPointer(numbers).copyMemory(from: source)
+                case .f16: convertF16ToF32(source.baseAddress!, numbers.baseAddress!, count: numbers.count)
+                case .bf16: convertBF16ToF32(source.baseAddress!, numbers.baseAddress!, count: numbers.count)
+                default:
+                    throw UserError(
+                        "\(weights.path): tensor \(part.source.name) is of type \(type); F32, F16 and BF16 are read")
+                }
+            }
+        }
+        return numbers.map { Float(Double($0) * part.factor) }.withUnsafeBytes { Array($0) }
     }
 }

@@ -174,6 +174,14 @@ private struct GGUFMetadataWriter {
         case "linear":
             entries.append(.string("\(architecture.rawValue).rope.scaling.type", "linear"))
             add("rope.scaling.factor", try settings.number("factor"))
+        case "yarn" where architecture != .phi3:
+            if let setting = try YarnScaling.setting(beyond: settings) {
+                throw refusal("rotary scaling yarn with \(setting)")
+            }
+            entries.append(.string("\(architecture.rawValue).rope.scaling.type", "yarn"))
+            let context = try settings.positive("original_max_position_embeddings", sizes.contextLength)
+            add("rope.scaling.factor", try settings.number("factor", Double(sizes.contextLength) / Double(context)))
+            add("rope.scaling.original_context_length", context)
         case "llama3":
             let scaling = try Llama3Scaling(settings)
             entries.append(.string(Llama3Scaling.noteKey, scaling.json.serialized()))
@@ -241,7 +249,10 @@ private struct GGUFMetadataWriter {
         try addRotary()
         let window = try reader.isPresent("sliding_window") ? reader.positive("sliding_window") : 0
         add("attention.sliding_window", window)
-        let context = positionLimit(reader.json) ?? sizes.contextLength
+        let key = "original_max_position_embeddings", settings = try reader.section("rope_parameters")
+        let context =
+            try settings?.positive(key, reader.positive(key, sizes.contextLength))
+            ?? reader.positive(key, sizes.contextLength)
         add("rope.scaling.original_context_length", context)
         if window > 0, window < min(context, sizes.contextLength) {
             notes.append(
@@ -250,17 +261,10 @@ private struct GGUFMetadataWriter {
     }
 
     private mutating func addLongRoPE(_ settings: ConfigReader, _ width: Int) throws {
-        for (key, name) in [("short_factor", "rope_factors_short.weight"), ("long_factor", "rope_factors_long.weight")]
-        {
-            let factors = settings.json[key]?.array?.compactMap(\.double).map { Float($0) } ?? []
-            guard factors.count == width / 2 else {
-                throw UserError("\(settings.file): \"\(key)\" must be a list of \(width / 2) numbers")
-            }
-            self.settings.append((name, factors))
+        let found = try LongRoPESettings(reader, settings, width: width)
+        for (name, factors) in [("short", found.short), ("long", found.long)] {
+            self.settings.append(("rope_factors_\(name).weight", factors.map { Float($0) }))
         }
-        let context = Double(positionLimit(reader.json) ?? sizes.contextLength)
-        let factor = try settings.number("factor", Double(sizes.contextLength) / context)
-        let attention = factor <= 1 ? 1 : (1 + log(factor) / log(context)).squareRoot()
-        add("rope.scaling.attn_factor", try settings.number("attention_factor", attention))
+        add("rope.scaling.attn_factor", found.attention)
     }
 }

@@ -68,7 +68,20 @@ struct GGUFShape {
         case "linear":
             let factor = file.metadata["\(architecture).rope.scaling.factor"]?.double ?? 1
             return ["rope_type": "linear", "factor": .init(factor)]
-        case let other: throw UserError("\(file.path): rotary scaling \(other) is not supported; linear and llama3 are")
+        case "yarn":
+            guard let factor = file.metadata["\(architecture).rope.scaling.factor"]?.double,
+                let context = file.metadata["\(architecture).rope.scaling.original_context_length"]?.int
+            else { throw UserError("\(file.path): rotary scaling yarn without its factor and original context length") }
+            if let key = YarnScaling.otherKeys.first(where: { file.metadata["\(architecture).\($0)"] != nil }) {
+                throw UserError(
+                    "\(file.path): \(architecture).\(key) is not supported; convert the original folder instead")
+            }
+            return [
+                "rope_type": "yarn", "factor": .init(Double("\(Float(factor))")!),
+                "original_max_position_embeddings": .init(context),
+            ]
+        case let other:
+            throw UserError("\(file.path): rotary scaling \(other) is not supported; linear, yarn and llama3 are")
         }
     }
 
@@ -283,5 +296,21 @@ struct Llama3Scaling {
             "rope_type": "llama3", "factor": .init(factor), "low_freq_factor": .init(lowFactor),
             "high_freq_factor": .init(highFactor), "original_max_position_embeddings": .init(Int(context)),
         ]
+    }
+}
+
+/// YaRN in GGUF: a factor and the original context; ramp and magnitude are the published ones.
+enum YarnScaling {
+    /// Keys that change them.
+    static let otherKeys = [
+        "attn_factor", "yarn_ext_factor", "yarn_attn_factor", "yarn_beta_fast", "yarn_beta_slow", "yarn_log_multiplier",
+    ].map { "rope.scaling.\($0)" }
+
+    /// The setting of a ramp or magnitude of its own, which the format's two keys do not say; nil for none.
+    static func setting(beyond settings: ConfigReader) throws -> String? {
+        let plain = [("beta_fast", 32.0), ("beta_slow", 1), ("mscale", 0), ("mscale_all_dim", 0)]
+        if let (key, _) = try plain.first(where: { try settings.number($0.0, $0.1) != $0.1 }) { return key }
+        if settings.isPresent("attention_factor") { return "attention_factor" }
+        return try settings.bool("truncate", true) ? nil : "truncate"
     }
 }

@@ -24,6 +24,8 @@ final class BasePacking {
     private let blocks: GGUFModel?
     private let weights: [String: GGUFModel.Weight]
     private var count = 0
+    /// Matrices of block types that no product reads, by type.
+    private var decoded: [GGMLType: Int] = [:]
 
     /// - Parameter reference: where the weights come from.
     init(_ quantization: BaseQuantization, _ model: any CausalLanguageModel, _ reference: ModelReference) throws {
@@ -47,8 +49,14 @@ final class BasePacking {
         return true
     }
 
+    /// - Parameter report: told what was not kept packed and might have been thought to be.
     /// - Throws: `UserError` when nothing was packed.
-    func finish(_ dtype: DType) throws {
+    func finish(_ dtype: DType, report: (String) -> Void) throws {
+        for (type, matrices) in decoded.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
+            report(
+                "\(place): \(matrices) matrices of type \(type.name) are kept as \(dtype); no product here reads that type"
+            )
+        }
         guard count == 0 else { return }
         throw UserError(
             "\(place): its weights are stored as in \(dtype) or wider, so as_stored would save nothing; use nf4 or int8",
@@ -85,7 +93,9 @@ final class BasePacking {
             return PackedWeight(format, rows: rows, columns: columns, blocks: bytes)
         }
         let weight = weights[name]!  // the folder was made from this file
-        guard let format = PackedWeight.Format(weight.tensor.type), format.bytes(ofRow: columns) < dense else {
+        let type = weight.tensor.type
+        guard let format = PackedWeight.Format(type), format.bytes(ofRow: columns) < dense else {
+            if type.block.elements > 1 { decoded[type, default: 0] += 1 }
             return nil
         }
         let bytes = Tensor.empty([rows, format.bytes(ofRow: columns)], .uint8)

@@ -10,6 +10,8 @@ public protocol CausalLanguageModel: Module {
     var contextLength: Int { get }
     /// Rows of the position table, which no document may pass; nil where positions are computed.
     var positionLimit: Int? { get }
+    /// Documents of which these are equal turn by the same frequencies, one entry for each rotation of the model.
+    func rotationKinds(ofLength length: Int) -> [Int]
     /// Scores are capped to within ± this (`softCap`); nil: not at all.
     var logitCap: Double? { get }
     /// The dtype in which activations flow.
@@ -33,6 +35,7 @@ public protocol CausalLanguageModel: Module {
 
 extension CausalLanguageModel {
     public var positionLimit: Int? { nil }
+    public func rotationKinds(ofLength length: Int) -> [Int] { [] }
     public var logitCap: Double? { nil }
 
     /// Scores of every token of the vocabulary: hidden `[M, D]` -> fp32 `[M, V]` (fp64 in an fp64 model).

@@ -6,8 +6,8 @@ public struct DecoderSizes: Sendable, Equatable {
     public let hiddenSize: Int, intermediateSize: Int, layers: Int
     public let heads: Int, kvHeads: Int, headDim: Int
     public let vocabSize: Int
-    /// Longest document the model was made for, and longest one it computes as published; nil for any.
-    public let contextLength: Int, positionLimit: Int?
+    /// Longest document the model was made for.
+    public let contextLength: Int
     public let normEpsilon: Double
     /// Whether the output table is the token table.
     public let tiedHead: Bool
@@ -23,15 +23,14 @@ extension DecoderSizes {
         contextLength: Int? = nil, normEpsilon: Double, tiedHead: Bool = false
     ) throws {
         let hidden = try reader.positive("hidden_size"), heads = try reader.positive("num_attention_heads")
-        let limit = ModelFiles.positionLimit(reader.json)
         self.init(
             hiddenSize: hidden, intermediateSize: try reader.positive("intermediate_size"),
             layers: try reader.positive("num_hidden_layers"), heads: heads,
             kvHeads: try reader.positive("num_key_value_heads", kvHeads ?? heads),
             headDim: try reader.positive("head_dim", headDim ?? hidden / heads),
             vocabSize: try reader.positive("vocab_size", vocabSize),
-            contextLength: try min(reader.positive("max_position_embeddings", contextLength), limit ?? .max),
-            positionLimit: limit, normEpsilon: try reader.number("rms_norm_eps", normEpsilon),
+            contextLength: try reader.positive("max_position_embeddings", contextLength),
+            normEpsilon: try reader.number("rms_norm_eps", normEpsilon),
             tiedHead: try reader.bool("tie_word_embeddings", tiedHead))
         try reader.checkHeads(heads, self.kvHeads, self.headDim)
     }
@@ -51,7 +50,6 @@ extension DecoderConfiguration {
     public var headDim: Int { sizes.headDim }
     public var vocabSize: Int { sizes.vocabSize }
     public var contextLength: Int { sizes.contextLength }
-    public var positionLimit: Int? { sizes.positionLimit }
     public var normEpsilon: Double { sizes.normEpsilon }
     public var tiedHead: Bool { sizes.tiedHead }
     /// Width of all query heads of a layer together.

@@ -7,6 +7,8 @@ public protocol SequenceScorer: AnyObject {
     /// Tokens of the longest sequence.
     var contextLength: Int { get }
     func makeCache(sequences: Int, capacity: Int) -> KVCache
+    /// See `CausalLanguageModel.rotationKinds`.
+    func rotationKinds(ofLength length: Int) -> [Int]
     /// Feeds tokens to cached sequences; scores after the last token of each, valid until the next call.
     func scores(after tokens: [[Int32]], rows: [Int], _ cache: KVCache) -> FusedDecoder.Scores
     /// Whether the rows of a step should be 0, 1, ...: other ones cost a copy of the cache.
@@ -55,6 +57,7 @@ final class PlainScorer: SequenceScorer {
     func makeCache(sequences: Int, capacity: Int) -> KVCache {
         model.makeCache(sequences: sequences, capacity: capacity)
     }
+    func rotationKinds(ofLength length: Int) -> [Int] { model.rotationKinds(ofLength: length) }
 
     func scores(after tokens: [[Int32]], rows: [Int], _ cache: KVCache) -> FusedDecoder.Scores {
         withoutGradients {
@@ -67,7 +70,8 @@ final class PlainScorer: SequenceScorer {
     }
 }
 
-/// One call a step. Long prompts go through the layers, whose products of many rows are the library's.
+/// One call a step. Long prompts go through the layers, whose products of many rows are the library's, and so do sequences
+/// that turn by different frequencies.
 final class FusedScorer: SequenceScorer {
     private let model: any CausalLanguageModel
     private let plain: PlainScorer
@@ -89,9 +93,13 @@ final class FusedScorer: SequenceScorer {
     func makeCache(sequences: Int, capacity: Int) -> KVCache {
         model.makeCache(sequences: sequences, capacity: capacity)
     }
+    func rotationKinds(ofLength length: Int) -> [Int] { model.rotationKinds(ofLength: length) }
 
     func scores(after tokens: [[Int32]], rows: [Int], _ cache: KVCache) -> FusedDecoder.Scores {
-        if tokens.reduce(0, { $0 + $1.count }) > longStep { return plain.scores(after: tokens, rows: rows, cache) }
+        let kinds = Set(rows.map { rope.kind(ofLength: cache.reaches[$0]) })
+        if kinds.count > 1 || tokens.reduce(0, { $0 + $1.count }) > longStep {
+            return plain.scores(after: tokens, rows: rows, cache)
+        }
         return decoder(tokens, rows: rows, cache: cache, rope: rope)
     }
 }

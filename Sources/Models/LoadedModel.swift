@@ -23,15 +23,16 @@ public final class LoadedModel {
     ///   - randomSeed: draws the weights, in a folder that holds none; nil reads them.
     ///   - quantization: how the blocks' linear maps are kept, on the CPU, for an adapter or to compute with; nil as
     ///     tensors.
+    ///   - report: told what a person who asked for `quantization` should know.
     /// - Throws: `UserError` for files that do not fit the configuration, every missing or unexpected tensor included.
     public convenience init(
         _ reference: ModelReference, dtype: DType, device: Device = .cpu, trainsAll: Bool = false,
-        randomSeed: UInt64? = nil, quantization: BaseQuantization? = nil
+        randomSeed: UInt64? = nil, quantization: BaseQuantization? = nil, report: (String) -> Void = { _ in }
     ) throws {
         if randomSeed != nil { try refuseWeights(in: reference.baseFolder) }
         try self.init(
             reference, file: joinPath(reference.baseFolder, "config.json"), dtype, device, trainsAll, randomSeed,
-            quantization)
+            quantization, report)
     }
 
     /// A model of random weights from a config.json alone: for measurements.
@@ -40,7 +41,8 @@ public final class LoadedModel {
         quantization: BaseQuantization? = nil
     ) throws {
         try self.init(
-            ModelReference(configuration: file), file: file, dtype, device, trainsAll, randomSeed, quantization)
+            ModelReference(configuration: file), file: file, dtype, device, trainsAll, randomSeed, quantization,
+            { _ in })
     }
 
     /// The model of a GGUF file, its weights in fp32, without a folder in between; to compute with.
@@ -61,7 +63,7 @@ public final class LoadedModel {
 
     private init(
         _ reference: ModelReference, file: String, _ dtype: DType, _ device: Device, _ trainsAll: Bool,
-        _ randomSeed: UInt64?, _ quantization: BaseQuantization?
+        _ randomSeed: UInt64?, _ quantization: BaseQuantization?, _ report: (String) -> Void
     ) throws {
         precondition(!trainsAll || quantization == nil, "packed weights are not trained")
         self.reference = reference
@@ -83,7 +85,7 @@ public final class LoadedModel {
                 parameter.fill(fromFile: try weights.tensor(name))
             }
         }
-        try packing?.finish(dtype)
+        try packing?.finish(dtype, report: report)
         if trainsAll { for (_, parameter) in model.namedParameters() { parameter.isTrained = true } }
         if let adapter = reference.adapterFolder {
             try Adapter(folder: adapter).attach(to: self)

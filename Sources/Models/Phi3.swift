@@ -1,5 +1,5 @@
 // Phi-3 (Abdin et al. 2024, arXiv:2404.14219): Llama's block with one map for q, k and v and one for gate and up; perhaps
-// a sliding window, heads of which only a part turns, and LongRoPE, of which the published short factors are computed.
+// a sliding window, heads of which only a part turns, and LongRoPE.
 // N tokens, D hiddenSize, H query heads, K key/value heads, E headDim, F intermediateSize, V vocabSize
 internal import Diagnostics
 public import Formats

@@ -9,9 +9,6 @@ internal import ModelFiles
 extension ConfigReader {
     /// Frequencies and scaling.
     ///
-    /// Dynamic scaling and LongRoPE change with the length of a document; up to the length the model was first trained
-    /// with they are what is given here, and `positionLimit` keeps documents within it.
-    ///
     /// - Parameters:
     ///   - name: of the kind of layers, where `rope_parameters` has a section for each kind.
     ///   - thetaKey, theta: transformers 4's key, and its value where nothing is said.
@@ -54,7 +51,10 @@ extension ConfigReader {
     private func scaling(_ settings: ConfigReader, theta: Double, width: Int) throws -> RotaryScaling {
         let type = try settings.string("rope_type", settings.string("type", "default"))
         switch type {
-        case "default", "dynamic": return .none
+        case "default": return .none
+        case "dynamic":
+            guard width > 2 else { throw UserError("\(settings.file): dynamic scaling needs more than one frequency") }
+            return .dynamic(factor: try settings.number("factor"), context: try positive("max_position_embeddings"))
         case "linear": return .linear(factor: try settings.number("factor"))
         case "llama3":
             return .llama3(
@@ -62,7 +62,12 @@ extension ConfigReader {
                 highFrequencyFactor: try settings.number("high_freq_factor"),
                 originalContext: try settings.positive("original_max_position_embeddings"))
         case "yarn" where try string("model_type") != "phi3": return .yarn(try yarn(settings))
-        case "longrope", "su", "yarn": return try longRoPE(settings, width: width)
+        case "longrope", "su", "yarn":  // Phi-3's first configurations used the other names
+            let found = try LongRoPESettings(self, settings, width: width)
+            return .longRoPE(
+                .init(
+                    short: found.short, long: found.long, originalContext: found.originalContext,
+                    attention: found.attention))
         default:
             throw UserError(
                 "\(settings.file): type \(type) is not supported; default, linear, dynamic, llama3, yarn and longrope are"
@@ -83,17 +88,5 @@ extension ConfigReader {
             factor: factor, fast: try settings.number("beta_fast", 32), slow: try settings.number("beta_slow", 1),
             originalContext: context, attention: try settings.number("attention_factor", attention),
             roundsEnds: try settings.bool("truncate", true))
-    }
-
-    private func longRoPE(_ settings: ConfigReader, width: Int) throws -> RotaryScaling {
-        let factors = settings.json["short_factor"]?.array?.compactMap(\.double) ?? []
-        guard factors.count == width / 2, factors.allSatisfy({ $0 > 0 }) else {
-            throw UserError(
-                "\(settings.file): \"short_factor\" must be a list of \(width / 2) numbers above 0")
-        }
-        let limit = try positive("max_position_embeddings"), context = positionLimit(json) ?? limit
-        let factor = try settings.number("factor", Double(limit) / Double(context))
-        let attention = factor <= 1 ? 1 : (1 + log(factor) / log(Double(context))).squareRoot()
-        return .perFrequency(factors: factors, attention: try settings.number("attention_factor", attention))
     }
 }

@@ -99,10 +99,7 @@ public final class RotaryDecoder<Family: RotaryFamily>: Module {
     }
 
     func callAsFunction(_ ids: Tensor, _ plan: AttentionPlan, _ cache: KVCache?, _ dtype: DType) -> Tensor {
-        if let limit = family.positionLimit {
-            precondition(plan.positionBound <= limit, "position \(plan.positionBound - 1) of \(limit)")
-        }
-        let rotations = ropes.map { $0.rotation(at: plan.positions, below: plan.positionBound) }
+        let rotations = ropes.map { $0.rotation(plan) }
         var x = embedTokens(ids, dtype)  // [N, D]
         if family.embeddingScale != 1 { x = x * dtype.rounded(family.embeddingScale) }
         let y = recomputation.run(x, blocks: layers.items.count, recomputes: cache == nil) { i, x in
@@ -139,7 +136,7 @@ public final class RotaryModel<Family: RotaryFamily>: CausalLanguageModel {
 
     public var vocabSize: Int { tokenTable.weight.shape[0] }
     public var contextLength: Int { config.contextLength }
-    public var positionLimit: Int? { config.positionLimit }
+    public func rotationKinds(ofLength length: Int) -> [Int] { model.ropes.map { $0.kind(ofLength: length) } }
     public var tokenTable: Embedding { model.embedTokens }
     public var headWeight: Parameter { head?.weight ?? model.embedTokens.weight }
     public var logitCap: Double? { config.logitCap }

@@ -51,6 +51,8 @@ public final class StoredModel: SequenceScorer {
             headDim: config.headDim, dtype, on: .cpu)
     }
 
+    public func rotationKinds(ofLength length: Int) -> [Int] { [rope.kind(ofLength: length)] }
+
     public func scores(after tokens: [[Int32]], rows: [Int], _ cache: KVCache) -> FusedDecoder.Scores {
         decoder(tokens, rows: rows, cache: cache, rope: rope)
     }

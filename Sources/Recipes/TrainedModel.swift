@@ -29,7 +29,7 @@ final class TrainedModel {
         loaded = try LoadedModel(
             inputs.reference, dtype: config.computeDType(on: device), device: device, trainsAll: isFull,
             randomSeed: config.model.initialize == .random ? config.training.seed : nil,
-            quantization: config.model.quantize.quantization)
+            quantization: config.model.quantize.quantization, report: { ProgressLine.print($0) })
         loaded.model.recomputation = .init(stride: config.training.recomputeBlocks)
         tokenizer = inputs.tokenizer
         seed = config.training.seed

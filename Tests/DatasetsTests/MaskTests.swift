@@ -113,6 +113,55 @@ struct MaskStrategyTests {
         #expect(try marked(turns, .lastAssistant).contains("[[Yes.<|im_end|>]]"))
     }
 
+    /// A template that prints what the tool answers in the turn that called it: nobody's words but the assistant's are trained.
+    @Test func toolAnswersWithinTheTurn() throws {
+        func template(_ answer: String, _ kept: String) -> String {
+            "{% for m in messages %}{% if \(kept) %}<{{ m.role }}>{% for c in m.tool_calls or [] %}"
+                + "{{ c.function.name }}(\(answer)){% endfor %}{{ m.content }}</s>{% endif %}{% endfor %}"
+                + "{% if add_generation_prompt %}<assistant>{% endif %}"
+        }
+        let inside = template("{{ messages[2].content if messages|length > 2 else '' }}", "m.role != 'tool'")
+        let beside = template("", "true")
+        let call: JSONValue = ["type": "function", "function": ["name": "sky", "arguments": [:]]]
+        let turns = [
+            ChatMessage(role: .user, content: "Rain?"),
+            ChatMessage(role: .assistant, content: "", extra: JSONObject([("tool_calls", .array([call]))])),
+            ChatMessage(role: .tool, content: "wet"), ChatMessage(role: .assistant, content: "Yes."),
+        ]
+        func marked(_ template: String, _ thought: String) throws -> String {
+            var turns = turns
+            turns[1] = ChatMessage(
+                role: .assistant, content: thought, extra: JSONObject([("tool_calls", .array([call]))]))
+            let encoder = try ExampleEncoder(tinyTokenizer.get(), template: template)
+            return try encoder.encode(row(.chat(turns, tools: []))).marked(.marks)
+        }
+        let error = #expect(throws: BadRow.self) { try marked(inside, "hm") }
+        #expect(error?.message.contains("prints the tool's answer within it") == true, "\(error?.message ?? "")")
+        let text = try marked(beside, "hm")
+        #expect(
+            text.contains("[[sky()hm</s>]]") && text.contains("<tool>wet</s>") && text.contains("[[Yes.</s>]]"),
+            "\(text)")
+    }
+
+    /// What a template marks is trained, all of it and no more: in several pieces, with a thought left out.
+    @Test func marksOfTheTemplate() throws {
+        let template =
+            "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}{% generation %}"
+            + "{{ m.content.split('</think>')[-1].strip() }}{% endgeneration %}{% generation %}</s>!{% endgeneration %}"
+            + "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+        let turns = [
+            ChatMessage(role: .user, content: "a"), ChatMessage(role: .assistant, content: "<think>t</think> one"),
+            ChatMessage(role: .user, content: "b"), ChatMessage(role: .assistant, content: "two"),
+        ]
+        func marked(_ masking: Masking) throws -> String {
+            let encoder = try ExampleEncoder(
+                tinyTokenizer.get(), template: template, options: .init(format: .chat, masking: masking))
+            return try encoder.encode(row(.chat(turns, tools: []))).marked(.marks)
+        }
+        #expect(try marked(.assistant) == "<user>a<assistant>[[one</s>!]]<user>b<assistant>[[two</s>!]]")
+        #expect(try marked(.lastAssistant) == "<user>a<assistant>one</s>!<user>b<assistant>[[two</s>!]]")
+    }
+
     /// Templates that change, repeat or drop the answer: no proof, no training.
     @Test(arguments: [
         "{% for m in messages %}{{ m.role + ':' + m.content|upper + '\\n' }}{% endfor %}",

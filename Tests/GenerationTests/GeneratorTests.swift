@@ -88,6 +88,28 @@ import Tokenizers
         #expect(answers(3) == answers(1))
     }
 
+    /// Where frequencies change with length, a sequence's own length decides, and what a talk holds is computed again when
+    /// it comes beyond: prompts that share a beginning, short and long, and two turns of a talk.
+    @Test func longSequencesAnswerAlikeInEveryBatchAndTalk() throws {
+        let config = textConfig().changing(["rope_parameters": TinyFamily.longRoPE])
+        try writeTextFolder(folder["long"], config, tinyModel(config))
+        let generator = try Generator(load(folder["long"]), tokenizer)
+        let start = someIDs(8, seed: 9, vocabulary: 268)
+        func answers(to prompts: [[Int32]], _ batch: Int) -> [Answer] {
+            generator.answers(to: prompts, .init(maxNewTokens: 4, batch: batch))
+        }
+        for prompts in [[start, start + [5], start + [7]], [start + [5, 6, 7], start + [6], start + [7, 8]]] {
+            #expect(answers(to: prompts, 3) == answers(to: prompts, 1))
+        }
+        let session = ChatSession(), settings = GenerationSettings(maxNewTokens: 4)
+        var talk = Array(start.prefix(5))
+        for turn in 0..<3 {
+            let answer = generator.reply(to: talk, in: session, settings, onText: { _ in })
+            #expect(answer == answers(to: [talk], 1)[0])
+            talk += answer.ids + [Int32(20 + turn)]
+        }
+    }
+
     @Test func theTextIsWrittenToItsEnd() throws {
         let answers = try scripted("Hey, world").answers(to: [ids("H"), ids("w"), ids("Q")], .init())
         #expect(answers.map(\.text) == ["ey, world", "orld", ""].map { $0 })

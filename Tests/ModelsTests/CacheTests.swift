@@ -98,6 +98,31 @@ import Testing
         expectEqual(next[1], full(model, other + [4], from: 5))
     }
 
+    /// Where frequencies change with a document's length, a sequence turns by the length it comes to in the end.
+    @Test(arguments: [("dynamic", 8), ("longrope", 128)]) func longSequencesTurnByTheirReach(
+        _ type: String, _ context: Int
+    )
+        throws
+    {
+        let scaling: JSONValue = type == "dynamic" ? ["rope_type": "dynamic", "factor": 4] : TinyFamily.longRoPE
+        let config = TinyFamily.llama.config.changing([
+            "rope_parameters": scaling, "max_position_embeddings": .init(context),
+        ])
+        let model = try tinyModel(config), rows = [13, 7].enumerated().map { someIDs($1, seed: UInt64(33 + $0)) }
+        let cache = model.makeCache(sequences: 2, capacity: 20)
+        cache.reaches = [13, 7]
+        var parts = rows.map { _ in [Tensor]() }
+        for range in [0..<3, 3..<6, 6..<7] {
+            let next = feed(model, cache, [0, 1], rows.map { Array($0[range]) })
+            for row in 0..<2 { parts[row].append(next[row]) }
+        }
+        parts[0].append(feed(model, cache, [0], [Array(rows[0][7...])])[0])
+        for row in 0..<2 { expectEqual(.cat(parts[row], dim: 0), full(model, rows[row])) }
+        // The control: by the length so far they would turn otherwise.
+        #expect(
+            relativeDifference(.cat(parts[0], dim: 0).narrow(0, 0, 7), full(model, Array(rows[0].prefix(7)))) > 1e-3)
+    }
+
     @Test func truncateNeverInventsTokens() throws {
         let model = try tinyModel(TinyFamily.llama.config), cache = model.makeCache(sequences: 1, capacity: 8)
         _ = feed(model, cache, [0], [[1, 2, 3]])

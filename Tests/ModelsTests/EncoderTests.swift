@@ -4,6 +4,7 @@ import Diagnostics
 import Formats
 import Layers
 import Models
+import Optimizers
 import Tensors
 import TestSupport
 import Testing
@@ -47,6 +48,29 @@ import Tokenizers
             let first = both.indexSelect(0, Tensor(starts.dropLast().map(Int64.init)))
             let pooled = Tensor(golden["pooled"]!.flatNumbers, [2, 32])
             #expect(relativeDifference(model.pooled(first)!, pooled) < 1e-5)
+        }
+    }
+
+    /// Thirty steps of AdamW to states and pooled vectors that are wanted.
+    @Test(arguments: ["bert", "bert_tanh_epsilon"]) func trainsAsTransformersDoes(_ name: String) throws {
+        let file = try goldens(), golden = file["cases"]![name]!, model = try filledModel(golden)
+        let texts = ["short_ids", "long_ids"].map { file[$0]!.ints.map(Int32.init) }
+        let starts = [0, texts[0].count, texts[0].count + texts[1].count]
+        let parameters = model.namedParameters()
+        for (_, parameter) in parameters { parameter.isTrained = true }
+        let optimizer = AdamW(parameters.map { ($0.name, $0.parameter) }, .init())
+        for (step, expected) in golden["losses"]!.flatNumbers.enumerated() {
+            let states = model.hiddenStates(texts[0] + texts[1], starts: starts)
+            let pooled = model.pooled(states.indexSelect(0, Tensor(starts.dropLast().map(Int64.init))))!
+            var loss = pooled.pow(2).sum() / 32
+            for (i, ids) in texts.enumerated() {
+                let off = states.narrow(0, starts[i], ids.count) - filled([ids.count, 32], 100 + i, scale: 2)
+                loss = loss + off.pow(2).sum() / Double(32 * ids.count)
+            }
+            #expect(abs(loss.item - expected) < 1e-5 * expected, "step \(step)")
+            loss.backward()
+            optimizer.step(learningRate: 1e-3, gradientScale: 1)
+            optimizer.zeroGradients()
         }
     }
 

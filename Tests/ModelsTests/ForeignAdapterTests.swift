@@ -81,6 +81,62 @@ import Testing
         #expect(throws: UserError.self) { try logits(folder["odd"]) }
     }
 
+    /// PEFT's ranks, alphas and targets by patterns: one rank and one alpha with the rest in the matrices computes the same.
+    @Test func patterns() throws {
+        let folder = try TemporaryFolder(), ranks = [3, 2, 3, 1], alphas = [6.0, 6, 5, 9]
+        try writeFolder(folder["base"], TinyFamily.llama.config, tinyModel(TinyFamily.llama.config))
+        let config = peftConfig(folder["base"]).changing([
+            "target_modules": #".*\.1\.(self_attn\.[qko]|mlp\.down)_proj"#, "layers_to_transform": [1],
+            "rank_pattern": ["k_proj": 2, "down_proj": 1],
+            "alpha_pattern": ["(self_attn|mlp).o_proj": 5, "down_proj": 9],
+        ])
+        var theirs: [(String, Tensor)] = [], plain = theirs
+        for (i, (module, a, b)) in matrices().enumerated() {
+            let name = "base_model.model.model.layers.1.\(module)", r = ranks[i]
+            theirs.append((name + ".lora_A.weight", a.narrow(0, 0, r)))
+            theirs.append((name + ".lora_B.weight", b.narrow(1, 0, r)))
+            let rest = Tensor.zeros([b.shape[0], rank - r])
+            let filled = r == rank ? b : Tensor.cat([b.narrow(1, 0, r), rest], dim: 1)
+            plain.append((name + ".lora_A.weight", a))
+            plain.append((name + ".lora_B.weight", filled * (alphas[i] / Double(r) / 2)))
+        }
+        try write(folder["patterned"], "adapter_model.safetensors", theirs, config)
+        try write(folder["plain"], "adapter_model.safetensors", plain, peftConfig(folder["base"]))
+        let expected = try logits(folder["plain"])
+        #expect(relativeDifference(try logits(folder["patterned"]), expected) < 1e-6)
+        #expect(relativeDifference(try logits(folder["base"]), expected) > 1e-3)
+
+        let wrong: [(String, KeyValuePairs<String, JSONValue?>, String)] = [
+            ("alpha", ["alpha_pattern": ["q_proj": "much"]], "\"alpha_pattern\" q_proj is no number"),
+            ("regex", ["alpha_pattern": ["(q_proj": 5]], "\"alpha_pattern\" (q_proj: "),
+            ("bias", ["bias": "lora_only"], "\"bias\""),
+        ]
+        for (name, change, message) in wrong {
+            try write(folder[name], "adapter_model.safetensors", theirs, config.changing(change))
+            let error = #expect(throws: UserError.self) { try logits(folder[name]) }
+            #expect(error?.message.contains(message) == true, "\(error?.message ?? "")")
+        }
+        let table = [("base_model.model.model.embed_tokens.lora_embedding_A", Tensor.zeros([rank, 64]))]
+        try write(folder["table"], "adapter_model.safetensors", theirs + table, config)
+        let error = #expect(throws: UserError.self) { try logits(folder["table"]) }
+        #expect(error?.message.contains("adapts the token table") == true)
+    }
+
+    /// Tables that PEFT has added on its own count as trained.
+    @Test func unlistedTables() throws {
+        let folder = try TemporaryFolder()
+        try prepare(folder)
+        let file = try SafetensorsFile(path: joinPath(folder["peft"], "adapter_model.safetensors"))
+        let own = try file.tensors.map { ($0.name, try file.tensor($0.name)) }
+        let table = [("base_model.model.model.embed_tokens.weight", filled([64, 32], 40, scale: 1))]
+        try write(folder["unlisted"], "adapter_model.safetensors", own + table, peftConfig(folder["base"]))
+        let listed = peftConfig(folder["base"]).changing(["modules_to_save": ["embed_tokens"]])
+        try write(folder["listed"], "adapter_model.safetensors", own + table, listed)
+        let expected = try logits(folder["listed"])
+        #expect(relativeDifference(try logits(folder["unlisted"]), expected) == 0)
+        #expect(relativeDifference(try logits(folder["peft"]), expected) > 1e-3)
+    }
+
     /// Meta's families have the rows of q and k in pairs; Qwen's have not.
     @Test(arguments: [TinyFamily.llama, .qwen3]) func torchtune(_ family: TinyFamily) throws {
         let folder = try TemporaryFolder()

@@ -15,9 +15,10 @@ extension FusedDecoder.Scores {
 }
 
 /// Scores after every step of ragged prompts and what follows them, rows in and out of order.
-private func walk(_ scorer: any SequenceScorer) -> [Tensor] {
+private func walk(_ scorer: any SequenceScorer, reaches: [Int] = [24, 24, 24]) -> [Tensor] {
     let prompts = [7, 1, 12].enumerated().map { someIDs($1, seed: UInt64(20 + $0)) }
     let cache = scorer.makeCache(sequences: 3, capacity: 24)
+    cache.reaches = reaches
     var results = [scorer.scores(after: prompts, rows: [0, 1, 2], cache).tensor]
     for step in 0..<5 {
         results.append(scorer.scores(after: (0..<3).map { [Int32(3 * step + $0)] }, rows: [0, 1, 2], cache).tensor)
@@ -35,6 +36,17 @@ private func difference(_ a: [Tensor], _ b: [Tensor]) -> Double { normDifference
         let fused = model.makeScorer()
         #expect(difference(walk(fused), walk(model.makePlainScorer())) < 1e-5)
         #expect(fused.fusedSteps == 7)
+    }
+
+    /// Sequences of one step that turn by different frequencies go through the layers; alike, long or short, they do not.
+    @Test(arguments: [([24, 24, 24], 7), ([12, 12, 12], 7), ([24, 12, 24], 1)])
+    func rotationsThatChangeWithLength(_ reaches: [Int], _ fusedSteps: Int) throws {
+        let model = try tinyModel(TinyFamily.llama.config.changing(["rope_parameters": TinyFamily.longRoPE]))
+        let fused = model.makeScorer(), plain = walk(model.makePlainScorer(), reaches: reaches)
+        #expect(difference(walk(fused, reaches: reaches), plain) < 1e-5)
+        #expect(fused.fusedSteps == fusedSteps)
+        let other = walk(model.makePlainScorer(), reaches: reaches.map { $0 == 24 ? 12 : 24 })
+        #expect(difference(other, plain) > 1e-2)
     }
 
     /// Both round to bf16; the fused path less often, so it is nearer to fp32.

@@ -49,6 +49,16 @@ import Tokenizers
         #expect(relativeDifference(try load(folder["hf"]).model.allLogits(ids), model.allLogits(ids)) < 1e-6)
     }
 
+    @Test func yarnSurvives() throws {
+        let folder = try TemporaryFolder()
+        let scaling: JSONValue = ["rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16]
+        let config = Self.config(.qwen3).changing(["rope_scaling": scaling]), model = try tinyModel(config)
+        _ = try export(model, config, to: folder["tiny.gguf"])
+        let back = try LoadedModel(GGUFModel(path: folder["tiny.gguf"])), ids = someIDs(19, seed: 2, vocabulary: 268)
+        #expect(back.config["rope_scaling"] == scaling)
+        #expect(relativeDifference(back.model.allLogits(ids), model.allLogits(ids)) < 1e-6)
+    }
+
     /// The format keeps divisors of frequencies; the settings behind them are found again, whatever they are.
     @Test(arguments: [8192, 64]) func rotaryScalingSurvives(_ context: Int) throws {
         let folder = try TemporaryFolder()
@@ -115,8 +125,8 @@ import Tokenizers
             try refusal(.gemma2, ["query_pre_attn_scalar": 12]).contains(
                 "query_pre_attn_scalar 12.0 beside heads of 16"))
         #expect(try refusal(.llama, ["vocab_size": 64]).contains("ids up to 267, the model's table 64 rows"))
-        let yarn: JSONValue = ["rope_type": "yarn", "factor": 4.0]
-        #expect(try refusal(.llama, ["rope_scaling": yarn]).contains("rotary scaling yarn"))
+        let yarn: JSONValue = ["rope_type": "yarn", "factor": 4.0, "beta_fast": 16]
+        #expect(try refusal(.llama, ["rope_scaling": yarn]).contains("rotary scaling yarn with beta_fast"))
         #expect(try refusal(.llama, ["model_type": "bert"]).contains("model_type bert has no GGUF architecture"))
         let scaling: JSONValue = [
             "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,

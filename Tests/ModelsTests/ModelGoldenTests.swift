@@ -10,8 +10,10 @@ import Testing
     static let names = [
         "llama_gqa", "llama_tied_mha", "llama_multi_query_theta", "llama_rope_llama3", "llama_rope_linear",
         "llama_attention_and_mlp_bias", "mistral_window_null_wide_heads", "mistral_window_4", "qwen2_biases",
-        "llama_rope_yarn", "llama_rope_yarn_scaled", "llama_rope_dynamic", "qwen3_head_norms", "olmo2", "phi3_window",
-        "phi3_longrope", "gemma2", "gemma3", "gemma3_capped_linear", "gpt_neox_parallel", "gpt_neox_serial_tanh",
+        "llama_rope_yarn", "llama_rope_yarn_scaled", "llama_rope_dynamic", "llama_rope_dynamic_long",
+        "qwen3_head_norms",
+        "olmo2", "phi3_window", "phi3_longrope", "phi3_longrope_long", "gemma2", "gemma3", "gemma3_capped_linear",
+        "gpt_neox_parallel", "gpt_neox_serial_tanh",
         "gpt2_tied", "gpt2_head_of_its_own",
     ]
 

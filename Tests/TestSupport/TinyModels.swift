@@ -63,6 +63,12 @@ public enum TinyFamily: String, CaseIterable, Sendable {
 }
 
 extension TinyFamily {
+    /// LongRoPE for heads of 8: documents of more than 12 tokens turn by other frequencies.
+    public static let longRoPE: JSONValue = [
+        "rope_type": "longrope", "rope_theta": 10000, "short_factor": [1, 1.5, 2, 3], "long_factor": [2, 4, 8, 16],
+        "original_max_position_embeddings": 12,
+    ]
+
     /// The families of one block, which the fused decoder knows.
     public static let llamas: [TinyFamily] = [.llama, .mistral, .qwen2, .qwen3]
 

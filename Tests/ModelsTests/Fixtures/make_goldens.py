@@ -78,6 +78,9 @@ CASES = {
         "mscale": 1.0, "mscale_all_dim": 0.6, "beta_fast": 16, "beta_slow": 2, "truncate": False}}),
     "llama_rope_dynamic": ("llama", {
         "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}}),
+    "llama_rope_dynamic_long": ("llama", {  # the longer text is beyond the length first trained with
+        "max_position_embeddings": 10,
+        "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}}),
     "qwen3_head_norms": ("qwen3", {"head_dim": 16}),
     "olmo2": ("olmo2", {"pad_token_id": 0}),  # its own, 1, is a token here, whose row would not be trained
     "phi3_window": ("phi3", {"sliding_window": 5, "pad_token_id": 0}),
@@ -85,6 +88,10 @@ CASES = {
         "pad_token_id": 0, "original_max_position_embeddings": 32, "rope_parameters": {
             "rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "short_factor": [1.1, 1.7],
             "long_factor": [2.0, 6.0], "original_max_position_embeddings": 32}}),
+    "phi3_longrope_long": ("phi3", {
+        "pad_token_id": 0, "original_max_position_embeddings": 10, "rope_parameters": {
+            "rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "short_factor": [1.1, 1.7],
+            "long_factor": [2.0, 6.0], "original_max_position_embeddings": 10}}),
     "gemma2": ("gemma2", {
         "head_dim": 16, "tie_word_embeddings": True, "query_pre_attn_scalar": 12, "sliding_window": 4,
         "attn_logit_softcapping": 2.0, "final_logit_softcapping": 10.0}),
@@ -148,12 +155,14 @@ def model_case(kind, changes):
 # -- encoders ---------------------------------------------------------------------------------------------------------
 
 ENCODER = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-               max_position_embeddings=128, type_vocab_size=2)
+               max_position_embeddings=128, type_vocab_size=2, hidden_dropout_prob=0.0,
+               attention_probs_dropout_prob=0.0)
+STEP = 1e-3  # learning rate
 ENCODERS = {"bert": {}, "bert_tanh_epsilon": {"hidden_act": "gelu_new", "layer_norm_eps": 1e-5}}
 
 
 def encoder_case(changes):
-    """A tiny BERT: config.json, tensors, hidden states of two texts and the pooler's outputs."""
+    """A tiny BERT: config.json, tensors, hidden states of two texts, the pooler's outputs, losses of 30 steps of AdamW."""
     config = transformers.BertConfig(**{**ENCODER, **changes})
     config._attn_implementation = "eager"
     model = transformers.BertModel(config).float().eval()
@@ -165,10 +174,20 @@ def encoder_case(changes):
         tensors.append({"name": name, "shape": list(parameters[name].shape), "scale": scale, "offset": offset})
     with torch.no_grad():
         results = [model(torch.tensor([ids])) for ids in (SHORT, LONG)]
+    optimizer, losses = torch.optim.AdamW(parameters.values(), lr=STEP, weight_decay=0.0), []
+    wanted = [filled((len(ids), ENCODER["hidden_size"]), 100 + i, 2.0) for i, ids in enumerate((SHORT, LONG))]
+    for _ in range(30):
+        outputs = [model(torch.tensor([ids])) for ids in (SHORT, LONG)]
+        loss = sum((o.last_hidden_state[0] - w).square().mean() + o.pooler_output[0].square().mean()
+                   for o, w in zip(outputs, wanted))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(rounded(loss.detach(), 9))
     saved = config.to_dict()
     for key in ("_name_or_path", "transformers_version", "architectures", "dtype"):
         saved.pop(key, None)
-    return {"config": saved, "tensors": tensors, "short_states": rounded(results[0].last_hidden_state[0]),
+    return {"config": saved, "tensors": tensors, "losses": losses, "short_states": rounded(results[0].last_hidden_state[0]),
             "long_states": rounded(results[1].last_hidden_state[0]), "pooled": [rounded(r.pooler_output[0]) for r in results]}
 
 
