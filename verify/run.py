@@ -46,6 +46,7 @@ def commands(arguments):
         "options": ["options.py"],
         "token cache": ["token_cache.py", *gguf, "--texts", *(arguments.texts or []), *seed],
         "columns": ["columns.py", *seed],
+        "JSON suite": ["json_suite.py", "--suite", arguments.json_suite],
         "mixtures of experts": ["moe_assembly.py", *seed],
         "LoRA extraction": ["lora_extraction.py", *seed],
         "union tokenizers": ["union_tokenizer.py"],
@@ -76,6 +77,7 @@ def commands(arguments):
         "token cache": not (arguments.gguf and arguments.texts) and "--gguf and --texts",
         "tokenization": not (arguments.gguf and arguments.gpt2 and arguments.texts) and "--gguf, --gpt2 and --texts",
         "embed": not arguments.minilm and "--minilm",
+        "JSON suite": not arguments.json_suite and "--json-suite",
         "optimizers": not arguments.texts and "--texts",
         "chat templates": not arguments.templates and "--templates",
         "training, real model": not arguments.real_model and "--real-model FOLDER",
@@ -152,6 +154,7 @@ def main():
     arguments.add_argument("--tokenizers", help="folder of more tokenizers and llama.cpp's vocabularies, for tokenization")
     arguments.add_argument("--translations", help="folder of texts in many languages, for tokenization")
     arguments.add_argument("--templates", help="folder of *.jinja files, for chat templates")
+    arguments.add_argument("--json-suite", help="folder of nst/JSONTestSuite's files, for JSON suite")
     arguments.add_argument("--real-model", help="a Hugging Face folder; also compares training on it (slow)")
     arguments.add_argument("--minilm", help="a folder with all-MiniLM-L6-v2, for embed")
     arguments.add_argument("--rows", help="alpaca_en_demo.json, for chat rows beside peft")

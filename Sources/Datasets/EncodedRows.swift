@@ -18,7 +18,7 @@ public struct EncodedRows: Sendable {
     public let count: Int
     public let statistics: RowStatistics
     public let fingerprint: DataFingerprint
-    /// Things to tell the person once: columns that nothing uses.
+    /// Things to tell the person once: columns that nothing uses, keys that rows have twice.
     public let warnings: [String]
     /// What became of the cache, a line each; empty without one.
     public let notes: [String]
@@ -60,7 +60,7 @@ public struct EncodedRows: Sendable {
         }
         let tokens = try stored ?? work.inMemory(check)
         (count, statistics, table) = (tokens.table.count, tokens.statistics, tokens.table)
-        warnings = tokens.unusedColumns.map { $0.warning(source.name) }
+        warnings = tokens.remarks.map { $0.warning(source.name) }
         self.notes = notes
     }
 
@@ -145,7 +145,7 @@ public struct EncodedRows: Sendable {
 struct StoredTokens {
     let table: TokenTable
     let statistics: RowStatistics
-    let unusedColumns: [UnusedColumn]
+    let remarks: [RowRemark]
 }
 
 /// The way from the files of a source to blocks of tokens.
@@ -201,6 +201,6 @@ struct EncodingWork {
         var blocks: [TokenBlock] = []
         let rows = try run(check) { blocks.append($0) }
         return StoredTokens(
-            table: TokenTable(blocks, sources), statistics: rows.statistics, unusedColumns: rows.unusedColumns)
+            table: TokenTable(blocks, sources), statistics: rows.statistics, remarks: rows.remarks)
     }
 }

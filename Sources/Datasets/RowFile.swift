@@ -43,15 +43,28 @@ struct RowFile: Sendable {
         return scanner
     }
 
-    /// The columns of the row that fills `range`.
+    /// The columns of the row that fills `range`. Of a key that an object has twice the last value counts, as in Python's
+    /// programs, which data was made for; `repeatedKey` gets the first such key, so that it can be told.
     ///
     /// - Parameter keepsEmpty: also those that are empty and may be missing; CSV cannot say that a field is missing.
-    func object(_ range: Range<Int>, keepsEmpty: Bool = false) throws(RowFault) -> JSONObject {
+    func object(
+        _ range: Range<Int>, keepsEmpty: Bool = false, repeatedKey: inout String?
+    ) throws(RowFault) -> JSONObject {
         let bytes = UnsafeRawBufferPointer(rebasing: unpacked.bytes[range])
         switch file.format {
         case .jsonl, .json, .parquet, .arrow:
             let value: JSONValue
-            do { value = try .parse(bytes) } catch { throw jsonFault(error, bytes) }
+            do throws(JSONError) {
+                do throws(JSONError) {
+                    value = try .parse(bytes)
+                } catch {
+                    guard let key = error.repeatedKey else { throw error }
+                    value = try .parse(bytes, takesRepeatedKeys: true)
+                    repeatedKey = key
+                }
+            } catch {
+                throw jsonFault(error, bytes)
+            }
             guard let object = value.object else {
                 throw RowFault(
                     .notAnObject,
@@ -74,7 +87,8 @@ struct RowFile: Sendable {
     }
 
     func content(_ range: Range<Int>) throws(RowFault) -> RowContent {
-        try content(try object(range))
+        var told: String?  // when the row was checked
+        return try content(try object(range, repeatedKey: &told))
     }
 
     /// What a row of these columns says, after the transforms.
@@ -128,7 +142,8 @@ struct RowFile: Sendable {
             guard let row = scanner.next() else { break }
             if row.fault != nil { continue }
             // Faulty rows are reported by the pass over all rows; here they only do not help.
-            if let object = try? object(row.bytes, keepsEmpty: true) { objects.append(object) }
+            var told: String?
+            if let object = try? object(row.bytes, keepsEmpty: true, repeatedKey: &told) { objects.append(object) }
         }
         return objects
     }
@@ -177,7 +192,5 @@ private func jsonFault(_ error: JSONError, _ bytes: UnsafeRawBufferPointer) -> R
     if String(validating: bytes, as: UTF8.self) == nil {
         return RowFault(.invalidUTF8, "not valid UTF-8 (\(place)); save the file as UTF-8")
     }
-    let isDuplicate = error.reason.hasSuffix("appears twice")
-    return RowFault(
-        isDuplicate ? .duplicateKey : .invalidJSON, "not JSON (\(place)): \(escapedForDisplay(error.reason))")
+    return RowFault(.invalidJSON, "not JSON (\(place)): \(escapedForDisplay(error.reason))")
 }

@@ -70,10 +70,10 @@ public struct Rows: Sendable {
     private let places: [Place]
     /// Rows read, dropped and doubled.
     public let statistics: RowStatistics
-    /// Things to tell the person once: columns that nothing uses.
+    /// Things to tell the person once: columns that nothing uses, keys that rows have twice.
     public let warnings: [String]
-    /// Columns that nothing uses, each with the first row that has it.
-    let unusedColumns: [UnusedColumn]
+    /// What the warnings say, each with the first row that it is said of.
+    let remarks: [RowRemark]
 
     private struct Place { var file: Int32, number: Int32, start: Int, end: Int }
 
@@ -108,8 +108,8 @@ public struct Rows: Sendable {
                 : "all rows dropped: \(dropped)"
             throw UserError(prefixed(source.name, why))
         }
-        (places, statistics, unusedColumns) = (pass.places, pass.statistics, pass.unused)
-        warnings = unusedColumns.map { $0.warning(source.name) }
+        (places, statistics, remarks) = (pass.places, pass.statistics, pass.remarks)
+        warnings = remarks.map { $0.warning(source.name) }
     }
 
     public var count: Int { places.count }
@@ -155,10 +155,10 @@ public struct Rows: Sendable {
     private struct Pass {
         var places: [Place] = []
         var statistics = RowStatistics()
-        var unused: [UnusedColumn] = []
+        var remarks: [RowRemark] = []
         private let source: DataSource
         private var seen: Set<SIMD2<UInt64>> = []
-        private var warned: Set<ExactString> = []
+        private var told: Set<RowRemark.Subject> = []
 
         init(_ source: DataSource) { self.source = source }
 
@@ -180,8 +180,8 @@ public struct Rows: Sendable {
                 if source.badRows == .stop, fault.reason != .filtered { throw bad }
                 return statistics.drop(bad, stage: fault.stage, source: file.file.sourceIndex)
             }
-            for column in row.unusedColumns where warned.insert(ExactString(column)).inserted {
-                unused.append(UnusedColumn(name: column, place: file.location(row.scanned.number)))
+            for subject in row.remarks where told.insert(subject).inserted {
+                remarks.append(RowRemark(subject: subject, place: file.location(row.scanned.number)))
             }
             if let digest = row.digest, !seen.insert(digest).inserted {
                 statistics.duplicates += 1
@@ -210,13 +210,29 @@ private func notImitated(_ file: RowFile) -> UserError {
             "\(escapedForDisplay(file.file.path)): rows of kind \(file.kind.rawValue) cannot be imitated; \(hint)"))
 }
 
-/// A column that nothing uses, and the first row that has it.
-struct UnusedColumn: Equatable {
-    let name: String
+/// What is told of rows once, and the first row that it is told of.
+struct RowRemark: Equatable {
+    struct Subject: Hashable {
+        enum Kind: String { case unusedColumn = "unused_column", repeatedKey = "repeated_key" }
+
+        let kind: Kind
+        /// Of the column or key.
+        let name: ExactString
+
+        init(_ kind: Kind, _ name: String) { (self.kind, self.name) = (kind, ExactString(name)) }
+    }
+
+    let subject: Subject
     let place: RowLocation
 
     func warning(_ source: String) -> String {
-        prefixed(source, "column \(quoted(name)) is not used (first in \(place))")
+        let name = quoted(subject.name.string)
+        let text =
+            switch subject.kind {
+            case .unusedColumn: "column \(name) is not used"
+            case .repeatedKey: "key \(name) appears twice in an object, and the last counts"
+            }
+        return prefixed(source, "\(text) (first in \(place))")
     }
 }
 
@@ -224,18 +240,20 @@ struct UnusedColumn: Equatable {
 private struct CheckedRow: Sendable {
     /// With the fault that the check found.
     var scanned: ScannedRow
-    var unusedColumns: [String] = []
+    var remarks: [RowRemark.Subject] = []
     var digest: SIMD2<UInt64>?
 
     init(_ row: ScannedRow, _ file: RowFile, _ wantsDigest: Bool) {
         scanned = row
         if row.fault != nil { return }
         do throws(RowFault) {
-            let object = try file.object(row.bytes)
+            var repeatedKey: String?
+            let object = try file.object(row.bytes, repeatedKey: &repeatedKey)
             let content = try file.content(object)
             if object.count > file.kind.requiredColumns.count || !file.columnMap.isEmpty {
-                unusedColumns = file.unusedColumns(object)
+                remarks = file.unusedColumns(object).map { .init(.unusedColumn, $0) }
             }
+            if let repeatedKey { remarks.append(.init(.repeatedKey, repeatedKey)) }
             if wantsDigest { digest = Self.digest(content) }
         } catch {
             scanned.fault = error

@@ -18,7 +18,7 @@ struct CacheFault: Error {
 
 /// A cache file whose description has been checked.
 struct TokenCacheFile {
-    static let magic = Array("NDLTOKEN".utf8), version: UInt32 = 2
+    static let magic = Array("NDLTOKEN".utf8), version: UInt32 = 3
     static let headerBytes = 16, footerBytes = 56
     static var header: [UInt8] { magic + [version, 0].flatMap { withUnsafeBytes(of: $0.littleEndian) { Array($0) } } }
 
@@ -66,7 +66,7 @@ struct TokenCacheFile {
         let described = TokenDescription(description, sources)
         guard let described, described.rows == table.count else { throw CacheFault("is damaged: counts do not fit") }
         return StoredTokens(
-            table: table, statistics: described.statistics, unusedColumns: described.unusedColumns)
+            table: table, statistics: described.statistics, remarks: described.remarks)
     }
 
     private func chunks(_ files: Int, threads: Int) throws -> [TokenChunk] {
@@ -139,13 +139,16 @@ final class TokenCacheWriter {
 struct TokenDescription {
     let rows: Int
     let statistics: RowStatistics
-    let unusedColumns: [UnusedColumn]
+    let remarks: [RowRemark]
 
     static func json(_ rows: Rows, _ sources: [RowSource]) -> JSONObject {
         let statistics = rows.statistics
         func place(_ location: RowLocation, _ name: String?) -> [JSONValue] {
             let file = sources.firstIndex { $0.path == location.file && $0.name == name ?? $0.name } ?? 0
             return [.init(file), .init(location.number)]
+        }
+        func subject(_ subject: RowRemark.Subject) -> [JSONValue] {
+            [.string(subject.kind.rawValue), .string(subject.name.string)]
         }
         let dropped = BadRowReason.allCases.compactMap { reason -> (String, JSONValue)? in
             guard let count = statistics.dropped[reason], let example = statistics.examples[reason] else { return nil }
@@ -162,7 +165,7 @@ struct TokenDescription {
                 .object(JSONObject(statistics.filtered.sorted { $0.key < $1.key }.map { ($0.key, .init($0.value)) }))
             ),
             ("sources", .array(statistics.sources.map { [.init($0.rowsIn), .init($0.rowsOut)] })),
-            ("unused_columns", .array(rows.unusedColumns.map { .array([.string($0.name)] + place($0.place, nil)) })),
+            ("remarks", .array(rows.remarks.map { .array(subject($0.subject) + place($0.place, nil)) })),
         ])
     }
 
@@ -173,7 +176,7 @@ struct TokenDescription {
         }
         guard let rowsIn = description["rows_in"]?.int, let duplicates = description["duplicates"]?.int,
             let rows = description["rows"]?.int, let drops = description["dropped"]?.object,
-            let columns = description["unused_columns"]?.array, let stages = description["filtered"]?.object,
+            let remarked = description["remarks"]?.array, let stages = description["filtered"]?.object,
             let counts = description["sources"]?.array
         else { return nil }
         var filtered: [String: Int] = [:], perSource: [RowStatistics.Source] = []
@@ -196,14 +199,15 @@ struct TokenDescription {
             examples[reason] = BadRow(
                 RowFault(reason, detail), source: source.name, location: source.location(number))
         }
-        var unused: [UnusedColumn] = []
-        for value in columns {
-            guard let entry = value.array, entry.count == 3, let name = entry[0].string, let source = source(entry[1]),
-                let number = entry[2].int
+        var remarks: [RowRemark] = []
+        for value in remarked {
+            guard let entry = value.array, entry.count == 4,
+                let kind = entry[0].string.flatMap(RowRemark.Subject.Kind.init), let name = entry[1].string,
+                let source = source(entry[2]), let number = entry[3].int
             else { return nil }
-            unused.append(UnusedColumn(name: name, place: source.location(number)))
+            remarks.append(RowRemark(subject: .init(kind, name), place: source.location(number)))
         }
-        (self.rows, unusedColumns) = (rows, unused)
+        (self.rows, self.remarks) = (rows, remarks)
         statistics = RowStatistics(
             rows: rowsIn, duplicates: duplicates, dropped: dropped, examples: examples, filtered: filtered,
             sources: perSource)

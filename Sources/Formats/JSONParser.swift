@@ -5,6 +5,8 @@ public struct JSONError: Error, Equatable, CustomStringConvertible {
     public let reason: String
     /// Offset of the byte at fault.
     public let offset: Int
+    /// The key at fault, where an object has it twice.
+    public var repeatedKey: String?
     /// Line and column (in bytes) of that byte, from 1.
     public let line: Int, column: Int
 
@@ -14,10 +16,15 @@ public struct JSONError: Error, Equatable, CustomStringConvertible {
 extension JSONValue {
     /// Reads one JSON text.
     ///
-    /// - Parameter maxDepth: nesting allowed; 256 is the limit for files from outside.
-    /// - Throws: `JSONError` for anything RFC 8259 does not allow, a duplicate key, invalid UTF-8, a lone surrogate.
-    public static func parse(_ bytes: UnsafeRawBufferPointer, maxDepth: Int = 256) throws(JSONError) -> JSONValue {
+    /// - Parameters:
+    ///   - maxDepth: nesting allowed; 256 is the limit for files from outside.
+    ///   - takesRepeatedKeys: of a key that an object has twice the last value counts, as in Python; else it is refused.
+    /// - Throws: `JSONError` for anything RFC 8259 does not allow, a repeated key, invalid UTF-8, a lone surrogate.
+    public static func parse(
+        _ bytes: UnsafeRawBufferPointer, maxDepth: Int = 256, takesRepeatedKeys: Bool = false
+    ) throws(JSONError) -> JSONValue {
         var reader = JSONReader(bytes.assumingMemoryBound(to: UInt8.self), maxDepth: maxDepth)
+        reader.takesRepeatedKeys = takesRepeatedKeys
         do {
             return try reader.document { try $0.value() }
         } catch let error as JSONError {
@@ -58,6 +65,7 @@ package struct JSONReader {
     /// Offset of the byte to be read next.
     package private(set) var at = 0
     private var depth = 0
+    fileprivate var takesRepeatedKeys = false
     /// A string while its escapes are read.
     private var unescaped: [UInt8] = []
 
@@ -87,7 +95,9 @@ package struct JSONReader {
 
     /// What to say of an object with a key that it had before.
     package func repeated(_ key: String, at offset: Int) -> JSONError {
-        failure("key \"\(printable(key, limit: 40))\" appears twice", at: offset)
+        var error = failure("key \"\(printable(key, limit: 40))\" appears twice", at: offset)
+        error.repeatedKey = key
+        return error
     }
 
     private mutating func skipSpace() {
@@ -143,9 +153,11 @@ package struct JSONReader {
         try members { reader in
             let keyStart = reader.at
             let key = try reader.string()
-            if object.position(of: key) != nil { throw reader.repeated(key, at: keyStart) }
+            let isRepeated = object.position(of: key) != nil
+            if isRepeated, !reader.takesRepeatedKeys { throw reader.repeated(key, at: keyStart) }
             try reader.colon()
-            object.append(key, try value(key, &reader))
+            let value = try value(key, &reader)
+            if isRepeated { object[key] = value } else { object.append(key, value) }
         }
         return object
     }

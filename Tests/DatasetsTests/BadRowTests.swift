@@ -85,9 +85,6 @@ private let cases: [Case] = [
         "a.jsonl", good + String(repeating: "[", count: 300), .invalidJSON,
         "a.jsonl line 2: not JSON (column 257): nested deeper than 256"),
     Case(
-        "a.jsonl", good + #"{"messages":1,"messages":2}"#, .duplicateKey,
-        #"a.jsonl line 2: not JSON (column 15): key "messages" appears twice"#),
-    Case(
         "a.jsonl", Array((good + "{\"messages\":\"").utf8) + [0xFF] + Array("\"}".utf8), .invalidUTF8,
         "a.jsonl line 2: not valid UTF-8 (column 14); save the file as UTF-8"),
     Case(

@@ -152,6 +152,28 @@ struct ColumnTests {
                 == [#"data.train: column "ok" is not used (first in a.jsonl line 1)"#])
     }
 
+    /// As in Python, whose programs wrote the file; but it is told, as what is lost may have been meant.
+    @Test(arguments: [
+        ("a.jsonl", #"{"text":"a","text":"b"}"# + "\n" + #"{"text":"c","text":"d"}"#, "line"),
+        ("a.json", #"[{"text":"a","\u0074ext":"b"},{"text":"d"}]"#, "row"),
+    ])
+    func ofAKeyThatAppearsTwiceTheLastValueCounts(_ name: String, _ content: String, _ unit: String) throws {
+        let folder = try TemporaryFolder()
+        let rows = try rows(folder, name, content)
+        #expect(try contents(rows) == [.text("b"), .text("d")])
+        let place = "(first in \(name) \(unit) 1)"
+        #expect(
+            rows.warnings.map { withoutFolder($0, folder) }
+                == [#"data.train: key "text" appears twice in an object, and the last counts \#(place)"#])
+    }
+
+    @Test func soItIsInsideOfARow() throws {
+        let rows = try rows(
+            try TemporaryFolder(), "a.jsonl",
+            #"{"messages":[{"role":"user","content":"a"},{"role":"user","role":"assistant","content":"b"}]}"#)
+        #expect(rows.warnings.count == 1 && rows.count == 1)
+    }
+
     @Test(arguments: [
         (
             ["mesages": "chat"],

@@ -304,7 +304,7 @@ struct DamagedCacheTests {
     @Test func anotherVersionIsRefused() throws {
         var changed = bytes
         changed[8] += 1
-        #expect(try note(changed).contains("is of another version (3)"))
+        #expect(try note(changed).contains("is of another version (4)"))
         #expect(try note(Array(repeating: 0x20, count: 1000)).contains("is no file of tokens"))
     }
 
