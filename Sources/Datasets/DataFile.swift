@@ -69,11 +69,6 @@ struct DataFile: Sendable {
             return
         }
         let packing = FilePacking(mapped.bytes)
-        if let packing {
-            content = DataContent(mapped) { try packing.unpacked($0) }
-        } else {
-            content = DataContent(mapped, nil)
-        }
         let name = packing.map { path.droppingExtension(among: $0.pathExtensions) } ?? path
         let start = try packing?.prefix(of: mapped, count: Self.sample) ?? Array(mapped.bytes.prefix(Self.sample))
         let binary = start.withUnsafeBytes { binaryKind($0) }
@@ -91,6 +86,13 @@ struct DataFile: Sendable {
         case (nil, UInt8(ascii: "[")): format = .json
         case (nil, UInt8(ascii: "{")): format = .jsonl
         case (nil, _): format = .text
+        }
+        // All of a JSON array may stand in one line; elsewhere a longer line is a row too long to be read.
+        let longestLine = format == .json ? nil : maxRowBytes
+        if let packing {
+            content = DataContent(mapped) { try packing.unpacked($0, longestLine: longestLine) }
+        } else {
+            content = DataContent(mapped, nil)
         }
         separator = format == .csv ? start.withUnsafeBytes { sniffedSeparator($0) } : UInt8(ascii: "\t")
     }
@@ -186,11 +188,27 @@ func isJSONSpace(_ byte: UInt8) -> Bool { byte == 0x20 || byte == 0x0A || byte =
 private func binaryKind(_ bytes: UnsafeRawBufferPointer) -> String? {
     func begins(_ magic: [UInt8]) -> Bool { bytes.starts(with: magic) }
     if FilePacking(bytes) != nil { return "packed twice; unpack it first" }
-    if begins(Array("PK\u{3}\u{4}".utf8)) { return "a zip archive (or a spreadsheet); unpack or export it first" }
+    if let archive = archiveKind(bytes) { return archive }
     if ColumnarFormat(bytes) != nil { return "a packed Parquet or Arrow file; unpack it first" }
     if begins([0x80]), bytes.count > 1, bytes[1] <= 5 { return "a pickle, which is never read because it can run code" }
     if begins([0xFF, 0xFE]) || begins([0xFE, 0xFF]) { return "UTF-16 text; save it as UTF-8" }
     return nil
+}
+
+/// What an archive or packed file that is not read is, and what unpacks it.
+private func archiveKind(_ bytes: UnsafeRawBufferPointer) -> String? {
+    let kinds: [(magic: [UInt8], offset: Int, text: String)] = [
+        (Array("PK\u{3}\u{4}".utf8), 0, "a zip archive (or a spreadsheet); unpack it with unzip, or export the sheet"),
+        (Array("PK\u{5}\u{6}".utf8), 0, "a zip archive with nothing in it"),
+        (Array("ustar\0".utf8), 257, "a tar archive; unpack it with tar -xf and give its files or folder"),
+        (Array("ustar  \0".utf8), 257, "a tar archive; unpack it with tar -xf and give its files or folder"),
+        (Array("1AY&SY".utf8), 4, "bzip2-compressed; unpack it with bunzip2"),
+        ([0xFD, 0x37, 0x7A, 0x58, 0x5A, 0], 0, "xz-compressed; unpack it with unxz"),
+        ([0x37, 0x7A, 0xBC, 0xAF, 0x27, 0x1C], 0, "a 7-Zip archive; unpack it with 7z x"),
+        (Array("Rar!\u{1A}\u{7}".utf8), 0, "a RAR archive; unpack it with unrar x"),
+        ([0x04, 0x22, 0x4D, 0x18], 0, "lz4-compressed; unpack it with unlz4"),
+    ]
+    return kinds.first { bytes.dropFirst($0.offset).starts(with: $0.magic) }?.text
 }
 
 /// The files that `paths` name, in order; the files of a folder by name.

@@ -53,6 +53,13 @@ struct RowScanner {
         return row
     }
 
+    /// The next `count` rows, or all where there are fewer.
+    mutating func next(_ count: Int) -> [ScannedRow] {
+        var rows: [ScannedRow] = []
+        while rows.count < count, let row = next() { rows.append(row) }
+        return rows
+    }
+
     // MARK: lines
 
     /// The next line that is not blank, without its end.

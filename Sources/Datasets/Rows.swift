@@ -163,13 +163,17 @@ public struct Rows: Sendable {
         init(_ source: DataSource) { self.source = source }
 
         mutating func read(_ file: RowFile, _ index: Int32, threads: Int) throws {
-            var scanner = file.scanner(), scanned: [ScannedRow] = []
-            while let row = scanner.next() { scanned.append(row) }
-            let rows = scanned, size = 256, deduplicates = source.deduplicate
-            try runInOrder((rows.count + size - 1) / size, threads: threads) { part in
-                rows[part * size..<min((part + 1) * size, rows.count)].map { CheckedRow($0, file, deduplicates) }
-            } consume: { part in
-                for row in part { try count(row, file, index) }
+            var scanner = file.scanner()
+            let size = 256, deduplicates = source.deduplicate
+            while true {
+                // So many at a time: a small packed file may hold a billion rows, none of which is good.
+                let rows = scanner.next(1 << 16)
+                if rows.isEmpty { return }
+                try runInOrder((rows.count + size - 1) / size, threads: threads) { part in
+                    rows[part * size..<min((part + 1) * size, rows.count)].map { CheckedRow($0, file, deduplicates) }
+                } consume: { part in
+                    for row in part { try count(row, file, index) }
+                }
             }
         }
 

@@ -54,10 +54,14 @@ public enum FilePacking: String, Sendable, CaseIterable {
 
     /// What is packed in `file`, as a file of its own that has no name and goes with the last use of it.
     ///
-    /// - Throws: `UserError` that names the file: damaged, cut off (65), or no room for what is in it (73).
-    public func unpacked(_ file: MappedFile) throws -> MappedFile {
+    /// - Parameter longestLine: bytes between two line ends at most, so that a small file of one endless line is known for
+    ///   what it is before it has filled the disk; nil where lines mean nothing.
+    /// - Throws: `UserError` that names the file: damaged, cut off, a line too long (65), or no room for what is in it (73).
+    public func unpacked(_ file: MappedFile, longestLine: Int? = nil) throws -> MappedFile {
         let temporary = try TemporaryFile(for: file.path)
+        var lines = longestLine.map { LineLimit(path: file.path, longest: $0) }
         try unpack(file) { part in
+            try lines?.take(part)
             try temporary.append(part)
             return true
         }
@@ -103,6 +107,34 @@ private struct Receiver {
         do { return try body(bytes) } catch {
             self.error = error
             return false
+        }
+    }
+}
+
+/// Refuses a text with too long a line, which is given to it in parts.
+private struct LineLimit {
+    let path: String
+    let longest: Int
+    private var line = 1, length = 0
+
+    init(path: String, longest: Int) { (self.path, self.longest) = (path, longest) }
+
+    mutating func take(_ part: UnsafeRawBufferPointer) throws {
+        var rest = part
+        while let start = rest.baseAddress, let end = memchr(start, 0x0A, rest.count) {
+            let count = UnsafeRawPointer(end) - start
+            try add(count)
+            (line, length) = (line + 1, 0)
+            rest = UnsafeRawBufferPointer(rebasing: rest[(count + 1)...])
+        }
+        try add(rest.count)
+    }
+
+    private mutating func add(_ count: Int) throws {
+        length += count
+        if length > longest {
+            throw UserError(
+                "\(printable(path)): line \(line) of what is packed in it is longer than \(longest >> 20) MiB")
         }
     }
 }

@@ -271,6 +271,54 @@ struct PackedFileTests {
         #expect((error as? any UserFacing)?.message.contains(name) == true)
     }
 
+    /// Each is known by its first bytes, whatever its name says, and the message names what unpacks it.
+    @Test(arguments: [
+        (Array("PK\u{3}\u{4}".utf8), 0, "a zip archive (or a spreadsheet); unpack it with unzip, or export the sheet"),
+        (Array("PK\u{5}\u{6}".utf8), 0, "a zip archive with nothing in it"),
+        (Array("ustar\0".utf8), 257, "a tar archive; unpack it with tar -xf and give its files or folder"),
+        (Array("ustar  \0".utf8), 257, "a tar archive; unpack it with tar -xf and give its files or folder"),
+        (Array("BZh91AY&SY".utf8), 0, "bzip2-compressed; unpack it with bunzip2"),
+        ([0xFD, 0x37, 0x7A, 0x58, 0x5A, 0], 0, "xz-compressed; unpack it with unxz"),
+        ([0x37, 0x7A, 0xBC, 0xAF, 0x27, 0x1C], 0, "a 7-Zip archive; unpack it with 7z x"),
+        (Array("Rar!\u{1A}\u{7}".utf8), 0, "a RAR archive; unpack it with unrar x"),
+        ([0x04, 0x22, 0x4D, 0x18], 0, "lz4-compressed; unpack it with unlz4"),
+    ]) func archivesAreNamed(_ magic: [UInt8], _ offset: Int, _ kind: String) throws {
+        let folder = try TemporaryFolder()
+        let content = Array(repeating: UInt8(ascii: "a"), count: offset) + magic + Array(repeating: 7, count: 600)
+        for name in ["a.jsonl", "a.csv", "a.xyz", "a"] {
+            let path = try folder.file(name, content)
+            let error = #expect(throws: UserError.self) { try Rows(DataSource([path])) }
+            #expect(
+                withoutFolder(error?.message ?? "", folder)
+                    == "\(name): is \(kind); give Parquet, Arrow, JSONL, JSON, CSV or text")
+        }
+    }
+
+    /// A zstd frame of `count` blocks of 128 KiB, of one byte each.
+    private func bomb(_ count: Int, of byte: UInt8) -> [UInt8] {
+        let (magic, descriptor, window): ([UInt8], UInt8, UInt8) = ([0x28, 0xB5, 0x2F, 0xFD], 0, 7 << 3)
+        return magic + [descriptor, window]
+            + (0..<count).flatMap { i -> [UInt8] in
+                let header = 1 << 20 | 1 << 1 | (i == count - 1 ? 1 : 0)
+                return [UInt8(header & 255), UInt8(header >> 8 & 255), UInt8(header >> 16), byte]
+            }
+    }
+
+    /// 32 KiB that would be a gigabyte, or a terabyte; nothing after the line's 64 MiB is unpacked.
+    @Test(arguments: ["a.jsonl.zst", "a.csv.zst", "a.txt.zst", "a.zst"])
+    func anEndlessLineIsKnownBeforeItFillsTheDisk(_ name: String) throws {
+        let folder = try TemporaryFolder()
+        let path = try folder.file(name, bomb(8192, of: UInt8(ascii: "x")))
+        let error = #expect(throws: UserError.self) { try Rows(DataSource([path])) }
+        #expect(
+            withoutFolder(error?.message ?? "", folder)
+                == "\(name): line 1 of what is packed in it is longer than 64 MiB")
+        // Half of that is no line too long, only no row.
+        let short = try folder.file(name, bomb(256, of: UInt8(ascii: "x")))
+        let other = #expect(throws: (any Error).self) { try Rows(DataSource([short], kind: .rlvr)) }
+        #expect((other as? any UserFacing)?.message.contains("longer than") == false)
+    }
+
     @Test func packedTwice() throws {
         let folder = try TemporaryFolder()
         let path = try folder.file("a.gz", try fixtureBytes("twice.gz"))
