@@ -1,5 +1,6 @@
 // From arguments to an exit status: parse, run the verb, print one line for whatever went wrong.
 public import ArgumentParser
+internal import Datasets
 internal import Diagnostics
 internal import Glibc
 
@@ -105,7 +106,7 @@ func complain(_ message: String) { note("error: \(message)") }
 
 /// Writes one line for people to standard error. Nothing is done when that fails: there is nowhere left to say so.
 func note(_ message: String) {
-    var line = oneLine(message) + "\n"
+    var line = escapedForDisplay(oneLine(message)) + "\n"
     line.withUTF8 { _ = Glibc.write(STDERR_FILENO, $0.baseAddress, $0.count) }
 }
 

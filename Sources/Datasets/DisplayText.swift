@@ -26,6 +26,22 @@ public func escapedForDisplay(_ text: String, keepsNewlines: Bool = false) -> St
     return String(result)
 }
 
+/// A JSON text whose strings spell such characters as escapes: the same value, and nothing that a terminal would act on.
+public func escapedForDisplay(json: String) -> String {
+    var result = String.UnicodeScalarView()
+    for scalar in json.unicodeScalars {
+        guard isHidden(scalar), scalar != "\n" else {
+            result.append(scalar)
+            continue
+        }
+        for unit in UTF16.encode(scalar)! {
+            let digits = String(unit, radix: 16)
+            result.append(contentsOf: "\\u\(String(repeating: "0", count: 4 - digits.count))\(digits)".unicodeScalars)
+        }
+    }
+    return String(result)
+}
+
 /// Control characters, bidirectional overrides, zero-width characters and the like. The zero-width joiner stays: emoji
 /// and several scripts need it.
 private func isHidden(_ scalar: Unicode.Scalar) -> Bool {

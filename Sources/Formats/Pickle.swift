@@ -1,28 +1,46 @@
 // Pickle files run code when they are opened; they are recognised here and never read.
 import Diagnostics
 
+private let pickleExtensions = [".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill"]
+
 /// True for the extensions under which pickled weights travel.
 public func hasPickleExtension(_ path: String) -> Bool {
     let name = path.utf8.split(separator: UInt8(ascii: "/")).last.map { String($0)! } ?? path
     let lower = name.lowercased()
-    return [".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"].contains { lower.hasSuffix($0) }
+    return pickleExtensions.contains { lower.hasSuffix($0) }
 }
 
-/// True when the first bytes are those of a pickle (protocol 2 or later) or of a zip archive with a pickle in it, which
-/// is what `torch.save` writes. Nothing is interpreted. (A safetensors header length can begin with the same bytes.)
+/// True when the first bytes are those of a pickle, of a zip archive with one in it, which is what `torch.save` and
+/// TorchScript write, or of numpy's file of objects. Nothing is interpreted. (A safetensors header length can begin with
+/// the same bytes.)
 public func looksLikePickle(_ beginning: UnsafeRawBufferPointer) -> Bool {
     if beginning.count >= 4, beginning[0] == 0x50, beginning[1] == 0x4B, beginning[2] == 0x03, beginning[3] == 0x04 {
-        return containsDataPickle(beginning)
+        // PyTorch writes the pickle first; one in an archive in an archive has one of the other names.
+        return pickleExtensions.contains { contains($0, in: beginning.prefix(4096)) }
     }
-    guard beginning.count >= 2, beginning[0] == 0x80, (2...5).contains(beginning[1]) else { return false }
-    return !SafetensorsHeader.isPlausible(beginning)
+    if beginning.starts(with: [0x93] + Array("NUMPY".utf8)) { return contains("|O", in: beginning.prefix(128)) }
+    let isNew = beginning.count >= 2 && beginning[0] == 0x80 && (2...5).contains(beginning[1])
+    return (isNew || beginsWithGlobal(beginning)) && !SafetensorsHeader.isPlausible(beginning)
 }
 
-/// The name of the pickle in the first kilobytes of the archive: PyTorch writes it first.
-private func containsDataPickle(_ archive: UnsafeRawBufferPointer) -> Bool {
-    let window = archive.prefix(4096), name = Array("data.pkl".utf8)
-    guard window.count >= name.count else { return false }
-    return (0...window.count - name.count).contains { window[$0..<$0 + name.count].elementsEqual(name) }
+private func contains(_ text: String, in bytes: Slice<UnsafeRawBufferPointer>) -> Bool {
+    let text = Array(text.utf8)
+    return bytes.indices.dropLast(text.count - 1).contains { bytes[$0..<$0 + text.count].elementsEqual(text) }
+}
+
+/// Protocols 0 and 1 have no magic number, but one that runs code begins by naming it: `cposix\nsystem\n`.
+private func beginsWithGlobal(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    guard bytes.first == UInt8(ascii: "c") else { return false }
+    let names = bytes.dropFirst().prefix(256).split(separator: 0x0A, maxSplits: 2, omittingEmptySubsequences: false)
+    return names.count == 3
+        && names.prefix(2).allSatisfy { name in !name.isEmpty && name.allSatisfy(isNameByte) }
+}
+
+private func isNameByte(_ byte: UInt8) -> Bool {
+    switch byte {
+    case 0x30...0x39, 0x41...0x5A, 0x61...0x7A, UInt8(ascii: "."), UInt8(ascii: "_"): true
+    default: false
+    }
 }
 
 /// What to do about a file that would have to be unpickled.

@@ -22,7 +22,7 @@ public struct ModelReference: Sendable, Equatable {
 
     /// - Parameters:
     ///   - base: overrides the base that an adapter names.
-    ///   - report: told about slow work (a conversion) before it starts.
+    ///   - report: told about slow work (a conversion) before it starts, and about code in the folder, which is ignored.
     /// - Throws: `UserError` saying what is missing.
     public init(_ path: String, base: String? = nil, report: (String) -> Void = { _ in }) throws {
         let path = try Self.weightsPath(path)
@@ -50,6 +50,7 @@ public struct ModelReference: Sendable, Equatable {
         } else {
             throw Self.notAModel(path)
         }
+        if folderExists(path) { ignoredCode(in: path).forEach(report) }
     }
 
     /// A config.json alone, without weights or tokenizer; its folder may hold anything.
@@ -147,6 +148,7 @@ public struct ModelReference: Sendable, Equatable {
             return UserError(
                 "\(path): pickle files are never read; convert the weights to safetensors where they were made")
         }
+        if let size = try? fileSize(path), size == 0 { return UserError("\(path): is empty; get the file again") }
         return UserError(
             folderExists(path)
                 ? "\(path): neither config.json nor adapter_config.json in this folder"

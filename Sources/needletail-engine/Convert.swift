@@ -13,7 +13,7 @@ func convert(_ command: ConvertCommand) throws {
     if fileExists(command.model) {
         try GGUFConversion.convert(command.model, to: command.output, command.dtype.dtype.elementType)
     } else {
-        let reference = try ModelReference(command.model)
+        let reference = try ModelReference(command.model) { ProgressLine.print($0) }
         guard reference.adapterFolder == nil else {
             throw UserError("\(command.model): an adapter; needletail merge-adapter folds it into its base", .usage)
         }
@@ -23,7 +23,7 @@ func convert(_ command: ConvertCommand) throws {
 }
 
 func mergeAdapter(_ command: MergeAdapterCommand) throws {
-    let reference = try ModelReference(command.adapter, base: command.base)
+    let reference = try ModelReference(command.adapter, base: command.base) { ProgressLine.print($0) }
     guard reference.adapterFolder != nil else {
         throw UserError("\(command.adapter): no adapter_config.json; this is no adapter", .badData)
     }

@@ -154,6 +154,48 @@ struct InspectionTests {
         #expect(encoded.marked(.ansi) == "a\\u{1b}[31m\\u{202e}\u{1B}[32mb\\u{7}\n\\u{200b}c</s>\u{1B}[0m")
     }
 
+    /// What terminals act on or hide, and what looks like our own marks or a page's.
+    static let hostile = [
+        "\u{1B}[31mred", "\u{1B}[2J\u{1B}[H", "\u{1B}[1A\u{1B}[2Kgone", "\u{1B}[?1049h", "\u{1B}[6n", "\u{1B}c",
+        "\u{1B}]0;title\u{7}", "\u{1B}]8;;http://x\u{1B}\\link\u{1B}]8;;\u{1B}\\", "\u{1B}]52;c;cm0gLXJm\u{7}",
+        "\u{1B}P+q544e\u{1B}\\", "\u{1B}_apc\u{1B}\\", "\u{1B}^pm\u{1B}\\", "\u{1B}(0lqk", "\u{1B}#8", "\u{9B}31m",
+        "\u{9D}0;x\u{9C}",
+        "\u{90}x\u{9C}", "\u{84}\u{85}\u{8D}", "a\rb", "a\u{8}\u{8}b", "\u{7}\u{7}", "a\u{7F}b", "a\u{B}b\u{C}c",
+        "\u{E}\u{F}",
+        "user\u{202E}txt.exe\u{202C}", "\u{202A}a\u{202B}b\u{202D}c", "\u{2066}a\u{2067}b\u{2068}c\u{2069}",
+        "\u{200E}\u{200F}\u{61C}",
+        "a\u{200B}b\u{200C}c\u{2060}d\u{FEFF}e\u{AD}f", "a\u{2028}b\u{2029}c", "\u{E0041}\u{E0042}\u{E007F}",
+        "\u{FFF9}a\u{FFFA}b\u{FFFB}",
+        "\u{1B}[32m[[\u{1B}[0m]]", "<script>alert(1)</script>\u{1B}[8m<b onload='x'>&lt;",
+    ]
+
+    private func acts(_ scalar: Unicode.Scalar) -> Bool {
+        scalar != "\n" && scalar != "\t" && scalar != "\u{200D}"
+            && [.control, .format, .lineSeparator, .paragraphSeparator].contains(scalar.properties.generalCategory)
+    }
+
+    @Test(arguments: hostile) func nothingInARowSteersATerminal(_ text: String) throws {
+        for content in [RowContent.text(text), .completion(prompt: text, completion: text + " b")] {
+            let encoded = try encode(content, .init(format: .plain))
+            #expect(!encoded.marked(.marks).unicodeScalars.contains(where: acts))
+            let ours = encoded.marked(.ansi).replacing("\u{1B}[32m", with: "").replacing("\u{1B}[0m", with: "")
+            #expect(!ours.unicodeScalars.contains(where: acts))
+            // JSON lines keep the value.
+            let json = encoded.json(try tinyTokenizer.get())
+            let shown = escapedForDisplay(json: json.serialized())
+            #expect(!shown.unicodeScalars.contains(where: acts))
+            #expect(try JSONValue.parse(shown) == json)
+        }
+        // In messages: a bad row's, a file's, a column's.
+        let error = #expect(throws: BadRow.self) {
+            try DataRow(
+                parsing: ["messages": [["role": .string(text), "content": "a"]]], as: .chat,
+                location: RowLocation(file: text, unit: .line, number: 1))
+        }
+        #expect(
+            error?.message.contains("line 1") == true && error?.message.unicodeScalars.contains(where: acts) == false)
+    }
+
     @Test func json() throws {
         let encoded = try encode(.completion(prompt: "Sum", completion: "3"), .init(format: .chat))
         let json = encoded.json(try tinyTokenizer.get())

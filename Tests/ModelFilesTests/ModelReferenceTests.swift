@@ -65,6 +65,32 @@ private final class Files {
     }
 }
 
+@Suite struct CodeInModelFolders {
+    @Test(
+        arguments: [
+            (#"{"auto_map":{"AutoModel":"modeling.Model"}}"#, "auto_map"),
+            (#"{"trust_remote_code":true,"model_file":"m.py"}"#, "model_file, trust_remote_code"),
+            (
+                #"{"custom_pipelines":{"x":{"impl":"p.P"}},"_target_":"os.system","custom_code":"x"}"#,
+                "custom_pipelines, custom_code, _target_"
+            ),
+            (#"{"auto_map":null,"trust_remote_code":false}"#, nil), ("{}", nil),
+        ] as [(String, String?)]) func isToldOfAndIgnored(_ config: String, _ keys: String?) throws
+    {
+        let files = try Files(scores: [:])
+        try files.file("base/config.json", config)
+        for model in ["base", "adapter"] {
+            var told: [String] = []
+            let reference = try ModelReference(files.path + "/" + model) { told.append($0) }
+            #expect(reference.baseFolder == files.path + "/base")
+            let text = keys.map { "\(files.path)/base/config.json: \($0): code of a model is never run; ignored" }
+            #expect(told == (text.map { [$0] } ?? []))
+        }
+        try files.file("base/tokenizer_config.json", config)
+        #expect(ignoredCode(in: files.path + "/base").count == (keys == nil ? 0 : 2))
+    }
+}
+
 @Suite struct Bases {
     @Test func anAdapterTakesAnotherBase() throws {
         let files = try Files(scores: [:])

@@ -64,7 +64,7 @@ public struct DataCommand: ParsableCommand {
                 do {
                     let read = try all[index]
                     if case .task = read.content {
-                        try StandardOutput.write(read.jsonLine)
+                        try StandardOutput.write(escapedForDisplay(json: read.jsonLine))
                         continue
                     }
                     row = try encoder.encode(read, source: all.sourceName(index))
@@ -72,7 +72,9 @@ public struct DataCommand: ParsableCommand {
                     complainOfRow(bad)
                     continue
                 }
-                try StandardOutput.write(json ? row.json(tokenizer).serialized(.compact) + "\n" : row.block(style))
+                try StandardOutput.write(
+                    json
+                        ? escapedForDisplay(json: row.json(tokenizer).serialized(.compact)) + "\n" : row.block(style))
             }
         }
     }

@@ -278,7 +278,9 @@ struct TokenizerOptions: ParsableArguments {
     var base: String?
 
     func tokenizer() throws -> Tokenizer {
-        try Tokenizer(modelPath: try ModelReference.tokenizerPath(model, base: base))
+        let path = try ModelReference.tokenizerPath(model, base: base)
+        ignoredCode(in: path).forEach { note($0) }
+        return try Tokenizer(modelPath: path)
     }
 }
 
