@@ -4,9 +4,11 @@
 
 The hub speaks as the real one does (api/models, resolve with ETag or X-Linked-Etag and a redirect to another host for large
 files). Faults, each in a repository of its own: pieces cut short, a wrong length, bytes that change under way, a server that
-ignores Range, 416, 429 with Retry-After, 500, bytes that are not what their name says. Checked after each: hashes of all
-files, no leftovers, no token at the other host. Then 50 downloads killed at random moments, one after another, and how many
-bytes were fetched in all; and a cache filled by one client used by the other, both ways, with the server switched off.
+ignores Range, 416, 429 with Retry-After, 500, bytes that are not what their name says, an ETag that changes between two
+requests for parts, a file that is listed and not there. Checked after each: hashes of all files, no leftovers, no token at
+the other host. Then downloads killed at random moments of a file's bytes, one after another until 50 were, and how many bytes
+were fetched in all; a cache filled by one client used by the other, both ways, with the server switched off, also what it
+says of files that are not there; what each variable of the environment does; and what stands on a terminal.
 """
 
 import hashlib
@@ -14,8 +16,10 @@ import http.server
 import json
 import os
 import pathlib
+import pty
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +27,7 @@ import threading
 import time
 import urllib.parse
 
-from common import Program, Report, Workspace, parser
+from common import Program, Report, Workspace, parser, wait_until
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_secretsecretsecret"
@@ -58,6 +62,7 @@ class Hub:
         self.servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), self.handler(kind)) for kind in ("hub", "store")]
         for server in self.servers:
             server.daemon_threads = True
+            server.handle_error = lambda *_: None  # a client that was killed
             threading.Thread(target=server.serve_forever, daemon=True).start()
         self.endpoint, self.store = (f"http://127.0.0.1:{server.server_port}" for server in self.servers)
 
@@ -110,7 +115,7 @@ class Hub:
                         return self.plain(404, b"{}", X_Error_Code="RevisionNotFound")
                     if repository.get("fault") == "private" and self.headers.get("Authorization") != f"Bearer {TOKEN}":
                         return self.plain(401, b"{}")
-                    siblings = [{"rfilename": file} for file in repository["files"]]
+                    siblings = [{"rfilename": file} for file in [*repository["files"], *repository.get("ghosts", [])]]
                     body = {"id": match[1], "modelId": match[1], "sha": COMMIT, "siblings": siblings, "private": False, "tags": [],
                             "downloads": 0, "likes": 0}
                     return self.plain(200, json.dumps(body).encode(), Content_Type="application/json")
@@ -124,7 +129,9 @@ class Hub:
                 entry = hub.repositories[repository]
                 data = entry["files"].get(file)
                 if data is None:
-                    return self.plain(404, X_Error_Code="EntryNotFound")
+                    return self.plain(404, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
+                if entry.get("fault") == "slow answer" and file == "config.json" and hub.count("slow answer") == 1:
+                    time.sleep(30)
                 if entry.get("fault") == "500" and hub.count(("500", file)) <= 2:
                     return self.plain(500)
                 large = len(data) > 10_000
@@ -138,6 +145,8 @@ class Hub:
                         return
                     return self.bytes(repository, file)
                 size = len(data) + (7 if entry.get("fault") == "length" and hub.count(("length", file)) <= 2 else 0)
+                if entry.get("fault") == "other ETag" and hub.count(("ETag", file)) == 1:
+                    data = data[::-1]
                 self.plain(302, ETag='"elsewhere"', X_Repo_Commit=COMMIT, X_Linked_Etag=f'"{sha256(data)}"', X_Linked_Size=str(size),
                            Location=f"{hub.store}/{repository}/{urllib.parse.quote(file)}")
 
@@ -157,6 +166,8 @@ class Hub:
                     start = 0
                 if fault == "other bytes" and n <= 2:
                     data = bytes(len(data))
+                if fault == "other ETag" and n == 1:
+                    data = data[::-1]
                 part = data[start:]
                 self.send_response(206 if start else 200)
                 if start:
@@ -165,8 +176,9 @@ class Hub:
                 self.send_header("Content-Length", str(len(part)))
                 self.end_headers()
                 stop = len(part)
-                if fault in ("cut", "no range", "wrong range") and large and n <= (3 if fault == "cut" else 1):
+                if fault in ("cut", "no range", "wrong range", "other ETag") and large and n <= (3 if fault == "cut" else 1):
                     stop = len(part) // 3
+                stalls = fault == "slow bytes" and n == 1
                 for at in range(0, stop, 1 << 16):
                     piece = part[at:min(at + (1 << 16), stop)]
                     try:
@@ -174,8 +186,7 @@ class Hub:
                     except OSError:
                         return
                     hub.sent += len(piece)
-                    if hub.pause:
-                        time.sleep(hub.pause)
+                    time.sleep(30 if stalls else hub.pause)
                 if stop < len(part):
                     self.close_connection = True
                     self.connection.close()
@@ -213,7 +224,7 @@ def make_files(generator, large=400_000):
 
 
 def faults(report, program, work, generator):
-    kinds = ["none", "cut", "length", "no range", "wrong range", "416", "429", "500", "other bytes", "private"]
+    kinds = ["none", "cut", "length", "no range", "wrong range", "416", "429", "500", "other bytes", "other ETag", "private"]
     repositories = {f"org/{kind.replace(' ', '-')}": {"files": make_files(generator), "fault": kind} for kind in kinds}
     hub = Hub(repositories)
     for repository, entry in repositories.items():
@@ -244,27 +255,34 @@ def faults(report, program, work, generator):
 def kills(report, program, work, generator, count):
     files = make_files(generator, 24 << 20)
     hub = Hub({"org/large": {"files": files}})
-    hub.pause = 0.004
+    hub.pause = 0.02  # the file takes longer than all that is between the kills
     cache, whole = work / "kills", sum(map(len, files.values()))
     env = environment(cache, hub)
-    killed = 0
-    for _ in range(count):
+    killed = started = 0
+
+    def ranges():
+        return [asked for kind, _, _, asked in hub.log if kind == "store"]
+
+    while killed < count and started < 3 * count:
+        started, asked = started + 1, len(ranges())
         process = subprocess.Popen([str(program), "download", "org/large"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(generator.uniform(0.02, 0.12))
-        except subprocess.TimeoutExpired:
+        # Bytes are on their way: the kill lands in the middle of a file.
+        wait_until(lambda: len(ranges()) > asked or process.poll() is not None, 20, 0.002)
+        time.sleep(generator.uniform(0, 0.08))
+        if process.poll() is None:
             process.send_signal(signal.SIGKILL)
-            process.wait()
             killed += 1
+        process.wait()
     hub.pause = 0
     result = run(program, "download", "org/large", env=env)
     report.equals("killed downloads, then one to its end", result.returncode, 0)
-    report.note("killed", f"{killed} of {count}")
+    report.equals(f"kills in the middle of a file's bytes, of {started} downloads", killed, count)
     report.identical("its files", differences(cache, "org/large", files))
     # What lies in sockets when a client dies was sent and never written: a few buffers a kill.
     report.at_most("bytes sent beyond the files' own, MiB per kill", (hub.sent - whole) / 2 ** 20 / max(killed, 1), 1)
-    starts = [int(r.split("=")[1][:-1]) for kind, command, _, r in hub.log if kind == "store" and r]
-    report.holds("each download goes on behind the one before", starts == sorted(starts) and len(set(starts)) > 3, f"{len(starts)} resumed")
+    starts = [int(r.split("=")[1][:-1]) for r in ranges() if r]
+    report.holds("each download goes on behind the one before", starts == sorted(starts) and len(set(starts)) > count / 2,
+                 f"{len(starts)} resumed")
     hub.stop()
 
 
@@ -298,6 +316,112 @@ def both_clients(report, program, work, generator):
     report.equals("needletail reads huggingface_hub's, offline", result.returncode, 0)
 
 
+def absences(report, program, work, generator):
+    """Marks that a commit has no such file, `.no_exist`: each client believes the other's."""
+    ghosts = ["generation_config.json", "model-00002-of-00002.safetensors"]
+    hub = Hub({"org/ghosts": {"files": make_files(generator), "ghosts": ghosts}})
+    ask = ("import sys, huggingface_hub as h\n"
+           "from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError\n"
+           "for name in sys.argv[1:]:\n"
+           "    try: h.hf_hub_download('org/ghosts', name); print('there')\n"
+           "    except EntryNotFoundError as e: print('local' if isinstance(e, LocalEntryNotFoundError) else 'absent')\n"
+           "    print(h.try_to_load_from_cache('org/ghosts', name) is h.file_download._CACHED_NO_EXIST)\n")
+
+    def python(cache, *names, **more):
+        env = environment(cache, hub, HF_HUB_DISABLE_XET="1", **more)
+        result = subprocess.run([sys.executable, "-c", ask, *names], env=env, capture_output=True, text=True, timeout=120)
+        return result.stdout.split() or result.stderr[-300:]
+
+    def asked(name):
+        return sum(path.endswith(f"/{name}") for _, _, path, _ in hub.log)
+
+    theirs = work / "their-ghosts"
+    report.equals("huggingface_hub marks what is absent", python(theirs, *ghosts), ["absent", "True"] * 2)
+    hub.log.clear()
+    result = run(program, "download", "org/ghosts", env=environment(theirs, hub))
+    report.equals("needletail asks for none of them", [asked(name) for name in ghosts], [0, 0])
+    report.holds("needletail names the one that is no option", result.returncode == 65 and ghosts[1] in result.stderr
+                 and ghosts[0] not in result.stderr, result.stderr.strip())
+    ours = work / "our-ghosts"
+    for round, requests in (("first", 1), ("second", 0)):
+        hub.log.clear()
+        result = run(program, "download", "org/ghosts", env=environment(ours, hub))
+        report.equals(f"needletail's {round} download: exit, requests for each",
+                      (result.returncode, [asked(name) for name in ghosts]), (65, [requests] * 2))
+    names = [*ghosts, "chat_template.jinja", "adapter_config.json"]
+    report.equals("huggingface_hub believes needletail's marks, offline", python(ours, *names, HF_HUB_OFFLINE="1")[1::2], ["True"] * 4)
+    hub.stop()
+
+
+def variables(report, program, work, generator):
+    """Each variable of the environment, with a control where it could go unnoticed."""
+    hub = Hub({f"org/{fault.replace(' ', '-')}": {"files": make_files(generator), "fault": fault}
+               for fault in ("none", "private", "slow answer", "slow bytes")})
+    bare = environment("", hub)
+    del bare["HF_HUB_CACHE"], bare["HF_TOKEN"]
+
+    def asked(repository, **more):
+        began = time.monotonic()
+        env = {name: str(value) for name, value in {**bare, "HOME": work / "home", **more}.items()}
+        return run(program, "download", repository, env=env), time.monotonic() - began
+
+    for name, value, root in (("HF_HOME", work / "hf", work / "hf/hub"), ("XDG_CACHE_HOME", work / "xdg", work / "xdg/huggingface/hub"),
+                              ("HOME", work / "person", work / "person/.cache/huggingface/hub")):
+        result, _ = asked("org/none", **{name: value})
+        report.equals(f"{name}: the cache", (result.returncode, result.stdout.strip()),
+                      (0, f"{root}/models--org--none/snapshots/{COMMIT}"))
+    (work / "secret").write_text(f"{TOKEN}\n")
+    (work / "token-home").mkdir()
+    (work / "token-home/token").write_text(TOKEN)
+    for name, value, code in (("HF_HOME", work / "nobody", 65), ("HF_TOKEN_PATH", work / "secret", 0), ("HF_HOME", work / "token-home", 0)):
+        result, _ = asked("org/private", **{name: value})
+        report.equals(f"{name}={value.name}: exit for a private repository", result.returncode, code)
+    report.equals("requests with the token at the other host", len(hub.leaks), 0)
+    for name, repository in (("HF_HUB_ETAG_TIMEOUT", "org/slow-answer"), ("HF_HUB_DOWNLOAD_TIMEOUT", "org/slow-bytes")):
+        result, seconds = asked(repository, **{name: 1})
+        report.equals(f"{name}=1: exit", (result.returncode, result.stderr.strip()[-100:] if result.returncode else ""), (0, ""))
+        report.at_most(f"{name}=1: seconds with one answer of 30", seconds, 6)
+        hub.faults.clear()
+        shutil.rmtree(work / "home")
+        result, seconds = asked(repository, **{name: 3, "HF_HUB_ETAG_TIMEOUT" if "DOWN" in name else "HF_HUB_DOWNLOAD_TIMEOUT": 1})
+        report.holds(f"{name}=3, the other 1: it waits", result.returncode == 0 and seconds > 3, f"{seconds:.1f} s")
+    for value, shown in (("", True), ("1", False)):
+        result, _ = asked("org/none", HF_HOME=work / f"bars{value}", HF_HUB_DISABLE_PROGRESS_BARS=value)
+        report.equals(f"HF_HUB_DISABLE_PROGRESS_BARS={value}: lines on standard error", bool(result.stderr), shown)
+    hub.stop()
+
+
+def terminal(report, program, work, generator):
+    """What stands on a screen: a line that is refreshed ten times a second at most; plain lines where codes are refused."""
+    hub = Hub({"org/none": {"files": make_files(generator, 6 << 20)}})
+    hub.pause = 0.02  # 50 pieces a second, about 2 s
+
+    def show(name, **more):
+        master, slave = pty.openpty()
+        env = {**environment(work / f"screen-{name}", hub), "TERM": "xterm", **more}
+        process = subprocess.Popen([str(program), "download", "org/none"], env=env, stdin=slave, stdout=slave, stderr=slave)
+        os.close(slave)
+        began, shown = time.monotonic(), b""
+        try:
+            while data := os.read(master, 1 << 16):
+                shown += data
+        except OSError:  # the end of a terminal
+            pass
+        os.close(master)
+        return process.wait(), shown, time.monotonic() - began
+
+    code, shown, seconds = show("color")
+    updates = shown.count(b"\r\x1b[K")
+    # Each file's last line is shown in any case.
+    report.holds("on a terminal: a line is refreshed", code == 0 and updates > 5, f"exit {code}, {updates} updates in {seconds:.1f} s")
+    report.at_most("on a terminal: updates a second", (updates - 5) / seconds, 10)
+    for name, more in (("NO_COLOR", {"NO_COLOR": "1"}), ("TERM=dumb", {"TERM": "dumb"})):
+        code, shown, _ = show(name, **more)
+        plain = b"\x1b" not in shown and b"\r" not in shown.replace(b"\r\n", b"\n")
+        report.holds(f"{name}: plain lines", code == 0 and plain and shown.count(b"\n") >= 2, repr(shown[:120]))
+    hub.stop()
+
+
 def main():
     arguments = parser(__doc__)
     arguments.add_argument("--kills", type=int, default=50)
@@ -308,6 +432,9 @@ def main():
         faults(report, program, work, generator)
         kills(report, program, work, generator, arguments.kills)
         both_clients(report, program, work, generator)
+        absences(report, program, work, generator)
+        variables(report, program, work, generator)
+        terminal(report, program, work, generator)
     report.exit()
 
 

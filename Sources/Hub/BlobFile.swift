@@ -11,10 +11,12 @@ final class BlobFile {
     private let descriptor: Int32
     private(set) var size: Int
 
+    static func unfinished(_ blob: String) -> String { blob + ".incomplete" }
+
     /// Opens what an earlier download left, or begins anew.
     init(_ blob: String, _ file: HubFile) throws {
         self.file = file
-        path = blob + ".incomplete"
+        path = Self.unfinished(blob)
         descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
         guard descriptor >= 0 else { throw writeError(path, errno) }
         size = try fileSize(path)

@@ -60,6 +60,9 @@ public struct HubSettings: Sendable {
     }
 }
 
+/// A file that the Hub lists at a commit and does not have there.
+struct HubFileAbsence: Error { let name: String }
+
 /// A failure that may not come again.
 struct HubInterruption: Error {
     let reason: String
@@ -80,20 +83,27 @@ struct HubFile: Sendable, Equatable {
 /// Speaks with one Hub. Not for use after `shutDown`.
 final class HubClient: Sendable {
     private let settings: HubSettings
-    private let http: HTTPClient
+    /// For what the Hub is asked, and for the bytes of files: they wait for different times.
+    private let questions: HTTPClient, pieces: HTTPClient
 
     init(_ settings: HubSettings) {
         self.settings = settings
-        var configuration = HTTPClient.Configuration(
-            redirectConfiguration: .disallow,
-            timeout: .init(
-                connect: .milliseconds(Int64(1000 * settings.answerTimeout)),
-                read: .milliseconds(Int64(1000 * settings.pieceTimeout))))
-        configuration.proxy = Self.proxy(settings.endpoint)
-        http = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
+        func http(readTimeout: Double) -> HTTPClient {
+            var configuration = HTTPClient.Configuration(
+                redirectConfiguration: .disallow,
+                timeout: .init(
+                    connect: .milliseconds(Int64(1000 * settings.answerTimeout)),
+                    read: .milliseconds(Int64(1000 * readTimeout))))
+            configuration.proxy = Self.proxy(settings.endpoint)
+            return HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
+        }
+        (questions, pieces) = (http(readTimeout: settings.answerTimeout), http(readTimeout: settings.pieceTimeout))
     }
 
-    func shutDown() async { try? await http.shutdown() }
+    func shutDown() async {
+        try? await questions.shutdown()
+        try? await pieces.shutdown()
+    }
 
     /// `HTTPS_PROXY` or `HTTP_PROXY` (either case), by the endpoint's scheme, unless `NO_PROXY` names its host.
     private static func proxy(_ endpoint: String) -> HTTPClient.Configuration.Proxy? {
@@ -117,7 +127,7 @@ final class HubClient: Sendable {
     func files(of repository: HubRepository) async throws -> (commit: String, names: [String]) {
         let url =
             "\(settings.endpoint)/api/models/\(repository.id)/revision/\(escaped(repository.revision, slash: false))"
-        let response = try await answer(url, .GET)
+        let response = try await answer(url, .GET, questions)
         try check(response, repository, "")
         let bytes = try await interruptible { try await response.body.collect(upTo: 64 << 20) }
         guard let json = try? JSONValue.parse(Array(bytes.readableBytesView), maxDepth: 64),
@@ -137,7 +147,7 @@ final class HubClient: Sendable {
         let url = "\(settings.endpoint)/\(repository.id)/resolve/\(commit)/\(escaped(name, slash: true))"
         var at = url
         for _ in 0..<5 {
-            let response = try await answer(at, .HEAD)
+            let response = try await answer(at, .HEAD, questions)
             let headers = response.headers, status = Int(response.status.code)
             let isElsewhere = (300..<400).contains(status)
             if !isElsewhere { try check(response, repository, name) }
@@ -168,7 +178,7 @@ final class HubClient: Sendable {
     ) async throws {
         var at = file.location
         for _ in 0..<5 {
-            let response = try await answer(at, .GET, from: offset)
+            let response = try await answer(at, .GET, pieces, from: offset)
             let status = Int(response.status.code)
             if (300..<400).contains(status), let target = response.headers.first(name: "location") {
                 guard let next = resolved(target, from: at) else { break }
@@ -203,7 +213,9 @@ final class HubClient: Sendable {
 
     // MARK: Answers
 
-    private func answer(_ url: String, _ method: HTTPMethod, from offset: Int = 0) async throws -> HTTPClientResponse {
+    private func answer(
+        _ url: String, _ method: HTTPMethod, _ http: HTTPClient, from offset: Int = 0
+    ) async throws -> HTTPClientResponse {
         var request = HTTPClientRequest(url: url)
         request.method = method
         request.headers.add(name: "user-agent", value: "needletail/\(programVersion)")
@@ -212,7 +224,7 @@ final class HubClient: Sendable {
         if let token = settings.token, isOnHub(url) {
             request.headers.add(name: "authorization", value: "Bearer \(token)")
         }
-        return try await interruptible { [request] in try await self.http.execute(request, deadline: .distantFuture) }
+        return try await interruptible { [request] in try await http.execute(request, deadline: .distantFuture) }
     }
 
     /// What goes wrong on the way may go better the next time; what the program itself has to say stays.
@@ -236,7 +248,8 @@ final class HubClient: Sendable {
             let advice = settings.token == nil ? "set HF_TOKEN" : "the token in use has no access to it"
             throw UserError("\(place): the Hub does not give it to just anyone (\(status)); \(advice)")
         case 404:
-            let isRevision = response.headers.first(name: "x-error-code") == "RevisionNotFound"
+            let code = response.headers.first(name: "x-error-code"), isRevision = code == "RevisionNotFound"
+            if !file.isEmpty, code == "EntryNotFound" { throw HubFileAbsence(name: file) }
             throw UserError("\(place): \(isRevision ? "no such revision" : "not") on \(settings.endpoint)")
         case 429, 500...:
             throw HubInterruption(

@@ -104,13 +104,47 @@ private struct HubDownload: Sendable {
         let snapshot = joinPath(root, "snapshots/" + commit)
         try createDirectories(snapshot)
         try createDirectories(joinPath(root, "blobs"))
-        for name in chosen { try await fetch(name, commit, snapshot) }
+        var absent: [String] = []
+        for name in chosen {
+            let mark = cache.absenceMark(of: name, in: repository, commit: commit)
+            if !fileExists(mark) {
+                do {
+                    try await fetch(name, commit, snapshot)
+                    continue
+                } catch let absence as HubFileAbsence {
+                    try markAbsent(absence.name, commit)
+                }
+            }
+            absent.append(name)
+        }
+        for name in Self.optional where !names.contains(where: { ExactString($0) == ExactString(name) }) {
+            try markAbsent(name, commit)
+        }
         if repository.revision != commit {
             let reference = joinPath(root, "refs/" + repository.revision)
             try createDirectories(parentFolder(of: reference))
             try writeFileAtomically(commit, to: reference)
         }
+        absent.removeAll(where: Self.optional.contains)
+        guard absent.isEmpty else {
+            throw UserError("\(repository): lists \(absent.joined(separator: ", ")), but has no such file at \(commit)")
+        }
         return snapshot
+    }
+
+    /// Files that not every model has, which Python's programs ask for by name each time that nobody has said so.
+    private static let optional = [
+        "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+        "chat_template.jinja", "adapter_config.json", "model.safetensors.index.json", "tokenizer.model", "vocab.json",
+        "merges.txt", "processor_config.json", "preprocessor_config.json", "custom_generate/generate.py",
+    ]
+
+    /// A commit never changes, so that nobody need ask again.
+    private func markAbsent(_ name: String, _ commit: String) throws {
+        let mark = cache.absenceMark(of: name, in: repository, commit: commit)
+        if fileExists(mark) { return }
+        try createDirectories(parentFolder(of: mark))
+        try writeFileAtomically("", to: mark)
     }
 
     private func fetch(_ name: String, _ commit: String, _ snapshot: String) async throws {
@@ -118,9 +152,12 @@ private struct HubDownload: Sendable {
         // A snapshot is of one commit, so a file that is there stays what it is.
         if fileExists(link) { return }
         var held = 0  // bytes of it that are here
+        var announced: String?
         try await repeating(while: { held }) { () async throws -> Void in
             let file = try await client.file(name, of: repository, commit: commit)
             let blob = joinPath(root, "blobs/" + file.etag)
+            if let announced, announced != file.etag { try await removeUnfinished(announced) }
+            announced = file.etag
             let lock = try await locked(file.etag)
             defer { close(lock) }
             if !fileExists(blob) {
@@ -133,6 +170,14 @@ private struct HubDownload: Sendable {
             let ups = String(repeating: "../", count: 2 + name.utf8.count { $0 == UInt8(ascii: "/") })
             if symlink("\(ups)blobs/\(file.etag)", link) != 0, errno != EEXIST { throw writeError(link, errno) }
         }
+    }
+
+    /// What came of a blob that the Hub does not stand by any more is of no use.
+    private func removeUnfinished(_ etag: String) async throws {
+        let lock = try await locked(etag)
+        defer { close(lock) }
+        let path = BlobFile.unfinished(joinPath(root, "blobs/" + etag))
+        if unlink(path) != 0, errno != ENOENT { throw writeError(path, errno) }
     }
 
     /// Fetches what is missing behind what is there.

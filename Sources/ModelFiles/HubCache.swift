@@ -103,6 +103,13 @@ public struct HubCache: Sendable {
     }
 }
 
+extension HubCache {
+    /// The mark that a commit has no such file, as the Hub's own client keeps it.
+    public func absenceMark(of name: String, in repository: HubRepository, commit: String) -> String {
+        joinPath(folder(of: repository), ".no_exist/\(commit)/\(name)")
+    }
+}
+
 /// `$HF_HOME`, else `huggingface` in `$XDG_CACHE_HOME` or in `~/.cache`.
 public func hubHome() -> String? {
     if let home = environmentVariable("HF_HOME") { return home }

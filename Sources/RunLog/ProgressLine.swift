@@ -1,4 +1,5 @@
-// The line of a training step: one that is refreshed on a terminal, a plain line now and then elsewhere.
+// The line of a training step: one that is refreshed on a terminal that takes escape codes, a plain line now and then
+// elsewhere.
 
 internal import Diagnostics
 internal import Glibc
@@ -41,25 +42,25 @@ public struct StepFigures: Sendable {
 /// Writes step lines to standard error.
 public enum ProgressLine {
     private static let isOpen = Atomic<Bool>(false)
-    /// When a plain line was written last.
+    /// When a line was shown last.
     private static let lastLine = Mutex<ContinuousClock.Instant?>(nil)
-    /// Time between plain lines: a log of an hour stays readable, and metrics.jsonl has every step.
-    private static let lineInterval = Duration.seconds(10)
+    /// True where one line is refreshed.
+    private static let refreshes = takesEscapeCodes(STDERR_FILENO)
+    /// Time between lines. Of plain ones a log of an hour stays readable, and metrics.jsonl has every step; nobody reads
+    /// more than ten a second.
+    private static let lineInterval = refreshes ? Duration.milliseconds(100) : .seconds(10)
 
-    /// True when people watch: one line, refreshed.
+    /// True when people watch.
     public static let isTerminal = isatty(STDERR_FILENO) != 0
 
-    /// Shows a step: on a terminal over the step before it; elsewhere the first and the last one that the process sees,
-    /// and one every ten seconds between.
+    /// Shows a step: on a terminal over the step before it, ten times a second at most; elsewhere the first and the last one
+    /// that the process sees, and one every ten seconds between.
     public static func show(_ figures: StepFigures) { show(figures.line, isLast: figures.step == figures.steps) }
 
     /// The same for work that has other figures than training.
     public static func show(_ line: String, isLast: Bool) {
-        guard isTerminal else {
-            let isDue = isLast || lastLine.withLock { isLineDue(&$0, now: .now) }
-            if isDue { write(line + "\n") }
-            return
-        }
+        guard isLast || lastLine.withLock({ isLineDue(&$0, now: .now) }) else { return }
+        guard refreshes else { return write(line + "\n") }
         isOpen.store(true, ordering: .relaxed)
         write("\r\u{1B}[K" + String(line.prefix(terminalColumns() - 1)))
     }

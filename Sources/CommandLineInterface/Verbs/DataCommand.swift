@@ -58,7 +58,7 @@ public struct DataCommand: ParsableCommand {
             let tokenizer = try model.tokenizer()
             let encoder = try rows.encoder(tokenizer)
             let all = try rows.read()
-            let style: InspectionStyle = isatty(STDOUT_FILENO) == 1 ? .ansi : .marks
+            let style: InspectionStyle = takesEscapeCodes(STDOUT_FILENO) ? .ansi : .marks
             for index in all.indices.prefix(limit) {
                 let row: EncodedRow
                 do {

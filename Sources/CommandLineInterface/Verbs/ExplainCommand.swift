@@ -54,7 +54,7 @@ extension RecipesCommand {
                 report.add(name, text)
             }
             try StandardOutput.write(report.text + "\n")
-            let style: InspectionStyle = isatty(STDOUT_FILENO) == 1 ? .ansi : .marks
+            let style: InspectionStyle = takesEscapeCodes(STDOUT_FILENO) ? .ansi : .marks
             for row in try SFTOutline.preview(config, count: 2) { try StandardOutput.write(row.block(style)) }
         }
 
