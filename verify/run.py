@@ -90,7 +90,11 @@ def commands(arguments):
         sys.exit(f"run.py: no oracle {', '.join(unknown)}; there are: {', '.join(entries)}")
     wanted = {name: command for name, command in entries.items() if not named or name in named}
     left_out = {name: needs[name] for name in wanted if needs.get(name)}
-    return {name: command for name, command in wanted.items() if name not in left_out}, left_out
+    # A part of an oracle that runs without it.
+    parts = {"score": ("score of Gemma 3 270M", not arguments.other_gguf and
+                       "--other-gguf, after scripts/fetch-assets gemma-1 gemma-2 gemma-3 gemma-4 under Google's Gemma terms")}
+    lacking = dict(part for name, part in parts.items() if name in wanted and part[1])
+    return {name: command for name, command in wanted.items() if name not in left_out}, {**left_out, **lacking}
 
 
 def run(name, command, needletail):
@@ -182,7 +186,7 @@ def main():
     path = folder / f"{today}.md"
     path.write_text("\n".join(head + [line for section in sections for line in section]))
     print(f"{path.name}: {total} items, {failed} failed")
-    sys.exit(1 if failed or arguments.only and left_out else 0)
+    sys.exit(1 if failed or set(arguments.only or []) & set(left_out) else 0)
 
 
 if __name__ == "__main__":
