@@ -29,7 +29,7 @@ extension DecoderSizes {
             kvHeads: try reader.positive("num_key_value_heads", kvHeads ?? heads),
             headDim: try reader.positive("head_dim", headDim ?? hidden / heads),
             vocabSize: try reader.positive("vocab_size", vocabSize),
-            contextLength: try reader.positive("max_position_embeddings", contextLength),
+            contextLength: try reader.contextLength(contextLength),
             normEpsilon: try reader.number("rms_norm_eps", normEpsilon),
             tiedHead: try reader.bool("tie_word_embeddings", tiedHead))
         try reader.checkHeads(heads, self.kvHeads, self.headDim)

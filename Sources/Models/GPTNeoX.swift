@@ -30,7 +30,7 @@ public struct GPTNeoXConfig: RotaryFamily, Equatable {
             hiddenSize: hidden, intermediateSize: try reader.positive("intermediate_size"),
             layers: try reader.positive("num_hidden_layers"), heads: heads, kvHeads: heads, headDim: hidden / heads,
             vocabSize: try reader.positive("vocab_size"),
-            contextLength: try reader.positive("max_position_embeddings", 2048),
+            contextLength: try reader.contextLength(2048),
             normEpsilon: try reader.number("layer_norm_eps", 1e-5),
             tiedHead: try reader.bool("tie_word_embeddings", false))
         rotaryWidth = try reader.rotaryWidth(hidden / heads, key: "rotary_pct", share: 0.25)

@@ -25,6 +25,15 @@ extension ConfigReader {
         return Rotary(theta: theta, scaling: try scaling(settings, theta: theta, width: width))
     }
 
+    /// Tokens of the longest document: dynamic scaling goes beyond the length first trained with by its factor.
+    func contextLength(_ fallback: Int? = nil) throws -> Int {
+        let trained = try positive("max_position_embeddings", fallback)
+        guard let settings = try section("rope_parameters") ?? section("rope_scaling"),
+            try settings.string("rope_type", settings.string("type", "default")) == "dynamic"
+        else { return trained }
+        return Int(min(Double(trained) * max(try settings.number("factor"), 1), 0x1p30))
+    }
+
     /// How many numbers of a head of `headDim` turn.
     func rotaryWidth(_ headDim: Int, key: String = "partial_rotary_factor", share: Double = 1) throws -> Int {
         let share =

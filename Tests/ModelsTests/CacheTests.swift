@@ -109,6 +109,7 @@ import Testing
             "rope_parameters": scaling, "max_position_embeddings": .init(context),
         ])
         let model = try tinyModel(config), rows = [13, 7].enumerated().map { someIDs($1, seed: UInt64(33 + $0)) }
+        #expect(model.contextLength == (type == "dynamic" ? 32 : 128))
         let cache = model.makeCache(sequences: 2, capacity: 20)
         cache.reaches = [13, 7]
         var parts = rows.map { _ in [Tensor]() }

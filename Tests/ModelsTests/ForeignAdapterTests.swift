@@ -117,9 +117,11 @@ import Testing
             #expect(error?.message.contains(message) == true, "\(error?.message ?? "")")
         }
         let table = [("base_model.model.model.embed_tokens.lora_embedding_A", Tensor.zeros([rank, 64]))]
-        try write(folder["table"], "adapter_model.safetensors", theirs + table, config)
-        let error = #expect(throws: UserError.self) { try logits(folder["table"]) }
-        #expect(error?.message.contains("adapts the token table") == true)
+        for (name, config) in [("table", config), ("plain table", peftConfig(folder["base"]))] {
+            try write(folder[name], "adapter_model.safetensors", theirs + table, config)
+            let error = #expect(throws: UserError.self) { try logits(folder[name]) }
+            #expect(error?.message.contains("adapts the token table") == true)
+        }
     }
 
     /// Tables that PEFT has added on its own count as trained.
