@@ -2,31 +2,53 @@
 
     .deps/oracle/bin/python verify/bad_input.py [--only rows models config writing]
 
-Every group begins with a control that is not broken and must succeed, so that a refusal is not for another reason.
+Every group begins with a control that is not broken and must succeed, so that a refusal is not for another reason. The
+messages are the values of the report, which so is the catalogue of malformed files; no two of them may be alike.
 Exit codes: 64 usage and config, 65 data and models, 73 cannot write; where a missing thing may be either, both pass.
 """
 
+import base64
+import bz2
+import ctypes
 import gzip
+import io
 import json
+import lzma
 import os
 import pathlib
+import re
 import shutil
 import signal
 import struct
 import subprocess
+import tarfile
 import time
+import zipfile
+import zlib
 
 import numpy
+import pyarrow
+import pyarrow.parquet
 import safetensors.numpy
 import safetensors.torch
 import torch
 import yaml
 
 import models
-from common import Program, Report, Workspace, one_line, override, parser, wait_until, write_config, write_rows
+from common import REPOSITORY, Program, Report, Workspace, measure, one_line, override, parser, wait_until, write_config, write_rows
 from training import make_data
 
 USAGE, DATA, EITHER, CANNOT_WRITE = (64,), (65,), (64, 65), (73,)
+
+
+# Cases that are one to the program.
+ONE_CAUSE = [
+    {"weights, index names an absent shard", "weights, a shard missing"},
+    {"data file, empty file", "data file, only blank lines"},
+    {"data file, zip archive", "data file, zip archive named as rows"},
+    {"data file, tar archive", "data file, tar archive, gzip"},
+    {"GGUF, no architecture", "GGUF, architecture is a number"},
+]
 
 
 class Cases:
@@ -34,6 +56,7 @@ class Cases:
 
     def __init__(self, report, program, work):
         self.report, self.program, self.work = report, program, work
+        self.messages = {}  # kind of file and message -> names of cases
         self.base = models.write_tiny(work, "llama_gqa")
         self.sharded = models.write_tiny(work, "llama_sharded")
         self.rows = work / "good.jsonl"
@@ -60,10 +83,15 @@ class Cases:
         enough = len(lines) >= 1 if several else len(lines) == 1
         good = result.returncode in codes and enough and all(line.startswith("error: ") for line in lines)
         missing = [word for word in mentions if word not in result.stderr]
-        value = f"exit {result.returncode}, {len(lines)} line(s): {result.stderr or '(none)'}"
-        if missing:
-            value = f"not named: {missing}; {value}"
-        self.report.holds(name, good and not missing, value, f"exit {' or '.join(map(str, codes))}, one error line")
+        message = " / ".join(line.removeprefix("error: ") for line in lines)
+        # Within a kind of file, whatever the file is called.
+        plain = re.sub(r"[^\s:]*/[^\s:]+", "FILE", message)
+        self.messages.setdefault((name.split(",")[0], plain), []).append(name)
+        value = message.replace(f"{self.work}/", "")
+        if not good or missing:
+            value = f"exit {result.returncode}, {len(lines)} line(s), not named: {missing}: {value or '(none)'}"
+        limit = f"exit {' or '.join(map(str, codes))}, {'error lines' if several else 'one error line'}"
+        self.report.holds(name, good and not missing, value, limit, width=500)
 
     def accepted(self, name, arguments, output, **options):
         result = self.program.run(*arguments, timeout=120, **options)
@@ -121,6 +149,24 @@ BAD_CHAT_ROWS = {
     "number that is none": b'{"messages":[{"role":"user","content":"hi","weight":NaN},'
                            b'{"role":"assistant","content":"5"}]}\n',
 }
+
+
+def zip_of(name, content):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def tar_of(name, content):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
 # Whole files: name, content, words the message must hold.
 BAD_FILES = {
     "empty file": ("empty.jsonl", b"", ["empty.jsonl"]),
@@ -135,8 +181,52 @@ BAD_FILES = {
     "CSV with no known column": ("e.csv", b"x,y\n1,2\n", ["e.csv"]),
     "CSV with a column twice": ("f.csv", b"prompt,prompt,completion\na,b,c\n", ["f.csv", "prompt"]),
     "UTF-16 text": ("g.jsonl", "\ufeff".encode("utf-16-le") + GOOD.decode().encode("utf-16-le"), ["g.jsonl"]),
-    "unknown ending, compressed": ("h.xyz", gzip.compress(GOOD), ["h.xyz"]),
+    "unknown ending, no text": ("h.xyz", b"\x7fELF\2\1\1\0" + bytes(200), ["h.xyz", "NUL"]),
+    "gzip cut short": ("j.jsonl.gz", gzip.compress(GOOD)[:-9], ["j.jsonl.gz", "gzip", "too early"]),
+    "gzip with a byte changed": ("k.jsonl.gz", gzip.compress(GOOD)[:20] + b"\xff\xff" + gzip.compress(GOOD)[22:], ["k.jsonl.gz", "gzip"]),
+    "gzip of gzip": ("l.jsonl.gz", gzip.compress(gzip.compress(GOOD)), ["l.jsonl.gz", "twice"]),
+    "zstd cut short": ("m.jsonl.zst", pyarrow.compress(GOOD, "zstd", asbytes=True)[:-9], ["m.jsonl.zst", "zstd"]),
+    "zip archive": ("n.zip", zip_of("a.jsonl", GOOD), ["n.zip", "unzip"]),
+    "tar archive": ("o.tar", tar_of("a.jsonl", GOOD), ["o.tar", "tar -xf"]),
+    "tar archive, gzip": ("p.tar.gz", gzip.compress(tar_of("a.jsonl", GOOD)), ["p.tar.gz", "tar -xf"]),
+    "bzip2": ("q.jsonl.bz2", bz2.compress(GOOD), ["q.jsonl.bz2", "bunzip2"]),
+    "xz": ("r.jsonl.xz", lzma.compress(GOOD), ["r.jsonl.xz", "unxz"]),
+    "7-Zip archive": ("s.7z", b"7z\xbc\xaf\x27\x1c\0\4" + bytes(24), ["s.7z", "7z x"]),
+    "zip archive named as rows": ("t.jsonl", zip_of("a.jsonl", GOOD), ["t.jsonl", "unzip"]),
     "no trained token in any row": ("i.jsonl", b'{"messages":[{"role":"user","content":"hi"}]}\n', []),
+}
+# Rows that are not imitated: the kind, and the row after a good one.
+BAD_TASK_ROWS = {
+    "no question before two answers": ("preference", {"chosen": "a", "rejected": "b"}),
+    "two answers that are equal": ("preference", {"prompt": "q", "chosen": "a", "rejected": "a"}),
+    "an answer without the assistant": ("preference", {"prompt": "q", "chosen": [{"role": "user", "content": "a"}], "rejected": "b"}),
+    "label that is neither": ("unpaired", {"prompt": "q", "completion": "a", "label": "maybe"}),
+    "truth without a question": ("rlvr", {"ground_truth": "1", "dataset": "gsm8k"}),
+    "one truth for two verifiers": ("rlvr", {"prompt": "q", "ground_truth": ["1"], "dataset": ["a", "b"]}),
+    "truth that is a number": ("rlvr", {"prompt": "q", "ground_truth": [1], "dataset": ["a"]}),
+    "question that is answered": ("rlvr", {"messages": models.conversation(1), "ground_truth": "1", "dataset": "a"}),
+    "score that is no number": ("scored", {"completion": "a", "score": "high"}),
+    "label that is a list": ("classification", {"text": "a", "target": [1]}),
+    "more tokens than tags": ("tagging", {"tokens": ["a", "b"], "tags": ["O"]}),
+    "tag that is an object": ("tagging", {"tokens": ["a"], "tags": [{}]}),
+    "answer that is not in the context": ("question_answering", {
+        "context": "It is red.", "question": "q", "answers": {"text": ["red"], "answer_start": [5]}}),
+    "answers of another form": ("question_answering", {"context": "It is red.", "question": "q", "answers": "red"}),
+    "second sentence that is empty": ("sentence_pairs", {"sentence1": "a", "sentence2": " "}),
+    "target and nothing else": ("tabular", {"target": 1}),
+    "column of lists": ("tabular", {"age": [1], "target": 1}),
+}
+# Bytes of Parquet and Arrow files from those of a good one.
+BAD_COLUMNS = {
+    "Parquet cut short": ("a.parquet", lambda parquet, _: parquet[: len(parquet) // 2]),
+    "Parquet, a footer longer than the file": ("b.parquet", lambda parquet, _: parquet[:-8] + struct.pack("<I", 1 << 30) + b"PAR1"),
+    "Parquet, a footer of other bytes": (
+        "c.parquet", lambda parquet, _: parquet[: -8 - 40] + b"\xff" * 40 + parquet[-8:]),
+    "Parquet, other bytes in a page": ("d.parquet", lambda parquet, _: parquet[:4] + b"\xff" * 60 + parquet[64:]),
+    "Parquet by its name only": ("e.parquet", lambda *_: b"text"),
+    "Arrow cut short": ("f.arrow", lambda _, arrow: arrow[: len(arrow) // 2]),
+    "Arrow, a stream cut short": ("g.arrow", lambda _, arrow: b"\xff\xff\xff\xff" + struct.pack("<I", 1 << 20) + arrow[16:200]),
+    "Arrow by its name only": ("h.arrow", lambda *_: b"text"),
 }
 BAD_SCORE_ROWS = {
     "no known key": {"words": "hi"},
@@ -164,6 +254,9 @@ def check_rows(cases):
         cases.refused(f"data file, {name}", arguments, DATA, output, mentions)
     arguments, output = cases.training(cases.work / "absent.jsonl")
     cases.refused("data file, absent", arguments, EITHER, output, ["absent.jsonl"])
+    check_bombs(cases)
+    check_columns(cases)
+    check_task_rows(cases)
     arguments, output = cases.scoring(cases.base)
     cases.accepted("scoring a good row", arguments, output)
     for name, row in BAD_SCORE_ROWS.items():
@@ -171,6 +264,71 @@ def check_rows(cases):
         write_rows(file, [{"text": "A good row."}, row])
         arguments, output = cases.scoring(cases.base, file)
         cases.refused(f"row to score, {name}", arguments, DATA, output, ["score.jsonl", "2"])
+
+
+def converting(cases, path, *flags):
+    """Arguments and output of `data convert`."""
+    output = cases.work / "converted.jsonl"
+    return ["data", "convert", path, output, *flags], output
+
+
+def check_columns(cases):
+    table = pyarrow.table({"text": [f"a good row, the {i}th" for i in range(300)]})
+    pyarrow.parquet.write_table(table, cases.work / "good.parquet")
+    with pyarrow.OSFile(str(cases.work / "good.arrow"), "wb") as file, pyarrow.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    good = [cases.work / name for name in ("good.parquet", "good.arrow")]
+    for path in good:
+        cases.accepted(f"converting {path.name}", *converting(cases, path))
+    for name, (file, damage) in BAD_COLUMNS.items():
+        (cases.work / file).write_bytes(damage(*(path.read_bytes() for path in good)))
+        arguments, output = converting(cases, cases.work / file)
+        cases.refused(f"data file, {name}", arguments, DATA, output, [file])
+
+
+def check_task_rows(cases):
+    for name, (kind, row) in BAD_TASK_ROWS.items():
+        write_rows(cases.work / "task.jsonl", [row])
+        arguments, output = converting(cases, cases.work / "task.jsonl", "--kind", kind)
+        cases.refused(f"row of kind {kind}, {name}", arguments, DATA, output, ["task.jsonl", "1"])
+
+
+def packed(kind, pieces):
+    """All pieces, packed one behind the other without ever being together in memory."""
+    if kind == "zst":
+        sink = pyarrow.BufferOutputStream()
+        with pyarrow.CompressedOutputStream(sink, "zstd") as stream:
+            for piece in pieces:
+                stream.write(piece)
+        return sink.getvalue().to_pybytes()
+    sink, packer = io.BytesIO(), zlib.compressobj(9, wbits=31)
+    for piece in pieces:
+        sink.write(packer.compress(piece))
+    sink.write(packer.flush())
+    return sink.getvalue()
+
+
+def check_bombs(cases):
+    """A gigabyte from a megabyte: refused in one line, with memory bounded by 64 MiB + 4 x the file."""
+    million = 1 << 20
+    bombs = {
+        "zeros in gzip": ("zeros.jsonl.gz", [bytes(million)] * 1024, "64 MiB"),
+        "zeros in zstd": ("zeros.jsonl.zst", [bytes(million)] * 1024, "64 MiB"),
+        "one field of CSV": ("field.csv.gz", [b"prompt,completion\n", *[b"x" * million] * 1024], "64 MiB"),
+        "empty rows": ("rows.jsonl.gz", [b'{"text":"a"}\n', *[b"{}\n" * (million // 3)] * 1024], "line 2"),
+        "white space in an array": ("array.json.gz", [b"[", *[b" " * million] * 1024], "array"),
+    }
+    for name, (file, pieces, mention) in bombs.items():
+        path, log = cases.work / file, cases.work / "bomb.log"
+        path.write_bytes(packed(file.split(".")[-1], pieces))
+        command = [cases.program.path, "data", "convert", str(path), str(cases.work / "out.jsonl")]
+        code, _, seconds, peak = measure(command, {**cases.program.environment, "TMPDIR": str(cases.work)}, log)
+        lines = log.read_text().splitlines()
+        good = code == 65 and len(lines) == 1 and lines[0].startswith("error: ") and mention in lines[0]
+        cases.report.holds(f"packed bomb, {name}", good, f"exit {code}: {' / '.join(lines)}", "exit 65, one error line")
+        limit = 64 * million + 4 * path.stat().st_size
+        cases.report.at_most(f"packed bomb, {name}: memory, MiB, after {seconds:.1f} s", peak / million, limit / million)
+        path.unlink()
 
 
 # -- models -----------------------------------------------------------------------------------------------------------
@@ -226,7 +384,9 @@ def check_models(cases):
     check_weights(cases)
     check_config_json(cases)
     check_tokenizers(cases)
+    check_tokenizer_files(cases)
     check_folders(cases)
+    check_code(cases)
     check_gguf(cases)
 
 
@@ -333,6 +493,86 @@ def check_tokenizers(cases):
     cases.refused("chat template, not closed", arguments, DATA, output, ["chat"])
 
 
+def varint(number):
+    return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + varint(number >> 7)
+
+
+def field(number, content):
+    """A field of a protobuf message: bytes, or a whole number."""
+    if isinstance(content, int):
+        return varint(number << 3) + varint(content)
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def piece(text, score=0.0, kind=1):
+    return field(1, field(1, text) + b"\x15" + struct.pack("<f", score) + field(3, kind))
+
+
+BAD_SENTENCEPIECE = {
+    "empty": lambda good: b"",
+    "text": lambda good: b"hello world\n",
+    "cut short": lambda good: good[: len(good) // 2],
+    "piece that is not UTF-8": lambda good: good + piece(b"\xff\xfe"),
+    "piece of an unknown type": lambda good: good + piece(b"x", kind=99),
+    "score that is no number": lambda good: good + piece(b"x", float("nan")),
+    "no unknown piece": lambda good: piece(b"a") + piece(b"b"),
+    "model of words": lambda good: good + field(2, field(3, 3)),
+    "model of an unknown kind": lambda good: good + field(2, field(3, 9)),
+    "bytes without a piece": lambda good: piece(b"<unk>", kind=2) + piece(b"a") + field(2, field(35, 1)),
+}
+RANKS = b"".join(base64.b64encode(bytes([i])) + b" %d\n" % i for i in range(256))
+BAD_RANKS = {
+    "empty": b"",
+    "token that is no base64": RANKS + b"!!!! 256\n",
+    "rank that is no number": RANKS + b"YWI= many\n",
+    "rank twice": RANKS + b"YWI= 7\n",
+    "rank left out": RANKS + b"YWI= 300\n",
+    "no known number of ranks": RANKS,
+}
+TEKKEN = {"config": {"pattern": "[a-z]+", "num_vocab_tokens": 256, "default_vocab_size": 258, "default_num_special_tokens": 2,
+                     "version": "v3"},
+          "special_tokens": [{"rank": i, "token_str": f"<{i}>", "is_control": True} for i in range(2)],
+          "vocab": [{"rank": i, "token_bytes": base64.b64encode(bytes([i])).decode(), "token_str": None} for i in range(256)]}
+BAD_TEKKEN = {
+    "not JSON": lambda t: None,
+    "no pattern": lambda t: t["config"].pop("pattern"),
+    "fewer tokens than it says": lambda t: t["vocab"].pop(),
+    "token without a rank": lambda t: t["vocab"][3].pop("rank"),
+    "rank twice": lambda t: t["vocab"][3].update(rank=2),
+    "token that is no base64": lambda t: t["vocab"][3].update(token_bytes="!!"),
+    "pattern that is none": lambda t: t["config"].update(pattern="(["),
+    "special token without text": lambda t: t.update(special_tokens=[{"rank": 0, "is_control": True}]),
+    "more special tokens than it says": lambda t: t.update(
+        special_tokens=[{"rank": i, "token_str": f"<{i}>", "is_control": True} for i in range(3)]),
+}
+
+
+def check_tokenizer_files(cases):
+    """Tokenizers in files of their own."""
+    output = cases.work / "ids.jsonl"
+
+    def encoding(path):
+        return ["tokenizer", "encode", path, "--input", cases.texts, "--output", output]
+
+    good = (REPOSITORY / "Tests/TokenizersTests/Fixtures/goldens/bpe.model").read_bytes()
+    (path := cases.work / "tokenizer.model").write_bytes(good)
+    cases.accepted("encoding with a SentencePiece model", encoding(path), output)
+    for name, damage in BAD_SENTENCEPIECE.items():
+        path.write_bytes(damage(good))
+        cases.refused(f"SentencePiece, {name}", encoding(path), DATA, output, [path.name])
+    path = cases.work / "some.tiktoken"
+    for name, content in BAD_RANKS.items():
+        path.write_bytes(content)
+        cases.refused(f"rank file, {name}", encoding(path), DATA, output, [path.name])
+    (path := cases.work / "tekken.json").write_text(json.dumps(TEKKEN))
+    cases.accepted("encoding with a tekken file", encoding(path), output)
+    for name, damage in BAD_TEKKEN.items():
+        tree = json.loads(json.dumps(TEKKEN))
+        damage(tree)
+        path.write_text(json.dumps(tree)[: -9 if name == "not JSON" else None])
+        cases.refused(f"tekken, {name}", encoding(path), DATA, output, [path.name])
+
+
 def check_folders(cases):
     """Pickles, adapters and folders that are no model."""
     folder = copy_model(cases)
@@ -388,6 +628,100 @@ def check_adapters(cases):
     refuse_model(cases, "adapter, pickle only", folder, DATA, ["adapter_model.bin"])
     (folder / "adapter_model.bin").unlink()
     refuse_model(cases, "adapter, no weights", folder, EITHER, ["adapter_model.safetensors"])
+
+
+# -- code -------------------------------------------------------------------------------------------------------------
+
+class Watch:
+    """Files that were opened in some folders while the block ran (inotify)."""
+
+    OPENED = 0x20
+
+    def __init__(self, *folders):
+        self.libc, self.names, self.folders = ctypes.CDLL(None, use_errno=True), set(), folders
+
+    def __enter__(self):
+        self.descriptor = self.libc.inotify_init1(os.O_NONBLOCK)
+        self.watched = {self.libc.inotify_add_watch(self.descriptor, str(f).encode(), self.OPENED): f for f in self.folders}
+        assert self.descriptor >= 0 and -1 not in self.watched
+        return self
+
+    def __exit__(self, *_):
+        try:
+            while data := os.read(self.descriptor, 1 << 16):
+                while data:
+                    watch, _, _, length = struct.unpack_from("iIII", data)
+                    name = data[16 : 16 + length].rstrip(b"\0").decode()
+                    self.names.add(str(pathlib.Path(self.watched[watch]) / name))
+                    data = data[16 + length :]
+        except BlockingIOError:
+            pass
+        os.close(self.descriptor)
+
+
+CODE = {
+    "config.json": {
+        "auto_map": {"AutoConfig": "configuration_evil.Config", "AutoModelForCausalLM": "modeling_evil.Model"},
+        "model_file": "modeling_evil.py", "custom_code": "modeling_evil.py", "trust_remote_code": True, "_target_": "os.system",
+        "_args_": ["touch canary"], "custom_pipelines": {"evil": {"impl": "modeling_evil.Pipe", "pt": ["AutoModel"]}}},
+    "tokenizer_config.json": {
+        "auto_map": {"AutoTokenizer": ["tokenization_evil.Slow", "tokenization_evil.Fast"]}, "trust_remote_code": True},
+    "generation_config.json": {"custom_generate": "custom_generate", "trust_remote_code": True},
+}
+SCRIPTS = ["modeling_evil.py", "configuration_evil.py", "tokenization_evil.py", "__init__.py", "setup.py", "conftest.py",
+           "sitecustomize.py", "custom_generate/generate.py", "handler.py", "adapter.py", "Makefile", "evil.so", ".env"]
+TEMPLATES = {
+    "include": "{% include 'OUTSIDE/secret' %}", "import": "{% import 'OUTSIDE/secret' as s %}{{ s.x }}",
+    "from": "{% from 'OUTSIDE/secret' import x %}{{ x }}", "extends": "{% extends 'OUTSIDE/secret' %}",
+    "subclasses": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "globals": "{{ cycler.__init__.__globals__.os.popen('touch OUTSIDE/canary').read() }}",
+    "open": "{{ open('OUTSIDE/secret').read() }}", "self": "{{ self.__init__.__globals__ }}",
+}
+
+
+def check_code(cases):
+    """A model folder with every known trigger: read as if they were not there, and told of."""
+    folder, outside = copy_model(cases), cases.work / "outside"
+    (outside / "package").mkdir(parents=True)
+    for name in ("secret", "canary.py", "package/__init__.py"):
+        (outside / name).write_text("open('canary', 'w')\n")
+    for name, keys in CODE.items():
+        path = folder / name
+        old = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps({**old, **keys}))
+    (folder / "custom_generate").mkdir()
+    for name in SCRIPTS:
+        (folder / name).write_text(f"import os; os.system('touch {outside}/canary')\n")
+    (folder / "linked.py").symlink_to(outside / "canary.py")
+    (folder / "package").symlink_to(outside / "package")
+    expected, output = cases.scoring(cases.base)
+    cases.program.must(*expected)
+    wanted = output.read_text()
+    remove(output)
+    with Watch(folder, folder / "custom_generate", outside, outside / "package") as watch:
+        arguments, _ = cases.scoring(folder)
+        scored = cases.program.run(*arguments)
+        encoded = cases.program.run("tokenizer", "encode", folder, "--input", cases.texts)
+    opened = [name for name in watch.names if pathlib.Path(name).name in [pathlib.Path(s).name for s in SCRIPTS]
+              or str(outside) in name or name.endswith(("linked.py", "package"))]
+    cases.report.holds("folder with code: the weights are read", folder / "model.safetensors" in map(pathlib.Path, watch.names))
+    cases.report.identical("folder with code: scripts and outside files opened", ", ".join(opened))
+    cases.report.equals("folder with code: exit codes", (scored.returncode, encoded.returncode), (0, 0))
+    cases.report.equals("folder with code: scores as without", output.exists() and output.read_text() == wanted, True)
+    for verb, result in (("score", scored), ("tokenizer encode", encoded)):
+        lines = [line for line in result.stderr.splitlines() if "auto_map" in line and "never run" in line]
+        cases.report.holds(f"folder with code: {verb} tells of it", bool(lines), " / ".join(lines) or result.stderr)
+    remove(output)
+    write_rows(cases.work / "chats.jsonl", [{"messages": models.conversation(1)}])
+    for name, template in TEMPLATES.items():
+        (folder / "chat_template.jinja").write_text(template.replace("OUTSIDE", str(outside)))
+        with Watch(outside) as watch:
+            result = cases.program.run("tokenizer", "render", folder, "--input", cases.work / "chats.jsonl")
+        shown = result.stdout + result.stderr
+        inert = not watch.names and "open('canary'" not in shown and result.returncode in (0, 65)
+        errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        cases.report.holds(f"template with {name}: inert", inert and len(errors) <= 1, f"exit {result.returncode}: {shown}")
+    cases.report.identical("folder with code: nothing ran", ", ".join(p.name for p in outside.glob("canary") if p.is_file()))
 
 
 # -- GGUF -------------------------------------------------------------------------------------------------------------
@@ -713,8 +1047,10 @@ def main():
         cases = Cases(report, program, work)
         for name in arguments.only:
             parts[name](cases)
-        report.note("malformed rows and data files", len(BAD_CHAT_ROWS) + len(BAD_FILES) + len(BAD_SCORE_ROWS))
-        report.note("malformed headers and model files, GGUF and safetensors", len(BAD_SAFETENSORS) + len(BAD_GGUF))
+        alike = [names for names in cases.messages.values() if len(names) > 1 and set(names) not in ONE_CAUSE]
+        report.holds("malformed files with a message that another one of their kind has", not alike,
+                     "; ".join(" = ".join(names) for names in alike) or "none", "none", width=2000)
+        report.note("messages in this catalogue", len(cases.messages))
     report.exit()
 
 

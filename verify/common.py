@@ -106,17 +106,17 @@ class Report:
         """`difference` says what differs; empty when nothing does."""
         self._line(name, difference or "identical", "identical", not difference)
 
-    def holds(self, name, passed, value="", limit="holds"):
-        """A condition; `value` says what was seen."""
-        self._line(name, value or ("yes" if passed else "no"), limit, passed)
+    def holds(self, name, passed, value="", limit="holds", width=160):
+        """A condition; `value` says what was seen, in at most `width` characters."""
+        self._line(name, value or ("yes" if passed else "no"), limit, passed, width)
 
     def note(self, name, value):
         """A figure without a limit."""
         print(f"{name}: {one_line(value)} (limit none) ok", flush=True)
 
-    def _line(self, name, value, limit, passed):
+    def _line(self, name, value, limit, passed, width=160):
         self.failed += not passed
-        print(f"{name}: {one_line(value)} (limit {one_line(limit)}) {'ok' if passed else 'FAIL'}", flush=True)
+        print(f"{name}: {one_line(value, width)} (limit {one_line(limit)}) {'ok' if passed else 'FAIL'}", flush=True)
 
     def exit(self):
         sys.exit(1 if self.failed else 0)
@@ -195,6 +195,25 @@ class Program:
                   f"{one_line(result.stderr[-600:], 600)} (limit 0) FAIL", flush=True)
             sys.exit(1)
         return result
+
+
+def measure(command, environment, log):
+    """(exit code, CPU seconds in the program and in the system, wall seconds, largest RssAnon in bytes) of a child."""
+    began = time.monotonic()
+    with open(log, "w") as file:
+        child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
+    peak = 0
+    while True:
+        try:
+            status = pathlib.Path(f"/proc/{child.pid}/status").read_text()
+            peak = max([peak] + [1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")])
+        except OSError:
+            pass
+        ended, code, usage = os.wait4(child.pid, os.WNOHANG)
+        if ended:
+            child.returncode = os.waitstatus_to_exitcode(code)
+            return child.returncode, (usage.ru_utime, usage.ru_stime), time.monotonic() - began, peak
+        time.sleep(0.01)
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -8,19 +8,16 @@ size. CPU seconds are the child's own (user and system, getrusage); what mergeki
 subtracted. Memory is the largest anonymous resident size (RssAnon, sampled): mapped checkpoints do not count on either side.
 """
 
-import os
 import pathlib
 import shutil
-import subprocess
 import sys
-import time
 
 import torch
 import transformers
 import yaml
 from safetensors.torch import save_file
 
-from common import Program, Report, Workspace, parser
+from common import Program, Report, Workspace, measure, parser
 
 FASTER, MEMORY = 3, 400e6
 SHARDS = ["200MB", "5GB"]
@@ -64,25 +61,6 @@ def configs(work):
     yield "slerp", {"merge_method": "slerp", "base_model": str(work / "a"), "models": pair(), "parameters": {"t": 0.35}}
     half = {"weight": 0.5, "density": 0.5}
     yield "ties", {"merge_method": "ties", "base_model": str(work / "base"), "models": pair(half, half)}
-
-
-def measure(command, environment, log):
-    """(exit code, CPU seconds in the program and in the system, wall seconds, largest RssAnon in bytes) of a child."""
-    began = time.monotonic()
-    with open(log, "w") as file:
-        child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
-    peak = 0
-    while True:
-        try:
-            status = pathlib.Path(f"/proc/{child.pid}/status").read_text()
-            peak = max([peak] + [1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")])
-        except OSError:
-            pass
-        ended, code, usage = os.wait4(child.pid, os.WNOHANG)
-        if ended:
-            child.returncode = os.waitstatus_to_exitcode(code)
-            return child.returncode, (usage.ru_utime, usage.ru_stime), time.monotonic() - began, peak
-        time.sleep(0.01)
 
 
 def main():

@@ -166,7 +166,8 @@ struct GGUFReader {
     private func alignment() throws -> Int {
         guard let value = metadata["general.alignment"] else { return 32 }
         guard let alignment = value.int, alignment > 0, alignment & (alignment - 1) == 0, alignment <= 1 << 20 else {
-            throw invalid("general.alignment is not a power of two up to \(1 << 20)")
+            let found = value.int.map { "\($0)" } ?? "no whole number"
+            throw invalid("general.alignment is \(found), not a power of two up to \(1 << 20)")
         }
         return alignment
     }
