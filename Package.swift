@@ -221,7 +221,8 @@ let fuzzing: [Target] =
         .executableTarget(
             name: "needletail-fuzz",
             dependencies: [
-                "RunConfig", "ModelFiles", "Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics",
+                "RunConfig", "RunLog", "ModelFiles", "Datasets", "Tokenizers", "ChatTemplates", "Formats",
+                "Diagnostics", crypto,
             ],
             path: "verify/fuzz", swiftSettings: swiftSettings)
     ]
