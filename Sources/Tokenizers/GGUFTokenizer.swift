@@ -184,8 +184,8 @@ struct GGUFVocabulary {
     func sentencePiece() throws -> JSONObject {
         var file = SentencePieceFile(algorithm: .bpe)
         let scores = try scores()
-        file.pieces = tokens.indices.map { id in
-            .init(text: tokens[id], score: scores[id], kind: .init(rawValue: Int(type(id))) ?? .normal)
+        for (id, token) in tokens.enumerated() {
+            file.append(token.utf8, .init(score: scores[id], kind: .init(rawValue: Int(type(id))) ?? .normal))
         }
         let prefix = flag("add_space_prefix", true)
         let normalizers = (prefix ? [["type": "Prepend", "prepend": .string(Self.mark)]] : []) + [Self.marksSpaces]

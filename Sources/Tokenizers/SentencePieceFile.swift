@@ -7,12 +7,13 @@ struct SentencePieceFile: Sendable {
     enum Algorithm: Int, Sendable { case unigram = 1, bpe, word, character }
 
     struct Piece: Sendable {
-        var text = ""
         var score: Float = 0
         var kind = Kind.normal
     }
 
-    var pieces: [Piece] = []
+    private(set) var pieces: [Piece] = []
+    /// Of the pieces, all valid UTF-8.
+    private(set) var texts = ByteStrings()
     var algorithm = Algorithm.unigram
     var hasByteFallback = false
     var treatsSpaceAsSuffix = false
@@ -30,20 +31,37 @@ struct SentencePieceFile: Sendable {
         var message = ProtobufMessage(bytes, path)
         while let field = try message.next() {
             switch field.number {
-            case 1: pieces.append(try Self.piece(field, pieces.count, path))
+            case 1: try readPiece(field, path)
             case 2: try readTrainer(field, path)
             case 3: try readNormalizer(field, path)
             default: break
             }
         }
         guard !pieces.isEmpty else { throw UserError("\(path): holds no pieces; is this a SentencePiece model?") }
+        // All texts at once are valid where each is and none begins inside a character.
+        let beginsInside = pieces.indices.contains { id in
+            let range = texts[Int32(id)]!
+            return !range.isEmpty && texts.bytes[range.lowerBound] & 0xC0 == 0x80
+        }
+        guard !beginsInside, String(validating: texts.bytes, as: UTF8.self) != nil else {
+            throw UserError("\(path): a text in it is not UTF-8")
+        }
     }
 
-    private static func piece(_ field: ProtobufMessage.Field, _ index: Int, _ path: String) throws -> Piece {
-        var piece = Piece(), message = ProtobufMessage(try field.bytes(path), path)
+    mutating func append(_ text: some Sequence<UInt8>, _ piece: Piece) {
+        texts.set(Int32(pieces.count)) { $0.append(contentsOf: text) }
+        pieces.append(piece)
+    }
+
+    func text(_ id: Int) -> String { String(decoding: texts.bytes[texts[Int32(id)]!], as: UTF8.self) }
+
+    private mutating func readPiece(_ field: ProtobufMessage.Field, _ path: String) throws {
+        let index = pieces.count
+        var piece = Piece(), text = UnsafeRawBufferPointer(start: nil, count: 0)
+        var message = ProtobufMessage(try field.bytes(path), path)
         while let field = try message.next() {
             switch field.number {
-            case 1: piece.text = try field.text(path)
+            case 1: text = try field.bytes(path)
             case 2: piece.score = Float(bitPattern: UInt32(truncatingIfNeeded: field.value))
             case 3:
                 guard let kind = Kind(rawValue: Int(truncatingIfNeeded: field.value)) else {
@@ -54,7 +72,7 @@ struct SentencePieceFile: Sendable {
             }
         }
         guard piece.score.isFinite else { throw UserError("\(path): piece \(index) has a score that is no number") }
-        return piece
+        append(text, piece)
     }
 
     private mutating func readTrainer(_ field: ProtobufMessage.Field, _ path: String) throws {

@@ -7,8 +7,8 @@ extension SentencePieceFile {
     private var added: [AddedToken] {
         pieces.enumerated().compactMap { id, piece in
             switch piece.kind {
-            case .control, .unknown: AddedToken(piece.text, id: Int32(id), normalized: false, special: true)
-            case .userDefined: AddedToken(piece.text, id: Int32(id), normalized: false, special: false)
+            case .control, .unknown: AddedToken(text(id), id: Int32(id), normalized: false, special: true)
+            case .userDefined: AddedToken(text(id), id: Int32(id), normalized: false, special: false)
             default: nil
             }
         }
@@ -55,17 +55,18 @@ extension SentencePieceFile {
             "added_tokens": .array(added.map { $0.json(withID: true) }), "normalizer": normalizer,
             "pre_tokenizer": preTokenizer, "post_processor": nil,
             "decoder": ["type": "Sequence", "decoders": .array(decoders)],
-            "model": isBPE ? Self.bpeModel(pieces.map(\.text), merges(), hasByteFallback, unknown) : unigramModel,
+            "model": isBPE ? Self.bpeModel(pieces.indices.map(text), merges(), hasByteFallback, unknown) : unigramModel,
         ]
     }
 
-    private var unknown: String? { pieces.first { $0.kind == .unknown }?.text }
+    var unknown: String? { pieces.firstIndex { $0.kind == .unknown }.map(text) }
 
     private var unigramModel: JSONValue {
         [
             "type": "Unigram", "unk_id": .init(pieces.firstIndex { $0.kind == .unknown } ?? 0),
             "byte_fallback": .bool(hasByteFallback),
-            "vocab": .array(pieces.map { [.string($0.text), .number(JSONNumber(Double($0.score)))] }),
+            "vocab": .array(
+                pieces.enumerated().map { [.string(text($0)), .number(JSONNumber(Double($1.score)))] }),
         ]
     }
 
@@ -81,13 +82,11 @@ extension SentencePieceFile {
 
     /// Every pair of pieces that makes a piece: the best piece first, of one piece the pair with the earlier ids first.
     func merges() -> [JSONValue] {
-        var strings = ByteStrings()
-        for (id, piece) in pieces.enumerated() { strings.set(Int32(id)) { $0 += piece.text.utf8 } }
-        let index = ByteStringIndex(strings) { pieces[Int($0)].kind == .normal || pieces[Int($0)].kind == .userDefined }
+        let index = ByteStringIndex(texts) { pieces[Int($0)].kind == .normal || pieces[Int($0)].kind == .userDefined }
         var found: [(score: Float, target: Int, left: Int32, right: Int32)] = []
-        strings.bytes.withUnsafeBufferPointer { all in
+        texts.bytes.withUnsafeBufferPointer { all in
             for (id, piece) in pieces.enumerated() where piece.kind == .normal {
-                let text = UnsafeBufferPointer(rebasing: all[strings[Int32(id)]!])
+                let text = UnsafeBufferPointer(rebasing: all[texts[Int32(id)]!])
                 for at in 1..<max(text.count, 1) where text[at] & 0xC0 != 0x80 {
                     guard let left = index.id(of: UnsafeBufferPointer(rebasing: text[..<at])),
                         let right = index.id(of: UnsafeBufferPointer(rebasing: text[at...]))
@@ -97,7 +96,7 @@ extension SentencePieceFile {
             }
         }
         found.sort { ($1.score, $0.target, $0.left, $0.right) < ($0.score, $1.target, $1.left, $1.right) }
-        return found.map { [.string(pieces[Int($0.left)].text), .string(pieces[Int($0.right)].text)] }
+        return found.map { [.string(text(Int($0.left))), .string(text(Int($0.right)))] }
     }
 }
 

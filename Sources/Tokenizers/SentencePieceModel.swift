@@ -35,7 +35,7 @@ final class SentencePieceModel: Sendable {
         }
         self.file = file
         let pieces = file.pieces
-        vocabulary = try Vocabulary(pieces.lazy.map(\.text), where: "\(path): pieces")
+        vocabulary = try Vocabulary(pieces: file.texts, where: "\(path): pieces")
         guard let unknown = pieces.firstIndex(where: { $0.kind == .unknown }) else {
             throw UserError("\(path): has no unknown piece")
         }
@@ -50,12 +50,12 @@ final class SentencePieceModel: Sendable {
         if file.algorithm == .bpe, pieces.contains(where: { $0.kind == .unused }) {
             throw UserError("\(path): a BPE model with unused pieces is not supported")
         }
-        splitsWords = Self.marksBeginPieces(pieces)
+        splitsWords = Self.marksBeginPieces(file)
         var isPlain = (0..<256).map { [charsmap] byte in
             byte < 0x80 && byte != 0x20 && charsmap?.isPlain(UInt8(byte)) ?? true
         }
-        for piece in pieces where piece.kind == .userDefined {
-            if let first = piece.text.utf8.first { isPlain[Int(first)] = false }
+        for (id, piece) in pieces.enumerated() where piece.kind == .userDefined {
+            if let first = file.text(id).utf8.first { isPlain[Int(first)] = false }
         }
         self.isPlain = isPlain
         algorithm = file.algorithm == .bpe ? Self.bpe(pieces, vocabulary) : Self.unigram(pieces, vocabulary)
@@ -65,11 +65,18 @@ final class SentencePieceModel: Sendable {
         kind == .normal || kind == .userDefined || kind == .unused
     }
 
-    private static func marksBeginPieces(_ pieces: [SentencePieceFile.Piece]) -> Bool {
-        pieces.allSatisfy { piece in
-            guard piece.kind == .normal || piece.kind == .unused else { return true }
-            let scalars = piece.text.unicodeScalars.drop { $0.value == 0x2581 }
-            return !scalars.contains { $0.value == 0x2581 }
+    private static func marksBeginPieces(_ file: SentencePieceFile) -> Bool {
+        file.texts.bytes.withUnsafeBufferPointer { bytes in
+            file.pieces.indices.allSatisfy { id in
+                guard file.pieces[id].kind == .normal || file.pieces[id].kind == .unused else { return true }
+                let text = bytes[file.texts[Int32(id)]!]
+                func isMark(_ at: Int) -> Bool {
+                    text[at] == mark[0] && at + 2 < text.endIndex && text[at + 1] == mark[1] && text[at + 2] == mark[2]
+                }
+                var at = text.startIndex
+                while at < text.endIndex, isMark(at) { at += 3 }
+                return !(at..<text.endIndex).contains(where: isMark)
+            }
         }
     }
 
@@ -85,8 +92,12 @@ final class SentencePieceModel: Sendable {
     private static func unigram(_ pieces: [SentencePieceFile.Piece], _ vocabulary: Vocabulary) -> Algorithm {
         let lowest = pieces.lazy.filter { $0.kind == .normal }.map(\.score).min() ?? 0
         // What the user defined gains where others cost, the more the longer, and so wins over all that it is made of.
-        let scores = pieces.map { $0.kind == .userDefined ? Float(0.1 * Double($0.text.utf8.count - 1)) : $0.score }
-        let trie = PieceTrie(vocabulary.texts) { [.normal, .userDefined].contains(pieces[Int($0)].kind) }
+        let scores = pieces.enumerated().map {
+            $1.kind == .userDefined ? Float(0.1 * Double(vocabulary.texts[Int32($0)]!.count - 1)) : $1.score
+        }
+        let trie = PieceTrie(vocabulary.texts) {
+            pieces[Int($0)].kind == .normal || pieces[Int($0)].kind == .userDefined
+        }
         return .unigram(trie, scores: scores, unknownScore: lowest - Float(Unigram.unknownPenalty))
     }
 

@@ -128,11 +128,9 @@ struct TokenizerFiles: Sendable {
         case .sentencePiece(let file):
             for (key, id) in [("bos_token", file.bosID), ("eos_token", file.eosID), ("pad_token", file.padID)]
             where file.pieces.indices.contains(id) {
-                config[key] = .string(file.pieces[id].text)
+                config[key] = .string(file.text(id))
             }
-            if let unknown = file.pieces.first(where: { $0.kind == .unknown }) {
-                config["unk_token"] = .string(unknown.text)
-            }
+            if let unknown = file.unknown { config["unk_token"] = .string(unknown) }
         case .ranks(let vocabulary):
             if let bos = vocabulary.bos { config["bos_token"] = .string(bos.text) }
             let ends = ["<|endoftext|>", "<|end_of_text|>", "</s>"]

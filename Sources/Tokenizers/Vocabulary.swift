@@ -93,6 +93,12 @@ struct Vocabulary: Sendable {
         for byte in 0..<256 { byteIDs[byte] = id(of: ByteAlphabet.spell([UInt8(byte)])) ?? -1 }
     }
 
+    /// A vocabulary of texts that are not spelled in the byte alphabet.
+    init(pieces texts: ByteStrings, where file: String) throws {
+        let none = [Bool](repeating: false, count: texts.count)
+        try self.init(texts, texts, isSpelled: none, count: texts.count, where: file)
+    }
+
     /// A vocabulary given as bytes; empty ones are left out.
     init(raw tokens: ByteStrings, firstID: Int, where file: String) throws {
         var texts = ByteStrings(), raw = ByteStrings()
