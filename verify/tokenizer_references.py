@@ -1,6 +1,6 @@
-"""The tokenizers that verify/tokenization.py compares with: each with `encode(text)`, which gives `ids` and `offsets` (None
-where the package gives none), `decode(ids, skip_special_tokens)`, and `fastest`, the package's ways to the ids of many
-texts on one thread, by name."""
+"""The tokenizers that verify/tokenization.py compares with: each with `size`, its number of entries, `encode(text)`, which
+gives `ids` and `offsets` (None where the package gives none), `decode(ids, skip_special_tokens)`, and `fastest`, the package's
+ways to the ids of many texts on one thread, by name."""
 
 import base64
 import collections
@@ -28,6 +28,17 @@ PATTERNS = {
 }
 
 
+def places(tokens):
+    """Offsets of tokens given as bytes: from the character that the first byte is of to behind the one that the last is of, so
+    that the tokens of one character share it."""
+    result, begun = [], 0
+    for token in tokens:
+        start = begun - (0x80 <= token[0] < 0xC0)
+        begun += sum(not 0x80 <= byte < 0xC0 for byte in token)
+        result.append((start, begun))
+    return result
+
+
 class Package:
     """`tokenizers`, without the truncation and padding of the file."""
 
@@ -36,6 +47,7 @@ class Package:
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         self.encode, self.decode = self.tokenizer.encode, self.tokenizer.decode
+        self.size = self.tokenizer.get_vocab_size()
         self.fastest = {
             "encode": lambda texts: [self.tokenizer.encode(text).ids for text in texts],
             "encode_batch_fast": lambda texts: [e.ids for e in self.tokenizer.encode_batch_fast(texts)]}
@@ -46,8 +58,8 @@ class SentencePiece:
 
     def __init__(self, file):
         self.processor = sentencepiece.SentencePieceProcessor(model_file=str(file))
-        size = self.processor.get_piece_size()
-        control = [self.processor.id_to_piece(i) for i in range(size)
+        self.size = self.processor.get_piece_size()
+        control = [self.processor.id_to_piece(i) for i in range(self.size)
                    if self.processor.is_control(i) or self.processor.is_unknown(i)]
         self.control = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))))
         self.fastest = {
@@ -71,13 +83,23 @@ class Tiktoken:
     def __init__(self, name, pattern, ranks, special, first=0, normalize=None, bos=()):
         self.encoding = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
         self.first, self.normalize, self.bos = first, normalize or str, list(bos)
+        self.size = first + self.encoding.n_vocab
         self.fastest = {
             "encode": lambda texts: [self.encoding.encode(self.normalize(t), allowed_special="all") for t in texts],
             "encode_ordinary": lambda texts: [self.encoding.encode_ordinary(self.normalize(t)) for t in texts]}
 
     def encode(self, text):
-        ids = self.encoding.encode(self.normalize(text), allowed_special="all")
-        return Encoding(self.bos + [i + self.first for i in ids], None)
+        normal = self.normalize(text)
+        ids = self.encoding.encode(normal, allowed_special="all")
+        # Where a token begins tiktoken says; ends follow from the same bytes. Of a text that is normalized first it says
+        # nothing.
+        offsets = None
+        if normal == text:
+            offsets = places(self.encoding.decode_tokens_bytes(ids))
+            starts = self.encoding.decode_with_offsets(ids)[1]
+            assert starts == [start for start, _ in offsets], text
+            offsets = [(0, 0)] * len(self.bos) + offsets
+        return Encoding(self.bos + [i + self.first for i in ids], offsets)
 
     def decode(self, ids, skip_special_tokens=False):
         begin, ids = "<s>" * len(self.bos), ids[len(self.bos):]

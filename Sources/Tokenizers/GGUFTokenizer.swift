@@ -17,9 +17,12 @@ extension TokenizerFiles {
             case "gemma4": try vocabulary.markedBPE()
             case "bert": try vocabulary.wordPiece()
             case "t5": try vocabulary.unigram()
+            case "rwkv": try vocabulary.longestBytes()
+            case "plamo2": try vocabulary.plamo2()
             case let model:
                 throw vocabulary.failure(
-                    "tokenizer model \(quoted(model)) is not supported; gpt2, llama, gemma4, bert and t5 are")
+                    "tokenizer model \(quoted(model)) is not supported; gpt2, llama, gemma4, bert, t5, rwkv and plamo2 are"
+                )
             }
         let settings = try Self.config(metadata, vocabulary.tokens)
         self.init(tokenizerJSON: .object(root), config: settings)
@@ -90,11 +93,13 @@ struct GGUFVocabulary {
 
     private func type(_ id: Int) -> Int32 { types.isEmpty ? TokenType.normal : types[id] }
 
-    private func added(_ kinds: Set<Int32>) -> JSONValue {
+    /// - Parameter stripping: the token that takes the blanks before it along.
+    private func added(_ kinds: Set<Int32>, stripping: String? = nil) -> JSONValue {
         .array(
             tokens.indices.filter { kinds.contains(type($0)) }.map { id in
                 AddedToken(
-                    tokens[id], id: Int32(id), normalized: false, special: type(id) != TokenType.userDefined
+                    tokens[id], id: Int32(id), stripsLeft: tokens[id] == stripping, normalized: false,
+                    special: type(id) != TokenType.userDefined
                 ).json(withID: true)
             })
     }
@@ -159,10 +164,17 @@ struct GGUFVocabulary {
 
     /// `gpt2`: BPE over bytes.
     func byteLevel() throws -> JSONObject {
-        let kind = try GGUFPreTokenizer(metadata["tokenizer.ggml.pre"]?.string ?? "default", metadata.path)
+        let name = metadata["tokenizer.ggml.pre"]?.string ?? "default"
+        if GGUFPreTokenizer.marked.contains(name) { return try markedBPE() }
+        if name == "whitespace" {
+            throw failure(
+                "tokenizer.ggml.pre \"whitespace\" is not supported: its words are spelled in characters, not bytes")
+        }
+        let kind = try GGUFPreTokenizer(name, metadata.path)
         let merges = try merges()
         return root(
-            added([TokenType.control, TokenType.userDefined]), kind.normalizer, kind.preTokenizer,
+            added([TokenType.control, TokenType.userDefined], stripping: kind.strippingToken), kind.normalizer,
+            kind.preTokenizer,
             try template(bos: "bos_token_id", addsBOS: kind.addsBOS, eos: "eos_token_id", addsEOS: false),
             GGUFPreTokenizer.gpt2,
             [
@@ -283,88 +295,95 @@ struct GGUFVocabulary {
                 "vocab": .array(zip(tokens, scores).map { [.string($0), .number(JSONNumber(Double($1)))] }),
             ])
     }
+
+    /// `rwkv`: the longest token first, over bytes; what tokenizer.json calls WordPiece without a prefix.
+    func longestBytes() throws -> JSONObject {
+        let pieces = try tokens.enumerated().map { id, token -> String in
+            guard let bytes = PythonBytes.read(token) else {
+                throw failure("tokenizer.ggml.tokens[\(id)] \(quoted(token)) is not written as Python writes bytes")
+            }
+            return ByteAlphabet.spell(bytes)
+        }
+        let known = Set(pieces.lazy.map { ExactString($0) })
+        guard (0..<256).allSatisfy({ known.contains(ExactString(ByteAlphabet.spell([UInt8($0)]))) }) else {
+            throw failure("tokenizer.ggml.tokens lacks a token for some bytes, without which texts cannot be spelled")
+        }
+        return root(
+            added([TokenType.control, TokenType.userDefined, TokenType.unknown]), .null, GGUFPreTokenizer.bytesOnly,
+            .null,
+            GGUFPreTokenizer.bytesOnly,
+            [
+                // Every byte is a token, so that the unknown one is never met.
+                "type": "WordPiece", "unk_token": .string(pieces[0]), "continuing_subword_prefix": "",
+                "max_input_chars_per_word": JSONValue(Int(Int32.max)), "vocab": try vocabulary(pieces),
+            ])
+    }
+
+    /// `plamo2`: the best sum of scores, read from the end. `tokenizers` has no such model, so the type's name is our own.
+    func plamo2() throws -> JSONObject {
+        let scores = try scores(), spellings = Set((0..<256).map { ByteTokens.spelling(UInt8($0)) })
+        let bytes = tokens.indices.filter { type($0) == TokenType.byte }
+        guard bytes.count == 256, bytes.allSatisfy({ spellings.contains(tokens[$0]) }) else {
+            throw failure("tokenizer model \"plamo2\" needs a token of type byte for each byte, <0x00> to <0xFF>")
+        }
+        _ = try vocabulary(tokens)
+        return root(
+            added([TokenType.control, TokenType.userDefined, TokenType.unknown]),
+            // A byte order mark that begins a text is dropped.
+            ["type": "Replace", "pattern": ["Regex": #"\A\x{FEFF}"#], "content": ""], .null, .null,
+            ["type": "Sequence", "decoders": [["type": "ByteFallback"], ["type": "Fuse"]]],
+            [
+                "type": .string(PLaMo2.typeName),
+                "vocab": .array(zip(tokens, scores).map { [.string($0), .number(JSONNumber(Double($1)))] }),
+            ])
+    }
 }
 
-/// What a name in `tokenizer.ggml.pre` stands for.
-struct GGUFPreTokenizer {
-    var normalizer: JSONValue = .null
-    var preTokenizer: JSONValue
-    var ignoresMerges = false
-    /// Whether a begin token is added when the file does not say.
-    var addsBOS = false
-
-    /// Splits by GPT-2's pattern, no space put before the text.
-    static let gpt2: JSONValue = [
-        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true,
-    ]
-    private static let bytesOnly: JSONValue = [
-        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false,
-    ]
-    private static func digits(individual: Bool) -> JSONValue {
-        ["type": "Digits", "individual_digits": .bool(individual)]
-    }
-
-    private static let chinese = "[一-龥ࠀ-一가-퟿]+"
-
-    /// Splits by patterns one after another, then bytes.
-    static func split(_ patterns: [String], and others: [JSONValue] = []) -> JSONValue {
-        let splits = patterns.map { pattern -> JSONValue in
-            ["type": "Split", "pattern": ["Regex": .string(pattern)], "behavior": "Isolated", "invert": false]
+/// Bytes as Python writes them between quotes: `\xe4\n`.
+enum PythonBytes {
+    /// Nil for what is no such text.
+    static func read(_ text: String) -> [UInt8]? {
+        var bytes: [UInt8] = [], rest = Array(text.utf8)[...]
+        func digit(_ byte: UInt8) -> UInt8? {
+            switch byte {
+            case UInt8(ascii: "0")...UInt8(ascii: "9"): byte - UInt8(ascii: "0")
+            case UInt8(ascii: "a")...UInt8(ascii: "f"): byte - UInt8(ascii: "a") + 10
+            default: nil
+            }
         }
-        return ["type": "Sequence", "pretokenizers": .array(splits + others + [bytesOnly])]
+        while let byte = rest.popFirst() {
+            guard byte == UInt8(ascii: "\\") else {
+                bytes.append(byte)
+                continue
+            }
+            switch rest.popFirst() {
+            case UInt8(ascii: "t"): bytes.append(0x09)
+            case UInt8(ascii: "n"): bytes.append(0x0A)
+            case UInt8(ascii: "r"): bytes.append(0x0D)
+            case UInt8(ascii: "x"):
+                guard let high = rest.popFirst().flatMap(digit), let low = rest.popFirst().flatMap(digit) else {
+                    return nil
+                }
+                bytes.append(high << 4 | low)
+            case let other?: bytes.append(other)
+            case nil: return nil
+            }
+        }
+        return bytes
     }
 
-    static func template(bos: String, _ id: Int) -> JSONValue {
-        let piece: JSONValue = ["SpecialToken": ["id": .string(bos), "type_id": 0]]
-        let text: JSONValue = ["Sequence": ["id": "A", "type_id": 0]]
-        let token: JSONValue = ["id": .string(bos), "ids": [JSONValue(id)], "tokens": [.string(bos)]]
-        return [
-            "type": "TemplateProcessing", "single": [piece, text],
-            "pair": [piece, text, piece, ["Sequence": ["id": "B", "type_id": 1]]],
-            "special_tokens": .object(JSONObject([(bos, token)])),
-        ]
-    }
-
-    init(_ name: String, _ path: String) throws {
-        let gpt2 = Self.gpt2
-        func split(_ pattern: SplitPattern) -> JSONValue { Self.split([pattern.regex]) }
-        switch name {
-        case "default", "gpt-2", "gpt2", "mpt", "olmo", "jais", "phi-2", "roberta-bpe": preTokenizer = gpt2
-        case "smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b":
-            preTokenizer = ["type": "Sequence", "pretokenizers": [Self.digits(individual: true), gpt2]]
-        case "llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral":
-            preTokenizer = split(.llama(digits: 3))
-            (ignoresMerges, addsBOS) = (true, true)
-        case "dbrx", "smaug-bpe": preTokenizer = split(.llama(digits: 3))
-        case "qwen2", "deepseek-r1-qwen":
-            preTokenizer = split(.llama(digits: 1))
-            normalizer = ["type": "NFC"]
-        case "qwen35":
-            // No normalizer: llama.cpp publishes the ids of texts in other forms under this name.
-            preTokenizer = split(.llama(digits: 1, marks: true))
-        case "tekken":
-            preTokenizer = split(.cased(digits: 1, contractions: false))
-            (ignoresMerges, addsBOS) = (true, true)
-        case "gpt-4o", "llama4": preTokenizer = split(.cased(digits: 3, contractions: true))
-        case "deepseek-llm":
-            preTokenizer = Self.split(
-                [#"[\r\n]"#, #"\s?[\p{Lu}\p{Ll}\p{Lt}]+"#, #"\s?[!-/:-~！-／：-～‘-‟　-。]+"#, #"\s+$"#, Self.chinese],
-                and: [Self.digits(individual: true)])
-        case "deepseek-coder":
-            preTokenizer = Self.split(
-                [#"[\r\n]"#, #"\s?\p{L}+"#, #"\s?\p{P}+"#, Self.chinese], and: [Self.digits(individual: true)])
-        case "deepseek-v3":
-            preTokenizer = Self.split([
-                #"\p{N}{1,3}"#, "[一-龥぀-ゟ゠-ヿ]+",
-                ##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|"##
-                    + #" ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#,
-            ])
-        case "falcon":
-            preTokenizer = Self.split([#"[\p{P}\$\+<=>\^~\|`]+"#, SplitPattern.gpt2.regex, "[0-9][0-9][0-9]"])
-        default:
-            throw UserError(
-                "\(path): tokenizer.ggml.pre \(quoted(name)) is not supported; gpt-2, smollm, llama-bpe, qwen2, qwen35, "
-                    + "tekken, gpt-4o, deepseek-llm, deepseek-coder, deepseek-v3 and falcon kinds are")
+    static func write(_ bytes: some Sequence<UInt8>) -> String {
+        bytes.reduce(into: "") { text, byte in
+            switch byte {
+            case 0x09: text += #"\t"#
+            case 0x0A: text += #"\n"#
+            case 0x0D: text += #"\r"#
+            case UInt8(ascii: "\\"): text += #"\\"#
+            case 0x20..<0x7F: text.unicodeScalars.append(Unicode.Scalar(byte))
+            default:
+                let digits = String(byte, radix: 16)
+                text += #"\x"# + (byte < 16 ? "0" : "") + digits
+            }
         }
     }
 }

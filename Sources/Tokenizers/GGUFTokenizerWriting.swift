@@ -19,7 +19,7 @@ extension Tokenizer {
     ///   - path: named in messages.
     /// - Throws: `UserError` naming the part that GGUF cannot express.
     public func ggufMetadata(size: Int, path: String) throws -> GGUFTokenizerMetadata {
-        let writer = try GGUFTokenizerWriter(self, size: size, path: path)
+        var writer = try GGUFTokenizerWriter(self, size: size, path: path)
         return GGUFTokenizerMetadata(entries: try writer.entries(), notes: writer.notes)
     }
 }
@@ -36,12 +36,6 @@ private struct GGUFTokenizerWriter {
     /// `tokenizer.ggml.model`.
     private let model: String
 
-    /// Names of pre-tokenizers to try, the usual one for each meaning. (`default` means something else to llama.cpp.)
-    private static let preTokenizers = [
-        "gpt-2", "smollm", "llama-bpe", "dbrx", "qwen2", "qwen35", "tekken", "gpt-4o", "deepseek-llm", "deepseek-coder",
-        "deepseek-v3", "falcon",
-    ]
-
     init(_ tokenizer: Tokenizer, size: Int, path: String) throws {
         (self.tokenizer, self.path) = (tokenizer, path)
         root = tokenizer.tokenizerJSON
@@ -55,14 +49,22 @@ private struct GGUFTokenizerWriter {
         types = [Int32](repeating: GGUFVocabulary.TokenType.unused, count: size)
         for id in 0..<Int32(size) {
             guard let text = tokenizer.token(of: id) else { continue }
-            tokens[Int(id)] = text
+            tokens[Int(id)] =
+                model == "rwkv" ? PythonBytes.write(tokenizer.bytes(of: id, skipSpecialTokens: false) ?? []) : text
             types[Int(id)] = GGUFVocabulary.TokenType.normal
         }
-        if model == "llama" { try markBytes() }
+        if model == "llama" || model == "plamo2" { try markBytes() }
         for token in tokenizer.addedTokens { try mark(token) }
+        if model == "t5", case .sentencePiece(let file) = tokenizer.files.source {
+            // Found before anything else in llama.cpp; with marks in place of spaces never.
+            for (id, piece) in file.pieces.enumerated()
+            where piece.kind == .userDefined && !tokens[id].unicodeScalars.contains("\u{2581}") {
+                types[id] = GGUFVocabulary.TokenType.userDefined
+            }
+        }
         if let unknown = unknownID, model != "gpt2" { types[unknown] = GGUFVocabulary.TokenType.unknown }
         if model == "llama" { scores = mergeScores() }
-        if model == "t5" { scores = unigramScores() }
+        if model == "t5" || model == "plamo2" { scores = pieceScores() }
         if normalizers(root).contains(where: Self.isFormC) {
             notes.append(
                 "the tokenizer brings texts into normal form C first, which llama.cpp does not: texts in another form get "
@@ -79,10 +81,12 @@ private struct GGUFTokenizerWriter {
         case "BPE" where isByteLevel: return "gpt2"
         case "BPE" where root["model"]?["byte_fallback"]?.bool == true: return "llama"
         case "Unigram": return "t5"
+        case "WordPiece" where isByteLevel && root["model"]?["continuing_subword_prefix"]?.string == "": return "rwkv"
+        case PLaMo2.typeName: return "plamo2"
         default:
             throw UserError(
                 "\(path): a tokenizer of kind \(kind) without bytes cannot be written for llama.cpp; byte-level BPE, "
-                    + "SentencePiece BPE with byte fallback and Unigram can")
+                    + "SentencePiece BPE with byte fallback, Unigram, RWKV's and PLaMo 2's can")
         }
     }
 
@@ -113,7 +117,10 @@ private struct GGUFTokenizerWriter {
 
     private var unknownID: Int? {
         if let id = root["model"]?["unk_id"]?.int { return id }
-        guard let name = root["model"]?["unk_token"]?.string else { return tokenizer.unkToken.map { Int($0.id) } }
+        // RWKV's is a token like any other, named since WordPiece must name one.
+        guard model != "rwkv", let name = root["model"]?["unk_token"]?.string else {
+            return tokenizer.unkToken.map { Int($0.id) }
+        }
         return tokenizer.id(of: name).map(Int.init)
     }
 
@@ -131,7 +138,7 @@ private struct GGUFTokenizerWriter {
         return scores
     }
 
-    private func unigramScores() -> [Float] {
+    private func pieceScores() -> [Float] {
         var scores = [Float](repeating: 0, count: tokens.count)
         for (id, piece) in (root["model"]?["vocab"]?.array ?? []).enumerated() {
             scores[id] = Float(piece.array?.last?.double ?? 0)
@@ -150,17 +157,34 @@ private struct GGUFTokenizerWriter {
 
     // MARK: Entries
 
-    func entries() throws -> [GGUFEntry] {
-        let names = model == "gpt2" ? Self.preTokenizers : ["default"]
+    mutating func entries() throws -> [GGUFEntry] {
         var reason = ""
-        for name in names {
+        for (name, note) in try preTokenizers() {
             let (entries, metadata) = try entries(preTokenizer: name)
-            let difference = try difference(from: metadata)
-            if difference == nil { return entries }
-            // The last name's reason is no better than another's; one about something else than the pre-tokenizer is.
-            if reason.isEmpty || reason.contains("pre_tokenizer") { reason = difference! }
+            guard let difference = try difference(from: metadata) else {
+                if let note { notes.append(note) }
+                return entries
+            }
+            if reason.isEmpty { reason = difference }
         }
+        if reason.isEmpty { reason = "its pre_tokenizer \(Self.text(root["pre_tokenizer"])) has no known name" }
         throw UserError("\(path): the tokenizer cannot be written so that llama.cpp makes the same tokens: \(reason)")
+    }
+
+    /// Names for the pre-tokenizer, and what llama.cpp does otherwise under them.
+    private func preTokenizers() throws -> [(String, String?)] {
+        guard model == "gpt2" else { return [("default", nil)] }
+        let wanted = splitting(root)
+        return try GGUFPreTokenizer.names.compactMap { name in
+            let kind = try GGUFPreTokenizer(name, path)
+            if splitting(["pre_tokenizer": kind.preTokenizer]) == wanted { return (name, nil) }
+            guard let original = kind.original, splitting(["pre_tokenizer": original]) == wanted else { return nil }
+            return (
+                name,
+                "llama.cpp comes near this tokenizer's words only (as \(name)): some words, above all in other alphabets than "
+                    + "the Latin one, get other tokens there"
+            )
+        }
     }
 
     private func entries(preTokenizer: String) throws -> ([GGUFEntry], GGUFMetadata) {
@@ -177,8 +201,10 @@ private struct GGUFTokenizerWriter {
         if model == "gpt2" {
             let merges = (root["model"]?["merges"]?.array ?? []).compactMap(Self.sides).map { "\($0) \($1)" }
             add(.strings(key("merges"), merges), .stringArray(merges))
-        } else {
+        } else if model != "rwkv" {
             add(.floats(key("scores"), scores), .floats(scores))
+        }
+        if model == "llama" || model == "t5" {
             let prefix = addsSpace
             add(.bool(key("add_space_prefix"), prefix), .bool(prefix))
         }
@@ -249,17 +275,29 @@ private struct GGUFTokenizerWriter {
     /// What the metadata means otherwise than the original; nil when they mean the same.
     private func difference(from metadata: GGUFMetadata) throws -> String? {
         let vocabulary = try GGUFVocabulary(metadata)
-        let back = JSONValue.object(
-            try model == "gpt2"
-                ? vocabulary.byteLevel() : model == "llama" ? vocabulary.sentencePiece() : vocabulary.unigram())
+        let read =
+            switch model {
+            case "gpt2": try vocabulary.byteLevel()
+            case "llama": try vocabulary.sentencePiece()
+            case "rwkv": try vocabulary.longestBytes()
+            case "plamo2": try vocabulary.plamo2()
+            default: try vocabulary.unigram()
+            }
+        let back = JSONValue.object(read)
         let (wanted, found) = (
             normalizers(root).filter { !Self.isFormC($0) }, normalizers(back).filter { !Self.isFormC($0) }
         )
         guard wanted.map(Self.sorted) == found.map(Self.sorted) else {
             return "its normalizer \(Self.text(root["normalizer"])) has no counterpart"
         }
-        let (splits, others) = (splitting(root), splitting(back))
-        guard splits == others else { return "its pre_tokenizer \(Self.text(root["pre_tokenizer"])) has no known name" }
+        guard model == "gpt2" || splitting(root) == splitting(back) else {
+            return "its pre_tokenizer \(Self.text(root["pre_tokenizer"])) has no known name"
+        }
+        if model == "plamo2" { return nil }
+        if model == "rwkv" {
+            let tokens = root["model"]?["vocab"]?.object ?? JSONObject(), others = read["model"]?["vocab"]?.object
+            return tokens.allSatisfy { others?[$0.0] == $0.1 } ? nil : "some added tokens would be read as others"
+        }
         for (key, value) in [
             ("ignore_merges", false), ("byte_fallback", false), ("fuse_unk", model == "llama"),
         ] where model != "t5" || key == "byte_fallback" {
@@ -278,8 +316,8 @@ private struct GGUFTokenizerWriter {
         if model == "t5" { return nil }
         guard model == "llama" else {
             let merges = (root["model"]?["merges"]?.array ?? []).compactMap(Self.sides)
-            let read = (back["model"]?["merges"]?.array ?? []).compactMap(Self.sides)
-            let areEqual = merges.elementsEqual(read) {
+            let others = (back["model"]?["merges"]?.array ?? []).compactMap(Self.sides)
+            let areEqual = merges.elementsEqual(others) {
                 ExactString($0.0) == ExactString($1.0) && ExactString($0.1) == ExactString($1.1)
             }
             return areEqual ? nil : "its merges hold spaces"

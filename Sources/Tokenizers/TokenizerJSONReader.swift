@@ -51,6 +51,9 @@ struct TokenizerJSONReader {
             return .words(
                 WordLevel(vocabulary, unknownID: try unknown(model, vocabulary, default: "<unk>")), splitters)
         case "Unigram": return .words(try unigram(model), splitters)
+        case PLaMo2.typeName:
+            let (vocabulary, scores) = try scored(model)
+            return .words(try PLaMo2(vocabulary, scores: scores, where: "\(file): model.vocab"), splitters)
         case let type: throw unsupported("model", type)
         }
     }
@@ -120,7 +123,8 @@ struct TokenizerJSONReader {
         return .words(CharacterBPE(vocabulary, merges, rules), splitters)
     }
 
-    private func unigram(_ model: JSONObject) throws -> Unigram {
+    /// A vocabulary of pairs of a text and a score.
+    private func scored(_ model: JSONObject) throws -> (Vocabulary, [Double]) {
         guard let pieces = model["vocab"]?.array else { throw failure("model.vocab is missing or no list") }
         var scores: [Double] = []
         scores.reserveCapacity(pieces.count)
@@ -131,8 +135,12 @@ struct TokenizerJSONReader {
             scores.append(score)
             return text
         }
-        let vocabulary = try Vocabulary(texts, where: "\(file): model.vocab")
-        guard let unknown = model["unk_id"]?.int, texts.indices.contains(unknown) else {
+        return (try Vocabulary(texts, where: "\(file): model.vocab"), scores)
+    }
+
+    private func unigram(_ model: JSONObject) throws -> Unigram {
+        let (vocabulary, scores) = try scored(model)
+        guard let unknown = model["unk_id"]?.int, scores.indices.contains(unknown) else {
             throw failure("model.unk_id is missing or names no piece; a Unigram model needs an unknown piece")
         }
         return Unigram(

@@ -44,7 +44,9 @@ final class WordPiece: WordModel {
         (self.vocabulary, self.unknownID, self.maxCharacters) = (vocabulary, unknownID, maxCharacters)
         let prefix = Array(prefix.utf8), texts = vocabulary.texts
         first = PieceTrie(texts)
-        following = PieceTrie(texts, dropping: prefix.count) { texts.bytes[texts[$0]!].starts(with: prefix) }
+        following =
+            prefix.isEmpty
+            ? first : PieceTrie(texts, dropping: prefix.count) { texts.bytes[texts[$0]!].starts(with: prefix) }
     }
 
     func encode(_ word: UnsafeBufferPointer<UInt8>, _ tokens: inout [WordToken]) {
@@ -144,6 +146,73 @@ final class Unigram: WordModel {
                 tokens += text.map { WordToken(id: bytes[Int($0)], start: token.start, end: token.end) }
             } else {
                 tokens.append(token)
+            }
+        }
+    }
+}
+
+/// The pieces of the highest sum of scores, of equal sums the one whose pieces are longest from the left (PLaMo 2). A
+/// character of no piece is spelled in bytes.
+final class PLaMo2: WordModel {
+    /// The type's name in tokenizer.json, which is Needletail's own.
+    static let typeName = "PLaMo2"
+
+    let vocabulary: Vocabulary
+    /// In ten-thousandths, so that sums are exact.
+    private let scores: [Int64]
+    private let trie: PieceTrie
+    private let bytes: [Int32]
+
+    /// Score of a character of no piece; and the score up to which pieces are never taken.
+    private static let unknownScore: Int64 = -10_000_000, unusedScore: Int64 = -20_000_000
+
+    /// - Throws: `UserError` for a byte without a token and a score that llama.cpp would take for something else.
+    init(_ vocabulary: Vocabulary, scores: [Double], where place: String) throws {
+        let bytes = ByteTokens.ids(in: vocabulary)
+        guard bytes.allSatisfy({ $0 >= 0 }) else { throw UserError("\(place) lacks a token for some bytes") }
+        let spelled = Set(bytes)
+        self.scores = try scores.enumerated().map { id, score in
+            let scaled = (score * 10_000).rounded()
+            guard scaled.magnitude < Double(Int32.max), scaled != Double(Self.unknownScore) else {
+                throw UserError("\(place)[\(id)]: the score \(score) is not possible")
+            }
+            return Int64(scaled)
+        }
+        let used = self.scores.map { $0 > Self.unusedScore }
+        trie = PieceTrie(vocabulary.texts) { used[Int($0)] && !spelled.contains($0) }
+        (self.vocabulary, self.bytes) = (vocabulary, bytes)
+    }
+
+    private struct Node {
+        var score: Int64 = 0
+        var length: Int32 = 0
+        /// -1 for a character of no piece.
+        var id: Int32 = -1
+    }
+
+    func encode(_ word: UnsafeBufferPointer<UInt8>, _ tokens: inout [WordToken]) {
+        withUnsafeTemporaryAllocation(of: Node.self, capacity: word.count + 1) { best in
+            best.initialize(repeating: Node())
+            var at = word.count
+            while at > 0 {
+                at = UTF8Scalars.start(word, before: at)
+                let length = utf8Length(word[at])
+                var node = Node(score: best[at + length].score + Self.unknownScore, length: Int32(length))
+                trie.forEachPrefix(UnsafeBufferPointer(rebasing: word[at...])) { id, length in
+                    let score = best[at + length].score + scores[Int(id)]
+                    // Of equal ones the last, which is the longest.
+                    if score >= node.score { node = Node(score: score, length: Int32(length), id: id) }
+                }
+                best[at] = node
+            }
+            while at < word.count {
+                let node = best[at], end = at + Int(node.length)
+                if node.id >= 0 {
+                    tokens.append(WordToken(id: node.id, start: Int32(at), end: Int32(end)))
+                } else {
+                    tokens += word[at..<end].map { WordToken(id: bytes[Int($0)], start: Int32(at), end: Int32(end)) }
+                }
+                at = end
             }
         }
     }

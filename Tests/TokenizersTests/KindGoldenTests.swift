@@ -231,7 +231,7 @@ import Tokenizers
         try expectRefused(Array(JSONValue.object(root).serialized().utf8), "tekken.json", reason)
     }
 
-    @Test(arguments: ["llama", "bert", "t5", "gemma4", "rwkv"])
+    @Test(arguments: ["llama", "bert", "t5", "gemma4", "rwkv", "plamo2", "unheard-of"])
     func ggufVocabularies(_ model: String) {
         let pairs: [(String, GGUFValue)] = [
             ("tokenizer.ggml.model", .string(model)), ("tokenizer.ggml.tokens", .stringArray(["a", "b"])),
