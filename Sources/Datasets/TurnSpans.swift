@@ -79,17 +79,21 @@ struct ChatRenderer: Sendable {
             Turn(index: $0, message: messages[$0], values: values, tools: tools, full: full)
         }
         let answers = messages.indices.filter { messages[$0].role == .assistant }, regions = joined(generated)
-        if !regions.isEmpty, messages.indices.allSatisfy({ trained[$0] == (messages[$0].role == .assistant) }),
-            answers.allSatisfy({ generates(turns[$0], regions) })
+        let owned = regions.isEmpty ? [] : answers.map { (turn: $0, region: region(of: turns[$0], in: regions)) }
+        let isWhole = !owned.isEmpty && owned.allSatisfy { $0.region != nil }
+        if isWhole, messages.indices.allSatisfy({ trained[$0] == (messages[$0].role == .assistant) }),
+            answers.allSatisfy({ printsCalls(turns[$0], regions) })
         {
             return RenderedChat(text: String(decoding: full, as: UTF8.self), spans: regions.map(generatedSpan))
         }
         var spans: [TurnSpan] = []
         for turn in turns where trained[turn.index] {
-            let answer = regions.count == answers.count ? answers.firstIndex(of: turn.index) : nil
+            let own = isWhole ? owned.first { $0.turn == turn.index }?.region : nil
             let span: TurnSpan
-            if let answer, generates(turn, [regions[answer]]) {
-                span = generatedSpan(regions[answer])
+            if let own, printsCalls(turn, [regions[own]]),
+                owned.allSatisfy({ $0.region != own || $0.turn == turn.index })
+            {
+                span = generatedSpan(regions[own])
             } else {
                 span = try self.span(turn)
             }
@@ -163,18 +167,25 @@ struct ChatRenderer: Sendable {
         }
     }
 
-    /// Whether the turn's text and its tool calls stand in regions that the template marks.
-    private func generates(_ turn: Turn, _ regions: [Range<Int>]) -> Bool {
-        let parts = regions.map { Array(turn.full[$0]) }
-        func hold(_ text: [UInt8]) -> Bool { parts.contains { !offsets(of: text, in: $0).isEmpty } }
-        guard turn.message.calledNames.allSatisfy({ hold(Array($0.utf8)) }) else { return false }
-        if spellings(turn.message.content).contains(where: hold) { return true }
-        // A text that the template changes (a thought is left out): where a mark in its place comes to stand.
-        guard let (text, generated) = try? renderedWithMarks(turn.marked[...], turn.tools, answerHeader: false) else {
-            return false
+    /// The region that the template marks around the turn's text; nil where the text's place is not proven or not in one.
+    private func region(of turn: Turn, in regions: [Range<Int>]) -> Int? {
+        guard let place = turn.message.content.isEmpty ? emptyPlace(turn) : try? markedContent(turn) else { return nil }
+        return regions.firstIndex { $0.lowerBound <= place.lowerBound && place.upperBound <= $0.upperBound }
+    }
+
+    /// Where a turn without text would have it.
+    private func emptyPlace(_ turn: Turn) -> Range<Int>? {
+        guard let marked = try? rendered(turn.marked[...], turn.tools, answerHeader: false) else { return nil }
+        let found = offsets(of: Array(Self.mark.utf8), in: marked)
+        guard found.count == 1, turn.full.starts(with: marked[..<found[0]]) else { return nil }
+        return found[0]..<found[0]
+    }
+
+    private func printsCalls(_ turn: Turn, _ regions: [Range<Int>]) -> Bool {
+        let parts = turn.message.hasToolCalls ? regions.map { Array(turn.full[$0]) } : []
+        return turn.message.calledNames.allSatisfy { name in
+            parts.contains { !offsets(of: Array(name.utf8), in: $0).isEmpty }
         }
-        let places = offsets(of: Array(Self.mark.utf8), in: text)
-        return !places.isEmpty && places.allSatisfy { place in generated.contains { $0.contains(place) } }
     }
 
     /// The template's own word.
@@ -290,17 +301,19 @@ struct ChatRenderer: Sendable {
 
     /// A template that knows nothing of tool calls would leave a turn that only ends.
     private func checkToolCalls(_ turn: Turn, _ span: TurnSpan) throws(RowFault) {
-        let region = Array(turn.full[span.start..<span.limit])
-        if turn.message.calledNames.contains(where: { offsets(of: Array($0.utf8), in: region).isEmpty }) {
-            throw unproven(turn, "the template does not print its tool calls")
-        }
+        let region = span.start..<span.limit
+        if !printsCalls(turn, [region]) { throw unproven(turn, "the template does not print its tool calls") }
     }
+
+    private static let toolRoles = Set([ChatMessage.Role.tool, .ipython, .environment, .function].map(\.rawValue))
 
     /// Some templates print what a tool answers within the turn that called it, where it would be trained.
     private func checkToolAnswers(_ turn: Turn, _ span: TurnSpan) throws(RowFault) {
         let region = span.start..<max(span.contentEnd, span.limit)
         for i in turn.values.indices.dropFirst(turn.index + 1) {
-            guard turn.values[i]["role"]?.string == "tool", case .object(var fields) = turn.values[i] else { return }
+            guard Self.toolRoles.contains(turn.values[i]["role"]?.string ?? ""),
+                case .object(var fields) = turn.values[i]
+            else { return }
             fields["content"] = .string(Self.mark)
             var values = turn.values
             values[i] = .object(fields)

@@ -12,7 +12,10 @@ func alternativeLogProbabilities(
     _ model: any CausalLanguageModel, _ groups: [[TokenizedExample]], maxTokens: Int
 ) -> [[[Float]]] {
     let shared = groups.map(sharedTokens)
-    guard shared.allSatisfy({ $0 >= 2 }) else {
+    let turnAlike = groups.allSatisfy { group in
+        Set(group.map { model.rotationKinds(ofLength: $0.ids.count) }).count == 1
+    }
+    guard turnAlike, shared.allSatisfy({ $0 >= 2 }) else {
         // Nothing to share: every alternative is a document of its own.
         let all = rowLogProbabilities(model, TokenizedDataset(groups.joined()), maxTokens: maxTokens)
         var rest = all[...]

@@ -136,27 +136,34 @@ public final class RotaryEmbedding {
 
     /// The rotation to the positions of a plan, each document by the frequencies for its length.
     public func rotation(_ plan: AttentionPlan) -> Rotation {
-        let kinds = plan.reaches.map(kind), distinct = Set(kinds).sorted(), bound = plan.positionBound
-        if distinct.count <= 1 {
-            let (cos, sin) = tables(below: bound, kind: distinct.first ?? 0)
+        let kinds = plan.reaches.map(kind), lengths = zip(plan.starts, plan.starts.dropFirst()).map { $1 - $0 }
+        var bounds: [Int: Int] = [:]  // one more than the largest position of each kind
+        for (i, kind) in kinds.enumerated() { bounds[kind] = max(bounds[kind] ?? 0, plan.pasts[i] + lengths[i]) }
+        // With dynamic scaling every long length has a table of its own: those of other steps are not all kept.
+        if tables.count > Self.keptTables { tables = tables.filter { bounds[$0.key] != nil } }
+        if bounds.count <= 1 {
+            let (cos, sin) = tables(below: plan.positionBound, kind: kinds.first ?? 0)
             return Rotation(cos: cos, sin: sin, positions: plan.positions)
         }
         // One table below the other; the positions of a document count from the beginning of its own.
-        let parts = distinct.map { tables(below: bound, kind: $0) }
-        let shifts = kinds.enumerated().flatMap { i, kind in
-            [Int64](
-                repeating: Int64(distinct.firstIndex(of: kind)! * bound), count: plan.starts[i + 1] - plan.starts[i])
+        var parts: [(cos: Tensor, sin: Tensor)] = [], firsts: [Int: Int64] = [:], rows = 0
+        for (kind, bound) in bounds.sorted(by: { $0.key < $1.key }) {
+            let (cos, sin) = tables(below: bound, kind: kind)
+            parts.append((cos.narrow(0, 0, bound), sin.narrow(0, 0, bound)))
+            firsts[kind] = Int64(rows)
+            rows += bound
         }
+        let shifts = kinds.indices.flatMap { [Int64](repeating: firsts[kinds[$0]]!, count: lengths[$0]) }
         return Rotation(
-            cos: .cat(parts.map { $0.cos.narrow(0, 0, bound) }, dim: 0),
-            sin: .cat(parts.map { $0.sin.narrow(0, 0, bound) }, dim: 0),
+            cos: .cat(parts.map(\.cos), dim: 0), sin: .cat(parts.map(\.sin), dim: 0),
             positions: plan.positions + Tensor(shifts, on: device))
     }
 
+    private static let keptTables = 64
+
     /// Cosines and sines `[at least bound, R / 2]`, fp32, for documents whose lengths are of a kind.
     public func tables(below bound: Int, kind: Int) -> (cos: Tensor, sin: Tensor) {
-        // With dynamic scaling every long length has a table of its own.
-        if tables.count > 16, tables[kind] == nil { tables.removeAll() }
+        if tables.count > 2 * Self.keptTables { tables.removeAll() }
         var table =
             tables[kind]
             ?? RotaryTable(

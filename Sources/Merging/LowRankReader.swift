@@ -86,7 +86,8 @@ private struct AdapterParts {
         }
         for target in files.config.targets
         where !updates.keys.contains(where: {
-            $0.string == "\(target).weight" || $0.string.hasSuffix(".\(target).weight")
+            let name = naming.weight($0.string) ?? $0.string
+            return name == "\(target).weight" || name.hasSuffix(".\(target).weight")
         }) {
             throw failure(
                 "adapter_config.json names \(target), for which there are no tensors, or the base has no such map")

@@ -42,6 +42,13 @@ package struct ConfigReader {
         }
     }
 
+    /// A number of layers: no more than tensors fit into a file, so that what is kept for each fits into memory.
+    package func layers(_ key: String = "num_hidden_layers") throws -> Int {
+        try value(key, nil, "a whole number from 1 to 100,000") {
+            $0.int.flatMap { (1...100_000).contains($0) ? $0 : nil }
+        }
+    }
+
     package func section(_ key: String) throws -> ConfigReader? {
         guard isPresent(key) else { return nil }
         guard let object = json[key], object.object != nil else {

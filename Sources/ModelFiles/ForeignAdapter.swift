@@ -35,6 +35,9 @@ struct ForeignAdapter {
     let parts: [Part]
     let config: AdapterConfig
 
+    /// Of what is made of a folder: another one is made anew.
+    private static let version = 2
+
     /// The PEFT folder made of an adapter folder, in the user's cache; nil for one that is PEFT's already.
     ///
     /// - Parameter base: the folder of the base model.
@@ -50,7 +53,7 @@ struct ForeignAdapter {
             if weights.tensors.contains(where: { $0.name.hasSuffix(".lora_a.weight") }) {
                 adapter = try ForeignAdapter(torchtune: weights, json, file, base)
             } else if isPatterned(json, weights) {
-                adapter = try ForeignAdapter(peft: weights, json, file, base)
+                adapter = try ForeignAdapter(peft: weights, json, file)
             } else {
                 return nil
             }
@@ -60,7 +63,7 @@ struct ForeignAdapter {
         var hash = SHA256()
         hash.update(bufferPointer: adapter.weights.file.bytes)
         let model = joinPath(base, "config.json")
-        for text in [json.serialized(), base, fileExists(model) ? try readTextFile(model) : ""] {
+        for text in ["\(version)", json.serialized(), base, fileExists(model) ? try readTextFile(model) : ""] {
             hash.update(data: Array(text.utf8))
         }
         let digest = hexadecimal(hash.finalize().prefix(16))
@@ -160,9 +163,10 @@ struct ForeignAdapter {
 
     func checkMatrices(_ rank: Int) throws {
         if parts.isEmpty { throw UserError("\(weights.path): holds no tensor") }
-        for part in parts where part.name.contains(".lora_") {
-            let at = part.rankAxis
-            guard part.source.elementType.isFloatingPoint, part.source.shape.count == (at == nil ? 1 : 2),
+        for part in parts {
+            let at = part.rankAxis, isTable = !part.name.contains(".lora_")
+            guard part.source.elementType.isFloatingPoint,
+                isTable ? [1, 2].contains(part.source.shape.count) : part.source.shape.count == (at == nil ? 1 : 2),
                 at.map({ part.shape[$0] == rank && part.ownShape[$0] <= rank }) ?? true
             else {
                 throw UserError(

@@ -80,7 +80,7 @@ private struct GGUFMetadataWriter {
         let isGemma = architecture.isGemma
         let bias = try isGPT2 || reader.bool("attention_bias", architecture == .gptneox)
         sizes = GGUFSizes(
-            layers: try reader.positive(isGPT2 ? "n_layer" : "num_hidden_layers"), hiddenSize: D,
+            layers: try reader.layers(isGPT2 ? "n_layer" : "num_hidden_layers"), hiddenSize: D,
             intermediateSize: try isGPT2 ? reader.positive("n_inner", 4 * D) : reader.positive("intermediate_size"),
             heads: heads,
             kvHeads: try isGPT2
@@ -179,7 +179,7 @@ private struct GGUFMetadataWriter {
                 throw refusal("rotary scaling yarn with \(setting)")
             }
             entries.append(.string("\(architecture.rawValue).rope.scaling.type", "yarn"))
-            let context = try settings.positive("original_max_position_embeddings", sizes.contextLength)
+            let context = try reader.originalContext(settings) ?? sizes.contextLength
             add("rope.scaling.factor", try settings.number("factor", Double(sizes.contextLength) / Double(context)))
             add("rope.scaling.original_context_length", context)
         case "llama3":
@@ -249,10 +249,8 @@ private struct GGUFMetadataWriter {
         try addRotary()
         let window = try reader.isPresent("sliding_window") ? reader.positive("sliding_window") : 0
         add("attention.sliding_window", window)
-        let key = "original_max_position_embeddings", settings = try reader.section("rope_parameters")
-        let context =
-            try settings?.positive(key, reader.positive(key, sizes.contextLength))
-            ?? reader.positive(key, sizes.contextLength)
+        let settings = try reader.section("rope_parameters") ?? reader.section("rope_scaling")
+        let context = try reader.originalContext(settings) ?? sizes.contextLength
         add("rope.scaling.original_context_length", context)
         if window > 0, window < min(context, sizes.contextLength) {
             notes.append(

@@ -25,10 +25,21 @@ package struct LongRoPESettings {
             return factors
         }
         (short, long) = (try factors("short_factor"), try factors("long_factor"))
-        let limit = try config.positive("max_position_embeddings"), key = "original_max_position_embeddings"
-        originalContext = try settings.positive(key, config.positive(key, limit))
+        let limit = try config.positive("max_position_embeddings")
+        originalContext = try config.originalContext(settings) ?? limit
         let factor = try settings.number("factor", Double(limit) / Double(originalContext))
         let attention = factor <= 1 ? 1 : (1 + log(factor) / log(Double(originalContext))).squareRoot()
         self.attention = try settings.number("attention_factor", attention)
+    }
+}
+
+extension ConfigReader {
+    /// The length a model was first trained with, where its positions are stretched: config.json's own word goes before that
+    /// of the section on positions, as in transformers, where Phi-3's is 4,096 if nothing is said. Nil: nothing is said.
+    package func originalContext(_ settings: ConfigReader?) throws -> Int? {
+        let key = "original_max_position_embeddings"
+        if isPresent(key) { return try positive(key) }
+        if let settings, settings.isPresent(key) { return try settings.positive(key) }
+        return try string("model_type", "") == "phi3" ? 4096 : nil
     }
 }

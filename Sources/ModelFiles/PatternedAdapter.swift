@@ -33,7 +33,7 @@ extension ForeignAdapter {
 
     /// PEFT: ranks are those of the tensors. α_i / r_i goes into B where maps differ, and the lower ranks are filled up with
     /// zeros to R, which changes no product.
-    init(peft weights: SafetensorsFile, _ json: JSONValue, _ file: String, _ base: String) throws {
+    init(peft weights: SafetensorsFile, _ json: JSONValue, _ file: String) throws {
         var plain = json.object ?? JSONObject()
         for key in Self.choices + ["rank_pattern", "alpha_pattern"] { plain[key] = nil }
         var config = try AdapterConfig(.object(plain), file: file)
@@ -52,20 +52,19 @@ extension ForeignAdapter {
                 "\(weights.path): tensor \(odd.name) adapts the token table; merge it with peft, or train the table whole (modules_to_save)"
             )
         }
-        var scales: [String: (rank: Int, scale: Double)] = [:]
-        for tensor in weights.tensors where tensor.name.hasSuffix(".lora_A.weight") {
-            guard tensor.shape.count == 2, tensor.shape[0] > 0 else {
-                throw UserError("\(weights.path): tensor \(tensor.name) has shape \(tensor.shape), which is no matrix")
-            }
-            let module = String(tensor.name.dropLast(".lora_A.weight".count)), rank = tensor.shape[0]
-            let name = String(module.dropFirst(AdapterFiles.prefix.count))
-            let alpha = alphas.first { $0.pattern.matches(name) }?.alpha ?? config.alpha
-            scales[module] = (rank, config.scaling.value(alpha: alpha, rank: rank))
+        let tables = Self.tables(weights)
+        if let absent = config.savedModules.first(where: { !tables.contains($0) }) {
+            throw UserError("\(weights.path): holds no \(absent), which adapter_config.json names in modules_to_save")
         }
-        let rank = scales.values.map(\.rank).max() ?? config.rank,
-            scale = scales.values.map(\.scale).max() ?? config.scale
+        let scales = try Self.scales(weights) { name, rank in
+            let alpha = alphas.first { $0.pattern.matches(name) }?.alpha ?? config.alpha
+            return config.scaling.value(alpha: alpha, rank: rank)
+        }
+        let rank = scales.values.map(\.rank).max() ?? config.rank
+        let largest = scales.values.map(\.scale).max { abs($0) < abs($1) } ?? config.scale
+        let scale = largest == 0 ? 1 : largest
         if rank != config.rank || scale != config.scale || scales.values.contains(where: { $0 != (rank, scale) }) {
-            (config.rank, config.scaling, config.alpha) = (rank, .standard, scale * Double(rank))
+            (config.rank, config.alpha) = (rank, scale / config.scaling.value(alpha: 1, rank: rank))
         }
         parts = weights.tensors.map { tensor in
             let module = tensor.name.firstRange(of: ".lora_").map { String(tensor.name[..<$0.lowerBound]) }
@@ -76,9 +75,23 @@ extension ForeignAdapter {
         }
         self.weights = weights
         config.targets = Self.modules(parts.map(\.name))
-        config.savedModules = Self.tables(weights).sorted()
-        config.baseModel = base
+        config.savedModules = tables.sorted()
         self.config = config
         try checkMatrices(rank)
+    }
+
+    /// Rank and scale of each map, by the name before `.lora_`.
+    private static func scales(
+        _ weights: SafetensorsFile, _ scale: (_ name: String, _ rank: Int) -> Double
+    ) throws -> [String: (rank: Int, scale: Double)] {
+        var scales: [String: (rank: Int, scale: Double)] = [:]
+        for tensor in weights.tensors where tensor.name.hasSuffix(".lora_A.weight") {
+            guard tensor.shape.count == 2, tensor.shape[0] > 0 else {
+                throw UserError("\(weights.path): tensor \(tensor.name) has shape \(tensor.shape), which is no matrix")
+            }
+            let module = String(tensor.name.dropLast(".lora_A.weight".count)), rank = tensor.shape[0]
+            scales[module] = (rank, scale(String(module.dropFirst(AdapterFiles.prefix.count)), rank))
+        }
+        return scales
     }
 }

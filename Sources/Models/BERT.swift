@@ -37,7 +37,7 @@ public struct BERTConfig: WeightLayout, Equatable {
         hiddenSize = try reader.positive("hidden_size")
         heads = try reader.positive("num_attention_heads")
         intermediateSize = try reader.positive("intermediate_size")
-        layers = try reader.positive("num_hidden_layers")
+        layers = try reader.layers()
         vocabSize = try reader.positive("vocab_size")
         contextLength = try reader.positive("max_position_embeddings")
         tokenTypes = try reader.positive("type_vocab_size", 2)

@@ -25,7 +25,7 @@ extension DecoderSizes {
         let hidden = try reader.positive("hidden_size"), heads = try reader.positive("num_attention_heads")
         self.init(
             hiddenSize: hidden, intermediateSize: try reader.positive("intermediate_size"),
-            layers: try reader.positive("num_hidden_layers"), heads: heads,
+            layers: try reader.layers(), heads: heads,
             kvHeads: try reader.positive("num_key_value_heads", kvHeads ?? heads),
             headDim: try reader.positive("head_dim", headDim ?? hidden / heads),
             vocabSize: try reader.positive("vocab_size", vocabSize),

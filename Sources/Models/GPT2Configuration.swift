@@ -16,7 +16,7 @@ extension GPT2Config: ModelShape {
         hiddenSize = hidden
         self.heads = heads
         intermediateSize = try reader.positive("n_inner", 4 * hidden)
-        layers = try reader.positive("n_layer")
+        layers = try reader.layers("n_layer")
         vocabSize = try reader.positive("vocab_size")
         contextLength = try reader.positive("n_positions")
         normEpsilon = try reader.number("layer_norm_epsilon", 1e-5)

@@ -28,7 +28,7 @@ public struct GPTNeoXConfig: RotaryFamily, Equatable {
         }
         sizes = DecoderSizes(
             hiddenSize: hidden, intermediateSize: try reader.positive("intermediate_size"),
-            layers: try reader.positive("num_hidden_layers"), heads: heads, kvHeads: heads, headDim: hidden / heads,
+            layers: try reader.layers(), heads: heads, kvHeads: heads, headDim: hidden / heads,
             vocabSize: try reader.positive("vocab_size"),
             contextLength: try reader.contextLength(2048),
             normEpsilon: try reader.number("layer_norm_eps", 1e-5),

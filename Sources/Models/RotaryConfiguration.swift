@@ -85,7 +85,7 @@ extension ConfigReader {
     }
 
     private func yarn(_ settings: ConfigReader) throws -> RotaryScaling.Yarn {
-        let context = try settings.positive("original_max_position_embeddings", positive("max_position_embeddings"))
+        let context = try originalContext(settings) ?? positive("max_position_embeddings")
         let factor =
             try settings.isPresent("factor")
             ? settings.number("factor") : Double(positive("max_position_embeddings")) / Double(context)

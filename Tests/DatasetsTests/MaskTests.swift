@@ -120,7 +120,8 @@ struct MaskStrategyTests {
                 + "{{ c.function.name }}(\(answer)){% endfor %}{{ m.content }}</s>{% endif %}{% endfor %}"
                 + "{% if add_generation_prompt %}<assistant>{% endif %}"
         }
-        let inside = template("{{ messages[2].content if messages|length > 2 else '' }}", "m.role != 'tool'")
+        let inside = template(
+            "{{ messages[2].content if messages|length > 2 else '' }}", "m.role in ['user', 'assistant']")
         let beside = template("", "true")
         let call: JSONValue = ["type": "function", "function": ["name": "sky", "arguments": [:]]]
         let turns = [
@@ -128,15 +129,18 @@ struct MaskStrategyTests {
             ChatMessage(role: .assistant, content: "", extra: JSONObject([("tool_calls", .array([call]))])),
             ChatMessage(role: .tool, content: "wet"), ChatMessage(role: .assistant, content: "Yes."),
         ]
-        func marked(_ template: String, _ thought: String) throws -> String {
+        func marked(_ template: String, _ thought: String, role: ChatMessage.Role = .tool) throws -> String {
             var turns = turns
+            turns[2] = ChatMessage(role: role, content: "wet")
             turns[1] = ChatMessage(
                 role: .assistant, content: thought, extra: JSONObject([("tool_calls", .array([call]))]))
             let encoder = try ExampleEncoder(tinyTokenizer.get(), template: template)
             return try encoder.encode(row(.chat(turns, tools: []))).marked(.marks)
         }
-        let error = #expect(throws: BadRow.self) { try marked(inside, "hm") }
-        #expect(error?.message.contains("prints the tool's answer within it") == true, "\(error?.message ?? "")")
+        for role in [ChatMessage.Role.tool, .ipython, .environment, .function] {
+            let error = #expect(throws: BadRow.self) { try marked(inside, "hm", role: role) }
+            #expect(error?.message.contains("prints the tool's answer within it") == true, "\(error?.message ?? "")")
+        }
         let text = try marked(beside, "hm")
         #expect(
             text.contains("[[sky()hm</s>]]") && text.contains("<tool>wet</s>") && text.contains("[[Yes.</s>]]"),
@@ -160,6 +164,32 @@ struct MaskStrategyTests {
         }
         #expect(try marked(.assistant) == "<user>a<assistant>[[one</s>!]]<user>b<assistant>[[two</s>!]]")
         #expect(try marked(.lastAssistant) == "<user>a<assistant>one</s>!<user>b<assistant>[[two</s>!]]")
+    }
+
+    /// An answer that the template leaves out is missed, though another one reads the same; and a turn that is not to be
+    /// trained is not, though it shares a mark with one that is.
+    @Test func marksOfTheTemplateByTurn() throws {
+        func marked(_ template: String, _ turns: [ChatMessage]) throws -> String {
+            let encoder = try ExampleEncoder(tinyTokenizer.get(), template: template, options: .init(format: .chat))
+            return try encoder.encode(row(.chat(turns, tools: []))).marked(.marks)
+        }
+        func answer(_ text: String, _ trained: Bool? = nil) -> ChatMessage {
+            ChatMessage(role: .assistant, content: text, trained: trained)
+        }
+        let question = ChatMessage(role: .user, content: "a")
+        let lastOnly =
+            "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}{% if loop.last %}{% generation %}"
+            + "{{ m.content }}{% endgeneration %}{% endif %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
+        let error = #expect(throws: BadRow.self) {
+            try marked(lastOnly, [question, answer("one"), question, answer("one")])
+        }
+        #expect(error?.reason == .spanUnproven)
+        #expect(try marked(lastOnly, [question, answer("one")]) == "<user>a<assistant>[[one]]")
+        let together =
+            "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}"
+            + "{% else %}<{{ m.role }}>{{ m.content }}{% endif %}{% endfor %}"
+        #expect(try marked(together, [question, answer("one "), answer("two")]) == "<user>a[[one two]]")
+        #expect(try marked(together, [question, answer("one ", false), answer("two")]) == "<user>aone [[two]]")
     }
 
     /// Templates that change, repeat or drop the answer: no proof, no training.

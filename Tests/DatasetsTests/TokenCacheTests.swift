@@ -217,6 +217,7 @@ struct TokenCacheTests {
             "chats.jsonl": """
             {"messages":[{"role":"system","content":"S"},{"role":"user","content":"What is it?"},{"role":"assistant","content":" The answer.\\n"}]}
             {"messages":[{"role":"user","content":"a","weight":1},{"role":"assistant","content":"b","weight":0},{"role":"user","content":"c"},{"role":"assistant","content":"日本 is é"}]}
+            {"messages":[{"role":"user","content":"Rain?"},{"role":"assistant","content":"hm","tool_calls":[{"function":{"name":"sky","arguments":{}}}]},{"role":"tool","content":"wet"},{"role":"assistant","content":"Yes."}]}
             {"conversations":1}
             """,
             "talks.jsonl":
@@ -231,6 +232,13 @@ struct TokenCacheTests {
         var encoders = try ChatTemplate.builtIn.keys.sorted().flatMap { name in
             try Masking.allCases.map { try encoder(name, .init(masking: $0)) }
         }
+        let marking =
+            "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}{% generation %}{{ m.content }}</s>"
+            + "{% for c in m.tool_calls or [] %}{{ c.function.name }}{% endfor %}{% endgeneration %}{% else %}"
+            + "{{ m.content }}{% endif %}{% endfor %}"
+        encoders += try Masking.allCases.map {
+            try ExampleEncoder(tinyTokenizer.get(), template: marking, options: .init(format: .chat, masking: $0))
+        }
         // `.split` encodes as without a limit.
         encoders += try [Truncation.right, .left, .drop].map {
             try encoder(nil, .init(format: .plain, maxLength: 9, truncation: $0))
@@ -243,7 +251,7 @@ struct TokenCacheTests {
         }
         #expect(
             "\(digest.finalize())" == "SHA256 digest: d749882462d434df2dbfb82cf990f49bc92d10999659a467364f5107e153c992",
-            "rows become other tokens: raise ExampleEncoder.version (2 with the digest that stands here)")
+            "rows become other tokens: raise ExampleEncoder.version (3 with the digest that stands here)")
     }
 }
 

@@ -32,7 +32,7 @@ import Testing
         (.llama, "hidden_size", "32", "\"hidden_size\" is a string; a whole number from 1 to 2^30 is needed"),
         (
             .llama, "num_hidden_layers", 9_000_000_000,
-            "\"num_hidden_layers\" is a number; a whole number from 1 to 2^30 is needed"
+            "\"num_hidden_layers\" is a number; a whole number from 1 to 100,000 is needed"
         ),
         (.llama, "intermediate_size", nil, "no \"intermediate_size\"; a whole number from 1 to 2^30 is needed"),
         (.llama, "vocab_size", nil, "no \"vocab_size\"; a whole number from 1 to 2^30 is needed"),

@@ -110,12 +110,21 @@ import Testing
             ("alpha", ["alpha_pattern": ["q_proj": "much"]], "\"alpha_pattern\" q_proj is no number"),
             ("regex", ["alpha_pattern": ["(q_proj": 5]], "\"alpha_pattern\" (q_proj: "),
             ("bias", ["bias": "lora_only"], "\"bias\""),
+            ("saved", ["modules_to_save": ["lm_head"]], "holds no lm_head"),
         ]
         for (name, change, message) in wrong {
             try write(folder[name], "adapter_model.safetensors", theirs, config.changing(change))
             let error = #expect(throws: UserError.self) { try logits(folder[name]) }
             #expect(error?.message.contains(message) == true, "\(error?.message ?? "")")
         }
+        try write(
+            folder["scalar"], "adapter_model.safetensors",
+            theirs + [("base_model.model.model.norm.weight", Tensor([Float(1)], []))], config)
+        #expect(throws: UserError.self) { try logits(folder["scalar"]) }
+        try write(
+            folder["zero"], "adapter_model.safetensors", theirs,
+            config.changing(["lora_alpha": 0, "alpha_pattern": [:]]))
+        #expect(relativeDifference(try logits(folder["zero"]), try logits(folder["base"])) < 1e-6)
         let table = [("base_model.model.model.embed_tokens.lora_embedding_A", Tensor.zeros([rank, 64]))]
         for (name, config) in [("table", config), ("plain table", peftConfig(folder["base"]))] {
             try write(folder[name], "adapter_model.safetensors", theirs + table, config)
