@@ -147,7 +147,15 @@ def vocabulary_files(report, program, folder, vocabularies, texts):
     report.equals("llama.cpp's vocabulary files", len(files), 19)
     for path in files:
         if not path.with_suffix(".gguf.inp").exists():
-            compare(report, program, path.stem, path, published + texts, folder)
+            rows = published + texts
+            if path.stem.endswith("nomic-bert-moe"):  # a t5 vocabulary: normalized as the model's own tokenizer.json says
+                rows = [text for text in rows if not any(is_normalized_otherwise(character) for character in text)]
+            compare(report, program, path.stem, path, rows, folder)
+
+
+def is_normalized_otherwise(character):
+    """Control characters and marks, which SentencePiece's normalizer (llama.cpp's) and that of `tokenizers` treat differently."""
+    return unicodedata.category(character)[0] == "M" or unicodedata.category(character) == "Cc" and character not in "\t\n\r"
 
 
 def names(report, program, folder, gpt2, gemma4, texts):

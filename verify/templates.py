@@ -109,12 +109,15 @@ def training_chats():
         return {"role": role, "content": f"this {role}word{number} is.", **more}
 
     turn = [says("user", 1), says("assistant", 2)]
+    alike = [says("user", 1), says("assistant", 2), says("user", 3), says("assistant", 2)]
+    untrained = [says("user", 1), {**says("assistant", 2), "weight": 0}, says("user", 3), says("assistant", 4)]
+    twice = [says("user", 1), says("assistant", 2), {**says("assistant", 4), "weight": 0}, says("assistant", 6)]
     weather = [says("user", 1), says("assistant", 2, tool_calls=[call("get_weather", {"city": "assistantcity"})]),
                {**says("tool", 3), "name": "get_weather", "tool_call_id": "call12345"}, says("assistant", 4)]
     thinking = [says("user", 1), {"role": "assistant", "content": "<think>\nhm\n</think>\n\nthis assistantword2 is."}]
     chats = [turn, [says("system", 0), *turn], [*turn, says("user", 3), says("assistant", 4)],
              [says("system", 0), *turn, says("user", 3), says("assistant", 4), says("user", 5), says("assistant", 6)],
-             thinking, [*thinking, says("user", 3), says("assistant", 4)], weather, [says("system", 0), *weather]]
+             thinking, [*thinking, says("user", 3), says("assistant", 4)], weather, [says("system", 0), *weather], alike, untrained, twice]
     return [{"messages": chat} for chat in chats] + [{"messages": chat, "tools": TOOLS} for chat in (turn, weather)]
 
 
@@ -182,6 +185,9 @@ def cause(message):
     return re.sub(r"\W+", " ", message).strip().lower()
 
 
+WORD = re.compile(r"assistantword\d")
+
+
 def trained_characters(row):
     return {i for (start, end), trained in zip(row["offsets"], row["trained"]) if trained for i in range(start, end)}
 
@@ -199,16 +205,17 @@ def marked_characters(source, row):
 def judge_mask(inspected, row):
     """What is wrong with the mask of a row, by its words."""
     trained = trained_characters(inspected)
+    silent = {word for message in row["messages"] if message.get("weight") == 0 for word in WORD.findall(message["content"])}
     words = {match: set(range(match.start(), match.end())) for match in re.finditer(
         r"(system|user|assistant|tool)(word\d|city)", inspected["text"])}
-    found = {match[0] for match in words}
-    # Templates that leave a message out have nothing to train of it.
-    wrong = [f"{match[0]} is {'not ' if match[1] == 'assistant' else ''}trained" for match, place in words.items()
-             if (place & trained) != (place if match[1] == "assistant" else set())]
-    last = row["messages"][-1] if row["messages"][-1]["role"] == "assistant" else None
-    if last and not any(word in last["content"] for word in found):
-        wrong.append("the last answer is not in the text")
-    return wrong
+    wanted = {match: match[1] == "assistant" and match[0] not in silent for match in words}
+    wrong = [f"{match[0]} is {'not ' if wanted[match] else ''}trained" for match, place in words.items()
+             if (place & trained) != (place if wanted[match] else set())]
+    # An answer that the template leaves out is a row to refuse.
+    answers = collections.Counter(word for message in row["messages"] if message["role"] == "assistant" and message.get("weight") != 0
+                                  for word in WORD.findall(message["content"]))
+    printed = collections.Counter(match[0] for match in words)
+    return wrong + [f"{word} is {printed[word]} times in the text" for word, count in answers.items() if printed[word] != count]
 
 
 def check_masks(report, program, folder, paths):
@@ -232,6 +239,8 @@ def check_masks(report, program, folder, paths):
                 continue
             proven += 1
             wrong += [f"{place}: {what}" for what in judge_mask(inspected, row)]
+            if any("weight" in message for message in row["messages"]):
+                continue  # transformers knows no weights
             theirs = marked_characters(source, row)
             if theirs is not None:
                 marked += 1
@@ -242,7 +251,7 @@ def check_masks(report, program, folder, paths):
     for reason, count in refusals.most_common():
         print(f"    mask refused: {count} x {reason}")
     report.note("masks: rows of every template", f"{len(rows)} x {len(paths)}")
-    report.note("masks: proven, refused", f"{proven}, {sum(refusals.values())}")
+    report.holds("masks proven", proven >= 8 * len(paths), f"{proven}; {sum(refusals.values())} refused", f">= {8 * len(paths)}")
     report.equals("masks that train others' words or leave the assistant's out", len(wrong), 0)
     report.holds("masks beside the template's own marks", marked >= 100, str(marked), ">= 100")
     report.equals("masks unlike the template's own marks", len(unlike), 0)
