@@ -8,7 +8,7 @@ must too, and for the same cause; these are counted apart and listed with both r
 
 Masks of `data inspect`: every message says in a word of its own who wrote it. A row is either refused, or all the
 assistant's words are trained and nobody else's. Where a template marks the assistant's text itself (`{% generation %}`),
-what is trained is what transformers finds marked, to the character.
+what is trained is what transformers finds marked, white space aside.
 """
 import collections
 import datetime
@@ -244,7 +244,8 @@ def check_masks(report, program, folder, paths):
             theirs = marked_characters(source, row)
             if theirs is not None:
                 marked += 1
-                if theirs != trained_characters(inspected):
+                # Where the template moves a thought, the turn is proven without the mark, which may hold a line break more.
+                if any(not inspected["text"][i].isspace() for i in theirs ^ trained_characters(inspected)):
                     unlike.append(f"{place}: {len(theirs)} characters marked, {len(trained_characters(inspected))} trained")
     for line in wrong + unlike:
         print("  " + line)

@@ -186,10 +186,10 @@ struct MaskStrategyTests {
         #expect(error?.reason == .spanUnproven)
         #expect(try marked(lastOnly, [question, answer("one")]) == "<user>a<assistant>[[one]]")
         let together =
-            "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}"
+            "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}</s>{% endgeneration %}"
             + "{% else %}<{{ m.role }}>{{ m.content }}{% endif %}{% endfor %}"
-        #expect(try marked(together, [question, answer("one "), answer("two")]) == "<user>a[[one two]]")
-        #expect(try marked(together, [question, answer("one ", false), answer("two")]) == "<user>aone [[two]]")
+        #expect(try marked(together, [question, answer("one"), answer("two")]) == "<user>a[[one</s>two</s>]]")
+        #expect(try marked(together, [question, answer("one", false), answer("two")]) == "<user>aone</s>[[two</s>]]")
     }
 
     /// Templates that change, repeat or drop the answer: no proof, no training.

@@ -159,13 +159,8 @@ func moveAdapters(_ loaded: LoadedModel, _ config: AdapterConfig) {
         ("peft_type", nil, "no \"peft_type\"; a string is needed"),
         ("r", 0, "\"r\" is a number; a whole number from 1 to 2^30 is needed"),
         ("bias", "all", "\"bias\": \"all\" is not supported"),
-        ("rank_pattern", ["q_proj": 2], "\"rank_pattern\": {\"q_proj\":2} is not supported"),
-        ("alpha_pattern", ["q_proj": 2], "\"alpha_pattern\": {\"q_proj\":2} is not supported"),
-        ("layers_to_transform", [1], "\"layers_to_transform\": [1] is not supported"),
         ("lora_bias", true, "\"lora_bias\": true is not supported"),
-        ("exclude_modules", ["v_proj"], "\"exclude_modules\": [\"v_proj\"] is not supported"),
         ("trainable_token_indices", [5], "\"trainable_token_indices\": [5] is not supported"),
-        ("target_modules", ".*_proj", "\"target_modules\" must be a list of names; a pattern is not supported"),
         ("target_modules", [1], "\"target_modules\" must be a list of names; a pattern is not supported"),
         ("lora_alpha", "8", "\"lora_alpha\" is a string; a number is needed"),
     ]
