@@ -304,7 +304,7 @@ private struct GGUFTokenizerWriter {
             // An unknown token can only be met where bytes are missing.
             if key == "fuse_unk", model == "llama" || unknownID == nil { continue }
             let wanted = root["model"]?[key]?.bool ?? value, found = back["model"]?[key]?.bool ?? value
-            if wanted != found, try key != "ignore_merges" || !mergesMakeEveryToken(looksUpFirst: found) {
+            if wanted != found, try key != "ignore_merges" || !mergesMakeEveryToken(metadata) {
                 return "model.\(key) is \(wanted)"
             }
         }
@@ -328,11 +328,10 @@ private struct GGUFTokenizerWriter {
 
     /// Whether a word that is a token comes out of merging as that token, so that it does not matter whether words are looked
     /// up first. Words are cut as the tokenizer cuts them: what llama.cpp cuts otherwise is another matter.
-    private func mergesMakeEveryToken(looksUpFirst: Bool) throws -> Bool {
-        var file = root.object ?? JSONObject(), model = root["model"]?.object ?? JSONObject()
-        model["ignore_merges"] = .bool(looksUpFirst)
-        file["model"] = .object(model)
-        let other = try Tokenizer(tokenizerJSON: .object(file))
+    private func mergesMakeEveryToken(_ metadata: GGUFMetadata) throws -> Bool {
+        var file = try GGUFVocabulary(metadata).byteLevel()
+        file["pre_tokenizer"] = root["pre_tokenizer"]
+        let other = try Tokenizer(TokenizerFiles(tokenizerJSON: .object(file)), file: path)
         return types.indices.allSatisfy { id in
             guard types[id] == GGUFVocabulary.TokenType.normal else { return true }
             let text = tokenizer.decode([Int32(id)])
