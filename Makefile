@@ -24,7 +24,7 @@ test: bootstrap ## unit tests, golden values, and a short tier through the comma
 	@scripts/check-graph
 	@scripts/fetch-assets smollm2 sarcasm
 	@$(SWIFT_BUILD) --build-tests
-	@swift test --configuration release --skip-build --disable-xctest
+	@scripts/run-tests
 
 verify: build ## live oracles, kill and fault tests, fuzzing; writes verify/results
 	@verify/run

@@ -221,7 +221,7 @@ let fuzzing: [Target] =
         .executableTarget(
             name: "needletail-fuzz",
             dependencies: [
-                "RunConfig", "RunLog", "ModelFiles", "Datasets", "Tokenizers", "ChatTemplates", "Formats",
+                "RunConfig", "RunLog", "Merging", "ModelFiles", "Datasets", "Tokenizers", "ChatTemplates", "Formats",
                 "Diagnostics", crypto,
             ],
             path: "verify/fuzz", swiftSettings: swiftSettings)

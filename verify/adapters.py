@@ -36,7 +36,17 @@ WRITTEN_BY_PEFT = {
     "LoRA on names by a pattern": (dict(target_modules=r".*(self_attn|mlp).*(q_proj|down_proj)"), False),
     "LoRA with maps left out": (dict(target_modules="all-linear", exclude_modules=["up_proj"]), False),
     "LoRA with tables that are not listed": (dict(target_modules=ATTENTION), False),
-    "LoRA on the token table": (dict(target_modules=["q_proj", "embed_tokens"]), True),
+    "LoRA on the token table": (dict(target_modules=["q_proj", "embed_tokens"], alpha_pattern={"embed_tokens": 3}), False),
+    "LoRA on the output table": (dict(target_modules=["q_proj", "lm_head"], rank_pattern={"lm_head": 2}), False),
+    "rsLoRA on both tables": (dict(target_modules=["q_proj", "embed_tokens", "lm_head"], use_rslora=True), False),
+    "DoRA on the token table": (dict(target_modules=["q_proj", "embed_tokens"], use_dora=True), True),
+}
+# On a base whose tables are tied: peft parts them.
+WRITTEN_BY_PEFT_FOR_TIED = {
+    "LoRA on the token table": (dict(target_modules=["q_proj", "embed_tokens"]), False),
+    "LoRA on the output table": (dict(target_modules=["q_proj", "lm_head"]), False),
+    "LoRA with a trained head": (dict(target_modules=ATTENTION, modules_to_save=["lm_head"]), False),
+    "LoRA with both tables trained": (dict(target_modules=ATTENTION, modules_to_save=["embed_tokens", "lm_head"]), False),
 }
 # On GPT-2, whose maps peft calls `Conv1D`.
 WRITTEN_BY_PEFT_FOR_GPT2 = {
@@ -142,8 +152,9 @@ def check_moved_base(report, program, work, base):
 def main():
     arguments = parser(__doc__).parse_args()
     torch.set_num_threads(1)
-    report, program = Report(), Program(arguments.needletail)
+    report = Report()
     with Workspace(arguments) as work:
+        program = Program(arguments.needletail, NEEDLETAIL_CACHE=str(work / "cache"))
         base, gpt2 = models.write_tiny(work, "llama_gqa"), models.write_tiny(work, "gpt2_untied")
         for name in ["llama_gqa", "gpt2"]:
             for method in ["lora", "rslora", "dora"]:
@@ -152,6 +163,9 @@ def main():
             check_written_by_us(report, program, work, models.write_tiny(work, name), "lora", tables=True)
         cases = [(base, *case) for case in WRITTEN_BY_PEFT.items()]
         cases += [(gpt2, *case) for case in WRITTEN_BY_PEFT_FOR_GPT2.items()]
+        cases += [(models.write_tiny(work, "llama_tied"), *case) for case in WRITTEN_BY_PEFT_FOR_TIED.items()]
+        cases.append((models.write_tiny(work, "gpt2"), "LoRA on the token table", (
+            dict(target_modules=["c_attn", "wte"], fan_in_fan_out=True), False)))
         for number, (model, name, (options, may_refuse)) in enumerate(cases):
             check_written_by_peft(report, program, work, model, number, name, options, may_refuse)
         check_moved_base(report, program, work, base)

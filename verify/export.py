@@ -43,7 +43,7 @@ LIKENESS, ROUNDINGS = 1.25, 2
 # llama.cpp reads GELU out of a table of fp16 numbers.
 TABLES = dict.fromkeys(["gemma2_export", "gemma3_export", "gpt_neox_tanh", "gpt2", "gpt2_untied"], 2e-2)
 TINY = ["llama_gqa", "llama_tied", "llama_rope_llama3", "llama_rope_linear", "llama_yarn", "mistral_full", "qwen2", "qwen3", "olmo2", "phi3_plain",
-        "gemma2_export", "gemma3_export", "gpt_neox_tanh", "gpt2", "gpt2_untied"]
+        "phi3_longrope", "gemma2_export", "gemma3_export", "gpt_neox_tanh", "gpt2", "gpt2_untied"]
 # Settings of the tiny models that llama.cpp computes.
 models.TINY.update(
     phi3_plain=("phi3", {"rope_parameters": {

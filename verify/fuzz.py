@@ -29,7 +29,7 @@ READERS = {
     "rows": ["DatasetsTests/Fixtures/**/*.jsonl", "DatasetsTests/Fixtures/*.json"], "config": [], "tables": [],
     "columns": ["DatasetsTests/Fixtures/*.parquet", "DatasetsTests/Fixtures/*.arrow"],
     "packed": ["DatasetsTests/Fixtures/*.gz", "DatasetsTests/Fixtures/*.zst"], "config.json": [], "adapter": [],
-    "shard index": [], "token cache": [], "manifest": [],
+    "shard index": [], "token cache": [], "manifest": [], "merge": [],
 }
 # What a seed may be made of where no fixture is of that kind.
 WRITTEN = {
@@ -51,6 +51,15 @@ WRITTEN = {
 }
 # More of the same, one of each kind that the reader tells apart.
 MORE = {
+    "merge": [
+        b"merge_method: ties\nbase_model: {model: {path: o/b, revision: c}}\nslices:\n  - sources:\n      - model: a+b\n"
+        b"        layer_range: [0, 8]\n        parameters: {weight: [0, 1], density: [{filter: mlp, value: 0.5}, {value: 1e-1}]}\n"
+        b"    parameters: {normalize: no}\ndtype: bfloat16\ntokenizer:\n  source: union\n  tokens:\n    <s>: {source: a, force: true}\n"
+        b"    x: {source: {kind: model_token, model: c, token_id: 7}}\nchat_template: auto\n",
+        b"models:\n  - model: &a x\n    parameters:\n      weight: 0.5\n  - model: *a\nmerge_method: slerp\nbase_model: x\nparameters:\n"
+        b"  t: [0, 0.5, 1]\ntokenizer_source: base\n",
+        b"name: first\nmodels: [{model: a}]\nmerge_method: linear\n---\nmodules:\n  decoder:\n    slices: [{sources: [{model: first}]}]\n"
+        b"merge_method: passthrough\n"],
     "rows": [
         b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}\n',
         b'{"messages":[{"role":"user","content":[{"type":"text","text":"a"}]},{"role":"assistant","tool_calls":[{"type":'

@@ -1,6 +1,5 @@
 // From arguments to an exit status: parse, run the verb, print one line for whatever went wrong.
 public import ArgumentParser
-internal import Datasets
 internal import Diagnostics
 internal import Glibc
 

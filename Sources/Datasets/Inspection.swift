@@ -1,4 +1,5 @@
 // A row as people look at it: its text with the trained part marked, and the same for programs.
+internal import Diagnostics
 public import Formats
 public import Tokenizers
 

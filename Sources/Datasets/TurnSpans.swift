@@ -6,6 +6,7 @@
 // where the prompt ends. Otherwise the answer is looked up by rendering the whole chat once more with a mark in its place.
 // A template that says itself what the assistant writes (`{% generation %}`) is believed, once every answer is found there.
 import ChatTemplates
+import Diagnostics
 import Formats
 import Synchronization
 
@@ -111,11 +112,13 @@ struct ChatRenderer: Sendable {
         let tools: [JSONValue]
         let full: [UInt8]
         var isLast: Bool { index == values.count - 1 }
-        /// The chat with a mark in place of the turn's text.
-        var marked: [JSONValue] {
-            var values = values, fields = message.fields
-            fields["content"] = .string(ChatRenderer.mark)
-            values[index] = .object(fields)
+        /// The chat with a mark in place of the turn's text, or of another's.
+        func marked(at i: Int? = nil) -> [JSONValue] {
+            var values = values
+            if case .object(var fields) = values[i ?? index] {
+                fields["content"] = .string(ChatRenderer.mark)
+                values[i ?? index] = .object(fields)
+            }
             return values
         }
     }
@@ -175,7 +178,7 @@ struct ChatRenderer: Sendable {
 
     /// Where a turn without text would have it.
     private func emptyPlace(_ turn: Turn) -> Range<Int>? {
-        guard let marked = try? rendered(turn.marked[...], turn.tools, answerHeader: false) else { return nil }
+        guard let marked = try? rendered(turn.marked()[...], turn.tools, answerHeader: false) else { return nil }
         let found = offsets(of: Array(Self.mark.utf8), in: marked)
         guard found.count == 1, turn.full.starts(with: marked[..<found[0]]) else { return nil }
         return found[0]..<found[0]
@@ -257,7 +260,7 @@ struct ChatRenderer: Sendable {
     /// The place of the turn's text: what differs when the text is replaced by a mark, when that is the text.
     private func markedContent(_ turn: Turn) throws(RowFault) -> Range<Int> {
         if turn.message.content.isEmpty { throw unproven(turn, "it has no text") }
-        let marked = try rendered(turn.marked[...], turn.tools, answerHeader: false), mark = Array(Self.mark.utf8)
+        let marked = try rendered(turn.marked()[...], turn.tools, answerHeader: false), mark = Array(Self.mark.utf8)
         let found = offsets(of: mark, in: marked)
         guard found.count == 1 else {
             throw unproven(
@@ -291,7 +294,7 @@ struct ChatRenderer: Sendable {
     /// How far an end-of-turn reaches when the chat that ends with this turn does not begin the whole chat: as far as
     /// what follows the turn's text is the same in both.
     private func sharedEnd(_ turn: Turn, from start: Int) -> Int {
-        let through = turn.marked[...turn.index]
+        let through = turn.marked()[...turn.index]
         // A template that refuses this beginning only means that no end-of-turn is proven.
         guard let marked = try? rendered(through, turn.tools, answerHeader: false) else { return start }
         let mark = Array(Self.mark.utf8), found = offsets(of: mark, in: marked)
@@ -311,13 +314,8 @@ struct ChatRenderer: Sendable {
     private func checkToolAnswers(_ turn: Turn, _ span: TurnSpan) throws(RowFault) {
         let region = span.start..<max(span.contentEnd, span.limit)
         for i in turn.values.indices.dropFirst(turn.index + 1) {
-            guard Self.toolRoles.contains(turn.values[i]["role"]?.string ?? ""),
-                case .object(var fields) = turn.values[i]
-            else { return }
-            fields["content"] = .string(Self.mark)
-            var values = turn.values
-            values[i] = .object(fields)
-            let marked = try rendered(values[...], turn.tools, answerHeader: false)
+            guard Self.toolRoles.contains(turn.values[i]["role"]?.string ?? "") else { return }
+            let marked = try rendered(turn.marked(at: i)[...], turn.tools, answerHeader: false)
             if offsets(of: Array(Self.mark.utf8), in: marked).contains(where: region.contains) {
                 throw unproven(turn, "the template prints the tool's answer within it")
             }

@@ -9,7 +9,7 @@ typealias BlockDecoder = (_ block: UnsafePointer<UInt8>, _ out: UnsafeMutablePoi
 /// - Parameters:
 ///   - count: blocks.
 ///   - destination: room for `count * type.block.elements` floats.
-func dequantizeBlocks(
+public func dequantizeBlocks(
     _ type: GGMLType, _ source: UnsafeRawPointer, count: Int, _ destination: UnsafeMutablePointer<Float>
 ) {
     switch type {

@@ -48,6 +48,33 @@ public func convertBF16ToF32(_ source: UnsafeRawPointer, _ destination: UnsafeMu
     for i in 0..<count { destination[i] = floatFromBF16(source.loadUnaligned(fromByteOffset: 2 * i, as: UInt16.self)) }
 }
 
+/// Converts `count` floating-point numbers of a type at `source` (any alignment); F64 is rounded.
+///
+/// - Precondition: `type.isFloatingPoint`
+public func convertToF32(
+    _ type: ElementType, _ source: UnsafeRawPointer, _ destination: UnsafeMutablePointer<Float>, count: Int
+) {
+    switch type {
+    case .f32: UnsafeMutableRawPointer(destination).copyMemory(from: source, byteCount: 4 * count)
+    case .f16: convertF16ToF32(source, destination, count: count)
+    case .bf16: convertBF16ToF32(source, destination, count: count)
+    case .f64:
+        for i in 0..<count {
+            destination[i] = Float(source.loadUnaligned(fromByteOffset: 8 * i, as: Double.self))
+        }
+    default: preconditionFailure("\(type) is no floating-point type")
+    }
+}
+
+/// Floating-point numbers of a type in fp32.
+public func floats32(_ type: ElementType, _ bytes: UnsafeRawBufferPointer) -> [Float] {
+    let count = bytes.count / type.byteCount
+    return [Float](unsafeUninitializedCapacity: count) { values, initialized in
+        if count > 0 { convertToF32(type, bytes.baseAddress!, values.baseAddress!, count: count) }
+        initialized = count
+    }
+}
+
 public func convertF32ToF16(_ source: UnsafePointer<Float>, _ destination: UnsafeMutableRawPointer, count: Int) {
     for i in 0..<count { destination.storeBytes(of: f16FromFloat(source[i]), toByteOffset: 2 * i, as: UInt16.self) }
 }

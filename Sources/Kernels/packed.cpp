@@ -52,8 +52,9 @@ constexpr Middles nf4_middles = [] {
     return middles;
 }();
 
-// Calls body(type) with the type as a constant.
+// Calls body(type) with the type as a constant: NT_W_TAUGHT for all that were taught.
 template <class Body> auto with_packed_type(int32_t type, Body &&body) {
+    if (nt::is_taught(type)) return body(std::integral_constant<int32_t, NT_W_TAUGHT>{});
 #define NT_TYPE(name) \
     case name: return body(std::integral_constant<int32_t, name>{});
     switch (type) {
@@ -107,6 +108,10 @@ template <auto type, class Put> void decode_part(const nt_packed &w, int64_t row
             const uint16_t bits = nt::half_bits(block + 2 * i);
             put(i, type == NT_W_F16 ? nt::from_f16(bits) : widened(bits));
         }
+    } else if constexpr (type == NT_W_TAUGHT) {
+        float x[nt::kPanel];
+        nt::taught_part(w.type, block, count, x);
+        for (int64_t i = 0; i < count; ++i) put(i, x[i]);
     } else {
         constexpr nt::Coded form = nt::coded(type);
         uint8_t q[nt::kPanel];
@@ -172,6 +177,11 @@ NT_DISPATCH(decode_rows)
 NT_DISPATCH(nf4_encode)
 NT_DISPATCH(q8_0_encode)
 
+nt::Taught nt::taught_types[NT_W_TAUGHT_TYPES];
+
+extern "C" void nt_packed_teach(int32_t type, int64_t elements, int64_t bytes, nt_block_decoder decode) {
+    nt::taught_types[type - NT_W_TAUGHT] = {{elements, bytes}, decode};
+}
 extern "C" int64_t nt_packed_block(int32_t type) { return nt::packed_block_of(type).elements; }
 extern "C" int64_t nt_packed_row_bytes(int32_t type, int64_t columns) {
     return nt::blocks_of_row(type, columns) * nt::packed_block_of(type).bytes;

@@ -27,6 +27,8 @@ template <auto type> void decode_part(const nt_packed &w, int64_t row, int64_t b
         nt_f32_from_bf16(block, out, size_t(count));
     } else if constexpr (type == NT_W_F16) {
         nt_f32_from_f16(block, out, size_t(count));
+    } else if constexpr (type == NT_W_TAUGHT) {
+        nt::taught_part(w.type, block, count, out);
     } else {
         constexpr nt::Coded form = nt::coded(type);
         uint8_t q[nt::kPanel];

@@ -5,7 +5,17 @@
 
 namespace nt {
 
+/// A type whose blocks the caller decodes.
+struct Taught {
+    Block block{0, 0};
+    nt_block_decoder decode = nullptr;
+};
+extern Taught taught_types[NT_W_TAUGHT_TYPES];
+
+inline bool is_taught(int32_t type) { return type >= NT_W_TAUGHT && type < NT_W_TAUGHT + NT_W_TAUGHT_TYPES; }
+
 inline Block packed_block_of(int32_t type) {
+    if (is_taught(type)) return taught_types[type - NT_W_TAUGHT].block;
     switch (type) {
         case NT_W_NF4: return {NT_NF4_BLOCK, NT_NF4_BLOCK / 2};
         case NT_W_F16: return {1, 2};
@@ -29,6 +39,12 @@ inline const uint8_t *packed_at(const nt_packed &w, int64_t row, int64_t begin) 
     const Block block = packed_block_of(w.type);
     return static_cast<const uint8_t *>(w.data) +
            (row * blocks_of_row(w.type, w.columns) + begin / block.elements) * block.bytes;
+}
+
+/// `count` elements in whole blocks from `block` on, of a type that was taught.
+inline void taught_part(int32_t type, const uint8_t *block, int64_t count, float *out) {
+    const Taught &taught = taught_types[type - NT_W_TAUGHT];
+    taught.decode(block, count / taught.block.elements, out);
 }
 
 /// The scale of block b of a row.

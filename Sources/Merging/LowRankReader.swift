@@ -31,14 +31,17 @@ public final class AdaptedTensors: Sendable {
         updates = try parts.takeUpdates()
         saved = try parts.takeSaved()
         try parts.requireNothingLeft()
+        ownHead = saved.keys.first { base.info($0.string) == nil }?.string
         let ownRows = tables.compactMap { base.info($0)?.shape.first }.max()
         vocabularySize = saved.values.compactMap(\.shape.first).max().flatMap { rows in
             rows > ownRows ?? rows ? rows : nil
         }
     }
 
-    /// In the order of the base.
-    public var names: [String] { base.names }
+    /// The name of an output table that only the adapter has: the base's is its token table.
+    public let ownHead: String?
+    /// In the order of the base, then that table.
+    public var names: [String] { base.names + (ownHead.map { [$0] } ?? []) }
 
     /// - Throws: `UserError` when the base has no tensor of that name.
     public func reader(_ name: String) throws -> any TensorReader {
@@ -132,8 +135,12 @@ private struct AdapterParts {
             }
             saved[ExactString(name)] = table
         }
-        if base.info(naming.headTable) == nil, try files.tiedHead(naming) != nil {
-            _ = take(naming.headTable)
+        // Of a base with one table: a second copy says nothing, a table of its own is one more tensor.
+        if base.info(naming.headTable) == nil {
+            let head = take(naming.headTable)
+            if try files.savedHead(naming) == .own {
+                saved[ExactString(naming.headTable)] = try head.map { try StoredTensor(files.weights, $0) }
+            }
         }
         return saved
     }

@@ -47,33 +47,37 @@ public final class MergeModel: Sendable {
                 found = try ModelReference(path, report: report)
             }
             (folder, adapterFolder, tokenizerFolder) = (found.baseFolder, found.adapterFolder, found.tokenizerFolder)
-            config = try readJSONFile(joinPath(found.baseFolder, "config.json"))
             let base = try SafetensorsFolder(folder: found.baseFolder)
             files = base.files
             adapted = try found.adapterFolder.map { try AdaptedTensors(base: base, adapterFolder: $0) }
+            let json = try readJSONFile(joinPath(found.baseFolder, "config.json"))
+            config = adapted?.ownHead == nil ? json : untied(json)
         }
         var owner: [ExactString: SafetensorsFile] = [:]
         for file in files { for tensor in file.tensors { owner[ExactString(tensor.name)] = file } }
         self.owner = owner
-        tensorNames = files.flatMap { $0.tensors.map(\.name) }
+        tensorNames = files.flatMap { $0.tensors.map(\.name) } + (adapted?.ownHead.map { [$0] } ?? [])
     }
 
     /// Type and shape of a tensor as the model uses it; nil for a name that it does not have.
     public func form(_ name: String) throws -> (elementType: ElementType, shape: [Int])? {
-        guard let info = owner[ExactString(name)]?[name] else { return nil }
-        guard info.elementType.isFloatingPoint, adapted != nil else { return (info.elementType, info.shape) }
+        guard has(name) else { return nil }
+        if let info = owner[ExactString(name)]?[name], !info.elementType.isFloatingPoint || adapted == nil {
+            return (info.elementType, info.shape)
+        }
         let reader = try tensor(name)
         return (reader.elementType, reader.shape)
     }
 
-    func has(_ name: String) -> Bool { owner[ExactString(name)] != nil }
+    func has(_ name: String) -> Bool { owner[ExactString(name)] != nil || adapted?.ownHead == name }
 
     /// A floating-point tensor as the model uses it, adapter included.
     ///
     /// - Throws: `UserError` for a name that the model does not have, or a tensor of whole numbers.
     public func tensor(_ name: String) throws -> any TensorReader {
+        if let adapted, has(name) { return try adapted.reader(name) }
         guard let file = owner[ExactString(name)] else { throw UserError("\(reference): no tensor \(name)") }
-        return try adapted?.reader(name) ?? StoredTensor(file, name)
+        return try StoredTensor(file, name)
     }
 
     /// Copies bytes of a tensor as they are stored, whatever its type.

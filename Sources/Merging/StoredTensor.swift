@@ -25,17 +25,8 @@ public struct StoredTensor: TensorReader, Sendable {
     }
 
     public func read(_ range: Range<Int>, into destination: UnsafeMutablePointer<Float>) throws {
-        switch elementType {
-        case .f32: try copy(range, to: UnsafeMutableRawPointer(destination))
-        case .f16: try withElements(range) { convertF16ToF32($0, destination, count: range.count) }
-        case .bf16: try withElements(range) { convertBF16ToF32($0, destination, count: range.count) }
-        default:
-            try withElements(range) { source in
-                for i in 0..<range.count {
-                    destination[i] = Float(source.loadUnaligned(fromByteOffset: 8 * i, as: Double.self))
-                }
-            }
-        }
+        if elementType == .f32 { return try copy(range, to: UnsafeMutableRawPointer(destination)) }
+        try withElements(range) { convertToF32(elementType, $0, destination, count: range.count) }
     }
 
     public func read(_ range: Range<Int>, into destination: UnsafeMutablePointer<Double>) throws {

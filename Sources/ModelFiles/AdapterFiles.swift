@@ -28,17 +28,27 @@ public struct AdapterFiles: Sendable {
         name.hasSuffix("lora_magnitude_vector.weight") ? String(name.dropLast(7)) : name
     }
 
-    /// The name of the saved output table on a base whose output table is the token table: a second copy of that table,
-    /// since PEFT keeps the two apart once one of them is saved.
-    ///
-    /// - Throws: `UserError` when the copies differ: the base cannot hold two tables.
-    public func tiedHead(_ naming: TensorNaming) throws -> String? {
-        let head = Self.prefix + naming.headTable, table = Self.prefix + naming.tokenTable
-        guard weights[head] != nil, weights[table] != nil else { return nil }
-        guard try weights.bytes(of: head).elementsEqual(weights.bytes(of: table)) else {
-            throw UserError(
-                "\(weights.path): brings an output table of its own, and the base's is tied to its token table")
-        }
-        return head
+    /// What a saved output table means on a base whose output table is the token table.
+    public enum SavedHead: Sendable {
+        /// None is saved.
+        case absent
+        /// The saved token table once more: PEFT keeps the two apart once one of them is saved.
+        case copy
+        /// Another one: with this adapter the model has two tables.
+        case own
     }
+
+    public func savedHead(_ naming: TensorNaming) throws -> SavedHead {
+        let head = Self.prefix + naming.headTable, table = Self.prefix + naming.tokenTable
+        guard weights[head] != nil else { return .absent }
+        guard weights[table] != nil else { return .own }
+        return try weights.bytes(of: head).elementsEqual(weights.bytes(of: table)) ? .copy : .own
+    }
+}
+
+/// config.json of a model that an adapter gives an output table of its own.
+public func untied(_ config: JSONValue) -> JSONValue {
+    guard var object = config.object else { return config }
+    object["tie_word_embeddings"] = false
+    return .object(object)
 }

@@ -33,10 +33,12 @@ struct ForeignAdapter {
 
     let weights: SafetensorsFile
     let parts: [Part]
+    /// Tables that are written beside the parts.
+    var tables: [AdaptedTable] = []
     let config: AdapterConfig
 
     /// Of what is made of a folder: another one is made anew.
-    private static let version = 2
+    private static let version = 3
 
     /// The PEFT folder made of an adapter folder, in the user's cache; nil for one that is PEFT's already.
     ///
@@ -52,8 +54,8 @@ struct ForeignAdapter {
             let weights = try SafetensorsFile(path: own)
             if weights.tensors.contains(where: { $0.name.hasSuffix(".lora_a.weight") }) {
                 adapter = try ForeignAdapter(torchtune: weights, json, file, base)
-            } else if isPatterned(json, weights) {
-                adapter = try ForeignAdapter(peft: weights, json, file)
+            } else if isPatterned(json, weights, try TensorNaming(folder: base)) {
+                adapter = try ForeignAdapter(peft: weights, json, file, base)
             } else {
                 return nil
             }
@@ -66,6 +68,7 @@ struct ForeignAdapter {
         for text in ["\(version)", json.serialized(), base, fileExists(model) ? try readTextFile(model) : ""] {
             hash.update(data: Array(text.utf8))
         }
+        for table in adapter.tables { hash.update(bufferPointer: try table.stored.bytes()) }
         let digest = hexadecimal(hash.finalize().prefix(16))
         let target = joinPath(try cacheFolder(), "adapters/\(fileName(of: folder).prefix(80))-\(digest)")
         if fileExists(joinPath(target, AdapterFiles.configName)) { return target }
@@ -162,7 +165,10 @@ struct ForeignAdapter {
     }
 
     func checkMatrices(_ rank: Int) throws {
-        if parts.isEmpty { throw UserError("\(weights.path): holds no tensor") }
+        if parts.isEmpty {
+            throw UserError(
+                "\(weights.path): holds no tensor of a linear map" + (tables.isEmpty ? "" : ", only tables"))
+        }
         for part in parts {
             let at = part.rankAxis, isTable = !part.name.contains(".lora_")
             guard part.source.elementType.isFloatingPoint,
@@ -182,12 +188,18 @@ struct ForeignAdapter {
 
     private func write(to folder: String, _ naming: TensorNaming) throws {
         try writeFolderAtomically(folder) { temporary in
-            let tensors = parts.map { part in
-                SafetensorsWriter.Tensor(name: part.name, elementType: part.elementType, shape: part.shape) { emit in
-                    let bytes = try rearranged(part)
-                    try (part.factor == 1 ? bytes : multiplied(bytes, part)).withUnsafeBytes(emit)
+            let tensors =
+                parts.map { part in
+                    SafetensorsWriter.Tensor(name: part.name, elementType: part.elementType, shape: part.shape) {
+                        emit in
+                        let bytes = try rearranged(part)
+                        try (part.factor == 1 ? bytes : multiplied(bytes, part)).withUnsafeBytes(emit)
+                    }
                 }
-            }
+                + tables.map { table in
+                    SafetensorsWriter.Tensor(
+                        name: table.name, elementType: table.elementType, shape: table.shape, produce: table.write)
+                }
             try SafetensorsWriter.write(
                 path: joinPath(temporary, AdapterFiles.weightsName), tensors: tensors, metadata: [("format", "pt")])
             try writeFileAtomically(
@@ -220,21 +232,8 @@ struct ForeignAdapter {
     }
 
     /// The numbers of a part times its factor, as fp32.
-    private func multiplied(_ bytes: [UInt8], _ part: Part) throws -> [UInt8] {
-        let type = part.source.elementType
-        var numbers = [Float](repeating: 0, count: bytes.count / type.byteCount)
-        try bytes.withUnsafeBytes { source in
-            try numbers.withUnsafeMutableBufferPointer { numbers in
-                switch type {
-                case .f32: UnsafeMutableRawBufferPointer(numbers).copyMemory(from: source)
-                case .f16: convertF16ToF32(source.baseAddress!, numbers.baseAddress!, count: numbers.count)
-                case .bf16: convertBF16ToF32(source.baseAddress!, numbers.baseAddress!, count: numbers.count)
-                default:
-                    throw UserError(
-                        "\(weights.path): tensor \(part.source.name) is of type \(type); F32, F16 and BF16 are read")
-                }
-            }
-        }
+    private func multiplied(_ bytes: [UInt8], _ part: Part) -> [UInt8] {
+        let numbers = bytes.withUnsafeBytes { floats32(part.source.elementType, $0) }
         return numbers.map { Float(Double($0) * part.factor) }.withUnsafeBytes { Array($0) }
     }
 }

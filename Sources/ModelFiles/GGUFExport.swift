@@ -160,7 +160,7 @@ private struct GGUFMetadataWriter {
     ) throws {
         let parameters = try reader.section("rope_parameters")
         let newer = try kind.flatMap { try parameters?.section($0) } ?? parameters
-        let settings = try newer ?? reader.section("rope_scaling")
+        let settings = try newer ?? reader.positions()
         let theta = try settings?.number("rope_theta", reader.number(thetaKey, theta)) ?? reader.number(thetaKey, theta)
         let share =
             try newer?.number("partial_rotary_factor", reader.number(shareKey, share)) ?? reader.number(shareKey, share)
@@ -168,7 +168,7 @@ private struct GGUFMetadataWriter {
         add("rope.dimension_count", width)
         add("rope.freq_base", theta)
         guard let settings else { return }
-        let type = try settings.string("rope_type", settings.string("type", "default"))
+        let type = try settings.positionScaling()
         switch type {
         case "default": break
         case "linear":
@@ -186,7 +186,9 @@ private struct GGUFMetadataWriter {
             let scaling = try Llama3Scaling(settings)
             entries.append(.string(Llama3Scaling.noteKey, scaling.json.serialized()))
             self.settings.append(("rope_freqs.weight", scaling.divisors(width / 2, theta: theta)))
-        case "longrope" where architecture == .phi3, "su" where architecture == .phi3: try addLongRoPE(settings, width)
+        // Phi-3's first configurations used the other names.
+        case "longrope" where architecture == .phi3, "su" where architecture == .phi3, "yarn":
+            try addLongRoPE(settings, width)
         default: throw refusal("rotary scaling \(type)")
         }
     }
@@ -249,8 +251,7 @@ private struct GGUFMetadataWriter {
         try addRotary()
         let window = try reader.isPresent("sliding_window") ? reader.positive("sliding_window") : 0
         add("attention.sliding_window", window)
-        let settings = try reader.section("rope_parameters") ?? reader.section("rope_scaling")
-        let context = try reader.originalContext(settings) ?? sizes.contextLength
+        let context = try reader.originalContext(reader.positions()) ?? sizes.contextLength
         add("rope.scaling.original_context_length", context)
         if window > 0, window < min(context, sizes.contextLength) {
             notes.append(

@@ -34,6 +34,12 @@ package struct LongRoPESettings {
 }
 
 extension ConfigReader {
+    /// The section on positions: transformers 5 calls it `rope_parameters`, transformers 4 `rope_scaling`.
+    package func positions() throws -> ConfigReader? { try section("rope_parameters") ?? section("rope_scaling") }
+
+    /// How positions are stretched, in a section on them; older files call it `type`.
+    package func positionScaling() throws -> String { try string("rope_type", string("type", "default")) }
+
     /// The length a model was first trained with, where its positions are stretched: config.json's own word goes before that
     /// of the section on positions, as in transformers, where Phi-3's is 4,096 if nothing is said. Nil: nothing is said.
     package func originalContext(_ settings: ConfigReader?) throws -> Int? {

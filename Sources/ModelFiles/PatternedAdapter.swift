@@ -1,5 +1,5 @@
-// Adapters of PEFT that differ from map to map (patterns of names, ranks and alphas, some layers only) or bring tables that
-// adapter_config.json does not list, rewritten as one adapter of one rank.
+// Adapters of PEFT that differ from map to map (patterns of names, ranks and alphas, some layers only), adapt tables or
+// bring some that adapter_config.json does not list, rewritten as one adapter of one rank with whole tables.
 // r rank, R largest rank
 internal import Diagnostics
 internal import Formats
@@ -10,7 +10,7 @@ extension ForeignAdapter {
     private static let choices = ["target_modules", "layers_to_transform", "layers_pattern", "exclude_modules"]
 
     /// Whether a PEFT folder has to be rewritten.
-    static func isPatterned(_ json: JSONValue, _ weights: SafetensorsFile) -> Bool {
+    static func isPatterned(_ json: JSONValue, _ weights: SafetensorsFile, _ naming: TensorNaming) -> Bool {
         guard json["peft_type"]?.string == "LORA" else { return false }
         func isSet(_ key: String) -> Bool {
             let value = json[key] ?? .null
@@ -19,25 +19,64 @@ extension ForeignAdapter {
         let target = json["target_modules"]?.string
         if target != nil && target != "all-linear" { return true }
         if (choices.dropFirst() + ["rank_pattern", "alpha_pattern"]).contains(where: isSet) { return true }
-        if weights.tensors.contains(where: { $0.name.contains("lora_embedding_") }) { return true }
+        let adapted = ["lora_embedding_", "\(AdapterFiles.prefix)\(naming.headModule).lora_"]
+        if weights.tensors.contains(where: { tensor in adapted.contains(where: tensor.name.contains) }) { return true }
         let listed = Set(json["modules_to_save"]?.array?.compactMap(\.string) ?? [])
-        return !tables(weights).isSubset(of: listed)
+        return !tables(weights.tensors.map(\.name)).isSubset(of: listed)
     }
 
     /// Last components of the names of whole tables: PEFT adds those of tokens and outputs when the vocabulary was changed.
-    private static func tables(_ weights: SafetensorsFile) -> Set<String> {
+    private static func tables(_ names: [String]) -> Set<String> {
         Set(
-            weights.tensors.map(\.name).filter { !$0.contains(".lora_") && $0.hasSuffix(".weight") }
+            names.filter { !$0.contains(".lora_") && $0.hasSuffix(".weight") }
                 .compactMap { $0.split(separator: ".").dropLast().last.map(String.init) })
     }
 
     /// PEFT: ranks are those of the tensors. α_i / r_i goes into B where maps differ, and the lower ranks are filled up with
     /// zeros to R, which changes no product.
-    init(peft weights: SafetensorsFile, _ json: JSONValue, _ file: String) throws {
+    init(peft weights: SafetensorsFile, _ json: JSONValue, _ file: String, _ base: String) throws {
         var plain = json.object ?? JSONObject()
         for key in Self.choices + ["rank_pattern", "alpha_pattern"] { plain[key] = nil }
         var config = try AdapterConfig(.object(plain), file: file)
-        let alphas = try (json["alpha_pattern"]?.object?.keys ?? []).map { key in
+        let alphas = try Self.alphaPatterns(json, file)
+        func scale(_ module: String, _ rank: Int) -> Double {
+            let alpha = alphas.first { $0.pattern.matches(module) }?.alpha ?? config.alpha
+            return config.scaling.value(alpha: alpha, rank: rank)
+        }
+        let adapted = try Self.adaptedTables(weights, base, scale)
+        // What they are made of: `X.lora_embedding_A`, `X.base_layer.weight` ... of a table X.
+        let beginnings = adapted.map { String($0.name.dropLast("weight".count)) }
+        let own = weights.tensors.filter { tensor in !beginnings.contains(where: tensor.name.hasPrefix) }
+        let tables = Self.tables(own.map(\.name) + adapted.map(\.name))
+        if let absent = config.savedModules.first(where: { !tables.contains($0) }) {
+            throw UserError("\(weights.path): holds no \(absent), which adapter_config.json names in modules_to_save")
+        }
+        let scales = try Self.scales(own, weights.path, scale)
+        let rank = scales.values.map(\.rank).max() ?? config.rank
+        let largest = scales.values.map(\.scale).max { abs($0) < abs($1) } ?? config.scale
+        let common = largest == 0 ? 1 : largest
+        if rank != config.rank || common != config.scale || scales.values.contains(where: { $0 != (rank, common) }) {
+            (config.rank, config.alpha) = (rank, common / config.scaling.value(alpha: 1, rank: rank))
+        }
+        parts = own.map { tensor in
+            let module = tensor.name.firstRange(of: ".lora_").map { String(tensor.name[..<$0.lowerBound]) }
+            let own = module.flatMap { scales[$0] }, isB = tensor.name.hasSuffix(".lora_B.weight")
+            return Part(
+                name: tensor.name, source: tensor, rank: own.flatMap { $0.rank == rank ? nil : rank },
+                factor: isB ? own.map { $0.scale / common } ?? 1 : 1)
+        }
+        (self.weights, self.tables) = (weights, adapted)
+        config.targets = Self.modules(parts.map(\.name))
+        config.savedModules = tables.sorted()
+        self.config = config
+        try checkMatrices(rank)
+    }
+
+    /// α of the modules whose names end as a pattern says; the first pattern counts.
+    private static func alphaPatterns(
+        _ json: JSONValue, _ file: String
+    ) throws -> [(pattern: NamePattern, alpha: Double)] {
+        try (json["alpha_pattern"]?.object?.keys ?? []).map { key in
             guard let alpha = json["alpha_pattern"]?[key]?.double else {
                 throw UserError("\(file): \"alpha_pattern\" \(key) is no number")
             }
@@ -47,47 +86,16 @@ extension ForeignAdapter {
                 throw UserError("\(file): \"alpha_pattern\" \(key): \(problem.message)")
             }
         }
-        if let odd = weights.tensors.first(where: { $0.name.contains("lora_embedding_") }) {
-            throw UserError(
-                "\(weights.path): tensor \(odd.name) adapts the token table; merge it with peft, or train the table whole (modules_to_save)"
-            )
-        }
-        let tables = Self.tables(weights)
-        if let absent = config.savedModules.first(where: { !tables.contains($0) }) {
-            throw UserError("\(weights.path): holds no \(absent), which adapter_config.json names in modules_to_save")
-        }
-        let scales = try Self.scales(weights) { name, rank in
-            let alpha = alphas.first { $0.pattern.matches(name) }?.alpha ?? config.alpha
-            return config.scaling.value(alpha: alpha, rank: rank)
-        }
-        let rank = scales.values.map(\.rank).max() ?? config.rank
-        let largest = scales.values.map(\.scale).max { abs($0) < abs($1) } ?? config.scale
-        let scale = largest == 0 ? 1 : largest
-        if rank != config.rank || scale != config.scale || scales.values.contains(where: { $0 != (rank, scale) }) {
-            (config.rank, config.alpha) = (rank, scale / config.scaling.value(alpha: 1, rank: rank))
-        }
-        parts = weights.tensors.map { tensor in
-            let module = tensor.name.firstRange(of: ".lora_").map { String(tensor.name[..<$0.lowerBound]) }
-            let own = module.flatMap { scales[$0] }, isB = tensor.name.hasSuffix(".lora_B.weight")
-            return Part(
-                name: tensor.name, source: tensor, rank: own.flatMap { $0.rank == rank ? nil : rank },
-                factor: isB ? own.map { $0.scale / scale } ?? 1 : 1)
-        }
-        self.weights = weights
-        config.targets = Self.modules(parts.map(\.name))
-        config.savedModules = tables.sorted()
-        self.config = config
-        try checkMatrices(rank)
     }
 
     /// Rank and scale of each map, by the name before `.lora_`.
     private static func scales(
-        _ weights: SafetensorsFile, _ scale: (_ name: String, _ rank: Int) -> Double
+        _ tensors: [TensorInfo], _ path: String, _ scale: (_ module: String, _ rank: Int) -> Double
     ) throws -> [String: (rank: Int, scale: Double)] {
         var scales: [String: (rank: Int, scale: Double)] = [:]
-        for tensor in weights.tensors where tensor.name.hasSuffix(".lora_A.weight") {
+        for tensor in tensors where tensor.name.hasSuffix(".lora_A.weight") {
             guard tensor.shape.count == 2, tensor.shape[0] > 0 else {
-                throw UserError("\(weights.path): tensor \(tensor.name) has shape \(tensor.shape), which is no matrix")
+                throw UserError("\(path): tensor \(tensor.name) has shape \(tensor.shape), which is no matrix")
             }
             let module = String(tensor.name.dropLast(".lora_A.weight".count)), rank = tensor.shape[0]
             scales[module] = (rank, scale(String(module.dropFirst(AdapterFiles.prefix.count)), rank))

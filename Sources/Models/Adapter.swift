@@ -48,6 +48,9 @@ public struct Adapter {
     /// Distinguishes the draws of adapters from others under one seed.
     private static let adapterStream: UInt64 = 0x10A
 
+    /// Whether a base with tied tables has two with this adapter.
+    func partsTables(_ naming: TensorNaming) throws -> Bool { try files.savedHead(naming) == .own }
+
     /// Attaches adapters with the weights of this file; every tensor must find its place.
     func attach(to loaded: LoadedModel) throws {
         try Self.attachNew(config, to: loaded, seed: 0)
@@ -59,8 +62,8 @@ public struct Adapter {
             }
         }
         let parts = Self.parts(of: loaded, config)
-        let copy = loaded.model.headWeight === loaded.model.tokenTable.weight ? try files.tiedHead(loaded.naming) : nil
-        let tensors = weights.tensors.filter { $0.name != copy }
+        let isCopied = try loaded.model.isTied && files.savedHead(loaded.naming) == .copy
+        let tensors = weights.tensors.filter { !(isCopied && $0.name == Self.prefix + loaded.naming.headTable) }
         if let problem = mismatch(
             parameters: parts.map(\.name), tensors: tensors.map { AdapterFiles.normalized($0.name) })
         {
@@ -95,8 +98,8 @@ public struct Adapter {
         var config = config
         var tensors = parts(of: loaded, config).map { SafetensorsWriter.Tensor($0.name, $0.parameter, .float32) }
         // PEFT parts tied tables once one of them is saved, and would go on with the base's head: it is given both.
-        let isTied = loaded.model.headWeight === loaded.model.tokenTable.weight, table = loaded.naming.tokenModule
-        if isTied, config.savedModules.contains(table) {
+        let table = loaded.naming.tokenModule
+        if loaded.model.isTied, config.savedModules.contains(table) {
             tensors.append(.init(prefix + loaded.naming.headTable, loaded.model.headWeight, .float32))
             config.savedModules = [table, loaded.naming.headModule]
         }

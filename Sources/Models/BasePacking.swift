@@ -24,8 +24,6 @@ final class BasePacking {
     private let blocks: GGUFModel?
     private let weights: [String: GGUFModel.Weight]
     private var count = 0
-    /// Matrices of block types that no product reads, by type.
-    private var decoded: [GGMLType: Int] = [:]
 
     /// - Parameter reference: where the weights come from.
     init(_ quantization: BaseQuantization, _ model: any CausalLanguageModel, _ reference: ModelReference) throws {
@@ -49,14 +47,8 @@ final class BasePacking {
         return true
     }
 
-    /// - Parameter report: told what was not kept packed and might have been thought to be.
     /// - Throws: `UserError` when nothing was packed.
-    func finish(_ dtype: DType, report: (String) -> Void) throws {
-        for (type, matrices) in decoded.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
-            report(
-                "\(place): \(matrices) matrices of type \(type.name) are kept as \(dtype); no product here reads that type"
-            )
-        }
+    func finish(_ dtype: DType) throws {
         guard count == 0 else { return }
         throw UserError(
             "\(place): its weights are stored as in \(dtype) or wider, so as_stored would save nothing; use nf4 or int8",
@@ -95,7 +87,6 @@ final class BasePacking {
         let weight = weights[name]!  // the folder was made from this file
         let type = weight.tensor.type
         guard let format = PackedWeight.Format(type), format.bytes(ofRow: columns) < dense else {
-            if type.block.elements > 1 { decoded[type, default: 0] += 1 }
             return nil
         }
         let bytes = Tensor.empty([rows, format.bytes(ofRow: columns)], .uint8)
@@ -121,9 +112,35 @@ extension PackedWeight.Format {
         case .q4_K: self = .q4_K
         case .q5_K: self = .q5_K
         case .q6_K: self = .q6_K
-        default: return nil
+        default:
+            guard let (format, decode) = Self.decoders[type] else { return nil }
+            format.teach(elements: type.block.elements, bytes: type.block.bytes, decode)
+            self = format
         }
     }
+
+    private typealias Decoder = @convention(c) (UnsafeRawPointer?, Int64, UnsafeMutablePointer<Float>?) -> Void
+
+    /// Types of which the readers of files alone know the grids and tables.
+    private static let decoders: [GGMLType: (format: Self, decode: Decoder)] = [
+        .iq2_xxs: (.iq2_xxs, { dequantizeBlocks(.iq2_xxs, $0!, count: Int($1), $2!) }),
+        .iq2_xs: (.iq2_xs, { dequantizeBlocks(.iq2_xs, $0!, count: Int($1), $2!) }),
+        .iq2_s: (.iq2_s, { dequantizeBlocks(.iq2_s, $0!, count: Int($1), $2!) }),
+        .iq3_xxs: (.iq3_xxs, { dequantizeBlocks(.iq3_xxs, $0!, count: Int($1), $2!) }),
+        .iq3_s: (.iq3_s, { dequantizeBlocks(.iq3_s, $0!, count: Int($1), $2!) }),
+        .iq1_s: (.iq1_s, { dequantizeBlocks(.iq1_s, $0!, count: Int($1), $2!) }),
+        .iq1_m: (.iq1_m, { dequantizeBlocks(.iq1_m, $0!, count: Int($1), $2!) }),
+        .iq4_nl: (.iq4_nl, { dequantizeBlocks(.iq4_nl, $0!, count: Int($1), $2!) }),
+        .iq4_xs: (.iq4_xs, { dequantizeBlocks(.iq4_xs, $0!, count: Int($1), $2!) }),
+        .tq1_0: (.tq1_0, { dequantizeBlocks(.tq1_0, $0!, count: Int($1), $2!) }),
+        .tq2_0: (.tq2_0, { dequantizeBlocks(.tq2_0, $0!, count: Int($1), $2!) }),
+        .mxfp4: (.mxfp4, { dequantizeBlocks(.mxfp4, $0!, count: Int($1), $2!) }),
+        .nvfp4: (.nvfp4, { dequantizeBlocks(.nvfp4, $0!, count: Int($1), $2!) }),
+        .q1_0: (.q1_0, { dequantizeBlocks(.q1_0, $0!, count: Int($1), $2!) }),
+        .q8_1: (.q8_1, { dequantizeBlocks(.q8_1, $0!, count: Int($1), $2!) }),
+        .q8_K: (.q8_K, { dequantizeBlocks(.q8_K, $0!, count: Int($1), $2!) }),
+        .q2_0: (.q2_0, { dequantizeBlocks(.q2_0, $0!, count: Int($1), $2!) }),
+    ]
 
     /// The format of numbers of 16 bits.
     fileprivate init?(_ dtype: DType) {

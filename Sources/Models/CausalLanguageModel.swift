@@ -37,6 +37,8 @@ extension CausalLanguageModel {
     public var positionLimit: Int? { nil }
     public func rotationKinds(ofLength length: Int) -> [Int] { [] }
     public var logitCap: Double? { nil }
+    /// Whether the output table is the token table.
+    public var isTied: Bool { headWeight === tokenTable.weight }
 
     /// Scores of every token of the vocabulary: hidden `[M, D]` -> fp32 `[M, V]` (fp64 in an fp64 model).
     public func logits(_ hidden: Tensor) -> Tensor {

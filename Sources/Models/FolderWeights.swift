@@ -11,8 +11,9 @@ struct FolderWeights {
     /// Names in the files by the weights' names.
     private var files: [ExactString: String] = [:]
 
+    /// - Parameter sharesTable: the token table, the only one of a tied model, is read for the output table as well.
     /// - Throws: `UserError` for every missing, unexpected or misshapen tensor.
-    init(_ folder: SafetensorsFolder, fitting shape: any WeightLayout) throws {
+    init(_ folder: SafetensorsFolder, fitting shape: any WeightLayout, sharesTable: Bool = false) throws {
         self.folder = folder
         let place = folder.folder
         // Before listing what every layer needs: the number may be absurd.
@@ -27,9 +28,13 @@ struct FolderWeights {
                 throw UserError("\(place): tensors \(other) and \(file) are the same weight")
             }
         }
-        if shape.tiedHead { try dropSecondTable(naming) }
+        if shape.tiedHead || sharesTable { try dropSecondTable(naming) }
         let wanted = shape.parameterShapes
-        let found = folder.names.compactMap(naming.weight).filter { files[ExactString($0)] != nil }
+        var found = folder.names.compactMap(naming.weight).filter { files[ExactString($0)] != nil }
+        if sharesTable, let table = files[ExactString(naming.tokenTable)] {
+            files[ExactString(naming.headTable)] = table
+            found.append(naming.headTable)
+        }
         if let problem = mismatch(parameters: wanted.map(\.name), tensors: found) {
             throw UserError("\(place): weights do not fit config.json: \(problem)")
         }

@@ -73,7 +73,6 @@ extension RotaryModel: FusedDecoding where Family == LlamaConfig {
                         queryNorm: a.qNorm?.weight.value, keyNorm: a.kNorm?.weight.value, window: config.windows[i]))
             }
             guard let table = StoredWeight(tokenTable.weight.read(in: computeDType)) else { return nil }
-            let isTied = headWeight === tokenTable.weight
             guard let head = isTied ? table : StoredWeight(headWeight.read(in: computeDType)) else { return nil }
             let norm = model.norm as! RMSNorm  // what this family makes
             return FusedDecoder(config, layers: layers, finalNorm: norm.weight.value, table: table, head: head)

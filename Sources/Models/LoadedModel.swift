@@ -23,16 +23,15 @@ public final class LoadedModel {
     ///   - randomSeed: draws the weights, in a folder that holds none; nil reads them.
     ///   - quantization: how the blocks' linear maps are kept, on the CPU, for an adapter or to compute with; nil as
     ///     tensors.
-    ///   - report: told what a person who asked for `quantization` should know.
     /// - Throws: `UserError` for files that do not fit the configuration, every missing or unexpected tensor included.
     public convenience init(
         _ reference: ModelReference, dtype: DType, device: Device = .cpu, trainsAll: Bool = false,
-        randomSeed: UInt64? = nil, quantization: BaseQuantization? = nil, report: (String) -> Void = { _ in }
+        randomSeed: UInt64? = nil, quantization: BaseQuantization? = nil
     ) throws {
         if randomSeed != nil { try refuseWeights(in: reference.baseFolder) }
         try self.init(
             reference, file: joinPath(reference.baseFolder, "config.json"), dtype, device, trainsAll, randomSeed,
-            quantization, report)
+            quantization)
     }
 
     /// A model of random weights from a config.json alone: for measurements.
@@ -41,8 +40,7 @@ public final class LoadedModel {
         quantization: BaseQuantization? = nil
     ) throws {
         try self.init(
-            ModelReference(configuration: file), file: file, dtype, device, trainsAll, randomSeed, quantization,
-            { _ in })
+            ModelReference(configuration: file), file: file, dtype, device, trainsAll, randomSeed, quantization)
     }
 
     /// The model of a GGUF file, its weights in fp32, without a folder in between; to compute with.
@@ -63,14 +61,20 @@ public final class LoadedModel {
 
     private init(
         _ reference: ModelReference, file: String, _ dtype: DType, _ device: Device, _ trainsAll: Bool,
-        _ randomSeed: UInt64?, _ quantization: BaseQuantization?, _ report: (String) -> Void
+        _ randomSeed: UInt64?, _ quantization: BaseQuantization?
     ) throws {
         precondition(!trainsAll || quantization == nil, "packed weights are not trained")
         self.reference = reference
-        config = try readJSONFile(file)
+        let adapter = try reference.adapterFolder.map(Adapter.init)
         let storage: DType = trainsAll && dtype != .float64 ? .float32 : dtype
-        shape = try modelShape(config, file: file)
-        let weights = try randomSeed == nil ? Self.weights(of: reference.baseFolder, shape) : nil
+        var config = try readJSONFile(file), shape = try modelShape(config, file: file)
+        let isParted = try shape.tiedHead && adapter?.partsTables(type(of: shape).naming) == true
+        if isParted {
+            config = untied(config)
+            shape = try modelShape(config, file: file)
+        }
+        (self.config, self.shape) = (config, shape)
+        let weights = try randomSeed == nil ? Self.weights(of: reference.baseFolder, shape, sharesTable: isParted) : nil
         let model = shape.makeModel(storage, on: device)
         model.computeDType = dtype
         self.model = model
@@ -85,20 +89,20 @@ public final class LoadedModel {
                 parameter.fill(fromFile: try weights.tensor(name))
             }
         }
-        try packing?.finish(dtype, report: report)
+        try packing?.finish(dtype)
         if trainsAll { for (_, parameter) in model.namedParameters() { parameter.isTrained = true } }
-        if let adapter = reference.adapterFolder {
-            try Adapter(folder: adapter).attach(to: self)
-        }
+        try adapter?.attach(to: self)
     }
 
     /// The folder's weights, proven to fit.
-    private static func weights(of folder: String, _ shape: any ModelShape) throws -> FolderWeights {
+    ///
+    /// - Parameter sharesTable: the folder's token table is the output table's beginning too.
+    private static func weights(of folder: String, _ shape: any ModelShape, sharesTable: Bool) throws -> FolderWeights {
         if try listFolder(folder).allSatisfy({ !hasWeightsExtension($0) }) {
             throw UserError(
                 "\(folder): no weights (model.safetensors); to train from scratch set model.initialize: random")
         }
-        return try FolderWeights(SafetensorsFolder(folder: folder), fitting: shape)
+        return try FolderWeights(SafetensorsFolder(folder: folder), fitting: shape, sharesTable: sharesTable)
     }
 
     /// Grows (or keeps) the token tables to `size` rows; new rows are the mean of the old ones, as transformers' resize
@@ -106,7 +110,7 @@ public final class LoadedModel {
     public func resizeVocabulary(to size: Int) {
         guard size > model.vocabSize else { return }
         var tables = [model.tokenTable.weight]
-        if model.headWeight !== model.tokenTable.weight { tables.append(model.headWeight) }
+        if !model.isTied { tables.append(model.headWeight) }
         withoutGradients {
             for table in tables {
                 let old = table.masters, rows = old.shape[0]

@@ -28,9 +28,7 @@ extension ConfigReader {
     /// Tokens of the longest document: dynamic scaling goes beyond the length first trained with by its factor.
     func contextLength(_ fallback: Int? = nil) throws -> Int {
         let trained = try positive("max_position_embeddings", fallback)
-        guard let settings = try section("rope_parameters") ?? section("rope_scaling"),
-            try settings.string("rope_type", settings.string("type", "default")) == "dynamic"
-        else { return trained }
+        guard let settings = try positions(), try settings.positionScaling() == "dynamic" else { return trained }
         return Int(min(Double(trained) * max(try settings.number("factor"), 1), 0x1p30))
     }
 
@@ -58,7 +56,7 @@ extension ConfigReader {
     }
 
     private func scaling(_ settings: ConfigReader, theta: Double, width: Int) throws -> RotaryScaling {
-        let type = try settings.string("rope_type", settings.string("type", "default"))
+        let type = try settings.positionScaling()
         switch type {
         case "default": return .none
         case "dynamic":

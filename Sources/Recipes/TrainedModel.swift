@@ -29,7 +29,7 @@ final class TrainedModel {
         loaded = try LoadedModel(
             inputs.reference, dtype: config.computeDType(on: device), device: device, trainsAll: isFull,
             randomSeed: config.model.initialize == .random ? config.training.seed : nil,
-            quantization: config.model.quantize.quantization, report: { ProgressLine.print($0) })
+            quantization: config.model.quantize.quantization)
         loaded.model.recomputation = .init(stride: config.training.recomputeBlocks)
         tokenizer = inputs.tokenizer
         seed = config.training.seed
@@ -68,7 +68,7 @@ final class TrainedModel {
         let section = config.adapter
         let tables =
             [loaded.naming.tokenModule]
-            + (loaded.model.headWeight === loaded.model.tokenTable.weight ? [] : [loaded.naming.headModule])
+            + (loaded.model.isTied ? [] : [loaded.naming.headModule])
         let adapter = AdapterConfig(
             rank: section.rank, alpha: section.alpha, dropout: section.dropout,
             scaling: section.method == .rslora ? .rankStabilized : .standard, hasMagnitude: section.method == .dora,

@@ -14,6 +14,26 @@ public final class PackedWeight {
         /// arXiv:2305.14314): 4.127 bits a number.
         case nf4 = 16
         case float16, q5_0, q5_1, q2_K, q3_K, q5_K
+        // Decoded by whoever knows them (`teach`).
+        case iq2_xxs = 64
+        case iq2_xs, iq2_s, iq3_xxs, iq3_s, iq1_s, iq1_m, iq4_nl, iq4_xs, tq1_0, tq2_0, mxfp4, nvfp4, q1_0, q2_0, q8_1,
+            q8_K
+
+        /// Whether its blocks are decoded by a function of the caller's.
+        public var isTaught: Bool { rawValue >= NT_W_TAUGHT }
+
+        /// Says how blocks of a taught format are decoded, before there is a weight of it.
+        ///
+        /// - Parameters:
+        ///   - elements: of a block; a divisor of 512.
+        ///   - decode: writes `elements` fp32 numbers for each of `count` neighbouring blocks of `bytes` bytes.
+        public func teach(
+            elements: Int, bytes: Int,
+            _ decode: @convention(c) (_ blocks: UnsafeRawPointer?, _ count: Int64, UnsafeMutablePointer<Float>?) -> Void
+        ) {
+            precondition(isTaught && 512 % elements == 0)
+            nt_packed_teach(rawValue, Int64(elements), Int64(bytes), decode)
+        }
 
         /// Bytes of `count` numbers of a row, scales included; a last block counts whole.
         public func bytes(ofRow count: Int) -> Int {
@@ -66,7 +86,9 @@ public final class PackedWeight {
 
     /// Blocks as a file holds them, copied; nil unless they fill the matrix. Not for NF4, whose scales stand apart.
     public init?(_ format: Format, rows: Int, columns: Int, blocks: Tensor) {
-        guard format != .nf4, columns % Int(nt_packed_block(format.rawValue)) == 0,
+        let block = Int(nt_packed_block(format.rawValue))
+        precondition(block > 0, "\(format) was not taught")
+        guard format != .nf4, columns % block == 0,
             blocks.shape == [rows, Int(nt_packed_row_bytes(format.rawValue, Int64(columns)))], blocks.dtype == .uint8
         else { return nil }
         (self.format, self.rows, self.columns) = (format, rows, columns)

@@ -22,7 +22,7 @@ struct OpenModel {
         tokenizer = try Tokenizer(modelPath: reference.tokenizerFolder)
         loaded = try LoadedModel(
             reference, dtype: options.compute.dtype.dtype(on: device), device: device,
-            quantization: options.quantize?.quantization, report: { ProgressLine.print($0) })
+            quantization: options.quantize?.quantization)
     }
 }
 

@@ -100,6 +100,23 @@ import Tokenizers
         #expect(result.accuracy == Double(result.correct) / 12)
     }
 
+    /// Labels of which one makes a document that turns by other frequencies: each is scored as a document of its own.
+    @Test func labelsOnBothSidesOfALength() throws {
+        let encoder = try ExampleEncoder(tokenizer, options: .init(masking: .lastAssistant))
+        let labels = ["cat", "a long answer"], rows = [chat("q", labels[0], 1), chat("q", labels[1], 2)]
+        let examples = try rows.map { try encoder.encode($0).example }
+        let scaling = TinyFamily.longRoPE.changing([
+            "original_max_position_embeddings": .init(examples[0].ids.count)
+        ])
+        let model = try tinyModel(textConfig().changing(["rope_parameters": scaling]), scale: 1.2)
+        let kinds = examples.map { model.rotationKinds(ofLength: $0.ids.count) }
+        #expect(kinds[0] != kinds[1])
+        let result = try chooseLabels(model, rows, labels: labels, encoder, maxTokens: 100)
+        let losses = direct(model, TokenizedDataset(examples)).flatMap { $0 }
+        let loss = losses.reduce(0, +) / Double(losses.count)
+        #expect(abs(result.loss - loss) < 1e-5 * loss)
+    }
+
     @Test func everyKindOfRowHasAnAnswer() throws {
         try writeScriptedFolder(folder["s"], "ab")
         let model = try load(folder["s"]).model, encoder = try ExampleEncoder(tokenizer, options: .init(format: .plain))

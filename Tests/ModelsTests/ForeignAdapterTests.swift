@@ -3,6 +3,7 @@ import Checkpoints
 import Diagnostics
 import Formats
 import Layers
+import Merging
 import ModelFiles
 import Models
 import Tensors
@@ -125,11 +126,87 @@ import Testing
             folder["zero"], "adapter_model.safetensors", theirs,
             config.changing(["lora_alpha": 0, "alpha_pattern": [:]]))
         #expect(relativeDifference(try logits(folder["zero"]), try logits(folder["base"])) < 1e-6)
-        let table = [("base_model.model.model.embed_tokens.lora_embedding_A", Tensor.zeros([rank, 64]))]
-        for (name, config) in [("table", config), ("plain table", peftConfig(folder["base"]))] {
-            try write(folder[name], "adapter_model.safetensors", theirs + table, config)
+    }
+
+    /// A base with tied tables in `tied`, the same with two tables in `two`, and an adapter's linear maps.
+    private func prepareTables(_ folder: TemporaryFolder) throws -> (table: Tensor, maps: [(String, Tensor)]) {
+        try prepare(folder)
+        let config = TinyFamily.llama.config, tied = config.changing(["tie_word_embeddings": true])
+        let model = try tinyModel(tied), table = model.tokenTable.weight.value
+        try writeFolder(folder["tied"], tied, model)
+        try writeFolder(folder["two"], config, fileTensors(of: model) + [.init("lm_head.weight", table, nil)])
+        let file = try SafetensorsFile(path: joinPath(folder["peft"], "adapter_model.safetensors"))
+        return (table, try file.tensors.map { ($0.name, try file.tensor($0.name)) })
+    }
+
+    /// Low-rank maps of the tables, on bases with one table and with two: the model with these tables whole.
+    @Test(arguments: [(true, false), (false, true), (true, true)])
+    func adaptedTables(_ ofTokens: Bool, _ ofOutputs: Bool) throws {
+        let folder = try TemporaryFolder(), (table, maps) = try prepareTables(folder)
+        let root = "base_model.model.", tokens = root + "model.embed_tokens.", head = root + "lm_head."
+        let a = filled([rank, 64], 50, scale: 1), b = filled([32, rank], 51, scale: 1)
+        let a2 = filled([rank, 32], 52, scale: 1), b2 = filled([64, rank], 53, scale: 1)
+        var theirs = maps, whole = maps
+        whole.append((tokens + "weight", ofTokens ? table + b.matmul(a).transpose(0, 1) * 2 : table))
+        whole.append((head + "weight", ofOutputs ? table + b2.matmul(a2) * 2 : table))
+        if ofTokens { theirs += [(tokens + "lora_embedding_A", a), (tokens + "lora_embedding_B", b)] }
+        if ofOutputs { theirs += [(head + "lora_A.weight", a2), (head + "lora_B.weight", b2)] }
+        let saved: KeyValuePairs<String, JSONValue?> = ["modules_to_save": ["embed_tokens", "lm_head"]]
+        try write(folder["whole"], "adapter_model.safetensors", whole, peftConfig(folder["two"]).changing(saved))
+        let expected = try logits(folder["whole"])
+        #expect(relativeDifference(try logits(folder["two"]), expected) > 1e-2)
+        for base in ["tied", "two"] {
+            let config = peftConfig(folder[base])
+            try write(folder["adapted"], "adapter_model.safetensors", theirs, config)
+            try write(folder["saved"], "adapter_model.safetensors", whole, config.changing(saved))
+            // Peft writes the table that it adapts beside its map.
+            let beside = [(ofTokens ? tokens + "base_layer.weight" : head + "base_layer.weight", table)]
+            try write(folder["beside"], "adapter_model.safetensors", theirs + beside, config)
+            for adapter in ["adapted", "saved", "beside"] {
+                try expectTables(folder, adapter, expected)
+            }
+        }
+    }
+
+    /// The adapter gives these scores, and so do the folder of its merged weights and what a merge reads of it.
+    private func expectTables(_ folder: TemporaryFolder, _ adapter: String, _ expected: Tensor) throws {
+        let loaded = try load(folder[adapter])
+        #expect(relativeDifference(loaded.model.allLogits(someIDs(9, seed: 1)), expected) < 1e-6, "\(adapter)")
+        try loaded.writeMerged(to: folder["merged"], .float32)
+        #expect(relativeDifference(try logits(folder["merged"]), expected) < 1e-6, "\(adapter)")
+        let model = try MergeModel(MergeModelReference(folder[adapter]))
+        #expect(model.config?["tie_word_embeddings"] == false)
+        let merged = try SafetensorsFile(path: joinPath(folder["merged"], "model.safetensors"))
+        #expect(Set(model.tensorNames) == Set(merged.tensors.map(\.name)))
+        for name in ["lm_head.weight", "model.embed_tokens.weight"] {
+            let wanted = try merged.tensor(name).values(Float.self)
+            #expect(try model.form(name)?.shape == [64, 32])
+            let reader = try model.tensor(name)
+            let found = try [Float](unsafeUninitializedCapacity: wanted.count) { buffer, count in
+                try reader.read(0..<wanted.count, into: buffer.baseAddress!)
+                count = wanted.count
+            }
+            #expect(zip(found, wanted).allSatisfy { abs($0 - $1) < 1e-6 }, "\(adapter) \(name)")
+        }
+    }
+
+    @Test func tablesThatDoNotFit() throws {
+        let folder = try TemporaryFolder(), (_, maps) = try prepareTables(folder)
+        let tokens = "base_model.model.model.embed_tokens.", a = Tensor.zeros([rank, 64]), b = Tensor.zeros([32, rank])
+        let pair = [(tokens + "lora_embedding_A", a), (tokens + "lora_embedding_B", b)]
+        let wrong: [(String, [(String, Tensor)], String)] = [
+            (
+                "shape", maps + [pair[0], (pair[1].0, Tensor.zeros([31, rank]))],
+                "do not fit the table of shape [64, 32]"
+            ),
+            ("dora", maps + pair + [(tokens + "lora_magnitude_vector", Tensor.zeros([1, 32]))], "DoRA of the table"),
+            ("alone", pair, "holds no tensor of a linear map, only tables"),
+            ("half", maps + [pair[0]], "lora_embedding_A"),
+        ]
+        for (name, tensors, message) in wrong {
+            try write(folder[name], "adapter_model.safetensors", tensors, peftConfig(folder["tied"]))
             let error = #expect(throws: UserError.self) { try logits(folder[name]) }
-            #expect(error?.message.contains("adapts the token table") == true)
+            #expect(error?.message.contains(message) == true, "\(error?.message ?? "")")
         }
     }
 

@@ -120,7 +120,10 @@ import Tokenizers
         await #expect(processExitsWith: .success) {
             let types: [(GGMLType, PackedWeight.Format)] = [
                 (.bf16, .bfloat16), (.f16, .float16), (.q8_0, .q8_0), (.q4_0, .q4_0), (.q4_1, .q4_1), (.q5_0, .q5_0),
-                (.q4_K, .q4_K), (.q6_K, .q6_K),
+                (.q4_K, .q4_K), (.q6_K, .q6_K), (.iq4_nl, .iq4_nl), (.iq4_xs, .iq4_xs), (.iq3_s, .iq3_s),
+                (.iq3_xxs, .iq3_xxs), (.iq2_s, .iq2_s), (.iq2_xs, .iq2_xs), (.iq2_xxs, .iq2_xxs), (.iq1_s, .iq1_s),
+                (.iq1_m, .iq1_m), (.tq1_0, .tq1_0), (.tq2_0, .tq2_0), (.mxfp4, .mxfp4), (.nvfp4, .nvfp4),
+                (.q1_0, .q1_0), (.q2_0, .q2_0), (.q8_1, .q8_1), (.q8_K, .q8_K),
             ]
             for (type, format) in types {
                 let folder = try TemporaryFolder(), suite = GGUFRoundTests()
@@ -215,10 +218,28 @@ private struct GGUFBytes {
             case .q4_K:
                 return half(top / 480) + half(top / 40) + (0..<12).map { UInt8(truncatingIfNeeded: 0x1F + 29 * $0) }
                     + codes(top / 127, -top, 255).prefix(128)
-            default:  // q6_K
+            case .q6_K:
                 return codes(top / 127, -top, 255).prefix(192)
                     + (0..<16).map { UInt8(bitPattern: Int8(8 - $0)) } + half(top / 200)
+            default:
+                let made = codes(top / 127, -top, 255)
+                var bytes = (0..<type.block.bytes).map { made[$0 % size] }
+                for (i, byte) in scale(type, half(top / 100)) { bytes[i] = byte }
+                return bytes
             }
+        }
+    }
+
+    /// Bytes of a made-up block that have to be some, so that its scale is a small number: their places and values.
+    private static func scale(_ type: GGMLType, _ half: [UInt8]) -> [(Int, UInt8)] {
+        switch type {
+        case .iq1_m: [(53, 0x4B), (55, 0x2A)]
+        case .mxfp4: [(0, 120)]
+        case .nvfp4: (0..<4).map { ($0, 0x19) }
+        case .q8_K: Array(zip(0..<4, [0, 0, 0x40, 0x3A]))
+        case .tq1_0: Array(zip(52..<54, half))
+        case .tq2_0: Array(zip(64..<66, half))
+        default: Array(zip(0..<2, half))
         }
     }
 

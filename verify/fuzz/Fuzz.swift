@@ -6,6 +6,7 @@ import Datasets
 import Diagnostics
 import Formats
 import Glibc
+import Merging
 import ModelFiles
 import RunConfig
 import RunLog
@@ -77,7 +78,7 @@ let shards: String = {
     return parentFolder(of: try! file("shards/model-00002-of-00002.safetensors", weights([("c", [2])])))
 }()
 
-/// An adapter's folder as MLX and one as torchtune writes them, once; their settings are the input.
+/// Adapters' folders as MLX, torchtune and PEFT write them, once; their settings are the input.
 let adapters: [String] = {
     setenv("NEEDLETAIL_CACHE", joinPath(folder, "cache"), 1)
     let name = "model.layers.0.self_attn.q_proj"
@@ -85,7 +86,14 @@ let adapters: [String] = {
     _ = try! file(
         "torchtune/adapter_model.safetensors",
         weights([("layers.0.attn.q_proj.lora_a.weight", [2, 4]), ("layers.0.attn.q_proj.lora_b.weight", [4, 2])]))
-    return ["mlx", "torchtune"].map { joinPath(folder, $0) }
+    let map = "base_model.model." + name, table = "base_model.model.model.embed_tokens."
+    _ = try! file(
+        "peft/adapter_model.safetensors",
+        weights([
+            (map + ".lora_A.weight", [2, 4]), (map + ".lora_B.weight", [4, 2]), (table + "lora_embedding_A", [1, 8]),
+            (table + "lora_embedding_B", [4, 1]),
+        ]))
+    return ["mlx", "torchtune", "peft"].map { joinPath(folder, $0) }
 }()
 
 /// `description` as a whole file of kept tokens: checksums that an input can hardly guess are put right.
@@ -163,6 +171,10 @@ nonisolated(unsafe) let readers: [String: ([UInt8]) throws -> Void] = [
         _ = try file("checkpoints/step-1/state.json", Array("{}".utf8))
         _ = try file("checkpoints/step-1/manifest.json", sealed(bytes))
         _ = try CheckpointStore(folder: joinPath(folder, "checkpoints"), run: nil, log: { _ in }).bestOrNewest()
+    },
+    "merge": { bytes in
+        guard let text = String(validating: bytes, as: UTF8.self) else { return }
+        _ = try MergeDocuments(MergeConfig.parse(text, source: "x.yaml"))
     },
     "config": { bytes in
         guard let text = String(validating: bytes, as: UTF8.self) else { return }

@@ -24,7 +24,15 @@ enum {
     NT_W_Q2_K = 20, /* 256 elements: 16 bytes of scales and minima, 64 bytes of q, f16 d, f16 dmin */
     NT_W_Q3_K = 21, /* 256 elements: 32 bytes of third bits, 64 bytes of q, 12 bytes of scales, f16 d */
     NT_W_Q5_K = 22, /* 256 elements: f16 d, f16 dmin, 12 bytes of scales and minima, 32 bytes of fifth bits, 128 bytes */
+    NT_W_TAUGHT = 64, /* and the NT_W_TAUGHT_TYPES - 1 after it: blocks that are decoded by a function of the caller's */
 };
+enum { NT_W_TAUGHT_TYPES = 64 };
+
+/* Decodes `count` neighbouring blocks to fp32. */
+typedef void (*nt_block_decoder)(const void *blocks, int64_t count, float *out);
+
+/* Says what a type from NT_W_TAUGHT on is, before anything of that type exists. `elements` divides 512. */
+void nt_packed_teach(int32_t type, int64_t elements, int64_t bytes, nt_block_decoder decode);
 
 /* Blocks of an NF4 row that share a scale; scales that share a step. */
 enum { NT_NF4_BLOCK = 64, NT_NF4_SCALES = 256 };
@@ -40,7 +48,7 @@ struct nt_packed {
     float scale_mean;          /* NF4: scale = scale_mean + step code */
 };
 
-/* Elements of a block; 0 for a type that is none. */
+/* Elements of a block; 0 for a type that is none, or that was not taught. */
 int64_t nt_packed_block(int32_t type);
 int64_t nt_packed_row_bytes(int32_t type, int64_t columns);
 
