@@ -27,7 +27,10 @@ public final class AdaptedTensors: Sendable {
         adapter = try AdapterFiles(folder: adapterFolder)
         let naming = try TensorNaming(folder: base.folder)
         tables = base.names.filter { [naming.tokenTable, naming.headTable].contains(naming.weight($0)) }
-        var parts = AdapterParts(adapter, base, naming)
+        let file = joinPath(base.folder, "config.json")
+        let isTied = try fileExists(file) && ConfigReader(json: readJSONFile(file), file: file).tiesTables()
+        partsTables = try isTied && adapter.tables(naming) == .two
+        var parts = AdapterParts(adapter, base, naming, isParted: partsTables)
         updates = try parts.takeUpdates()
         saved = try parts.takeSaved()
         try parts.requireNothingLeft()
@@ -40,12 +43,18 @@ public final class AdaptedTensors: Sendable {
 
     /// The name of an output table that only the adapter has: the base's is its token table.
     public let ownHead: String?
+    /// Whether a base whose tables are tied has two of them with this adapter.
+    public let partsTables: Bool
     /// In the order of the base, then that table.
     public var names: [String] { base.names + (ownHead.map { [$0] } ?? []) }
 
     /// - Throws: `UserError` when the base has no tensor of that name.
     public func reader(_ name: String) throws -> any TensorReader {
-        if let table = saved[ExactString(name)] { return table }
+        if let table = saved[ExactString(name)] {
+            // The base's own, beside a token table with more rows.
+            if name == ownHead, let vocabularySize { return AlignedTable(table, paddedTo: vocabularySize) }
+            return table
+        }
         let stored = try StoredTensor(base, name)
         if let update = updates[ExactString(name)] { return LowRankReader(base: stored, update: update) }
         // As merge-adapter does: tokens that the adapter added get the mean row in tables it does not bring.
@@ -61,12 +70,14 @@ private struct AdapterParts {
     private let files: AdapterFiles
     private let base: SafetensorsFolder
     private let naming: TensorNaming
+    /// Whether the base's table becomes two.
+    private let isParted: Bool
     /// Base's name and part (`lora_A.weight`) -> name in the file.
     private var left: [ExactString: String] = [:]
 
-    init(_ files: AdapterFiles, _ base: SafetensorsFolder, _ naming: TensorNaming) {
-        (self.files, self.base, self.naming) = (files, base, naming)
-        for info in files.weights.tensors { left[ExactString(AdapterFiles.normalized(info.name))] = info.name }
+    init(_ files: AdapterFiles, _ base: SafetensorsFolder, _ naming: TensorNaming, isParted: Bool) {
+        (self.files, self.base, self.naming, self.isParted) = (files, base, naming, isParted)
+        for info in files.weights.tensors { left[ExactString(AdapterFiles.normalized(info.name, naming))] = info.name }
     }
 
     private mutating func take(_ name: String) -> String? {
@@ -122,7 +133,10 @@ private struct AdapterParts {
     mutating func takeSaved() throws -> [ExactString: StoredTensor] {
         var saved: [ExactString: StoredTensor] = [:]
         for name in base.names {
-            let isListed = files.config.savedModules.contains {
+            let modules = files.config.savedModules.map {
+                $0 == TensorNaming.adapterHeadModule ? naming.headModule : $0
+            }
+            let isListed = modules.contains {
                 name == "\($0).weight" || name.hasSuffix(".\($0).weight")
             }
             guard isListed else { continue }
@@ -135,14 +149,22 @@ private struct AdapterParts {
             }
             saved[ExactString(name)] = table
         }
-        // Of a base with one table: a second copy says nothing, a table of its own is one more tensor.
-        if base.info(naming.headTable) == nil {
-            let head = take(naming.headTable)
-            if try files.savedHead(naming) == .own {
-                saved[ExactString(naming.headTable)] = try head.map { try StoredTensor(files.weights, $0) }
-            }
-        }
+        try takeHead(into: &saved)
         return saved
+    }
+
+    /// Of a base file without an output table: a second copy of the token table says nothing, one of its own is one more
+    /// tensor, and so is the base's table where only the tokens' is saved.
+    private mutating func takeHead(into saved: inout [ExactString: StoredTensor]) throws {
+        guard base.info(naming.headTable) == nil else { return }
+        let head = take(naming.headTable)
+        guard isParted, let name = base.names.first(where: { naming.weight($0) == naming.tokenTable }) else { return }
+        let table = try head.map { try StoredTensor(files.weights, $0) } ?? StoredTensor(base, name)
+        let wanted = saved[ExactString(name)]?.shape ?? base.info(name)!.shape
+        guard head == nil || table.shape == wanted else {
+            throw failure("tensor \(head ?? "") has shape \(table.shape), the token table has \(wanted)")
+        }
+        saved[ExactString(naming.headTable)] = table
     }
 
     func requireNothingLeft() throws {

@@ -51,7 +51,7 @@ public final class MergeModel: Sendable {
             files = base.files
             adapted = try found.adapterFolder.map { try AdaptedTensors(base: base, adapterFolder: $0) }
             let json = try readJSONFile(joinPath(found.baseFolder, "config.json"))
-            config = adapted?.ownHead == nil ? json : untied(json)
+            config = adapted?.partsTables == true ? untied(json) : json
         }
         var owner: [ExactString: SafetensorsFile] = [:]
         for file in files { for tensor in file.tensors { owner[ExactString(tensor.name)] = file } }

@@ -25,7 +25,8 @@ struct AdaptedTable {
         guard let update else { return }
         let (a, b) = (update.a.info.shape, update.b.info.shape)
         let made =
-            a.count == 2 && b.count == 2 && a[0] == b[1] ? (update.isOfTokens ? [a[1], b[0]] : [b[0], a[1]]) : []
+            a.count == 2 && b.count == 2 && a[0] == b[1] && a[0] > 0
+            ? (update.isOfTokens ? [a[1], b[0]] : [b[0], a[1]]) : []
         let types = [stored, update.a, update.b].map(\.info.elementType)
         guard made == shape, types.allSatisfy(\.isFloatingPoint) else {
             throw UserError(
@@ -77,49 +78,85 @@ private func transposed(_ values: [Float], columns: Int) -> [Float] {
     return (0..<values.count).map { values[$0 % rows * columns + $0 / rows] }
 }
 
+/// Where the tables of an adapter and of its base are.
+private struct TableFiles {
+    let weights: SafetensorsFile
+    let base: SafetensorsFolder
+    let naming: TensorNaming
+    /// Whether the base has one table for tokens and outputs.
+    let isTied: Bool
+    private let tokens: String, outputs: [String]
+
+    init(_ weights: SafetensorsFile, _ folder: String) throws {
+        let file = joinPath(folder, "config.json")
+        (self.weights, base, naming) = (
+            weights, try SafetensorsFolder(folder: folder), try TensorNaming(folder: folder)
+        )
+        isTied = try ConfigReader(json: readJSONFile(file), file: file).tiesTables()
+        tokens = AdapterFiles.prefix + naming.tokenTable.dropLast(".weight".count)
+        outputs = [naming.headModule, TensorNaming.adapterHeadModule].map { AdapterFiles.prefix + $0 }
+    }
+
+    /// The adapter's copy of what it adapts, which PEFT writes where the vocabulary has changed.
+    private func copy(_ modules: [String]) -> AdaptedTable.Stored? {
+        modules.lazy.compactMap { weights[$0 + ".base_layer.weight"] }.first.map { .init(file: weights, info: $0) }
+    }
+
+    /// A table as it was before it was adapted.
+    private func stored(isOfTokens: Bool) throws -> AdaptedTable.Stored {
+        let own = copy(isOfTokens ? [tokens] : outputs)
+        // Tied tables are one: a copy of either is a copy of both.
+        if let found = own ?? (isTied ? copy([tokens] + outputs) : nil) { return found }
+        let wanted = isOfTokens || isTied ? naming.tokenTable : naming.headTable
+        guard let name = base.names.first(where: { naming.weight($0) == wanted }) else {
+            throw UserError("\(base.folder): holds no \(wanted), which \(weights.path) adapts")
+        }
+        return .init(file: try base.file(of: name), info: base.info(name)!)
+    }
+
+    private func adapted(
+        isOfTokens: Bool, _ scale: (_ module: String, _ rank: Int) -> Double
+    ) throws -> AdaptedTable? {
+        let (left, right) =
+            isOfTokens ? (".lora_embedding_A", ".lora_embedding_B") : (".lora_A.weight", ".lora_B.weight")
+        for name in isOfTokens ? [tokens] : outputs {
+            guard let a = weights[name + left], let b = weights[name + right] else { continue }
+            let module = String(name.dropFirst(AdapterFiles.prefix.count))
+            if weights.tensors.contains(where: { $0.name.hasPrefix(name + ".lora_magnitude") }) {
+                throw UserError("\(weights.path): DoRA of the table \(module) is not supported; merge it with peft")
+            }
+            let table = AdaptedTable(
+                name: name + ".weight", stored: try stored(isOfTokens: isOfTokens),
+                update: (
+                    a: .init(file: weights, info: a), b: .init(file: weights, info: b), isOfTokens: isOfTokens,
+                    scale: scale(module, a.shape.first ?? 1)
+                ))
+            try table.check()
+            return table
+        }
+        return nil
+    }
+
+    /// The tables that are adapted; where only one of two that were one is, the other one as it was.
+    func tables(_ scale: (_ module: String, _ rank: Int) -> Double) throws -> [AdaptedTable] {
+        var tokens = try adapted(isOfTokens: true, scale), outputs = try adapted(isOfTokens: false, scale)
+        if isTied, tokens != nil, outputs == nil {
+            let name = AdapterFiles.prefix + naming.headTable
+            outputs = AdaptedTable(name: name, stored: try stored(isOfTokens: false))
+        } else if isTied, outputs != nil, tokens == nil, let copy = copy(self.outputs) {
+            tokens = AdaptedTable(name: AdapterFiles.prefix + naming.tokenTable, stored: copy)
+        }
+        return [tokens, outputs].compactMap { $0 }
+    }
+}
+
 extension ForeignAdapter {
-    /// The tables that PEFT adapts, made whole, and what else the model's two tables need to be told apart: the base's
-    /// output table, which stays as it was, where it is the token table.
+    /// The tables that PEFT adapts, made whole.
     ///
     /// - Parameters:
     ///   - base: the folder of the base model.
     ///   - scale: s of a module.
     static func adaptedTables(
         _ weights: SafetensorsFile, _ base: String, _ scale: (_ module: String, _ rank: Int) -> Double
-    ) throws -> [AdaptedTable] {
-        let naming = try TensorNaming(folder: base), folder = try SafetensorsFolder(folder: base)
-        let token = moduleOf(naming.tokenTable), head = moduleOf(naming.headTable)
-        /// The table under a module: the adapter's own copy, else the base's, else (an output table) the token table.
-        func stored(_ module: String) throws -> AdaptedTable.Stored {
-            let copies = [".base_layer.weight", ".weight"].map { AdapterFiles.prefix + module + $0 }
-            if let copy = copies.lazy.compactMap({ weights[$0] }).first { return .init(file: weights, info: copy) }
-            if let name = folder.names.first(where: { naming.weight($0) == module + ".weight" }) {
-                return .init(file: try folder.file(of: name), info: folder.info(name)!)
-            }
-            if module == head { return try stored(token) }
-            throw UserError("\(base): holds no \(module).weight, which \(weights.path) adapts")
-        }
-        func adapted(_ module: String, _ left: String, _ right: String) throws -> AdaptedTable? {
-            let name = AdapterFiles.prefix + module
-            guard let a = weights[name + left], let b = weights[name + right] else { return nil }
-            if weights.tensors.contains(where: { $0.name.hasPrefix(name + ".lora_magnitude") }) {
-                throw UserError("\(weights.path): DoRA of the table \(module) is not supported; merge it with peft")
-            }
-            let update = (
-                a: AdaptedTable.Stored(file: weights, info: a), b: AdaptedTable.Stored(file: weights, info: b),
-                isOfTokens: module == token, scale: scale(module, a.shape.first ?? 1)
-            )
-            let table = AdaptedTable(name: name + ".weight", stored: try stored(module), update: update)
-            try table.check()
-            return table
-        }
-        let tokens = try adapted(token, ".lora_embedding_A", ".lora_embedding_B")
-        let outputs = try adapted(head, ".lora_A.weight", ".lora_B.weight")
-        let unchanged =
-            try tokens != nil && outputs == nil
-            ? AdaptedTable(name: AdapterFiles.prefix + naming.headTable, stored: stored(head)) : nil
-        return [tokens, outputs, unchanged].compactMap { $0 }
-    }
-
-    private static func moduleOf(_ weight: String) -> String { String(weight.dropLast(".weight".count)) }
+    ) throws -> [AdaptedTable] { try TableFiles(weights, base).tables(scale) }
 }

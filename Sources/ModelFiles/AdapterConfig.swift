@@ -83,7 +83,7 @@ public struct AdapterConfig: Sendable, Equatable {
             "alpha_pattern": [:], "auto_mapping": nil, "base_model_name_or_path": .string(baseModel), "bias": "none",
             "fan_in_fan_out": .init(naming.mapsLieTransposed), "inference_mode": true, "init_lora_weights": true,
             "layers_pattern": nil,
-            "layers_to_transform": nil, "lora_alpha": alpha == alpha.rounded() ? .init(Int(alpha)) : .init(alpha),
+            "layers_to_transform": nil, "lora_alpha": Int(exactly: alpha).map { .init($0) } ?? .init(alpha),
             "lora_dropout": .init(dropout),
             "modules_to_save": savedModules.isEmpty ? nil : .array(savedModules.map { .string($0) }),
             "peft_type": "LORA", "r": .init(rank), "rank_pattern": [:], "revision": nil,

@@ -23,26 +23,39 @@ public struct AdapterFiles: Sendable {
         weights = try SafetensorsFile(path: path)
     }
 
-    /// Some versions of peft end the magnitude's name in `.weight`.
-    public static func normalized(_ name: String) -> String {
-        name.hasSuffix("lora_magnitude_vector.weight") ? String(name.dropLast(7)) : name
+    /// The model's own name for a tensor, after the prefix: some versions of peft end the magnitude's in `.weight`, and all
+    /// call the output table as transformers 5 does.
+    public static func normalized(_ name: String, _ naming: TensorNaming) -> String {
+        let name = name.hasSuffix("lora_magnitude_vector.weight") ? String(name.dropLast(7)) : name
+        let head = prefix + TensorNaming.adapterHeadModule + "."
+        return name.hasPrefix(head) ? prefix + naming.headModule + "." + name.dropFirst(head.count) : name
     }
 
-    /// What a saved output table means on a base whose output table is the token table.
-    public enum SavedHead: Sendable {
-        /// None is saved.
-        case absent
-        /// The saved token table once more: PEFT keeps the two apart once one of them is saved.
-        case copy
-        /// Another one: with this adapter the model has two tables.
-        case own
+    /// The tables of a model whose output table is the token table until an adapter parts them.
+    public enum Tables: Sendable {
+        /// One as before: none is saved, or the output table is saved as a copy of the token table, since PEFT keeps the two
+        /// apart once one of them is saved.
+        case one
+        /// Two: the output table is saved, or only the token table, so that the base's goes on as the output table.
+        case two
     }
 
-    public func savedHead(_ naming: TensorNaming) throws -> SavedHead {
-        let head = Self.prefix + naming.headTable, table = Self.prefix + naming.tokenTable
-        guard weights[head] != nil else { return .absent }
-        guard weights[table] != nil else { return .own }
-        return try weights.bytes(of: head).elementsEqual(weights.bytes(of: table)) ? .copy : .own
+    /// - Parameter naming: of a base whose tables are tied.
+    public func tables(_ naming: TensorNaming) throws -> Tables {
+        func saved(_ name: String) -> TensorInfo? {
+            weights.tensors.first { Self.normalized($0.name, naming) == Self.prefix + name }
+        }
+        let table = saved(naming.tokenTable), head = saved(naming.headTable)
+        guard let table, let head else { return table == nil && head == nil ? .one : .two }
+        return try weights.bytes(of: head.name).elementsEqual(weights.bytes(of: table.name)) ? .one : .two
+    }
+}
+
+extension ConfigReader {
+    /// Whether config.json ties the output table to the token table.
+    package func tiesTables() throws -> Bool {
+        let type = try string("model_type", "")
+        return try bool("tie_word_embeddings", type == "gpt2" || type.hasPrefix("gemma"))
     }
 }
 

@@ -89,7 +89,7 @@ private struct GGUFMetadataWriter {
                 ? D / heads : reader.positive("head_dim", architecture == .qwen3 ? 128 : isGemma ? 256 : D / heads),
             vocabSize: try reader.positive("vocab_size"),
             contextLength: try reader.positive(isGPT2 ? "n_positions" : "max_position_embeddings", isGPT2 ? nil : 2048),
-            tiedHead: try reader.bool("tie_word_embeddings", isGPT2 || isGemma),
+            tiedHead: try reader.tiesTables(),
             qkvBias: architecture == .qwen2 || bias, outputBias: architecture != .qwen2 && bias,
             mlpBias: try architecture.hasLayerNorm || reader.bool("mlp_bias", false))
         let takesBias: [GGUFArchitecture] = [.llama, .qwen2, .gptneox, .gpt2]

@@ -15,10 +15,7 @@ public struct ModelReference: Sendable, Equatable {
     /// The GGUF file that `baseFolder` was converted from; nil for a folder of its own.
     public let storedFile: String?
     /// Where the tokenizer's files are: the adapter's folder if it has its own, else the base's.
-    public var tokenizerFolder: String {
-        if let adapterFolder, fileExists(joinPath(adapterFolder, "tokenizer.json")) { return adapterFolder }
-        return baseFolder
-    }
+    public let tokenizerFolder: String
 
     /// - Parameters:
     ///   - base: overrides the base that an adapter names.
@@ -30,7 +27,7 @@ public struct ModelReference: Sendable, Equatable {
             guard try isGGUF(path) else { throw Self.notAModel(path) }
             try Self.refuse(base, path)
             baseFolder = try GGUFConversion.cachedFolder(of: path, report: report)
-            adapterFolder = nil
+            (adapterFolder, tokenizerFolder) = (nil, baseFolder)
             storedFile = path
         } else if fileExists(joinPath(path, AdapterFiles.configName)) {
             let found = try Self.basePath(ofAdapter: path, override: base)
@@ -41,11 +38,12 @@ public struct ModelReference: Sendable, Equatable {
             }
             baseFolder = reference.baseFolder
             adapterFolder = try ForeignAdapter.converted(path, base: baseFolder, report: report) ?? path
+            tokenizerFolder = fileExists(joinPath(path, "tokenizer.json")) ? path : reference.tokenizerFolder
             storedFile = reference.storedFile
         } else if fileExists(joinPath(path, "config.json")) {
             try Self.refuse(base, path)
             baseFolder = path
-            adapterFolder = nil
+            (adapterFolder, tokenizerFolder) = (nil, path)
             storedFile = nil
         } else {
             throw Self.notAModel(path)
@@ -56,6 +54,7 @@ public struct ModelReference: Sendable, Equatable {
     /// A config.json alone, without weights or tokenizer; its folder may hold anything.
     package init(configuration file: String) {
         (baseFolder, adapterFolder, storedFile) = (parentFolder(of: file), nil, nil)
+        tokenizerFolder = baseFolder
     }
 
     /// Whether a MODEL argument leads to an adapter, which needs a base.

@@ -19,16 +19,22 @@ extension ForeignAdapter {
         let target = json["target_modules"]?.string
         if target != nil && target != "all-linear" { return true }
         if (choices.dropFirst() + ["rank_pattern", "alpha_pattern"]).contains(where: isSet) { return true }
-        let adapted = ["lora_embedding_", "\(AdapterFiles.prefix)\(naming.headModule).lora_"]
+        let heads = [naming.headModule, TensorNaming.adapterHeadModule].map { "\(AdapterFiles.prefix)\($0).lora_" }
+        let adapted = ["lora_embedding_"] + heads
         if weights.tensors.contains(where: { tensor in adapted.contains(where: tensor.name.contains) }) { return true }
         let listed = Set(json["modules_to_save"]?.array?.compactMap(\.string) ?? [])
         return !tables(weights.tensors.map(\.name)).isSubset(of: listed)
     }
 
+    /// What PEFT writes beside `X.weight` of a table X that is trained where the vocabulary has changed.
+    private static func isSecondCopy(_ name: String) -> Bool {
+        [".original_module.weight", ".modules_to_save.weight"].contains(where: name.hasSuffix)
+    }
+
     /// Last components of the names of whole tables: PEFT adds those of tokens and outputs when the vocabulary was changed.
     private static func tables(_ names: [String]) -> Set<String> {
         Set(
-            names.filter { !$0.contains(".lora_") && $0.hasSuffix(".weight") }
+            names.filter { !$0.contains(".lora_") && $0.hasSuffix(".weight") && !isSecondCopy($0) }
                 .compactMap { $0.split(separator: ".").dropLast().last.map(String.init) })
     }
 
@@ -46,7 +52,9 @@ extension ForeignAdapter {
         let adapted = try Self.adaptedTables(weights, base, scale)
         // What they are made of: `X.lora_embedding_A`, `X.base_layer.weight` ... of a table X.
         let beginnings = adapted.map { String($0.name.dropLast("weight".count)) }
-        let own = weights.tensors.filter { tensor in !beginnings.contains(where: tensor.name.hasPrefix) }
+        let own = weights.tensors.filter { tensor in
+            !beginnings.contains(where: tensor.name.hasPrefix) && !Self.isSecondCopy(tensor.name)
+        }
         let tables = Self.tables(own.map(\.name) + adapted.map(\.name))
         if let absent = config.savedModules.first(where: { !tables.contains($0) }) {
             throw UserError("\(weights.path): holds no \(absent), which adapter_config.json names in modules_to_save")

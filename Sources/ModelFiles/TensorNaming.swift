@@ -87,6 +87,8 @@ public struct TensorNaming: Sendable, Equatable {
     public var tokenModule: String { String(tokenTable.split(separator: ".").dropLast().last!) }
     /// `modules_to_save` for the output table.
     public var headModule: String { String(headTable.dropLast(".weight".count)) }
+    /// `modules_to_save` for the output table in adapters of every family: transformers 5's name of it.
+    public static let adapterHeadModule = "lm_head"
     /// The model without its output table.
     public var decoderModule: String { String(tokenTable.prefix { $0 != "." }) }
     /// The list of blocks, without the decoder's name.

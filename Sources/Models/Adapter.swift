@@ -49,28 +49,27 @@ public struct Adapter {
     private static let adapterStream: UInt64 = 0x10A
 
     /// Whether a base with tied tables has two with this adapter.
-    func partsTables(_ naming: TensorNaming) throws -> Bool { try files.savedHead(naming) == .own }
+    func partsTables(_ naming: TensorNaming) throws -> Bool { try files.tables(naming) == .two }
 
     /// Attaches adapters with the weights of this file; every tensor must find its place.
     func attach(to loaded: LoadedModel) throws {
         try Self.attachNew(config, to: loaded, seed: 0)
-        let tables = loaded.savedTables(config.savedModules)
+        let naming = loaded.naming, head = Self.prefix + naming.headTable
+        // A tied model's output table is a copy of its token table.
+        let tensors = weights.tensors.map { (name: AdapterFiles.normalized($0.name, naming), info: $0) }
+            .filter { !(loaded.model.isTied && $0.name == head) }
         // A table of this adapter may have more rows than the base: tokens were added before training.
-        for (name, _) in tables {
-            if let info = weights[Self.prefix + name], info.shape.count == 2 {
+        for (name, _) in loaded.savedTables(config.savedModules) {
+            if let info = tensors.first(where: { $0.name == Self.prefix + name })?.info, info.shape.count == 2 {
                 loaded.resizeVocabulary(to: info.shape[0])
             }
         }
         let parts = Self.parts(of: loaded, config)
-        let isCopied = try loaded.model.isTied && files.savedHead(loaded.naming) == .copy
-        let tensors = weights.tensors.filter { !(isCopied && $0.name == Self.prefix + loaded.naming.headTable) }
-        if let problem = mismatch(
-            parameters: parts.map(\.name), tensors: tensors.map { AdapterFiles.normalized($0.name) })
-        {
+        if let problem = mismatch(parameters: parts.map(\.name), tensors: tensors.map(\.name)) {
             throw UserError("\(weights.path): tensors do not fit the base model and adapter_config.json: \(problem)")
         }
-        for info in tensors {
-            let parameter = parts.first { $0.name == AdapterFiles.normalized(info.name) }!.parameter
+        for (name, info) in tensors {
+            let parameter = parts.first { $0.name == name }!.parameter
             guard info.shape == parameter.value.shape else {
                 throw UserError(
                     "\(weights.path): tensor \(info.name) has shape \(info.shape), the base model asks for \(parameter.value.shape)"
@@ -96,25 +95,30 @@ public struct Adapter {
     /// Writes adapter_config.json and adapter_model.safetensors (fp32) into an existing folder.
     public static func write(_ loaded: LoadedModel, _ config: AdapterConfig, to folder: String) throws {
         var config = config
-        var tensors = parts(of: loaded, config).map { SafetensorsWriter.Tensor($0.name, $0.parameter, .float32) }
+        let naming = loaded.naming, peftHead = TensorNaming.adapterHeadModule
+        var tensors = parts(of: loaded, config).map { name, parameter in
+            let isHead = name == prefix + naming.headTable
+            return SafetensorsWriter.Tensor(isHead ? "\(prefix)\(peftHead).weight" : name, parameter, .float32)
+        }
+        config.savedModules = config.savedModules.map { $0 == naming.headModule ? peftHead : $0 }
         // PEFT parts tied tables once one of them is saved, and would go on with the base's head: it is given both.
-        let table = loaded.naming.tokenModule
-        if loaded.model.isTied, config.savedModules.contains(table) {
-            tensors.append(.init(prefix + loaded.naming.headTable, loaded.model.headWeight, .float32))
-            config.savedModules = [table, loaded.naming.headModule]
+        if loaded.model.isTied, config.savedModules.contains(naming.tokenModule) {
+            tensors.append(.init("\(prefix)\(peftHead).weight", loaded.model.headWeight, .float32))
+            config.savedModules = [naming.tokenModule, peftHead]
         }
         try SafetensorsWriter.write(
             path: joinPath(folder, AdapterFiles.weightsName), tensors: tensors, metadata: [("format", "pt")])
         try writeFileAtomically(
-            config.json(loaded.naming).serialized(.pretty) + "\n", to: joinPath(folder, AdapterFiles.configName))
+            config.json(naming).serialized(.pretty) + "\n", to: joinPath(folder, AdapterFiles.configName))
     }
 }
 
 extension LoadedModel {
     /// The token tables among `modules_to_save`, with their checkpoint names.
-    func savedTables(_ names: [String]) -> [(name: String, parameter: Parameter)] {
-        model.namedParameters().filter { name, _ in
-            names.contains { name == $0 + ".weight" || name.hasSuffix("." + $0 + ".weight") }
+    func savedTables(_ modules: [String]) -> [(name: String, parameter: Parameter)] {
+        let modules = modules.map { $0 == TensorNaming.adapterHeadModule ? naming.headModule : $0 }
+        return model.namedParameters().filter { name, _ in
+            modules.contains { name == $0 + ".weight" || name.hasSuffix("." + $0 + ".weight") }
         }
     }
 

@@ -113,10 +113,16 @@ extension PackedWeight.Format {
         case .q5_K: self = .q5_K
         case .q6_K: self = .q6_K
         default:
-            guard let (format, decode) = Self.decoders[type] else { return nil }
-            format.teach(elements: type.block.elements, bytes: type.block.bytes, decode)
+            guard let format = Self.taught[type] else { return nil }
             self = format
         }
+    }
+
+    /// The formats of the types below, once their decoders are known.
+    private static let taught: [GGMLType: Self] = decoders.reduce(into: [:]) { taught, entry in
+        let (format, decode) = entry.value, block = entry.key.block
+        format.teach(elements: block.elements, bytes: block.bytes, decode)
+        taught[entry.key] = format
     }
 
     private typealias Decoder = @convention(c) (UnsafeRawPointer?, Int64, UnsafeMutablePointer<Float>?) -> Void

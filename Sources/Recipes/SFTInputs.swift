@@ -193,7 +193,7 @@ extension SFTConfig {
         try take("alpha", \.alpha, found.alpha)
         try take("targets", \.targets, found.targets.isEmpty ? ["all_linear"] : found.targets)
         try take("save_embeddings", \.saveEmbeddings, !found.savedModules.isEmpty)
-        if !data.addTokens.isEmpty, found.savedModules.isEmpty {
+        if !data.addTokens.isEmpty, found.savedModules.allSatisfy({ $0 == TensorNaming.adapterHeadModule }) {
             throw UserError(
                 "data.add_tokens: the adapter that is continued has no embeddings to learn them (\(folder))", .usage)
         }

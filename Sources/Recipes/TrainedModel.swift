@@ -35,7 +35,7 @@ final class TrainedModel {
         seed = config.training.seed
         // Also those of an adapter that is continued: its tokenizer lies beside it.
         hasNewTokens =
-            !config.data.addTokens.isEmpty || inputs.reference.tokenizerFolder == inputs.reference.adapterFolder
+            !config.data.addTokens.isEmpty || inputs.reference.tokenizerFolder != inputs.reference.baseFolder
         loaded.resizeVocabulary(to: inputs.tokenizer.vocabularySize)
         adapter = isFull ? nil : try Self.adapter(config, loaded, inputs.reference)
         if let adapter {

@@ -37,6 +37,7 @@ public final class PackedWeight {
 
         /// Bytes of `count` numbers of a row, scales included; a last block counts whole.
         public func bytes(ofRow count: Int) -> Int {
+            precondition(nt_packed_block(rawValue) > 0, "\(self) was not taught")
             let blocks = Int(nt_packed_row_bytes(rawValue, Int64(count)))
             return self == .nf4 ? blocks + (count + Int(NT_NF4_BLOCK) - 1) / Int(NT_NF4_BLOCK) : blocks
         }
@@ -86,9 +87,7 @@ public final class PackedWeight {
 
     /// Blocks as a file holds them, copied; nil unless they fill the matrix. Not for NF4, whose scales stand apart.
     public init?(_ format: Format, rows: Int, columns: Int, blocks: Tensor) {
-        let block = Int(nt_packed_block(format.rawValue))
-        precondition(block > 0, "\(format) was not taught")
-        guard format != .nf4, columns % block == 0,
+        guard format != .nf4, columns % Int(nt_packed_block(format.rawValue)) == 0,
             blocks.shape == [rows, Int(nt_packed_row_bytes(format.rawValue, Int64(columns)))], blocks.dtype == .uint8
         else { return nil }
         (self.format, self.rows, self.columns) = (format, rows, columns)

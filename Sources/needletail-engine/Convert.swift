@@ -37,7 +37,7 @@ private func write(
 ) throws {
     try refuseExisting(folder)
     let tokenizer = try Tokenizer(modelPath: reference.tokenizerFolder)
-    let loaded = try LoadedModel(reference, dtype: .float32, quantization: quantization) { ProgressLine.print($0) }
+    let loaded = try LoadedModel(reference, dtype: .float32, quantization: quantization)
     try writeFolderAtomically(folder) { temporary in
         try loaded.writeMerged(to: temporary, dtype)
         try tokenizer.save(to: temporary)

@@ -162,7 +162,16 @@ import Testing
             // Peft writes the table that it adapts beside its map.
             let beside = [(ofTokens ? tokens + "base_layer.weight" : head + "base_layer.weight", table)]
             try write(folder["beside"], "adapter_model.safetensors", theirs + beside, config)
-            for adapter in ["adapted", "saved", "beside"] {
+            // One table alone: the other is the base's.
+            let names = (ofTokens ? ["embed_tokens"] : []) + (ofOutputs ? ["lm_head"] : [])
+            let some = whole.filter { name, _ in
+                !name.hasSuffix(".weight") || name.contains(".lora_")
+                    || names.contains { name.hasSuffix("\($0).weight") }
+            }
+            try write(
+                folder["some"], "adapter_model.safetensors", some,
+                config.changing(["modules_to_save": .array(names.map { .string($0) })]))
+            for adapter in ["adapted", "saved", "beside", "some"] {
                 try expectTables(folder, adapter, expected)
             }
         }
