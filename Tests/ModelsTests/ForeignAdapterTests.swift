@@ -231,6 +231,10 @@ import Testing
         try write(folder["listed"], "adapter_model.safetensors", own + table, listed)
         let expected = try logits(folder["listed"])
         #expect(relativeDifference(try logits(folder["unlisted"]), expected) == 0)
+        // What is rewritten keeps the tokenizer that lies beside it.
+        try writeFileAtomically("{}", to: folder["unlisted"] + "/tokenizer.json")
+        #expect(try ModelReference(folder["unlisted"]).tokenizerFolder == folder["unlisted"])
+        #expect(try ModelReference(folder["peft"]).tokenizerFolder == folder["base"])
         #expect(relativeDifference(try logits(folder["peft"]), expected) > 1e-3)
     }
 

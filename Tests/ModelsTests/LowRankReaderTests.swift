@@ -78,6 +78,16 @@ import Testing
         #expect(error?.message.hasSuffix("needletail merge-adapter it first") == true)
     }
 
+    /// PEFT's name of the output table is another one than the folder's.
+    @Test func headsOfNeoX() throws {
+        try adapt(.gptNeoX, AdapterKind.lora.config(targets: [], saved: ["embed_out"]))
+        let file = try SafetensorsFile(path: joinPath(folder["adapter"], "adapter_model.safetensors"))
+        #expect(file["base_model.model.lm_head.weight"] != nil)
+        let config = try readJSONFile(joinPath(folder["adapter"], "adapter_config.json"))
+        #expect(config["modules_to_save"] == ["lm_head"])
+        try expectMerged(.gptNeoX)
+    }
+
     @Test func addedTokensGrowBothTables() throws {
         try adapt(.llama, AdapterKind.lora.config(saved: ["embed_tokens"]), rows: 67)
         try expectMerged(.llama)
