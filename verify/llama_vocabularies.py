@@ -6,10 +6,13 @@ which the program's are made of.
 """
 
 import ast
+import ctypes
+import re
 import unicodedata
 
 import gguf
 import llama_cpp
+import regex
 import tokenizer_references
 from common import read_rows, write_rows
 
@@ -41,7 +44,10 @@ class Llama:
         return self.model.tokenize(text.encode(), add_bos=False, special=True)
 
     def decode(self, ids):
-        return self.model.detokenize(ids, special=True).decode(errors="replace")
+        """Token by token: the package's own `detokenize` loses tokens of more than 32 bytes."""
+        buffer = ctypes.create_string_buffer(1024)
+        counts = ((llama_cpp.llama_token_to_piece(self.model._model.vocab, i, buffer, len(buffer), 0, True)) for i in ids)
+        return b"".join(buffer.raw[:count] for count in counts).decode(errors="replace")
 
 
 def compare(report, program, title, path, texts, folder, offsets=None):
@@ -62,8 +68,11 @@ def compare(report, program, title, path, texts, folder, offsets=None):
     report.equals(f"{title}, texts with other offsets than the tokens' bytes", other, 0)
     write_rows(source, [{"ids": ids} for ids in wanted])
     program.must("tokenizer", "decode", path, "--input", source, "--output", target, "--json")
-    other = sum(row["text"] != model.decode(ids) for row, ids in zip(read_rows(target), wanted, strict=True))
-    report.equals(f"{title}, decoded otherwise than by llama.cpp", other, 0)
+    pairs = [(row["text"], model.decode(ids)) for row, ids in zip(read_rows(target), wanted, strict=True)]
+    other = [pair for pair in pairs if pair[0] != pair[1]]
+    report.equals(f"{title}, decoded otherwise than by llama.cpp", len(other), 0)
+    for mine, theirs in other[:1]:
+        print(f"  {mine[:80]!r} but {theirs[:80]!r}")
 
 
 def write(path, model, tokens, types, pre=None, merges=None, scores=None, **keys):
@@ -149,13 +158,16 @@ def vocabulary_files(report, program, folder, vocabularies, texts):
         if not path.with_suffix(".gguf.inp").exists():
             rows = published + texts
             if path.stem.endswith("nomic-bert-moe"):  # a t5 vocabulary: normalized as the model's own tokenizer.json says
-                rows = [text for text in rows if not any(is_normalized_otherwise(character) for character in text)]
+                rows = [text for text in rows if not is_normalized_otherwise(text)]
             compare(report, program, path.stem, path, rows, folder)
 
 
-def is_normalized_otherwise(character):
-    """Control characters and marks, which SentencePiece's normalizer (llama.cpp's) and that of `tokenizers` treat differently."""
-    return unicodedata.category(character)[0] == "M" or unicodedata.category(character) == "Cc" and character not in "\t\n\r"
+def is_normalized_otherwise(text):
+    """Control characters, and clusters of several characters (marks, joiners, letters of a Hangul syllable), which
+    SentencePiece's normalizer (llama.cpp's) takes one by one and that of `tokenizers` as a whole."""
+    clusters = regex.findall(r"\X", text)
+    return any(len(cluster) > 1 and cluster != "\r\n" for cluster in clusters) or any(
+        unicodedata.category(character) == "Cc" and character not in "\t\n\r" for character in text)
 
 
 def names(report, program, folder, gpt2, gemma4, texts):
@@ -166,6 +178,8 @@ def names(report, program, folder, gpt2, gemma4, texts):
         write(path, "gpt2", tokens, types, name, merges)
         # (?i:'s) of the models' own files matches a long s too, which the program follows.
         rows = [text for text in texts if "'\u017f" not in text]
+        if name.startswith("jina-v2-"):  # the models' own files take all white space before <mask>, llama.cpp only ASCII's
+            rows = [text for text in rows if not re.search(r"[^\S\t-\r ][\t-\r ]*<mask>", text)]
         if name in FORM_C:
             rows = [unicodedata.normalize("NFC", text) for text in rows]
         compare(report, program, f"pre {name}", path, rows, folder)
