@@ -20,6 +20,7 @@ extension ForeignAdapter {
         if target != nil && target != "all-linear" { return true }
         if (choices.dropFirst() + ["rank_pattern", "alpha_pattern"]).contains(where: isSet) { return true }
         let heads = [naming.headModule, TensorNaming.adapterHeadModule].map { "\(AdapterFiles.prefix)\($0).lora_" }
+        if weights.tensors.contains(where: { isSecondCopy($0.name) }) { return true }
         let adapted = ["lora_embedding_"] + heads
         if weights.tensors.contains(where: { tensor in adapted.contains(where: tensor.name.contains) }) { return true }
         let listed = Set(json["modules_to_save"]?.array?.compactMap(\.string) ?? [])

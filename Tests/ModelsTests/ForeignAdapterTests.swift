@@ -171,7 +171,10 @@ import Testing
             try write(
                 folder["some"], "adapter_model.safetensors", some,
                 config.changing(["modules_to_save": .array(names.map { .string($0) })]))
-            for adapter in ["adapted", "saved", "beside", "some"] {
+            // And its own two names of a table that it trains whole.
+            let twice = ["original_module", "modules_to_save"].map { (head + "\($0).weight", table) }
+            try write(folder["twice"], "adapter_model.safetensors", whole + twice, config.changing(saved))
+            for adapter in ["adapted", "saved", "beside", "some", "twice"] {
                 try expectTables(folder, adapter, expected)
             }
         }
@@ -180,9 +183,9 @@ import Testing
     /// The adapter gives these scores, and so do the folder of its merged weights and what a merge reads of it.
     private func expectTables(_ folder: TemporaryFolder, _ adapter: String, _ expected: Tensor) throws {
         let loaded = try load(folder[adapter])
-        #expect(relativeDifference(loaded.model.allLogits(someIDs(9, seed: 1)), expected) < 1e-6, "\(adapter)")
+        #expect(relativeDifference(loaded.model.allLogits(someIDs(9, seed: 1)), expected) < 1e-5, "\(adapter)")
         try loaded.writeMerged(to: folder["merged"], .float32)
-        #expect(relativeDifference(try logits(folder["merged"]), expected) < 1e-6, "\(adapter)")
+        #expect(relativeDifference(try logits(folder["merged"]), expected) < 1e-5, "\(adapter)")
         let model = try MergeModel(MergeModelReference(folder[adapter]))
         #expect(model.config?["tie_word_embeddings"] == false)
         let merged = try SafetensorsFile(path: joinPath(folder["merged"], "model.safetensors"))
