@@ -36,6 +36,7 @@ final class ByteStringIndex: @unchecked Sendable {  // nothing writes after init
     /// The upper half of the hash, then the id; `free` where nothing is.
     private let slots: UnsafeMutablePointer<UInt64>
     private let mask: Int
+    private let count: Int32
     private let bytes: UnsafeMutablePointer<UInt8>
     /// Start and end of each id's string; both 0 where there is none.
     private let places: UnsafeMutablePointer<(start: UInt32, end: UInt32)>
@@ -50,7 +51,7 @@ final class ByteStringIndex: @unchecked Sendable {  // nothing writes after init
     init(_ strings: ByteStrings, where isIndexed: (Int32) -> Bool = { _ in true }) {
         var capacity = 16
         while capacity < strings.count * 2 { capacity *= 2 }
-        mask = capacity - 1
+        (mask, count) = (capacity - 1, Int32(strings.count))
         slots = .allocate(capacity: capacity)
         slots.initialize(repeating: Self.free, count: capacity)
         bytes = .allocate(capacity: max(strings.bytes.count, 1))
@@ -123,6 +124,14 @@ final class ByteStringIndex: @unchecked Sendable {  // nothing writes after init
         guard text.count == Int(end - start) else { return false }
         for i in 0..<text.count where text[i] != other[i] { return false }
         return true
+    }
+
+    /// The same as `id(of:)`, with an id that it may well be: looking at that one's string first costs less than finding it.
+    ///
+    /// - Precondition: every string is indexed.
+    @inline(__always) func id(of text: UnsafeBufferPointer<UInt8>, guess: Int32) -> Int32? {
+        if repeated == nil, !text.isEmpty, guess >= 0, guess < count, isSame(text, guess) { return guess }
+        return id(of: text)
     }
 
     @inline(__always) func id(of text: UnsafeBufferPointer<UInt8>) -> Int32? {

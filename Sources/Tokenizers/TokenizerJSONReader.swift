@@ -238,12 +238,14 @@ struct MergeReader {
         joined.removeAll(keepingCapacity: true)
         joined.append(contentsOf: left)
         joined.append(contentsOf: right.dropFirst(prefix))
-        func id(_ text: UnsafeBufferPointer<UInt8>) throws -> Int32 {
-            if let id = vocabulary.id(of: text) { return id }
+        func id(_ text: UnsafeBufferPointer<UInt8>, guess: Int32 = -1) throws -> Int32 {
+            if let id = vocabulary.id(of: text, guess: guess) { return id }
             let token = quoted(String(decoding: text, as: UTF8.self))
             throw UserError("\(place)[\(merges.count)]: token \(token) is not in the vocabulary")
         }
-        return (try id(left), try id(right), try joined.withUnsafeBufferPointer { try id($0) })
+        // Most files list merges in the order of the tokens that they make.
+        let next = (merges.last?.joined ?? -2) + 1
+        return (try id(left), try id(right), try joined.withUnsafeBufferPointer { try id($0, guess: next) })
     }
 }
 

@@ -125,6 +125,7 @@ struct RankEntries: Sendable {
     /// Reads a list. An entry has no rank where that is no whole number, and no text where that is no text.
     init(_ reader: inout JSONReader) throws {
         var keys: [UInt8] = [], ends: [Int] = []
+        let rankKey = Array("rank".utf8)[...], bytesKey = Array("token_bytes".utf8)[...]
         try reader.list { reader in
             guard reader.next == UInt8(ascii: "{") else {
                 try reader.skip()
@@ -137,14 +138,14 @@ struct RankEntries: Sendable {
                 let start = keys.count, place = reader.at
                 try reader.text { keys.append(contentsOf: $0) }
                 let key = keys[start...]
-                for (i, end) in ends.enumerated() where keys[(i == 0 ? 0 : ends[i - 1])..<end].elementsEqual(key) {
+                for (i, end) in ends.enumerated() where keys[(i == 0 ? 0 : ends[i - 1])..<end] == key {
                     throw reader.repeated(String(decoding: key, as: UTF8.self), at: place)
                 }
                 ends.append(keys.count)
                 try reader.colon()
-                if key.elementsEqual("rank".utf8) {
+                if key == rankKey {
                     rank = try reader.wholeNumber() ?? reader.value().int
-                } else if key.elementsEqual("token_bytes".utf8), reader.next == UInt8(ascii: "\"") {
+                } else if key == bytesKey, reader.next == UInt8(ascii: "\"") {
                     try reader.text { texts.append(contentsOf: $0) }
                 } else if reader.next == UInt8(ascii: "{") {
                     _ = try reader.value()  // which sees whether its keys are distinct

@@ -128,6 +128,8 @@ struct Vocabulary: Sendable {
 
     func id(of text: UnsafeBufferPointer<UInt8>) -> Int32? { index.id(of: text) }
 
+    func id(of text: UnsafeBufferPointer<UInt8>, guess: Int32) -> Int32? { index.id(of: text, guess: guess) }
+
     func text(of id: Int32) -> String? {
         texts[id].map { String(decoding: texts.bytes[$0], as: UTF8.self) }
     }
