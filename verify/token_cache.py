@@ -33,7 +33,7 @@ class Tokens:
 
     def __init__(self, path):
         data = path.read_bytes()
-        assert data[:8] == MAGIC and data[-8:] == MAGIC and struct.unpack("<II", data[8:16]) == (1, 0)
+        assert data[:8] == MAGIC and data[-8:] == MAGIC and struct.unpack("<II", data[8:16]) == (3, 0)
         offset, length = struct.unpack("<QQ", data[-FOOTER : -FOOTER + 16])
         text = data[offset : offset + length]
         assert offset + length + FOOTER == len(data) and hashlib.sha256(text).digest() == data[-FOOTER + 16 : -8]
@@ -164,9 +164,9 @@ def check_reuse(report, place):
         rows = moved / "other name.jsonl" if "name" in name else None
         result, _ = place.fill(*settings, rows=rows)
         report.holds(f"{name}: takes the same tokens", result.stdout.startswith(FOUND), result.stdout)
-    for name in ("data.max_length=99", "data.train_on=all", "data.template=zephyr", "data.add_tokens=[xyzzy]",
+    for name in ("data.max_length=99", "data.train_on=all", "data.template=zephyr", "data.add_tokens=[xyzzy] adapter.save_embeddings=true",
                  "data.truncation=left", "data.deduplicate=true", "data.bad_rows=drop"):
-        result, _ = place.fill(name)
+        result, _ = place.fill(*name.split())
         report.holds(f"{name}: makes tokens of its own", result.stdout.startswith(KEPT), result.stdout)
     listed = place.program.must("data", "cache", "ls").stdout
     report.equals("listed files", len(listed.splitlines()), 8)
