@@ -18,7 +18,8 @@ package struct ConfigReader {
             return fallback
         }
         guard let value = read(found) else {
-            throw UserError("\(file): \"\(key)\" is \(found.kind); \(wanted) is needed")
+            let number = found.double == nil ? "" : found.serialized(.compact), isShort = 1...30 ~= number.count
+            throw UserError("\(file): \"\(key)\" is \(isShort ? number : found.kind); \(wanted) is needed")
         }
         return value
     }

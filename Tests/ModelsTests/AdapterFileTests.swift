@@ -157,7 +157,7 @@ func moveAdapters(_ loaded: LoadedModel, _ config: AdapterConfig) {
     static let refusedSettings: [(key: String, value: JSONValue?, message: String)] = [
         ("peft_type", "LOHA", "peft_type LOHA is not supported; LORA is"),
         ("peft_type", nil, "no \"peft_type\"; a string is needed"),
-        ("r", 0, "\"r\" is a number; a whole number from 1 to 2^30 is needed"),
+        ("r", 0, "\"r\" is 0; a whole number from 1 to 2^30 is needed"),
         ("bias", "all", "\"bias\": \"all\" is not supported"),
         ("lora_bias", true, "\"lora_bias\": true is not supported"),
         ("trainable_token_indices", [5], "\"trainable_token_indices\": [5] is not supported"),

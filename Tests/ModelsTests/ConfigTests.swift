@@ -20,19 +20,19 @@ import Testing
 
     static let refused: [(family: TinyFamily, key: String, value: JSONValue?, message: String)] = [
         (.llama, "model_type", nil, "no \"model_type\"; a string is needed"),
-        (.llama, "model_type", 3, "\"model_type\" is a number; a string is needed"),
+        (.llama, "model_type", 3, "\"model_type\" is 3; a string is needed"),
         (
             .llama, "model_type", "gemma",
             "model_type gemma is not supported; llama, mistral, qwen2, qwen3, olmo2, phi3, gemma2, gemma3_text, gpt_neox, gpt2 are"
         ),
         (.llama, "hidden_size", nil, "no \"hidden_size\"; a whole number from 1 to 2^30 is needed"),
-        (.llama, "hidden_size", 0, "\"hidden_size\" is a number; a whole number from 1 to 2^30 is needed"),
-        (.llama, "hidden_size", -32, "\"hidden_size\" is a number; a whole number from 1 to 2^30 is needed"),
-        (.llama, "hidden_size", 32.5, "\"hidden_size\" is a number; a whole number from 1 to 2^30 is needed"),
+        (.llama, "hidden_size", 0, "\"hidden_size\" is 0; a whole number from 1 to 2^30 is needed"),
+        (.llama, "hidden_size", -32, "\"hidden_size\" is -32; a whole number from 1 to 2^30 is needed"),
+        (.llama, "hidden_size", 32.5, "\"hidden_size\" is 32.5; a whole number from 1 to 2^30 is needed"),
         (.llama, "hidden_size", "32", "\"hidden_size\" is a string; a whole number from 1 to 2^30 is needed"),
         (
             .llama, "num_hidden_layers", 9_000_000_000,
-            "\"num_hidden_layers\" is a number; a whole number from 1 to 100,000 is needed"
+            "\"num_hidden_layers\" is 9000000000; a whole number from 1 to 100,000 is needed"
         ),
         (.llama, "intermediate_size", nil, "no \"intermediate_size\"; a whole number from 1 to 2^30 is needed"),
         (.llama, "vocab_size", nil, "no \"vocab_size\"; a whole number from 1 to 2^30 is needed"),
@@ -57,7 +57,7 @@ import Testing
         (.llama, "num_key_value_heads", 8, "num_attention_heads 4 is not a multiple of num_key_value_heads 8"),
         (.llama, "head_dim", 7, "head_dim 7 is odd; rotary positions need pairs"),
         (.llama, "rms_norm_eps", "small", "\"rms_norm_eps\" is a string; a number is needed"),
-        (.llama, "tie_word_embeddings", 1, "\"tie_word_embeddings\" is a number; true or false is needed"),
+        (.llama, "tie_word_embeddings", 1, "\"tie_word_embeddings\" is 1; true or false is needed"),
         (.llama, "hidden_act", "gelu", "\"hidden_act\" is gelu, which is not supported; silu, swish is"),
         (.llama, "partial_rotary_factor", 0.5, "\"partial_rotary_factor\": 0.5 is not supported"),
         (.llama, "pretraining_tp", 2, "\"pretraining_tp\": 2 is not supported"),
@@ -75,7 +75,7 @@ import Testing
             .llama, "rope_scaling", ["rope_type": "llama3", "factor": 8],
             "rope_scaling: no \"low_freq_factor\"; a number is needed"
         ),
-        (.mistral, "sliding_window", 0, "\"sliding_window\" is a number; a whole number from 1 to 2^30 is needed"),
+        (.mistral, "sliding_window", 0, "\"sliding_window\" is 0; a whole number from 1 to 2^30 is needed"),
     ]
 
     @Test(arguments: refused.indices) func refusesWithAMessageOfItsOwn(_ index: Int) {
