@@ -124,7 +124,7 @@ import Tokenizers
             let place = try RunPlace()
             func config(_ output: String) -> SFTConfig {
                 place.config(output) { config in
-                    config.training.steps = 60
+                    config.training.steps = 200  // so many that a busy machine wakes the thread below in time
                     config.training.saveEvery = 1000
                     config.training.evalEvery = 1000
                 }
