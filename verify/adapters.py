@@ -39,7 +39,8 @@ WRITTEN_BY_PEFT = {
     "LoRA on the token table": (dict(target_modules=["q_proj", "embed_tokens"], alpha_pattern={"embed_tokens": 3}), False),
     "LoRA on the output table": (dict(target_modules=["q_proj", "lm_head"], rank_pattern={"lm_head": 2}), False),
     "rsLoRA on both tables": (dict(target_modules=["q_proj", "embed_tokens", "lm_head"], use_rslora=True), False),
-    "DoRA on the token table": (dict(target_modules=["q_proj", "embed_tokens"], use_dora=True), True),
+    "DoRA on the token table": (dict(target_modules=["q_proj", "embed_tokens"], use_dora=True), False),
+    "DoRA on both tables": (dict(target_modules=["q_proj", "embed_tokens", "lm_head"], use_dora=True), False),
 }
 # On a base whose tables are tied: peft parts them.
 WRITTEN_BY_PEFT_FOR_TIED = {

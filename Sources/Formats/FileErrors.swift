@@ -38,15 +38,9 @@ private func systemText(_ code: Int32) -> String { String(cString: strerror(code
 
 /// `text` fit for a message of one line: control characters escaped, invalid bytes replaced, long text cut.
 func printable(_ text: some StringProtocol, limit: Int = 400) -> String {
-    var result = ""
-    for scalar in text.unicodeScalars {
-        if result.unicodeScalars.count >= limit { return result + "..." }
-        switch scalar.properties.generalCategory {
-        case .control, .format, .lineSeparator, .paragraphSeparator: result += "\\u{\(String(scalar.value, radix: 16))}"
-        default: result.unicodeScalars.append(scalar)
-        }
-    }
-    return result
+    let shown = text.unicodeScalars.prefix(limit)
+    return escapedForDisplay(String(String.UnicodeScalarView(shown)))
+        + (shown.endIndex < text.unicodeScalars.endIndex ? "..." : "")
 }
 
 /// Runs a system call again while signals interrupt it; `errno` of the last try when it fails.

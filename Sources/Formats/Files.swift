@@ -173,10 +173,14 @@ func isValidUTF8(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool {
         let first = bytes[at]
         at += 1
         if first < 0x80 { continue }
+        if first & 0xE0 == 0xC0 {
+            guard first >= 0xC2, at < bytes.count, bytes[at] & 0xC0 == 0x80 else { return false }
+            at += 1
+            continue
+        }
         let length: Int
         var low: UInt8 = 0x80, high: UInt8 = 0xBF
         switch first {
-        case 0xC2...0xDF: length = 1
         case 0xE0: (length, low) = (2, 0xA0)
         case 0xED: (length, high) = (2, 0x9F)
         case 0xE1...0xEF: length = 2
@@ -186,7 +190,7 @@ func isValidUTF8(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool {
         default: return false
         }
         guard at + length <= bytes.count, bytes[at] >= low, bytes[at] <= high else { return false }
-        for i in at + 1..<max(at + length, at + 1) where bytes[i] & 0xC0 != 0x80 { return false }
+        for i in at + 1..<at + length where bytes[i] & 0xC0 != 0x80 { return false }
         at += length
     }
     return true

@@ -29,7 +29,7 @@ public final class AdaptedTensors: Sendable {
         tables = base.names.filter { [naming.tokenTable, naming.headTable].contains(naming.weight($0)) }
         let file = joinPath(base.folder, "config.json")
         let isTied = try fileExists(file) && ConfigReader(json: readJSONFile(file), file: file).tiesTables()
-        partsTables = try isTied && adapter.tables(naming) == .two
+        partsTables = try isTied && adapter.partsTables(naming)
         var parts = AdapterParts(adapter, base, naming, isParted: partsTables)
         updates = try parts.takeUpdates()
         saved = try parts.takeSaved()
@@ -132,10 +132,8 @@ private struct AdapterParts {
     /// Tables trained beside the adapter, by the base's name.
     mutating func takeSaved() throws -> [ExactString: StoredTensor] {
         var saved: [ExactString: StoredTensor] = [:]
+        let modules = naming.modules(saved: files.config.savedModules)
         for name in base.names {
-            let modules = files.config.savedModules.map {
-                $0 == TensorNaming.adapterHeadModule ? naming.headModule : $0
-            }
             let isListed = modules.contains {
                 name == "\($0).weight" || name.hasSuffix(".\($0).weight")
             }

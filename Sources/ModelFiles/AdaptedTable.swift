@@ -4,7 +4,8 @@ internal import Diagnostics
 internal import Formats
 
 /// A table of an adapter: W' = W + s (B A)ᵀ for tokens (A `[r, V]`, B `[D, r]`), W + s B A for outputs (A `[r, D]`,
-/// B `[V, r]`), without A and B the table itself.
+/// B `[V, r]`), without A and B the table itself. With magnitudes m (DoRA, Liu et al. 2024, arXiv:2402.09353, eq. 5) each
+/// row of outputs, and each column of tokens, is W' m / |W'|.
 struct AdaptedTable {
     /// A tensor and the file that has it.
     struct Stored {
@@ -12,15 +13,25 @@ struct AdaptedTable {
         let info: TensorInfo
     }
 
+    /// What was learnt of a table.
+    struct Update {
+        let a: Stored, b: Stored
+        /// m `[D]` of tokens, `[V]` of outputs; nil without DoRA.
+        let magnitudes: Stored?
+        /// Whether the rows of A are tokens.
+        let isOfTokens: Bool
+        let scale: Double
+    }
+
     let name: String
     let stored: Stored
-    /// A and B, and whether the rows of A are tokens; nil where the table is not adapted.
-    var update: (a: Stored, b: Stored, isOfTokens: Bool, scale: Double)?
+    /// nil where the table is not adapted.
+    var update: Update?
 
     var elementType: ElementType { update == nil ? stored.info.elementType : .f32 }
     var shape: [Int] { stored.info.shape }
 
-    /// - Throws: `UserError` where the shapes of A and B make no table of this shape.
+    /// - Throws: `UserError` where the shapes of A, B and m make no table of this shape.
     func check() throws {
         guard let update else { return }
         let (a, b) = (update.a.info.shape, update.b.info.shape)
@@ -33,11 +44,44 @@ struct AdaptedTable {
                 "\(update.a.file.path): tensors \(update.a.info.name) of shape \(a) and \(update.b.info.name) of shape \(b) do not fit the table of shape \(shape), or are no floating-point numbers"
             )
         }
+        guard let magnitudes = update.magnitudes?.info else { return }
+        let wanted = [update.isOfTokens ? shape[1] : shape[0]]
+        guard magnitudes.shape == wanted, magnitudes.elementType.isFloatingPoint else {
+            throw UserError(
+                "\(update.a.file.path): tensor \(magnitudes.name) has shape \(magnitudes.shape) and type \(magnitudes.elementType.rawValue); floating-point numbers of shape \(wanted) fit the table"
+            )
+        }
     }
 
     /// Hands out the table's bytes, some rows at a time.
     func write(_ emit: (UnsafeRawBufferPointer) throws -> Void) throws {
         guard let update else { return try emit(stored.bytes()) }
+        let width = shape[1], magnitudes = try update.magnitudes?.floats()
+        var columnScales: [Float]?
+        if let magnitudes, update.isOfTokens {
+            var squares = [Double](repeating: 0, count: width)
+            try forEachBlock(update) { _, values in
+                for (i, value) in values.enumerated() { squares[i % width] += Double(value) * Double(value) }
+            }
+            columnScales = zip(magnitudes, squares).map { Float(Double($0) / $1.squareRoot()) }
+        }
+        try forEachBlock(update) { begin, values in
+            if let columnScales {
+                for i in values.indices { values[i] *= columnScales[i % width] }
+            } else if let magnitudes {
+                for row in 0..<values.count / width {
+                    let range = row * width..<(row + 1) * width
+                    let squares = values[range].reduce(0) { $0 + Double($1) * Double($1) }
+                    let scale = Float(Double(magnitudes[begin + row]) / squares.squareRoot())
+                    for i in range { values[i] *= scale }
+                }
+            }
+            try values.withUnsafeBytes(emit)
+        }
+    }
+
+    /// W' without magnitudes, some rows at a time.
+    private func forEachBlock(_ update: Update, _ body: (_ begin: Int, _ values: inout [Float]) throws -> Void) throws {
         let (rows, width) = (shape[0], shape[1])
         let a = try update.a.floats(), b = try update.b.floats(), rank = update.a.info.shape[0]
         // Of each row its r factors, and r rows of the width: outputs have them as they lie.
@@ -53,7 +97,7 @@ struct AdaptedTable {
                     for d in 0..<width { values[row * width + d] += factor * directions[k * width + d] }
                 }
             }
-            try values.withUnsafeBytes(emit)
+            try body(begin, &values)
         }
     }
 }
@@ -122,15 +166,15 @@ private struct TableFiles {
         for name in isOfTokens ? [tokens] : outputs {
             guard let a = weights[name + left], let b = weights[name + right] else { continue }
             let module = String(name.dropFirst(AdapterFiles.prefix.count))
-            if weights.tensors.contains(where: { $0.name.hasPrefix(name + ".lora_magnitude") }) {
-                throw UserError("\(weights.path): DoRA of the table \(module) is not supported; merge it with peft")
-            }
+            let magnitudes = [".lora_magnitude_vector", ".lora_magnitude_vector.weight"]
             let table = AdaptedTable(
                 name: name + ".weight", stored: try stored(isOfTokens: isOfTokens),
-                update: (
-                    a: .init(file: weights, info: a), b: .init(file: weights, info: b), isOfTokens: isOfTokens,
-                    scale: scale(module, a.shape.first ?? 1)
-                ))
+                update: .init(
+                    a: .init(file: weights, info: a), b: .init(file: weights, info: b),
+                    magnitudes: magnitudes.lazy.compactMap { weights[name + $0] }.first.map {
+                        .init(file: weights, info: $0)
+                    },
+                    isOfTokens: isOfTokens, scale: scale(module, a.shape.first ?? 1)))
             try table.check()
             return table
         }

@@ -31,23 +31,18 @@ public struct AdapterFiles: Sendable {
         return name.hasPrefix(head) ? prefix + naming.headModule + "." + name.dropFirst(head.count) : name
     }
 
-    /// The tables of a model whose output table is the token table until an adapter parts them.
-    public enum Tables: Sendable {
-        /// One as before: none is saved, or the output table is saved as a copy of the token table, since PEFT keeps the two
-        /// apart once one of them is saved.
-        case one
-        /// Two: the output table is saved, or only the token table, so that the base's goes on as the output table.
-        case two
-    }
-
+    /// Whether a base whose output table is the token table has two tables with this adapter: the output table is saved, or
+    /// only the token table, so that the base's goes on as the output table. One saved as a copy of the other says nothing,
+    /// since PEFT keeps the two apart once one of them is saved.
+    ///
     /// - Parameter naming: of a base whose tables are tied.
-    public func tables(_ naming: TensorNaming) throws -> Tables {
+    public func partsTables(_ naming: TensorNaming) throws -> Bool {
         func saved(_ name: String) -> TensorInfo? {
             weights.tensors.first { Self.normalized($0.name, naming) == Self.prefix + name }
         }
         let table = saved(naming.tokenTable), head = saved(naming.headTable)
-        guard let table, let head else { return table == nil && head == nil ? .one : .two }
-        return try weights.bytes(of: head.name).elementsEqual(weights.bytes(of: table.name)) ? .one : .two
+        guard let table, let head else { return table != nil || head != nil }
+        return try !weights.bytes(of: head.name).elementsEqual(weights.bytes(of: table.name))
     }
 }
 

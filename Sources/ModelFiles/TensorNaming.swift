@@ -89,6 +89,10 @@ public struct TensorNaming: Sendable, Equatable {
     public var headModule: String { String(headTable.dropLast(".weight".count)) }
     /// `modules_to_save` for the output table in adapters of every family: transformers 5's name of it.
     public static let adapterHeadModule = "lm_head"
+    /// The model's own names for an adapter's `modules_to_save`.
+    public func modules(saved names: [String]) -> [String] {
+        names.map { $0 == Self.adapterHeadModule ? headModule : $0 }
+    }
     /// The model without its output table.
     public var decoderModule: String { String(tokenTable.prefix { $0 != "." }) }
     /// The list of blocks, without the decoder's name.

@@ -49,7 +49,7 @@ public struct Adapter {
     private static let adapterStream: UInt64 = 0x10A
 
     /// Whether a base with tied tables has two with this adapter.
-    func partsTables(_ naming: TensorNaming) throws -> Bool { try files.tables(naming) == .two }
+    func partsTables(_ naming: TensorNaming) throws -> Bool { try files.partsTables(naming) }
 
     /// Attaches adapters with the weights of this file; every tensor must find its place.
     func attach(to loaded: LoadedModel) throws {
@@ -116,7 +116,7 @@ public struct Adapter {
 extension LoadedModel {
     /// The token tables among `modules_to_save`, with their checkpoint names.
     func savedTables(_ modules: [String]) -> [(name: String, parameter: Parameter)] {
-        let modules = modules.map { $0 == TensorNaming.adapterHeadModule ? naming.headModule : $0 }
+        let modules = naming.modules(saved: modules)
         return model.namedParameters().filter { name, _ in
             modules.contains { name == $0 + ".weight" || name.hasSuffix("." + $0 + ".weight") }
         }

@@ -19,9 +19,6 @@ public final class PackedWeight {
         case iq2_xs, iq2_s, iq3_xxs, iq3_s, iq1_s, iq1_m, iq4_nl, iq4_xs, tq1_0, tq2_0, mxfp4, nvfp4, q1_0, q2_0, q8_1,
             q8_K
 
-        /// Whether its blocks are decoded by a function of the caller's.
-        public var isTaught: Bool { rawValue >= NT_W_TAUGHT }
-
         /// Says how blocks of a taught format are decoded, before there is a weight of it.
         ///
         /// - Parameters:
@@ -31,7 +28,7 @@ public final class PackedWeight {
             elements: Int, bytes: Int,
             _ decode: @convention(c) (_ blocks: UnsafeRawPointer?, _ count: Int64, UnsafeMutablePointer<Float>?) -> Void
         ) {
-            precondition(isTaught && 512 % elements == 0)
+            precondition(rawValue >= NT_W_TAUGHT && 512 % elements == 0)
             nt_packed_teach(rawValue, Int64(elements), Int64(bytes), decode)
         }
 

@@ -2,6 +2,7 @@
 // vocabularies and merges are read straight into their tables.
 import Diagnostics
 import Formats
+internal import Glibc
 
 /// The bytes of a `tokenizer.json`, and what it says beside vocabulary and merges.
 struct TokenizerText: Sendable {
@@ -122,30 +123,55 @@ struct RankEntries: Sendable {
     private var entries: [(rank: Int?, end: Int)] = []
     private var texts: [UInt8] = []
 
+    /// A key of an entry; those of every entry are compared as numbers.
+    private enum Key: Equatable {
+        case rank, bytes, string
+        case other(ExactString)
+
+        init(_ name: UnsafeBufferPointer<UInt8>) {
+            func isSame(_ text: StaticString) -> Bool {
+                guard let start = name.baseAddress, name.count == text.utf8CodeUnitCount else { return false }
+                return memcmp(start, text.utf8Start, name.count) == 0
+            }
+            if isSame("rank") {
+                self = .rank
+            } else if isSame("token_bytes") {
+                self = .bytes
+            } else if isSame("token_str") {
+                self = .string
+            } else {
+                self = .other(ExactString(String(decoding: name, as: UTF8.self)))
+            }
+        }
+
+        var text: String {
+            switch self {
+            case .rank: "rank"
+            case .bytes: "token_bytes"
+            case .string: "token_str"
+            case .other(let name): name.string
+            }
+        }
+    }
+
     /// Reads a list. An entry has no rank where that is no whole number, and no text where that is no text.
     init(_ reader: inout JSONReader) throws {
-        var keys: [UInt8] = [], ends: [Int] = []
-        let rankKey = Array("rank".utf8)[...], bytesKey = Array("token_bytes".utf8)[...]
+        var seen: [Key] = []
         try reader.list { reader in
             guard reader.next == UInt8(ascii: "{") else {
                 try reader.skip()
                 return entries.append((nil, texts.count))
             }
             var rank: Int?
-            keys.removeAll(keepingCapacity: true)
-            ends.removeAll(keepingCapacity: true)
+            seen.removeAll(keepingCapacity: true)
             try reader.members { reader in
-                let start = keys.count, place = reader.at
-                try reader.text { keys.append(contentsOf: $0) }
-                let key = keys[start...]
-                for (i, end) in ends.enumerated() where keys[(i == 0 ? 0 : ends[i - 1])..<end] == key {
-                    throw reader.repeated(String(decoding: key, as: UTF8.self), at: place)
-                }
-                ends.append(keys.count)
+                let place = reader.at, key = try reader.text(Key.init)
+                if seen.contains(key) { throw reader.repeated(key.text, at: place) }
+                seen.append(key)
                 try reader.colon()
-                if key == rankKey {
+                if key == .rank {
                     rank = try reader.wholeNumber() ?? reader.value().int
-                } else if key == bytesKey, reader.next == UInt8(ascii: "\"") {
+                } else if key == .bytes, reader.next == UInt8(ascii: "\"") {
                     try reader.text { texts.append(contentsOf: $0) }
                 } else if reader.next == UInt8(ascii: "{") {
                     _ = try reader.value()  // which sees whether its keys are distinct

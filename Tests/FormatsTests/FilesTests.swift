@@ -156,6 +156,6 @@ import Testing
     }
 
     @Test func messagesStayOnOneLine() {
-        #expect { try readFile("a\u{1B}[31m\nb") } throws: { "\($0)".hasPrefix(#"a\u{1b}[31m\u{a}b: "#) }
+        #expect { try readFile("a\u{1B}[31m\nb") } throws: { "\($0)".hasPrefix(#"a\u{1b}[31m\nb: "#) }
     }
 }

@@ -9,7 +9,7 @@ import Testing
     }
 
     @Test(arguments: [
-        ("{\"a\":1,\"a\":2}", "appears twice"), (#"{"\n":1,"\n":2}"#, #"key "\u{a}" appears twice"#),
+        ("{\"a\":1,\"a\":2}", "appears twice"), (#"{"\n":1,"\n":2}"#, #"key "\n" appears twice"#),
         ("[1,]", "unexpected character"), ("[1 2]", "comma or ]"),
         ("\"\\ud800\"", "lone surrogate"), ("01", "something follows"), ("1.", "digit"), ("nul", "unknown word"),
         ("\"a\tb\"", "control character"), ("", "ends where a value"), ("{\"a\"}", "colon"), ("1e999", "out of range"),
@@ -54,6 +54,25 @@ import Testing
         let ascii = JSONValue.string(text).serialized(JSONStyle(escapesNonASCII: true))
         #expect(ascii.utf8.allSatisfy { (0x20..<0x7F).contains($0) })
         #expect(try JSONValue.parse(ascii) == .string(text))
+    }
+
+    /// Strings are read eight bytes at a time: whatever ends a run is found in every place of the eight.
+    @Test func readsStringsOfEveryLength() throws {
+        for before in 0..<20 {
+            for after in 0..<10 {
+                let (a, b) = (String(repeating: "~", count: before), String(repeating: "#", count: after))
+                for middle in ["\"", "\\", "\n", "\u{1F}", "é", "\u{7F}", "!", "]", "\u{20}"] {
+                    let text = JSONValue.string(a + middle + b)
+                    #expect(try JSONValue.parse(text.serialized()) == text)
+                }
+                for control: UInt8 in [0x00, 0x09, 0x1F] {
+                    let json = Array("\"\(a)".utf8) + [control] + Array("\(b)\"".utf8)
+                    #expect { try JSONValue.parse(json) } throws: { "\($0)".contains("column \(before + 2): control") }
+                }
+                let invalid = Array("\"\(a)".utf8) + [0xA2] + Array("\(b)\"".utf8)
+                #expect { try JSONValue.parse(invalid) } throws: { "\($0)".contains("invalid UTF-8") }
+            }
+        }
     }
 
     @Test func writesEscapesAsPython() {

@@ -180,6 +180,36 @@ import Testing
         }
     }
 
+    /// DoRA of both tables: columns of the token table and rows of the output table have the lengths of the magnitudes.
+    @Test(arguments: ["", ".weight"])
+    func magnitudesOfTables(_ ending: String) throws {
+        let folder = try TemporaryFolder(), (table, maps) = try prepareTables(folder)
+        let root = "base_model.model.", tokens = root + "model.embed_tokens.", head = root + "lm_head."
+        let a = filled([rank, 64], 50, scale: 1), b = filled([32, rank], 51, scale: 1),
+            ofColumns = filled([32], 54, scale: 1)
+        let a2 = filled([rank, 32], 52, scale: 1), b2 = filled([64, rank], 53, scale: 1),
+            ofRows = filled([64], 55, scale: 1)
+        let tokenTable = table + b.matmul(a).transpose(0, 1) * 2, headTable = table + b2.matmul(a2) * 2
+        func lengths(_ table: Tensor, _ dim: Int) -> Tensor { (table * table).sum(dim: dim, keepDim: true).sqrt() }
+        let whole =
+            maps + [
+                (tokens + "weight", tokenTable / lengths(tokenTable, 0) * ofColumns),
+                (head + "weight", headTable / lengths(headTable, 1) * ofRows.reshape([64, 1])),
+            ]
+        let theirs =
+            maps + [
+                (tokens + "lora_embedding_A", a), (tokens + "lora_embedding_B", b),
+                (tokens + "lora_magnitude_vector" + ending, ofColumns), (head + "lora_A.weight", a2),
+                (head + "lora_B.weight", b2), (head + "lora_magnitude_vector" + ending, ofRows),
+            ]
+        let config = peftConfig(folder["tied"])
+        try write(
+            folder["whole"], "adapter_model.safetensors", whole,
+            config.changing(["modules_to_save": ["embed_tokens", "lm_head"]]))
+        try write(folder["adapted"], "adapter_model.safetensors", theirs, config)
+        try expectTables(folder, "adapted", logits(folder["whole"]))
+    }
+
     /// The adapter gives these scores, and so do the folder of its merged weights and what a merge reads of it.
     private func expectTables(_ folder: TemporaryFolder, _ adapter: String, _ expected: Tensor) throws {
         let loaded = try load(folder[adapter])
@@ -211,7 +241,10 @@ import Testing
                 "shape", maps + [pair[0], (pair[1].0, Tensor.zeros([31, rank]))],
                 "do not fit the table of shape [64, 32]"
             ),
-            ("dora", maps + pair + [(tokens + "lora_magnitude_vector", Tensor.zeros([1, 32]))], "DoRA of the table"),
+            (
+                "dora", maps + pair + [(tokens + "lora_magnitude_vector", Tensor.zeros([1, 32]))],
+                "lora_magnitude_vector has shape [1, 32] and type F32; floating-point numbers of shape [32] fit"
+            ),
             ("alone", pair, "holds no tensor of a linear map, only tables"),
             ("half", maps + [pair[0]], "lora_embedding_A"),
         ]
