@@ -45,9 +45,9 @@ public enum BadRowReason: String, Sendable, CaseIterable, Codable {
 public struct RowLocation: Sendable, Hashable {
     /// How rows of this file are counted, all from 1.
     public enum Unit: String, Sendable, Codable {
-        /// Lines of the file, as an editor counts them.
+        /// Lines of the file, as an editor counts them: the first of a CSV record.
         case line
-        /// Elements of a JSON array, or records of a CSV file after its header.
+        /// Elements of a JSON array, rows of a Parquet or Arrow file.
         case row
         /// Parts of a text file.
         case document

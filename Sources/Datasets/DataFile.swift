@@ -37,8 +37,8 @@ public enum FileFormat: String, Sendable, Codable, CaseIterable {
     var isStructured: Bool { self != .text }
     var rowUnit: RowLocation.Unit {
         switch self {
-        case .jsonl: .line
-        case .json, .csv, .tsv, .parquet, .arrow: .row
+        case .jsonl, .csv, .tsv: .line
+        case .json, .parquet, .arrow: .row
         case .text: .document
         }
     }

@@ -3,7 +3,7 @@ internal import Formats
 
 /// How a training row is taken to hold a question.
 public enum ContaminationMatch: String, Sendable, CaseIterable {
-    /// The question's words stand in it one behind the other.
+    /// The question's words stand in it one behind the other, however few they are.
     case exact
     /// Runs of n words of the question stand in it; the score is the share of the question's words that they cover.
     case ngram
@@ -20,7 +20,7 @@ public struct ContaminationHit: Sendable, Equatable {
 }
 
 /// The questions of test sets by their runs of words. Words are runs of letters and digits, lower-cased, so that case,
-/// punctuation and spacing make no difference. A question shorter than n words matches only a turn with the same words.
+/// punctuation and spacing make no difference. By runs, a question shorter than n words matches only a turn with the same words.
 ///
 /// Memory goes with the test sets, not with the training data, which is read row by row.
 public struct ContaminationIndex: Sendable {
@@ -35,8 +35,8 @@ public struct ContaminationIndex: Sendable {
     private let threshold: Double
     private var questions: [Question] = []
     private var runs: [UInt64: [Place]] = [:]
-    /// Questions shorter than n words, by the hash of all of them.
-    private var short: [UInt64: [Int32]] = [:]
+    /// Questions shorter than n words: by how many words, and the hash of them.
+    private var short: [Int: [UInt64: [Int32]]] = [:]
 
     /// - Parameters:
     ///   - n: words of a run, at least 1.
@@ -58,7 +58,7 @@ public struct ContaminationIndex: Sendable {
         let question = Int32(questions.count)
         questions.append(Question(test: test, row: row, words: words))
         if words.count < n {
-            short[hash(words[...]), default: []].append(question)
+            short[words.count, default: [:]][hash(words[...]), default: []].append(question)
             return true
         }
         let last = match == .exact ? 0 : words.count - n
@@ -73,13 +73,14 @@ public struct ContaminationIndex: Sendable {
         let turns = content.questions.map(wordHashes)
         var found: [Int32: Double] = [:]
         let words = Array(turns.joined())
-        // A short question is one turn, or all of them.
-        for part in turns + [words] where !part.isEmpty && part.count < n {
-            for q in short[hash(part[...])] ?? [] { found[q] = 1 }
-        }
         switch match {
         case .exact: findWhole(words, &found)
-        case .ngram: findRuns(words, &found)
+        case .ngram:
+            // A short question is one turn, or all of them.
+            for part in turns + [words] {
+                for q in short[part.count]?[hash(part[...])] ?? [] { found[q] = 1 }
+            }
+            findRuns(words, &found)
         }
         return found.sorted { $0.key < $1.key }.map { q, score in
             ContaminationHit(test: questions[Int(q)].test, question: questions[Int(q)].row, row: row, score: score)
@@ -87,6 +88,11 @@ public struct ContaminationIndex: Sendable {
     }
 
     private func findWhole(_ words: [UInt64], _ found: inout [Int32: Double]) {
+        for (size, questions) in short where size <= words.count {
+            for start in 0...words.count - size {
+                for q in questions[hash(words[start..<start + size])] ?? [] { found[q] = 1 }
+            }
+        }
         forEachRun(words) { start, places in
             for place in places where found[place.question] == nil {
                 let wanted = questions[Int(place.question)].words

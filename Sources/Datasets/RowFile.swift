@@ -28,6 +28,7 @@ struct RowFile: Sendable {
         unpacked = try file.content.get()
         header = try Self.header(of: file, unpacked, source)
         self.kind = kind ?? .chat
+        try refuseSpreadObject()
         let first = firstObjects()
         if kind == nil { self.kind = try recognisedKind(first) }
         try checkColumnMap(first)
@@ -118,6 +119,9 @@ struct RowFile: Sendable {
             UserError(prefixed(source, "\(escapedForDisplay(file.path)) header: \(fault.detail)"))
         }
         var scanner = RowScanner(content.bytes, file.format, textUnit: .file, separator: file.separator)
+        if !content.bytes.contains(0x0A), content.bytes.contains(0x0D) {
+            throw fault(RowFault(.empty, "lines end with a carriage return alone; save the file with line feeds"))
+        }
         guard let row = scanner.next() else {
             throw fault(RowFault(.empty, "the file is empty; it should begin with the names of its columns"))
         }
@@ -127,12 +131,31 @@ struct RowFile: Sendable {
         do { names = try csvFields(bytes, separator: file.separator) } catch { throw fault(error) }
         var seen: Set<ExactString> = []
         for (i, name) in names.enumerated() {
-            if name.isEmpty { throw fault(RowFault(.empty, "column \(i + 1) has no name")) }
+            // Spreadsheets and pandas number their rows in a first column without a name.
+            if name.isEmpty, i > 0 { throw fault(RowFault(.empty, "column \(i + 1) has no name")) }
             if !seen.insert(ExactString(name)).inserted {
                 throw fault(RowFault(.duplicateKey, "column \(quoted(name)) appears twice"))
             }
         }
         return names
+    }
+
+    /// One object over several lines where each line should be one.
+    private func refuseSpreadObject() throws {
+        guard file.format == .jsonl else { return }
+        var scanner = scanner()
+        guard let first = scanner.next(), let second = scanner.next(),
+            unpacked.bytes[second.bytes].first(where: { !isJSONSpace($0) }) != UInt8(ascii: "{")
+        else { return }
+        let bytes = UnsafeRawBufferPointer(rebasing: unpacked.bytes[first.bytes])
+        do throws(JSONError) { _ = try JSONValue.parse(bytes) } catch {
+            guard error.offset == bytes.count else { return }
+            throw UserError(
+                prefixed(
+                    source,
+                    "\(location(first.number)): an object over several lines; give one object a line, or an array of "
+                        + "objects in a .json file"))
+        }
     }
 
     private func firstObjects() -> [JSONObject] {
@@ -162,13 +185,20 @@ struct RowFile: Sendable {
                 return kind
             }
         }
+        if let key = object.keys.first(where: { object[$0]?.array?.first?.object != nil }), file.format == .jsonl {
+            throw UserError(
+                prefixed(
+                    source,
+                    "\(escapedForDisplay(file.path)): the rows seem to be inside \(quoted(key)); give a file of that "
+                        + "list alone"))
+        }
         let found = object.keys.prefix(8).map { quoted($0) }.joined(separator: ", ")
         throw UserError(
             prefixed(
                 source,
                 "\(escapedForDisplay(file.path)): columns \(found) are no known kind of row (messages; conversations; "
                     + "instruction, output; prompt, completion; input, ideal; text; chosen, rejected; ground_truth, dataset; "
-                    + "target); name them with data.column_map or --column"
+                    + "completion, score; text, target; tokens, tags; context, question, answers; sentence1, sentence2); name them with data.column_map or --column"
             ))
     }
 

@@ -18,6 +18,8 @@ struct ScannedRow: Sendable {
     /// From 1, in the unit of the file's format.
     var number: Int
     var fault: RowFault?
+    /// Whether rows may stand behind this one that cannot be found because of its fault.
+    var hidesOthers = false
 }
 
 /// Walks over the rows of one file. Faults of the file's structure come out as rows, and the walk ends where it cannot
@@ -88,7 +90,7 @@ struct RowScanner {
 
     private mutating func enterArray() {
         skipSpace()
-        if at < bytes.count, bytes[at] == UInt8(ascii: "[") { at += 1 }
+        if at < bytes.count, bytes[at] == UInt8(ascii: "[") { at += 1 } else { isArray = false }
         skipSpace()
         if at < bytes.count, bytes[at] == UInt8(ascii: "]") { finishArray() }
     }
@@ -99,17 +101,31 @@ struct RowScanner {
         ended = at == bytes.count
     }
 
+    /// Whether a JSON file began as one.
+    private var isArray = true
+
+    private mutating func unreadable(_ start: Int, _ detail: String, hidesOthers: Bool) -> ScannedRow {
+        ended = true
+        return ScannedRow(
+            bytes: start..<at, number: number, fault: RowFault(.invalidJSON, detail), hidesOthers: hidesOthers)
+    }
+
     /// One element of the outer array: up to the comma or bracket that stands outside strings and inner brackets.
     private mutating func nextElement() -> ScannedRow? {
         number += 1
         skipSpace()
         let start = at
+        guard isArray else {
+            return unreadable(start, "a JSON file is an array of rows, [{...}, ...]", hidesOthers: true)
+        }
         var depth = 0
         while at < bytes.count {
             switch bytes[at] {
             case UInt8(ascii: "\""): skipString()
             case UInt8(ascii: "{"), UInt8(ascii: "["): depth += 1
-            case UInt8(ascii: "}"): depth -= 1
+            case UInt8(ascii: "}"):
+                if depth == 0 { return unreadable(start, "a } closes what was not opened", hidesOthers: true) }
+                depth -= 1
             case UInt8(ascii: "]"):
                 if depth == 0 { return lastElement(start) }
                 depth -= 1
@@ -120,9 +136,9 @@ struct RowScanner {
             }
             at += 1
         }
-        ended = true
-        let fault = RowFault(.invalidJSON, "the file ends inside its JSON array; a ] is missing")
-        return ScannedRow(bytes: start..<bytes.count, number: number, fault: fault)
+        at = min(at, bytes.count)
+        let what = depth > 0 ? "inside this row; a } or ] of it is missing" : "inside its JSON array; a ] is missing"
+        return unreadable(start, "the file ends \(what)", hidesOthers: depth > 0)
     }
 
     /// `at` is on the closing bracket; what stands behind it is a fault of its own.
@@ -130,9 +146,7 @@ struct RowScanner {
         let range = start..<at
         finishArray()
         if ended { return ScannedRow(bytes: range, number: number) }
-        ended = true
-        let fault = RowFault(.invalidJSON, "something follows the end of the JSON array; one array per file")
-        return ScannedRow(bytes: range, number: number, fault: fault)
+        return unreadable(start, "something follows the end of the JSON array; one array per file", hidesOthers: true)
     }
 
     /// Leaves `at` on the closing quote, or at the end of the file.
@@ -145,10 +159,13 @@ struct RowScanner {
 
     /// One record: up to a line end outside quotes. Blank lines are skipped.
     private mutating func nextRecord() -> ScannedRow? {
-        while at < bytes.count, bytes[at] == 0x0A || bytes[at] == 0x0D { at += 1 }
+        while at < bytes.count, bytes[at] == 0x0A || bytes[at] == 0x0D {
+            if bytes[at] == 0x0A { line += 1 }
+            at += 1
+        }
         guard at < bytes.count else { return nil }
         let start = at
-        defer { number += 1 }
+        number = line
         var fieldStart = true, inQuotes = false
         while at < bytes.count {
             let byte = bytes[at]
@@ -162,6 +179,7 @@ struct RowScanner {
             if byte == UInt8(ascii: "\""), fieldStart { quoteOpened = true }
             fieldStart = !inQuotes && byte == separator
             if fieldStart { quoteOpened = false }
+            if byte == 0x0A { line += 1 }
             at += 1
         }
         quoteOpened = false
@@ -170,10 +188,16 @@ struct RowScanner {
         var row = ScannedRow(bytes: start..<end, number: number)
         if inQuotes {
             row.fault = RowFault(.unterminatedQuote, "a quote opened in this record is never closed")
+            row.hidesOthers = line > number
             ended = true
+        } else {
+            line += 1
         }
         return row
     }
+
+    /// Of `at` in a table, from 1.
+    private var line = 1
 
     /// Whether the field at hand began with a quote.
     private var quoteOpened = false
@@ -227,7 +251,11 @@ func csvFields(_ record: UnsafeRawBufferPointer, separator: UInt8) throws(RowFau
             field.append(contentsOf: record[at..<end])
             at = end
         }
-        fields.append(try validText(field))
+        do {
+            fields.append(try validText(field))
+        } catch {
+            throw RowFault(error.reason, "column \(fields.count + 1): \(error.detail)")
+        }
         if at >= record.count { return fields }
         at += 1
     }

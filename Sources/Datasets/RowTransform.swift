@@ -39,7 +39,10 @@ public struct RowTransform: Sendable, Equatable {
         let colon = text.firstIndex(of: ":"), name = String(text[..<(colon ?? text.endIndex)])
         guard let definition = Self.definitions.first(where: { $0.name == name }) else {
             let names = Self.definitions.map(\.name)
-            let near = nearestName(to: name, among: names).map { "did you mean \($0)?" }
+            let near =
+                name == "language"
+                ? "script:name=... goes by the letters that a text is written in"
+                : nearestName(to: name, among: names).map { "did you mean \($0)?" }
             throw refusal(
                 "no transform is named \(quoted(name)); \(near ?? "those are \(names.joined(separator: ", "))")")
         }

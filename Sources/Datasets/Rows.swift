@@ -80,8 +80,8 @@ public struct Rows: Sendable {
     /// Reads every row once and checks it.
     ///
     /// - Parameter threads: rows are checked on so many; what comes out does not depend on it.
-    /// - Throws: `UserError` for files that cannot be read; `BadRow` for the first bad row under `.stop`; `UserError`
-    ///   when no row is left.
+    /// - Throws: `UserError` for files that cannot be read; `BadRow` for the first bad row under `.stop`, and for one that
+    ///   hides those behind it; `UserError` when no row is left.
     public init(_ source: DataSource, threads: Int = 1) throws {
         try self.init(source, source.files(), threads: threads)
     }
@@ -100,12 +100,9 @@ public struct Rows: Sendable {
         var pass = Pass(source)
         for (i, file) in self.files.enumerated() { try pass.read(file, Int32(i), threads: threads) }
         if pass.places.isEmpty {
-            let dropped = pass.statistics.dropped.map { "\($0.key.rawValue) \($0.value)" }.sorted().joined(
-                separator: ", ")
             let why =
-                dropped.isEmpty
-                ? "no rows in \(source.paths.map { escapedForDisplay($0) }.joined(separator: ", "))"
-                : "all rows dropped: \(dropped)"
+                pass.statistics.whyNoneIsLeft
+                ?? "no rows in \(source.paths.map { escapedForDisplay($0) }.joined(separator: ", "))"
             throw UserError(prefixed(source.name, why))
         }
         (places, statistics, remarks) = (pass.places, pass.statistics, pass.remarks)
@@ -181,7 +178,8 @@ public struct Rows: Sendable {
             statistics.read(source: file.file.sourceIndex)
             if let fault = row.scanned.fault {
                 let bad = BadRow(fault, source: file.source, location: file.location(row.scanned.number))
-                if source.badRows == .stop, fault.reason != .filtered { throw bad }
+                // Under `.drop` too, where rows would be lost that nobody has looked at.
+                if source.badRows == .stop || row.scanned.hidesOthers, fault.reason != .filtered { throw bad }
                 return statistics.drop(bad, stage: fault.stage, source: file.file.sourceIndex)
             }
             for subject in row.remarks where told.insert(subject).inserted {
@@ -193,8 +191,11 @@ public struct Rows: Sendable {
             }
             statistics.keep(source: file.file.sourceIndex)
             let bytes = row.scanned.bytes
-            places.append(
-                Place(file: index, number: Int32(row.scanned.number), start: bytes.lowerBound, end: bytes.upperBound))
+            guard let number = Int32(exactly: row.scanned.number) else {
+                throw UserError(
+                    "\(escapedForDisplay(file.file.path)): has more than \(Int32.max) lines; split the file")
+            }
+            places.append(Place(file: index, number: number, start: bytes.lowerBound, end: bytes.upperBound))
         }
     }
 }
@@ -316,6 +317,14 @@ public struct RowStatistics: Sendable, Equatable {
 
     /// Counts a row that can be used.
     mutating func keep(source: Int) { sources[source].rowsOut += 1 }
+
+    /// What was left out, and the first row of the commonest reason; nil when nothing was.
+    var whyNoneIsLeft: String? {
+        let reasons = dropped.sorted { ($1.value, $0.key.rawValue) < ($0.value, $1.key.rawValue) }
+        guard let first = reasons.first, let example = examples[first.key] else { return nil }
+        let counts = reasons.map { "\($0.key.rawValue) \($0.value)" }.joined(separator: ", ")
+        return "all rows dropped: \(counts); first: \(example.location): \(example.detail)"
+    }
 
     mutating func drop(_ row: BadRow, stage: String?, source: Int) {
         dropped[row.reason, default: 0] += 1

@@ -51,7 +51,7 @@ struct DataVerbTests {
             #expect(outcome.status == 0, "\(outcome.errors)")
             #expect(
                 outcome.output
-                    == #"{"rows_in":4,"rows_out":1,"filtered":{"characters:min=31":2,"keyword:drop=NUMBER 11":1},"duplicates":0}"#
+                    == #"{"rows_in":4,"rows_out":1,"filtered":{"characters:min=31":2,"keyword:drop=NUMBER 11":1},"duplicates":0,"dropped":{}}"#
                     + "\n")
             #expect(try readTextFile("\(folder)/b.jsonl") == pairs(10..<11))
             let wrong = try shell("needletail data filter a.jsonl b.jsonl --step lenght:min=3", in: folder)

@@ -99,17 +99,27 @@ private let cases: [Case] = [
     Case(
         "a.json", "[" + good + "] x", .invalidJSON,
         "a.json row 1: something follows the end of the JSON array; one array per file"),
-    Case("a.csv", "prompt,completion\na,b\nc\n", .unevenColumns, "a.csv row 2: has 1 column where the header has 2"),
+    Case(
+        "a.json", "[" + good + #",{"messages":[},"# + good + "]", .invalidJSON,
+        "a.json row 2: the file ends inside this row; a } or ] of it is missing"),
+    Case(
+        "a.json", "[" + good + #",{"messages":[]}},"# + good + "]", .invalidJSON,
+        "a.json row 2: a } closes what was not opened"),
+    Case("a.json", "3", .invalidJSON, "a.json row 1: a JSON file is an array of rows, [{...}, ...]"),
+    Case("a.csv", "prompt,completion\na,b\nc\n", .unevenColumns, "a.csv line 3: has 1 column where the header has 2"),
     Case(
         "a.csv", "prompt,completion\na,b\nc,\"d\ne,f\n", .unterminatedQuote,
-        "a.csv row 2: a quote opened in this record is never closed"),
+        "a.csv line 3: a quote opened in this record is never closed"),
+    Case(
+        "a.csv", "prompt,completion\n\"a\n\nb\",b\n\nc,\"d", .unterminatedQuote,
+        "a.csv line 6: a quote opened in this record is never closed"),
     Case(
         "a.csv", "prompt,completion\na,b\nc,\"d\"e\n", .strayQuote,
-        "a.csv row 2: column 2: text after the closing quote; double the quotes inside a quoted field"),
-    Case("a.csv", "prompt,completion\na,b\nc,\n", .empty, #"a.csv row 2: "completion" is empty"#),
+        "a.csv line 3: column 2: text after the closing quote; double the quotes inside a quoted field"),
+    Case("a.csv", "prompt,completion\na,b\nc,\n", .empty, #"a.csv line 3: "completion" is empty"#),
     Case(
         "a.csv", Array("prompt,completion\na,b\nc,".utf8) + [0xC3, 0x28], .invalidUTF8,
-        "a.csv row 2: not valid UTF-8; save the file as UTF-8"),
+        "a.csv line 3: column 2: not valid UTF-8; save the file as UTF-8"),
     Case("a.txt", Array("abc".utf8) + [0], .nulByte, "a.txt document 1: contains a NUL byte; is this a text file?"),
     Case(
         "a.jsonl", #"{"text":"a"}"# + "\n" + #"{"text":["a"]}"#, .wrongType,
@@ -128,6 +138,14 @@ private let cases: [Case] = [
         #"a.jsonl line 2: no "messages" key; found "m\u{1b}[31m\n""#),
 ]
 
+/// Those behind which rows may stand that cannot be found.
+private let hiding = [
+    "a.json row 1: something follows the end of the JSON array; one array per file",
+    "a.json row 1: a JSON file is an array of rows, [{...}, ...]",
+    "a.json row 2: the file ends inside this row; a } or ] of it is missing",
+    "a.json row 2: a } closes what was not opened", "a.csv line 3: a quote opened in this record is never closed",
+]
+
 struct BadRowTests {
     @Test(arguments: cases)
     private func stops(_ bad: Case) throws {
@@ -140,7 +158,7 @@ struct BadRowTests {
         #expect(error?.message.contains("\n") == false)
     }
 
-    /// The same rows dropped and counted; a file with no other row is refused.
+    /// The same rows dropped and counted; a file with no other row is refused, and so is one whose other rows are hidden.
     @Test(arguments: cases)
     private func drops(_ bad: Case) throws {
         let folder = try TemporaryFolder()
@@ -149,8 +167,12 @@ struct BadRowTests {
             let rows = try Rows(source)
             #expect(rows.statistics.dropped == [bad.reason: 1])
             #expect(rows.count == 1 && rows.statistics.rows == 2)
+            #expect(!hiding.contains(bad.message))
+        } catch let error as BadRow {
+            #expect(hiding.contains(bad.message) && withoutFolder(error.message, folder) == bad.message)
         } catch let error as UserError {
-            #expect(error.message == "all rows dropped: \(bad.reason.rawValue) 1")
+            let message = withoutFolder(error.message, folder)
+            #expect(message == "all rows dropped: \(bad.reason.rawValue) 1; first: " + bad.message)
         }
     }
 
@@ -187,6 +209,16 @@ struct BadFileTests {
         FileCase("a.csv", Array("prompt,completion\n".utf8), "no rows in a.csv"),
         FileCase("a.csv", Array("prompt,prompt\na,b\n".utf8), #"a.csv header: column "prompt" appears twice"#),
         FileCase("a.csv", Array("prompt,\na,b\n".utf8), "a.csv header: column 2 has no name"),
+        FileCase(
+            "a.csv", Array("prompt,completion\ra,b\r".utf8),
+            "a.csv header: lines end with a carriage return alone; save the file with line feeds"),
+        FileCase(
+            "a.json", Array("{\n  \"messages\": []\n}\n".utf8),
+            "a.json line 1: an object over several lines; give one object a line, or an array of objects in a .json file"
+        ),
+        FileCase(
+            "a.json", Array(#"{"rows":[{"text":"a"}]}"#.utf8),
+            #"a.json: the rows seem to be inside "rows"; give a file of that list alone"#),
         FileCase("a.csv", Array("\"prompt\na,b\n".utf8), "a.csv header: a quote opened in this record is never closed"),
         FileCase(
             "a.parquet", Array("text".utf8),

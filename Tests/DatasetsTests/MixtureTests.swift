@@ -332,6 +332,19 @@ struct ContaminationTests {
         #expect(!added)
     }
 
+    /// `exact` finds questions of any length inside of a turn.
+    @Test func shortQuestionsInside() {
+        var index = ContaminationIndex(.exact, n: 8)
+        index.add(.completion(prompt: "What is the capital of France?", completion: "x"), test: 0, row: 0)
+        index.add(.completion(prompt: "Who?", completion: "x"), test: 0, row: 1)
+        func found(_ text: String) -> [Int] {
+            index.hits(.completion(prompt: text, completion: "y"), row: 0).map(\.question)
+        }
+        #expect(found("Answer briefly: what is the capital of France? Thanks") == [0])
+        #expect(found("What is the capital of Sweden?").isEmpty && found("").isEmpty)
+        #expect(found("What is the capital of France and who") == [0, 1])
+    }
+
     @Test func answersAreNotLookedAt() {
         var index = ContaminationIndex(.exact, n: 3)
         index.add(.completion(prompt: "one two three four", completion: "x"), test: 0, row: 0)

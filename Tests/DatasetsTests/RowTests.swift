@@ -102,7 +102,18 @@ struct FileFormatTests {
                 .instruction(system: nil, instruction: "Say \"hi\",\ntwice", input: "", output: "hi hi"),
                 .instruction(system: nil, instruction: "Add", input: "2\" 3", output: "5"),
             ])
-        #expect(rows.location(1).description.hasSuffix("a.csv row 2"))
+        // The line that its record begins in.
+        #expect(rows.location(1).description.hasSuffix("a.csv line 5"))
+    }
+
+    /// What pandas and spreadsheets put before the columns.
+    @Test func firstColumnWithoutAName() throws {
+        let rows = try rows(try TemporaryFolder(), "a.csv", ",prompt,completion\n0,a,b\n1,c,d\n")
+        #expect(
+            try contents(rows) == [
+                .completion(prompt: "a", completion: "b"), .completion(prompt: "c", completion: "d"),
+            ])
+        #expect(rows.warnings.count == 1 && rows.warnings[0].hasPrefix("column \"\" is not used"))
     }
 
     @Test func tsvWithMessagesAsJSON() throws {

@@ -139,6 +139,15 @@ public struct DataCommand: ParsableCommand {
     }
 }
 
+/// Each field of `field=column` pairs may be read from one column only.
+func requireOnce(_ pairs: [String], _ option: String) throws {
+    var seen: Set<Substring> = []
+    for pair in pairs {
+        let field = pair.prefix { $0 != "=" }
+        try require(seen.insert(field).inserted, "\(option) gives \(escapedForDisplay(String(field))) two columns")
+    }
+}
+
 /// What the rows of a file are; names, choices and defaults are those of the section `data` of a config.
 public struct RowShapeOptions: ParsableArguments {
     @Option(help: "What the rows are; auto looks at their columns.")
@@ -161,6 +170,7 @@ public struct RowShapeOptions: ParsableArguments {
         for pair in column where !pair.dropFirst().contains("=") {
             throw ValidationError("--column is field=column (for example messages=chat), not '\(pair)'")
         }
+        try requireOnce(column, "--column")
     }
 
     /// The options as a config would have them.
@@ -219,7 +229,9 @@ public struct RowKindOptions: ParsableArguments {
 /// Rows and how they become tokens.
 struct RowOptions: ParsableArguments {
     @Argument(
-        help: ArgumentHelp("Rows: JSONL, JSON, CSV, plain text, or a folder of them.", valueName: "data"),
+        help: ArgumentHelp(
+            "Rows: JSONL, JSON, CSV, TSV, Parquet, Arrow or text, also .gz and .zst, or a folder of them.",
+            valueName: "data"),
         completion: .file())
     var data: [String]
 

@@ -82,10 +82,12 @@ extension DataCommand {
             let (written, _) = try writeRows(rows, rows.indices, to: output, format, as: nil, drops: false)
             if json {
                 let stages = rows.statistics.filtered.sorted { $0.key < $1.key }
+                let dropped = rows.statistics.dropped.filter { $0.key != .filtered }
+                    .map { ($0.key.rawValue, JSONValue($0.value)) }.sorted { $0.0 < $1.0 }
                 let report = JSONObject([
                     ("rows_in", .init(rows.statistics.rows)), ("rows_out", .init(written)),
                     ("filtered", .object(JSONObject(stages.map { ($0.key, .init($0.value)) }))),
-                    ("duplicates", .init(rows.statistics.duplicates)),
+                    ("duplicates", .init(rows.statistics.duplicates)), ("dropped", .object(JSONObject(dropped))),
                 ])
                 try StandardOutput.write(JSONValue.object(report).serialized(.compact) + "\n")
             }
@@ -199,13 +201,12 @@ struct RowPolicyOptions: ParsableArguments {
 func writeRows(
     _ rows: Rows, _ indexes: some Collection<Int>, to path: String, _ format: FileFormat, as kind: RowKind?, drops: Bool
 ) throws -> (written: Int, left: Int) {
-    var left = 0, told = false
+    var left = 0, told: Set<BadRowReason> = []
     func object(_ index: Int) throws -> JSONObject? {
         do { return try rows[index].json(as: kind, source: rows.sourceName(index)) } catch let bad as BadRow where drops
         {
             left += 1
-            if !told { note("left out: \(bad.message)") }
-            told = true
+            if told.insert(bad.reason).inserted { note("left out: \(bad.message)") }
             return nil
         }
     }

@@ -15,8 +15,11 @@ extension DataCommand {
                 Compares what is asked (user turns, prompts, documents) word by word; case and punctuation make no \
                 difference. --match exact wants all words of a question one behind the other in a training row; ngram \
                 looks for runs of --ngram words and scores a row by the share of the question's words that its runs \
-                cover. A question shorter than that matches only a turn with the same words. vector compares the vectors \
+                cover, and a question shorter than that matches only a turn with the same words. vector compares the vectors \
                 that a BERT or MiniLM folder (--encoder) gives the questions, which finds other words for the same.
+
+                Test sets are rows of any kind; of others --test-column says where the question stands: text=question \
+                of GSM8K and MMLU.
 
                 --report writes a table of training file, test file, rows, questions and how many were found; --matches \
                 a line for each match; --output the rows without a match.
@@ -33,7 +36,7 @@ extension DataCommand {
 
         @Option(
             help: ArgumentHelp(
-                "Read a field of the test sets from another column, as prompt=question; may be repeated.",
+                "Read a field of the test sets from another column, as text=question; may be repeated.",
                 valueName: "field=column"))
         var testColumn: [String] = []
 
@@ -82,6 +85,7 @@ extension DataCommand {
             for pair in testColumn {
                 try require(pair.dropFirst().contains("="), "--test-column is field=column, not '\(pair)'")
             }
+            try requireOnce(testColumn, "--test-column")
             if let threshold {
                 try require(threshold > 0 && threshold <= 1, "--threshold is above 0 and at most 1, not \(threshold)")
             }
@@ -143,6 +147,12 @@ extension DataCommand {
             if count > 0 { note("\(test[i]): \(counted(count, "row")) without a word to look for") }
         }
 
+        private func noteUnasked(_ count: Int) {
+            if count > 0 {
+                note("\(counted(count, "training row")) without a question to compare, such as tags or tables")
+            }
+        }
+
         private func closeRows(
             _ tests: [Rows], _ training: Rows, _ vectors: ([String]) throws -> [[Float]]
         ) throws -> [ContaminationHit] {
@@ -163,20 +173,26 @@ extension DataCommand {
                 let asked = try each(rows) { index.add($1, test: i, row: $0) }
                 noteWordless(rows.count - asked, i)
             }
-            _ = try each(training) { hits += index.hits($1, row: $0) }
+            let asked = try each(training) { hits += index.hits($1, row: $0) }
+            noteUnasked(training.count - asked)
             return hits
         }
 
         private func find(_ index: ContaminationIndex, _ rows: Rows) throws -> [ContaminationHit] {
-            var hits: [ContaminationHit] = []
+            var hits: [ContaminationHit] = [], unasked = 0
             let size = 256
             try runInOrder((rows.count + size - 1) / size, threads: policy.workers.count) { part in
-                try (part * size..<min((part + 1) * size, rows.count)).flatMap {
-                    index.hits(try rows[$0].content, row: $0)
+                try (part * size..<min((part + 1) * size, rows.count)).map { row in
+                    let content = try rows[row].content
+                    return (index.hits(content, row: row), content.questions.isEmpty)
                 }
-            } consume: {
-                hits += $0
+            } consume: { part in
+                for (found, isUnasked) in part {
+                    hits += found
+                    unasked += isUnasked ? 1 : 0
+                }
             }
+            noteUnasked(unasked)
             return hits
         }
 

@@ -25,7 +25,7 @@ public struct EvalCommand: ThreadedCommand {
 
     @OptionGroup public var model: ModelOptions
 
-    @Argument(help: ArgumentHelp("Rows: JSONL, JSON, CSV or plain text.", valueName: "data"), completion: .file())
+    @Argument(help: ArgumentHelp("Rows: JSONL, JSON, CSV, TSV, Parquet, Arrow or text, also .gz and .zst.", valueName: "data"), completion: .file())
     public var data: String
 
     @OptionGroup public var rows: RowKindOptions
