@@ -35,6 +35,9 @@ TINY = {
     "qwen2": ("qwen2", {"tie_word_embeddings": True, "rms_norm_eps": 1e-6}, None, False),
     "qwen2_sharded": ("qwen2", {"num_hidden_layers": 3}, 150_000, False),
     "qwen3": ("qwen3", {"head_dim": 16}, None, False),
+    "qwen3_layer_types": ("qwen3", {
+        "head_dim": 16, "use_sliding_window": True, "sliding_window": 6, "max_window_layers": 2, "num_hidden_layers": 3,
+        "layer_types": ["sliding_attention", "full_attention", "full_attention"]}, None, False),
     "olmo2": ("olmo2", {}, None, False),
     "phi3": ("phi3", {"sliding_window": 8, "rope_parameters": {
         "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}, None, False),

@@ -66,6 +66,17 @@ package struct ConfigReader {
         }
     }
 
+    /// `layer_types`: whether each layer sees a window; nil where there is no such list.
+    package func slidingLayers(of layers: Int) throws -> [Bool]? {
+        guard isPresent("layer_types") else { return nil }
+        let types = json["layer_types"]?.array?.compactMap(\.string) ?? []
+        guard types.count == layers, types.allSatisfy({ ["full_attention", "sliding_attention"].contains($0) }) else {
+            throw UserError(
+                "\(file): \"layer_types\" must name full_attention or sliding_attention for each of \(layers) layers")
+        }
+        return types.map { $0 == "sliding_attention" }
+    }
+
     package func refuse(_ key: String, unless harmless: [JSONValue]) throws {
         guard let value = json[key], !value.isNull, !harmless.contains(value) else { return }
         throw UserError("\(file): \"\(key)\": \(value.serialized()) is not supported")

@@ -242,8 +242,7 @@ private struct GGUFMetadataWriter {
         guard !reader.isNull("sliding_window") else { throw refusal("no sliding_window") }
         add("attention.sliding_window", try reader.positive("sliding_window", 4096))
         let usual = try reader.positive("sliding_window_pattern", period)
-        let types = reader.json["layer_types"]?.array?.map { $0.string == "sliding_attention" }
-        let slides = types ?? (1...sizes.layers).map { $0 % usual != 0 }
+        let slides = try reader.slidingLayers(of: sizes.layers) ?? (1...sizes.layers).map { $0 % usual != 0 }
         entries.append(.bools("\(architecture.rawValue).attention.sliding_window_pattern", slides))
     }
 

@@ -52,17 +52,9 @@ public struct GemmaConfig: RotaryFamily, Equatable {
     private static func windows(_ reader: ConfigReader, layers: Int, pattern: Int) throws -> [Int?] {
         guard !reader.isNull("sliding_window") else { return Array(repeating: nil, count: layers) }
         let window = try reader.positive("sliding_window", 4096)
-        guard reader.isPresent("layer_types") else {
-            let pattern = try reader.positive("sliding_window_pattern", pattern)
-            return (1...layers).map { $0 % pattern == 0 ? nil : window }
-        }
-        let types = reader.json["layer_types"]?.array?.compactMap(\.string) ?? []
-        guard types.count == layers, types.allSatisfy({ ["full_attention", "sliding_attention"].contains($0) }) else {
-            throw UserError(
-                "\(reader.file): \"layer_types\" must name full_attention or sliding_attention for each of \(layers) layers"
-            )
-        }
-        return types.map { $0 == "full_attention" ? nil : window }
+        if let slides = try reader.slidingLayers(of: layers) { return slides.map { $0 ? window : nil } }
+        let pattern = try reader.positive("sliding_window_pattern", pattern)
+        return (1...layers).map { $0 % pattern == 0 ? nil : window }
     }
 
     var attention: AttentionShape {

@@ -1,4 +1,5 @@
 // config.json of the Llama family: Llama, Mistral, Qwen2, Qwen3.
+internal import Diagnostics
 public import Formats
 internal import Layers
 public import ModelFiles
@@ -59,8 +60,17 @@ extension LlamaConfig: RotaryFamily {
             let window = try reader.positive("sliding_window")
             return all.map { _ in window }
         case "qwen2", "qwen3":
-            guard try reader.bool("use_sliding_window", false), reader.isPresent("sliding_window") else { return all }
-            let window = try reader.positive("sliding_window"), full = try reader.count("max_window_layers", 28)
+            let isUsed = try reader.bool("use_sliding_window", false) && !reader.isNull("sliding_window")
+            let window = isUsed ? try reader.positive("sliding_window", 4096) : nil
+            if let slides = try reader.slidingLayers(of: layers) {
+                guard window != nil || !slides.contains(true) else {
+                    throw UserError(
+                        "\(reader.file): \"layer_types\" names sliding_attention, and use_sliding_window or sliding_window turns it off"
+                    )
+                }
+                return slides.map { $0 ? window : nil }
+            }
+            let full = try reader.count("max_window_layers", 28)
             return all.indices.map { $0 >= full ? window : nil }
         default: return all
         }

@@ -75,6 +75,11 @@ struct SFTInputs {
         if config.optimizer.state == .int8, device != .cpu {
             throw UserError("optimizer.state: int8 is for the CPU; remove it, or set device: cpu", .usage)
         }
+        if config.training.quantizeAware != .none, config.training.quantizeAwareAfter >= steps {
+            throw UserError(
+                "training.quantize_aware_after: \(config.training.quantizeAwareAfter) is not before the end of the run at \(counted(steps, "step"))",
+                .usage)
+        }
         if config.training.quantizeAware != .none, device != .cpu {
             throw UserError(
                 "training.quantize_aware: \(config.training.quantizeAware.rawValue) is for the CPU; remove it, or set device: cpu",

@@ -209,6 +209,8 @@ final class SFTSession {
         guard let loss = judged else { return nil }
         try writeMetrics([(LossMetric.heldOut, loss)])
         run.log("step \(grouped(step)): held-out loss \(decimals(loss, 4)) nats a token")
+        // Of weights not yet rounded it is lower than any that the run is for, which no checkpoint shall be the best by.
+        if trained.awaitsRounding { return false }
         lastJudged = (step, loss)
         if loss.isFinite, bestLoss.map({ loss < $0 }) ?? true {
             (bestLoss, judgementsSinceBest) = (loss, 0)

@@ -55,6 +55,9 @@ final class TrainedModel {
         awareness = nil
     }
 
+    /// Whether quantization-aware training is still to begin.
+    var awaitsRounding: Bool { awareness != nil }
+
     /// The adapter that the reference brought (with this run's dropout), else a new one.
     private static func adapter(_ config: SFTConfig, _ loaded: LoadedModel, _ reference: ModelReference) throws
         -> AdapterConfig

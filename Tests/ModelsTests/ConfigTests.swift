@@ -132,6 +132,17 @@ import Testing
             try read(.qwen2, ["sliding_window": 4, "use_sliding_window": true, "max_window_layers": 1]).windows == [
                 nil, 4,
             ])
+        // A list of the layers counts before that.
+        let listed: KeyValuePairs<String, JSONValue?> = [
+            "use_sliding_window": true, "max_window_layers": 2, "layer_types": ["sliding_attention", "full_attention"],
+        ]
+        for family in [TinyFamily.qwen2, .qwen3] {
+            #expect(try read(family, listed).windows == [4096, nil])
+            #expect(throws: UserError.self) {
+                try read(family, ["layer_types": ["sliding_attention", "full_attention"]])
+            }
+            #expect(try read(family, ["layer_types": ["full_attention", "full_attention"]]).windows == [nil, nil])
+        }
         let qwen = try read(.qwen2, [:]), llama = try read(.llama, ["attention_bias": true])
         #expect(qwen.qkvBias && !qwen.outputBias && !qwen.mlpBias)
         #expect(llama.qkvBias && llama.outputBias && !llama.mlpBias)

@@ -53,6 +53,25 @@ import Testing
         for k in 1...2 { #expect(abs(losses[k].last! / losses[0].last! - 1) < 0.2, "\(losses[k]) \(losses[0])") }
     }
 
+    /// Losses before the rounding are lower than any after it, and yet the model is one that was trained for it.
+    @Test func theBestHasSeenTheRounding() throws {
+        let place = try place()
+        let config = place.config("late", .full) { config in
+            config.optimizer.learningRate = 1e-5
+            (config.training.quantizeAware, config.training.quantizeAwareAfter) = (.q4_0, 5)
+            (config.training.evalEvery, config.training.earlyStopPatience) = (1, 3)
+        }
+        let losses = try place.run(config).values("eval/loss")
+        #expect(losses.count == 8 && losses[..<4].max()! < losses[4...].min()!)
+        let state = try readJSONFile(joinPath(config.output, "checkpoints/step-8/state.json"))
+        #expect(state["best_loss"]?.double == losses[4...].min()!)
+
+        var idle = config
+        (idle.output, idle.training.quantizeAwareAfter) = (place.folder["idle"], 8)
+        let error = #expect(throws: UserError.self) { try place.run(idle) }
+        #expect(error?.message.hasPrefix("training.quantize_aware_after: 8 is not before the end") == true)
+    }
+
     /// The base's hash is the unquantised one's; another form is another run.
     @Test func theRunFolderKnowsTheForm() throws {
         let place = try place(), config = place.config("run") { $0.model.quantize = .nf4 }
