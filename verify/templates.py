@@ -2,7 +2,7 @@
 
     .deps/oracle/bin/python verify/templates.py --templates FOLDER [--templates FOLDER ...]
 
-FOLDER holds *.jinja files, for example what `scripts/fetch-assets chat-templates trl-templates axolotl-templates` leaves.
+FOLDER holds *.jinja files, for example what `scripts/fetch-assets chat-templates trl-templates axolotl-templates vllm-templates` leaves.
 Texts of `tokenizer render` must agree byte for byte, each conversation with tools and without. Where one refuses the other
 must too, and for the same cause; these are counted apart and listed with both reasons. Both see the same clock.
 
@@ -18,6 +18,7 @@ import random
 import re
 
 import tokenizers
+import transformers
 import transformers.utils.chat_template_utils as renderer
 
 from common import Program, Report, Workspace, one_line, parser, write_rows
@@ -258,6 +259,37 @@ def check_masks(report, program, folder, paths):
     report.equals("masks unlike the template's own marks", len(unlike), 0)
 
 
+def check_named(report, program, folder):
+    """Templates under names and all special tokens, in the settings and as files, with tools and without: transformers."""
+    usual = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ sep_token }}{{ cls_token }}|{{ mask_token }}|{{ image_token }}{% endfor %}"
+    named = {"default": usual, "tool_use": usual + "{{ tools | length }}{{ tools[0].function.name }}", "rag": "no"}
+    extra = {"sep_token": "<pad>", "cls_token": "<s>", "mask_token": "<unk>", "extra_special_tokens": {"image_token": "</s>"}}
+    chat = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+    rows = [{"messages": chat}, {"messages": chat, "tools": TOOLS}, {"messages": chat, "tools": []}]
+    for place in ["settings", "files"]:
+        texts = product_with(program, folder, place, named, extra, rows)
+        tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder / place)
+        theirs = [tokenizer.apply_chat_template(row["messages"], tools=row.get("tools"), tokenize=False) for row in rows]
+        report.equals(f"templates under names, {place}", texts, theirs)
+
+
+def product_with(program, folder, place, named, extra, rows):
+    """Texts by the program of a tokenizer that has several templates."""
+    model = folder / place
+    model_folder(model, [{"name": name, "template": source} for name, source in named.items()])
+    config = {**json.loads((model / "tokenizer_config.json").read_text()), **extra}
+    if place == "files":
+        config["chat_template"] = "stale"
+        (model / "additional_chat_templates").mkdir()
+        for name, source in named.items():
+            file = "chat_template.jinja" if name == "default" else f"additional_chat_templates/{name}.jinja"
+            (model / file).write_text(source)
+    (model / "tokenizer_config.json").write_text(json.dumps(config))
+    write_rows(folder / "named.jsonl", rows)
+    program.must("tokenizer", "render", model, "--input", folder / "named.jsonl", "--output", folder / "named.out.jsonl")
+    return [json.loads(line)["text"] for line in (folder / "named.out.jsonl").read_text().splitlines()]
+
+
 def main():
     options = parser(__doc__)
     options.add_argument("--templates", action="append", required=True)
@@ -281,6 +313,7 @@ def main():
                     equal += 1
                 else:
                     different.append(f"{place}: transformers {str(theirs)[:300]!r} / needletail {str(ours)[:300]!r}")
+        check_named(report, program, folder)
         check_masks(report, program, folder, paths)
     for line in different + other_cause:
         print("  " + one_line(line, 900))

@@ -79,6 +79,8 @@ public struct ExampleEncoder: Sendable {
     /// Source of the chat template in use.
     let template: String?
     private let renderer: ChatRenderer?
+    /// For chats with tools, where the tokenizer has a template for them.
+    private let toolRenderer: ChatRenderer?
 
     /// - Parameters:
     ///   - template: name of a built-in chat template, or the source of one; nil for the tokenizer's own.
@@ -97,13 +99,27 @@ public struct ExampleEncoder: Sendable {
                 let names = ChatTemplate.builtIn.keys.sorted().joined(separator: ", ")
                 throw UserError("the tokenizer has no chat template; name one (\(names)) or use format: plain", .usage)
             }
-            (renderer, self.template) = (nil, nil)
+            (renderer, toolRenderer, self.template) = (nil, nil, nil)
             return
         }
         let text = ChatTemplate.builtIn[source] ?? source
         self.template = text
-        renderer = try ChatRenderer(ChatTemplate(text), variables: templateVariables(tokenizer), time: time)
+        let choice = try TemplateChoice(text, withTools: template == nil ? tokenizer.toolTemplate : nil)
+        let variables = tokenizer.templateVariables, clock = FixedClock(time)
+        renderer = try ChatRenderer(choice.usual, variables: variables, clock: clock)
+        toolRenderer = try choice.withTools.map {
+            try ChatRenderer($0, variables: variables, tools: [Self.probeTool], clock: clock)
+        }
     }
+
+    /// A function as OpenAI and transformers describe one.
+    private static let probeTool: JSONValue = [
+        "type": "function",
+        "function": [
+            "name": "probe", "description": "Probes.",
+            "parameters": ["type": "object", "properties": [:], "required": []],
+        ],
+    ]
 
     /// What the template printed of the time in all rows so far, by format; empty for nearly all templates.
     var printedTimes: [String: String] { renderer?.clock.printed ?? [:] }
@@ -150,7 +166,7 @@ public struct ExampleEncoder: Sendable {
 
     /// The template writes the begin token itself where it wants one, so the tokenizer adds none.
     private func chat(_ messages: [ChatMessage], _ tools: [JSONValue]) throws(RowFault) -> MarkedTokens {
-        guard let renderer else {
+        guard let renderer = tools.isEmpty ? renderer : toolRenderer ?? renderer else {
             throw RowFault(.templateRefused, "is a chat, and there is no chat template to render it; name one")
         }
         let rendered = try renderer.render(messages, tools: tools, trained: trainedTurns(messages))
@@ -216,17 +232,6 @@ public struct ExampleEncoder: Sendable {
             text: marked.text, ids: kept.map { marked.ids[$0] }, offsets: kept.map { marked.offsets[$0] },
             trained: trained, location: location, truncated: marked.ids.count - kept.count)
     }
-}
-
-/// Names that chat templates use for the tokenizer's special tokens.
-public func templateVariables(_ tokenizer: Tokenizer) -> JSONObject {
-    var variables = JSONObject()
-    let tokens = [
-        ("bos_token", tokenizer.bosToken), ("eos_token", tokenizer.eosToken), ("pad_token", tokenizer.padToken),
-        ("unk_token", tokenizer.unkToken),
-    ]
-    for (name, token) in tokens { if let token { variables[name] = .string(token.text) } }
-    return variables
 }
 
 /// The prompt that Stanford's Alpaca models were trained with (github.com/tatsu-lab/stanford_alpaca).

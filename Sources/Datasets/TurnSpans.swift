@@ -60,14 +60,13 @@ struct ChatRenderer: Sendable {
     /// The one moment that `strftime_now` tells: two renderings of a chat must not differ by the clock.
     let clock: FixedClock
 
-    init(_ template: ChatTemplate, variables: JSONObject, time: TemplateTime) throws {
-        (self.template, self.variables) = (template, variables)
-        let clock = FixedClock(time)
-        self.clock = clock
+    /// - Parameter tools: what a first chat is tried with.
+    init(_ template: ChatTemplate, variables: JSONObject, tools: [JSONValue]? = nil, clock: FixedClock) throws {
+        (self.template, self.variables, self.clock) = (template, variables, clock)
         let probe: [JSONValue] = [["role": "user", "content": "probe"]]
-        let plain = try template.render(messages: probe, variables: variables, now: clock.time)
+        let plain = try template.render(messages: probe, tools: tools, variables: variables, now: clock.time)
         let open = try template.render(
-            messages: probe, addGenerationPrompt: true, variables: variables, now: clock.time)
+            messages: probe, tools: tools, addGenerationPrompt: true, variables: variables, now: clock.time)
         hasAnswerHeader = !plain.utf8.elementsEqual(open.utf8)
     }
 

@@ -8,9 +8,8 @@ public import Tokenizers
 
 /// Renders chats to token ids with a model's template (or another) and the begin tokens that the template writes.
 public struct ChatPrompts: Sendable {
-    private let template: ChatTemplate
+    private let choice: TemplateChoice
     private let tokenizer: Tokenizer
-    private let variables: JSONObject
 
     /// - Parameter template: the source of one to use instead of the tokenizer's own.
     /// - Throws: `UserError` when there is no template.
@@ -18,20 +17,14 @@ public struct ChatPrompts: Sendable {
         guard let source = template ?? tokenizer.chatTemplate else {
             throw UserError("the model has no chat template; use --raw, or a model made for chat", .usage)
         }
-        self.template = try ChatTemplate(source)
+        choice = try TemplateChoice(source, withTools: template == nil ? tokenizer.toolTemplate : nil)
         self.tokenizer = tokenizer
-        variables = JSONObject(
-            [
-                ("bos_token", tokenizer.bosToken), ("eos_token", tokenizer.eosToken), ("pad_token", tokenizer.padToken),
-                ("unk_token", tokenizer.unkToken),
-            ]
-            .compactMap { name, token in token.map { (name, JSONValue.string($0.text)) } })
     }
 
     /// Ids of the conversation with the beginning of an answer.
     public func ids(_ messages: [JSONValue], tools: [JSONValue]? = nil) throws -> [Int32] {
-        let text = try template.render(
-            messages: messages, tools: tools, addGenerationPrompt: true, variables: variables)
+        let text = try choice.template(tools).render(
+            messages: messages, tools: tools, addGenerationPrompt: true, variables: tokenizer.templateVariables)
         return tokenizer.encode(text, addSpecialTokens: false)
     }
 }

@@ -19,7 +19,7 @@ public enum PromptStyle: String, CaseIterable, Sendable {
 /// so a token that joins the end of the prompt with the beginning of the response counts. Nothing follows the response.
 public struct ResponseEncoder: Sendable {
     private let tokenizer: Tokenizer
-    private let template: ChatTemplate?
+    private let choice: TemplateChoice?
     private let maxLength: Int
     private let time: TemplateTime
     /// Whether a row without a system message gets one.
@@ -34,20 +34,21 @@ public struct ResponseEncoder: Sendable {
     public init(_ tokenizer: Tokenizer, _ style: PromptStyle, maxLength: Int, time: TemplateTime = .now) throws {
         (self.tokenizer, self.maxLength, self.time) = (tokenizer, maxLength, time)
         guard style == .chat else {
-            (template, addsSystem) = (nil, false)
+            (choice, addsSystem) = (nil, false)
             return
         }
         guard let source = tokenizer.chatTemplate else {
             throw UserError("--template chat: the model has no chat template; use --template none", .usage)
         }
-        let template = try ChatTemplate(source)
-        self.template = template
+        let choice = try TemplateChoice(source, withTools: tokenizer.toolTemplate)
+        self.choice = choice
         let probe: [JSONValue] = [
             ["role": "system", "content": .string(Self.systemMessage)], ["role": "user", "content": "probe"],
         ]
         // Templates such as Gemma's refuse a system message.
         addsSystem =
-            (try? template.render(messages: probe, addGenerationPrompt: true, variables: templateVariables(tokenizer)))
+            (try? choice.usual.render(
+                messages: probe, addGenerationPrompt: true, variables: tokenizer.templateVariables))
             != nil
     }
 
@@ -56,7 +57,7 @@ public struct ResponseEncoder: Sendable {
     /// - Throws: `UserError` for a row that has no prompt where one is needed, or that the template refuses.
     public func encode(_ row: DataRow, response: String? = nil) throws -> EncodedRow? {
         let prompt = try prompt(row), text = prompt + (response ?? row.content.response)
-        let encoding = tokenizer.encoding(of: text, addSpecialTokens: template == nil)
+        let encoding = tokenizer.encoding(of: text, addSpecialTokens: choice == nil)
         let boundary = prompt.unicodeScalars.count, kept = min(maxLength, encoding.ids.count)
         var trained = encoding.offsets.prefix(kept).map { !$0.isEmpty && $0.upperBound > boundary }
         if !trained.isEmpty { trained[0] = false }  // nothing comes before it
@@ -67,7 +68,7 @@ public struct ResponseEncoder: Sendable {
     }
 
     private func prompt(_ row: DataRow) throws -> String {
-        guard let template else { return row.content.plainPrompt }
+        guard let choice else { return row.content.plainPrompt }
         var messages = row.content.promptMessages
         guard !messages.isEmpty else {
             throw UserError("\(row.location): a document has no prompt for a chat template; use --template none")
@@ -78,9 +79,9 @@ public struct ResponseEncoder: Sendable {
         var tools: [JSONValue]?
         if case .chat(_, let given) = row.content, !given.isEmpty { tools = given }
         do {
-            return try template.render(
+            return try choice.template(tools).render(
                 messages: messages.map { .object($0.fields) }, tools: tools, addGenerationPrompt: true,
-                variables: templateVariables(tokenizer), now: { _ in time })
+                variables: tokenizer.templateVariables, now: { _ in time })
         } catch let error as UserError {
             throw UserError("\(row.location): \(error.message)")
         }

@@ -50,7 +50,7 @@ extension TokenizerFiles {
         for (name, key) in roles {
             if let (text, _) = try token(key, metadata, tokens) { config[name] = .string(text) }
         }
-        if let template = metadata["tokenizer.chat_template"]?.string { config["chat_template"] = .string(template) }
+        config["chat_template"] = template(metadata)
         config["clean_up_tokenization_spaces"] = false
         let architecture = metadata["general.architecture"]?.string ?? ""
         if let length = metadata["\(architecture).context_length"]?.int {
@@ -58,6 +58,17 @@ extension TokenizerFiles {
         }
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
         return config
+    }
+
+    /// `chat_template`: a text, or a list where the file has more of them under names.
+    private static func template(_ metadata: GGUFMetadata) -> JSONValue? {
+        let usual = metadata["tokenizer.chat_template"]?.string
+        let named = (metadata["tokenizer.chat_templates"]?.strings ?? []).compactMap { name in
+            metadata["tokenizer.chat_template.\(name)"]?.string.map { (name, $0) }
+        }
+        if named.isEmpty { return usual.map { .string($0) } }
+        let all = (usual.map { [("default", $0)] } ?? []) + named
+        return .array(all.map { ["name": .string($0), "template": .string($1)] })
     }
 }
 

@@ -229,10 +229,24 @@ private struct GGUFTokenizerWriter {
         let (begins, ends) = try surroundings()
         add(.bool(key("add_bos_token"), begins), .bool(begins))
         add(.bool(key("add_eos_token"), ends), .bool(ends))
-        if let template = tokenizer.chatTemplate {
-            entries.append(.string("tokenizer.chat_template", template))
-        }
+        entries += templates
         return (entries, GGUFMetadata(path: path, values))
+    }
+
+    /// As the `gguf` package writes them: `default` by itself, others under names of ASCII letters, digits and underscores.
+    private var templates: [GGUFEntry] {
+        var named: [(name: String, source: String)] = []
+        for (name, source) in tokenizer.files.chatTemplates where ExactString(name) != "default" {
+            let plain = name.unicodeScalars.map { scalar in
+                scalar.isASCII && (scalar.properties.isAlphabetic || scalar.properties.numericType != nil)
+                    ? Character(scalar) : "_"
+            }
+            named.append((String(plain), source))
+        }
+        var entries = named.map { GGUFEntry.string("tokenizer.chat_template.\($0.name)", $0.source) }
+        if !named.isEmpty { entries.append(.strings("tokenizer.chat_templates", named.map(\.name))) }
+        if let template = tokenizer.chatTemplate { entries.append(.string("tokenizer.chat_template", template)) }
+        return entries
     }
 
     /// Whether the begin token is put before a text and the end token after it.

@@ -43,7 +43,8 @@ struct TokenizerFiles: Sendable {
     /// `tokenizer_config.json`; empty when there was none.
     var config = JSONObject()
     var specialTokensMap: JSONObject?
-    var chatTemplate: String?
+    /// By name; a template that stands alone is `default`.
+    private(set) var chatTemplates: [(name: String, source: String)] = []
     /// Files as they were read, by name; written again byte for byte until something is added.
     var originals: [(name: String, bytes: [UInt8])] = []
 
@@ -74,19 +75,13 @@ struct TokenizerFiles: Sendable {
         }
         config = try optional("tokenizer_config.json") ?? config
         specialTokensMap = try optional("special_tokens_map.json")
-        let templatePath = joinPath(folder, "chat_template.jinja")
-        if fileExists(templatePath) {
-            let text = try readTextFile(templatePath, maxBytes: maxTokenizerBytes)
-            originals.append(("chat_template.jinja", Array(text.utf8)))
-            chatTemplate = text
-        } else {
-            chatTemplate = Self.template(in: config)
-        }
+        let found = try Self.templates(in: folder)
+        chatTemplates = found.isEmpty ? Self.templates(in: config) : found
     }
 
     init(tokenizerJSON: JSONValue, config: JSONObject = JSONObject(), specialTokensMap: JSONObject? = nil) {
         (source, self.config, self.specialTokensMap) = (.json(tokenizerJSON), config, specialTokensMap)
-        chatTemplate = Self.template(in: config)
+        chatTemplates = Self.templates(in: config)
     }
 
     /// What kind of file this is, by what it begins with.
@@ -148,16 +143,56 @@ struct TokenizerFiles: Sendable {
         return try parse(bytes, path)
     }
 
-    /// `chat_template`: a text, or named ones of which `default` counts.
-    private static func template(in config: JSONObject) -> String? {
-        guard let value = config["chat_template"] else { return nil }
-        if let text = value.string { return text }
-        return value.array?.first { $0["name"]?.string == "default" }?["template"]?.string
+    // MARK: Chat templates
+
+    private static let templateFile = "chat_template.jinja", templateFolder = "additional_chat_templates"
+
+    /// The templates that are files of their own, as transformers 5 writes them.
+    private static func templates(in folder: String) throws -> [(name: String, source: String)] {
+        var paths: [(name: String, path: String)] = []
+        let own = joinPath(folder, templateFile), others = joinPath(folder, templateFolder)
+        if fileExists(own) { paths.append(("default", own)) }
+        for file in folderExists(others) ? try listFolder(others).sorted() : [] where file.hasSuffix(".jinja") {
+            paths.append((String(file.dropLast(".jinja".count)), joinPath(others, file)))
+        }
+        return try paths.map { ($0.name, try readTextFile($0.path, maxBytes: maxTokenizerBytes)) }
+    }
+
+    /// `chat_template`: a text, or named ones.
+    private static func templates(in config: JSONObject) -> [(name: String, source: String)] {
+        guard let value = config["chat_template"] else { return [] }
+        if let text = value.string { return [("default", text)] }
+        return (value.array ?? []).compactMap { entry in
+            guard let name = entry["name"]?.string, let source = entry["template"]?.string else { return nil }
+            return (name, source)
+        }
+    }
+
+    /// The last of its name counts, as in a dictionary.
+    func chatTemplate(_ name: String = "default") -> String? {
+        chatTemplates.last { ExactString($0.name) == ExactString(name) }?.source
+    }
+
+    /// Puts one template in the place of all.
+    mutating func replaceTemplates(with source: String) {
+        chatTemplates = [("default", source)]
+        config["chat_template"] = nil
+        originals.removeAll { $0.name == "tokenizer_config.json" }
+    }
+
+    /// The files of the templates; none where the settings hold several, which are written with them.
+    private var templateFiles: [(name: String, bytes: [UInt8])] {
+        if config["chat_template"]?.array != nil, Self.templates(in: config).elementsEqual(chatTemplates, by: { $0 == $1 }) {
+            return []
+        }
+        return chatTemplates.map { name, source in
+            (name == "default" ? Self.templateFile : "\(Self.templateFolder)/\(name).jinja", Array(source.utf8))
+        }
     }
 
     // MARK: Special tokens of the settings
 
-    private static let specialKeys = [
+    static let specialKeys = [
         "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
     ]
 
@@ -167,6 +202,18 @@ struct TokenizerFiles: Sendable {
             if let source, source != .null { return source }
         }
         return nil
+    }
+
+    /// Names that chat templates use for special tokens, as in transformers: those of the roles, and those of a dictionary
+    /// `extra_special_tokens`, such as `image_token`.
+    var templateVariables: JSONObject {
+        var variables = JSONObject()
+        for key in Self.specialKeys { variables[key] = specialToken(key).map { .string($0) } }
+        let extra = entry("extra_special_tokens")?.object ?? JSONObject()
+        for (key, value) in extra {
+            if let text = value.string ?? value["content"]?.string { variables[key] = .string(text) }
+        }
+        return variables
     }
 
     /// Content of `bos_token` and its like.
@@ -248,7 +295,7 @@ extension TokenizerFiles {
         return files
     }
 
-    /// Names and bytes of the files to write.
+    /// Names and bytes of the files to write; a name may begin with a folder.
     func contents() -> [(name: String, bytes: [UInt8])] {
         var config = config
         if config["tokenizer_class"] == nil { config["tokenizer_class"] = "PreTrainedTokenizerFast" }
@@ -257,8 +304,19 @@ extension TokenizerFiles {
         var files = [(name: "tokenizer.json", bytes: pretty(tokenizerJSON))]
         files.append(("tokenizer_config.json", pretty(.object(config))))
         if let specialTokensMap { files.append(("special_tokens_map.json", pretty(.object(specialTokensMap)))) }
-        if let chatTemplate { files.append(("chat_template.jinja", Array(chatTemplate.utf8))) }
+        files += templateFiles
         return files.map { file in originals.first { $0.name == file.name } ?? file }
+    }
+}
+
+extension TokenizerFiles {
+    /// - Parameter folder: one that exists.
+    func write(to folder: String) throws {
+        for (name, bytes) in contents() {
+            let path = joinPath(folder, name)
+            try createDirectories(parentFolder(of: path))
+            try writeFileAtomically(bytes, to: path)
+        }
     }
 }
 

@@ -60,7 +60,11 @@ extension Tokenizer {
     public var unkToken: NamedToken? { named("unk_token") }
 
     /// Source of the chat template: `chat_template.jinja`, else `tokenizer_config.json`, else GGUF metadata.
-    public var chatTemplate: String? { files.chatTemplate }
+    public var chatTemplate: String? { files.chatTemplate() }
+    /// Source of the template for chats with tools; nil where there is none of its own.
+    public var toolTemplate: String? { files.chatTemplate("tool_use") }
+    /// Names that chat templates use for the tokenizer's special tokens.
+    public var templateVariables: JSONObject { files.templateVariables }
 
     /// Contents for `tokenizer.json`.
     public var tokenizerJSON: JSONValue { files.tokenizerJSON }
@@ -102,14 +106,14 @@ extension Tokenizer {
     /// Files that were read and not changed are written byte for byte.
     public func save(to folder: String) throws {
         try createDirectories(folder)
-        for (name, bytes) in files.contents() { try writeFileAtomically(bytes, to: joinPath(folder, name)) }
+        try files.write(to: folder)
     }
 
     /// Bytes that are equal for equal tokenizers; hash them to recognise one.
     public var fingerprintBytes: [UInt8] {
         let parts: [JSONValue] = [
             tokenizerJSON, tokenizerConfig, files.specialTokensMap.map { .object($0) } ?? .null,
-            chatTemplate.map { .string($0) } ?? .null,
+            .array(files.chatTemplates.map { [.string($0.name), .string($0.source)] }),
         ]
         return Array(JSONValue.array(parts).serialized().utf8)
     }

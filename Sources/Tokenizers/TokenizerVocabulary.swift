@@ -49,7 +49,7 @@ public struct TokenizerVocabulary: Sendable {
     public func id(of token: String) -> Int? { ids[ExactString(token)] }
 
     /// Source of the tokenizer's chat template.
-    public var chatTemplate: String? { files.chatTemplate }
+    public var chatTemplate: String? { files.chatTemplate() }
 
     /// Tokens that are not added, in the order of their ids.
     public var ordinary: [String] {
@@ -112,12 +112,8 @@ extension TokenizerVocabulary {
     /// - Parameter chatTemplate: takes the place of the tokenizer's own.
     public func save(to target: String, chatTemplate: String? = nil) throws {
         var files = self.files
-        if let chatTemplate, chatTemplate != files.chatTemplate {
-            files.chatTemplate = chatTemplate
-            files.config["chat_template"] = nil
-            files.originals.removeAll { $0.name == "chat_template.jinja" || $0.name == "tokenizer_config.json" }
-        }
-        for (name, bytes) in files.contents() { try writeFileAtomically(bytes, to: joinPath(target, name)) }
+        if let chatTemplate, chatTemplate != files.chatTemplate() { files.replaceTemplates(with: chatTemplate) }
+        try files.write(to: target)
         guard let folder else { return }
         for name in ["vocab.json", "merges.txt", "tokenizer.model", "added_tokens.json"]
         where fileExists(joinPath(folder, name)) {

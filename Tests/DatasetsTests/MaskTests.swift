@@ -147,6 +147,30 @@ struct MaskStrategyTests {
             "\(text)")
     }
 
+    /// Chats with tools take the tokenizer's template for them, unless another template is given.
+    @Test func templateForTools() throws {
+        func source(_ mark: String) -> String {
+            "{% for m in messages %}<{{ m.role }}>{{ m.content }}\(mark){% endfor %}"
+                + "{% if add_generation_prompt %}<assistant>{% endif %}"
+        }
+        let tokenizer = try Tokenizer(
+            tokenizerJSON: fixture("tokenizer.json"),
+            config: [
+                "chat_template": [
+                    ["name": "default", "template": .string(source("</s>"))],
+                    ["name": "tool_use", "template": .string(source("!{{ tools[0].function.name }}</s>"))],
+                ]
+            ])
+        let turns = [ChatMessage(role: .user, content: "a"), ChatMessage(role: .assistant, content: "b")]
+        let tool: JSONValue = ["type": "function", "function": ["name": "sky"]]
+        func text(_ tools: [JSONValue], _ template: String? = nil) throws -> String {
+            try ExampleEncoder(tokenizer, template: template).encode(row(.chat(turns, tools: tools))).marked(.marks)
+        }
+        #expect(try text([]) == "<user>a</s><assistant>[[b</s>]]")
+        #expect(try text([tool]) == "<user>a!sky</s><assistant>[[b!sky</s>]]")
+        #expect(try text([tool], source("?</s>")) == "<user>a?</s><assistant>[[b?</s>]]")
+    }
+
     /// What a template marks is trained, all of it and no more: in several pieces, with a thought left out.
     @Test func marksOfTheTemplate() throws {
         let template =

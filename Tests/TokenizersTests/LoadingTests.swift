@@ -137,7 +137,65 @@ extension Tokenizer {
         #expect(tokenizer.bosToken?.id == 0 && tokenizer.eosToken?.text == "</s>" && tokenizer.unkToken == nil)
         #expect(tokenizer.padToken?.id == 300 && tokenizer.isSpecial(300) && tokenizer.vocabularySize == 301)
         #expect(tokenizer.encode("<pad>", addSpecialTokens: false) == [300])
-        #expect(tokenizer.chatTemplate == "yes")
+        #expect(tokenizer.chatTemplate == "yes" && tokenizer.toolTemplate == "no")
+    }
+
+    /// Templates under names, in the settings, as files, or in a GGUF: read, and written where others look for them.
+    @Test func namedTemplates() throws {
+        let folder = "/tmp/needletail-templates-test-\(UInt64.random(in: 0 ... .max))"
+        defer { try? removeTree(folder) }  // a leftover in /tmp harms nobody
+        let json = try golden("gpt2")["tokenizer"]!.serialized(.python)
+        func file(_ name: String, _ text: String) throws {
+            try createDirectories(parentFolder(of: folder + "/" + name))
+            try writeFileAtomically(text, to: folder + "/" + name)
+        }
+        try file("settings/tokenizer.json", json)
+        let settings =
+            #"{"chat_template": [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}]}"#
+        try file("settings/tokenizer_config.json", settings)
+        try file("files/tokenizer.json", json)
+        try file("files/chat_template.jinja", "a")
+        try file("files/additional_chat_templates/tool_use.jinja", "b")
+        try file("files/tokenizer_config.json", #"{"chat_template": "stale"}"#)
+        for place in ["settings", "files"] {
+            let read = try Tokenizer(modelPath: folder + "/" + place)
+            #expect(read.chatTemplate == "a" && read.toolTemplate == "b", "\(place)")
+            try read.save(to: folder + "/copy-\(place)")
+            let again = try Tokenizer(modelPath: folder + "/copy-\(place)")
+            #expect(again.chatTemplate == "a" && again.toolTemplate == "b", "\(place)")
+            #expect(again.fingerprintBytes == read.fingerprintBytes, "\(place)")
+        }
+        // transformers would take a file for the only template.
+        #expect(!fileExists(folder + "/copy-settings/chat_template.jinja"))
+        #expect(try readTextFile(folder + "/copy-settings/tokenizer_config.json") == settings)
+        let one = try TokenizerVocabulary(folder: folder + "/files")
+        try one.save(to: folder + "/copy-files", chatTemplate: "c")
+        try removeTree(folder + "/copy-files/additional_chat_templates")
+        #expect(try Tokenizer(modelPath: folder + "/copy-files").toolTemplate == nil)
+
+        let gguf = try Tokenizer(
+            gguf: GGUFMetadata(
+                path: "x.gguf",
+                [
+                    ("tokenizer.ggml.model", .string("gpt2")), ("tokenizer.ggml.pre", .string("gpt-2")),
+                    ("tokenizer.ggml.tokens", .stringArray(["a"])), ("tokenizer.ggml.merges", .stringArray([])),
+                    ("tokenizer.chat_template", .string("a")), ("tokenizer.chat_template.tool_use", .string("b")),
+                    ("tokenizer.chat_templates", .stringArray(["tool_use"])),
+                ]))
+        #expect(gguf.chatTemplate == "a" && gguf.toolTemplate == "b")
+    }
+
+    /// What templates are given beside the messages: all roles, and the names of a dictionary.
+    @Test func variablesOfTemplates() throws {
+        let config: JSONValue = [
+            "bos_token": "<s>", "sep_token": ["content": "</s>"], "cls_token": "<s>", "mask_token": nil,
+            "extra_special_tokens": ["image_token": "<image>"],
+        ]
+        let tokenizer = try Tokenizer(tokenizerJSON: golden("gpt2")["tokenizer"]!, config: config)
+        let expected: JSONValue = [
+            "bos_token": "<s>", "sep_token": "</s>", "cls_token": "<s>", "image_token": "<image>",
+        ]
+        #expect(JSONValue.object(tokenizer.templateVariables) == expected)
     }
 
     @Test func addsTokens() throws {

@@ -159,20 +159,22 @@ public struct TokenizerCommand: ParsableCommand {
 
         func run() throws {
             let tokenizer = try model.tokenizer()
-            let template = try ChatTemplate(templateSource(tokenizer))
+            let choice = try TemplateChoice(
+                templateSource(tokenizer), withTools: template == nil ? tokenizer.toolTemplate : nil)
             let fixed = now?.time
             let ownMembers = ["messages", "tools", "add_generation_prompt"]
             try files.convert { row, place, line in
                 guard let object = row.object, let messages = row["messages"]?.array else {
                     throw place.wants("{\"messages\": [{\"role\": \"...\", \"content\": \"...\"}]}")
                 }
-                var variables = specialTokens(of: tokenizer)
+                var variables = tokenizer.templateVariables
                 for (key, value) in zip(object.keys, object.values) where !ownMembers.contains(key) {
                     variables[key] = value
                 }
                 do {
-                    let text = try template.render(
-                        messages: messages, tools: row["tools"]?.array,
+                    let tools = row["tools"]?.array
+                    let text = try choice.template(tools).render(
+                        messages: messages, tools: tools,
                         addGenerationPrompt: row["add_generation_prompt"]?.bool ?? false, variables: variables,
                         now: { _ in fixed ?? .now })
                     appendJSON("text", text, to: &line)
@@ -282,15 +284,6 @@ struct TokenizerOptions: ParsableArguments {
         ignoredCode(in: path).forEach { note($0) }
         return try Tokenizer(modelPath: path)
     }
-}
-
-/// The variables that chat templates expect beside the messages.
-private func specialTokens(of tokenizer: Tokenizer) -> JSONObject {
-    let named = [
-        ("bos_token", tokenizer.bosToken), ("eos_token", tokenizer.eosToken), ("pad_token", tokenizer.padToken),
-        ("unk_token", tokenizer.unkToken),
-    ]
-    return JSONObject(named.compactMap { name, token in token.map { (name, .string($0.text)) } })
 }
 
 private func appendJSON(_ key: String, _ text: String, to line: inout [UInt8]) {
