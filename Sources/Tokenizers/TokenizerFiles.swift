@@ -182,9 +182,8 @@ struct TokenizerFiles: Sendable {
 
     /// The files of the templates; none where the settings hold several, which are written with them.
     private var templateFiles: [(name: String, bytes: [UInt8])] {
-        if config["chat_template"]?.array != nil, Self.templates(in: config).elementsEqual(chatTemplates, by: { $0 == $1 }) {
-            return []
-        }
+        let inSettings = Self.templates(in: config)
+        if inSettings.count > 1, inSettings.elementsEqual(chatTemplates, by: { $0 == $1 }) { return [] }
         return chatTemplates.map { name, source in
             (name == "default" ? Self.templateFile : "\(Self.templateFolder)/\(name).jinja", Array(source.utf8))
         }

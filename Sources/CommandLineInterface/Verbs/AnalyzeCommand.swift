@@ -54,7 +54,9 @@ public struct GradientsCommand: ThreadedCommand {
     public var model: [String]
 
     @Option(
-        help: ArgumentHelp("Rows: JSONL, JSON, CSV, TSV, Parquet, Arrow or text, also .gz and .zst.", valueName: "file"), completion: .file())
+        help: ArgumentHelp(
+            "Rows: JSONL, JSON, CSV, TSV, Parquet, Arrow or text, also .gz and .zst.", valueName: "file"),
+        completion: .file())
     public var data: String
 
     @Option(

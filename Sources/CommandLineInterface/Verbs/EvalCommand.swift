@@ -25,7 +25,10 @@ public struct EvalCommand: ThreadedCommand {
 
     @OptionGroup public var model: ModelOptions
 
-    @Argument(help: ArgumentHelp("Rows: JSONL, JSON, CSV, TSV, Parquet, Arrow or text, also .gz and .zst.", valueName: "data"), completion: .file())
+    @Argument(
+        help: ArgumentHelp(
+            "Rows: JSONL, JSON, CSV, TSV, Parquet, Arrow or text, also .gz and .zst.", valueName: "data"),
+        completion: .file())
     public var data: String
 
     @OptionGroup public var rows: RowKindOptions
