@@ -222,9 +222,10 @@ let fuzzing: [Target] =
             name: "needletail-fuzz",
             dependencies: [
                 "RunConfig", "RunLog", "Merging", "ModelFiles", "Datasets", "Tokenizers", "ChatTemplates", "Formats",
-                "Diagnostics", crypto,
+                "Diagnostics", "FuzzMemory", crypto,
             ],
-            path: "verify/fuzz", swiftSettings: swiftSettings)
+            path: "verify/fuzz", swiftSettings: swiftSettings),
+        .target(name: "FuzzMemory", path: "verify/fuzz-memory"),
     ]
 
 let package = Package(

@@ -57,6 +57,7 @@ WRITTEN_BY_PEFT_FOR_GPT2 = {
     "LoRA on c_attn": (dict(target_modules=["c_attn"], fan_in_fan_out=True), False),
     "rsLoRA on all linear layers": (dict(target_modules="all-linear", use_rslora=True, fan_in_fan_out=True), False),
     "DoRA on c_attn, c_fc": (dict(target_modules=["c_attn", "c_fc"], use_dora=True, fan_in_fan_out=True), False),
+    "LoRA with norms and MLPs trained": (dict(target_modules=["c_attn"], modules_to_save=["ln_f", "mlp"], fan_in_fan_out=True), False),
     "LoRA with a wrong fan_in_fan_out and a trained head": (
         dict(target_modules=["c_attn", "c_proj"], modules_to_save=["lm_head"]), False),
 }
@@ -173,6 +174,8 @@ def main():
         cases += [(models.write_tiny(work, "llama_tied"), *case) for case in WRITTEN_BY_PEFT_FOR_TIED.items()]
         cases.append((models.write_tiny(work, "gpt_neox"), "LoRA with a trained head", (
             dict(target_modules=["query_key_value"], modules_to_save=["lm_head"]), False)))
+        cases.append((models.write_tiny(work, "qwen2"), "LoRA with maps and norms trained", (
+            dict(target_modules=["v_proj"], modules_to_save=["q_proj", "norm", "mlp"]), False)))
         cases.append((models.write_tiny(work, "gpt2"), "LoRA on the token table", (
             dict(target_modules=["c_attn", "wte"], fan_in_fan_out=True), False)))
         for number, (model, name, (options, may_refuse)) in enumerate(cases):

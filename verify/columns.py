@@ -85,8 +85,7 @@ def same(found, expected, type):
     if pa.types.is_floating(type):
         if not math.isfinite(expected):
             return found is None
-        narrow = {16: half, 32: single, 64: float}[type.bit_width]
-        return isinstance(found, (int, float)) and not isinstance(found, bool) and narrow(found) == expected
+        return isinstance(found, float) and found == expected
     if isinstance(expected, bytes):
         return found == text_of(expected)
     if isinstance(expected, (datetime.date, datetime.time, datetime.timedelta, decimal.Decimal)):

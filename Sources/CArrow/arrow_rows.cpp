@@ -77,14 +77,20 @@ class JSONLines {
         text.append(digits, end);
     }
 
-    /// JSON has no infinities and no NaN.
-    template <typename Float>
-    void floating(Float value) {
-        if (std::isfinite(value)) {
-            number(value);
-        } else {
+    /// As Python writes a float, so that rows are those of a file of JSON lines: the fewest digits, always a point or an
+    /// exponent, which numbers of 17 digits and those below 0.0001 have. JSON has no infinities and no NaN.
+    void floating(double value) {
+        if (!std::isfinite(value)) {
             text += "null";
+            return;
         }
+        double size = std::fabs(value);
+        bool is_fixed = size == 0 || (size >= 1e-4 && size < 1e16);
+        char digits[32];
+        auto format = is_fixed ? std::chars_format::fixed : std::chars_format::scientific;
+        std::string_view written(digits, std::to_chars(digits, digits + sizeof digits, value, format).ptr - digits);
+        text += written;
+        if (is_fixed && written.find('.') == std::string_view::npos) text += ".0";
     }
 
     void string(std::string_view bytes) {

@@ -134,10 +134,7 @@ private struct AdapterParts {
         var saved: [ExactString: StoredTensor] = [:]
         let modules = naming.modules(saved: files.config.savedModules)
         for name in base.names {
-            let isListed = modules.contains {
-                name == "\($0).weight" || name.hasSuffix(".\($0).weight")
-            }
-            guard isListed else { continue }
+            guard TensorNaming.belongs(name, to: modules) else { continue }
             guard let weight = naming.weight(name), let stored = take(weight) else {
                 throw failure("no tensor \(AdapterFiles.prefix)\(name), which modules_to_save announces")
             }

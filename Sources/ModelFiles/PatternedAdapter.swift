@@ -23,8 +23,8 @@ extension ForeignAdapter {
         if weights.tensors.contains(where: { isSecondCopy($0.name) }) { return true }
         let adapted = ["lora_embedding_"] + heads
         if weights.tensors.contains(where: { tensor in adapted.contains(where: tensor.name.contains) }) { return true }
-        let listed = Set(json["modules_to_save"]?.array?.compactMap(\.string) ?? [])
-        return !tables(weights.tensors.map(\.name)).isSubset(of: listed)
+        let listed = json["modules_to_save"]?.array?.compactMap(\.string) ?? []
+        return !unlisted(weights.tensors.map(\.name), listed).isEmpty
     }
 
     /// What PEFT writes beside `X.weight` of a table X that is trained where the vocabulary has changed.
@@ -32,11 +32,14 @@ extension ForeignAdapter {
         [".original_module.weight", ".modules_to_save.weight"].contains(where: name.hasSuffix)
     }
 
-    /// Last components of the names of whole tables: PEFT adds those of tokens and outputs when the vocabulary was changed.
-    private static func tables(_ names: [String]) -> Set<String> {
+    /// Last components of the modules of whole weights that `modules_to_save` does not list: PEFT adds the tables of tokens
+    /// and outputs when the vocabulary was changed.
+    private static func unlisted(_ names: [String], _ listed: [String]) -> Set<String> {
         Set(
-            names.filter { !$0.contains(".lora_") && $0.hasSuffix(".weight") && !isSecondCopy($0) }
-                .compactMap { $0.split(separator: ".").dropLast().last.map(String.init) })
+            names.filter {
+                !$0.contains(".lora_") && $0.hasSuffix(".weight") && !isSecondCopy($0)
+                    && !TensorNaming.belongs($0, to: listed)
+            }.compactMap { $0.split(separator: ".").dropLast().last.map(String.init) })
     }
 
     /// PEFT: ranks are those of the tensors. α_i / r_i goes into B where maps differ, and the lower ranks are filled up with
@@ -56,8 +59,10 @@ extension ForeignAdapter {
         let own = weights.tensors.filter { tensor in
             !beginnings.contains(where: tensor.name.hasPrefix) && !Self.isSecondCopy(tensor.name)
         }
-        let tables = Self.tables(own.map(\.name) + adapted.map(\.name))
-        if let absent = config.savedModules.first(where: { !tables.contains($0) }) {
+        let whole = own.map(\.name) + adapted.map(\.name)
+        if let absent = config.savedModules.first(where: { module in
+            !whole.contains { TensorNaming.belongs($0, to: [module]) }
+        }) {
             throw UserError("\(weights.path): holds no \(absent), which adapter_config.json names in modules_to_save")
         }
         let scales = try Self.scales(own, weights.path, scale)
@@ -76,7 +81,7 @@ extension ForeignAdapter {
         }
         (self.weights, self.tables) = (weights, adapted)
         config.targets = Self.modules(parts.map(\.name))
-        config.savedModules = tables.sorted()
+        config.savedModules += Self.unlisted(whole, config.savedModules).sorted()
         self.config = config
         try checkMatrices(rank)
     }

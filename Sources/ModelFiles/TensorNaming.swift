@@ -93,6 +93,12 @@ public struct TensorNaming: Sendable, Equatable {
     public func modules(saved names: [String]) -> [String] {
         names.map { $0 == Self.adapterHeadModule ? headModule : $0 }
     }
+    /// Whether a weight is one of these modules', or of a module inside of one, by PEFT's rule: their name, or its end after
+    /// a dot.
+    public static func belongs(_ weight: String, to modules: [String]) -> Bool {
+        let path = "." + weight.prefix(upTo: weight.lastIndex(of: ".") ?? weight.startIndex) + "."
+        return modules.contains { path.contains(".\($0).") }
+    }
     /// The model without its output table.
     public var decoderModule: String { String(tokenTable.prefix { $0 != "." }) }
     /// The list of blocks, without the decoder's name.

@@ -59,7 +59,8 @@ public struct Adapter {
         let tensors = weights.tensors.map { (name: AdapterFiles.normalized($0.name, naming), info: $0) }
             .filter { !(loaded.model.isTied && $0.name == head) }
         // A table of this adapter may have more rows than the base: tokens were added before training.
-        for (name, _) in loaded.savedTables(config.savedModules) {
+        for (name, _) in loaded.savedWeights(config.savedModules)
+        where [naming.tokenTable, naming.headTable].contains(name) {
             if let info = tensors.first(where: { $0.name == Self.prefix + name })?.info, info.shape.count == 2 {
                 loaded.resizeVocabulary(to: info.shape[0])
             }
@@ -70,12 +71,12 @@ public struct Adapter {
         }
         for (name, info) in tensors {
             let parameter = parts.first { $0.name == name }!.parameter
-            guard info.shape == parameter.value.shape else {
+            guard info.shape == parameter.fileShape else {
                 throw UserError(
-                    "\(weights.path): tensor \(info.name) has shape \(info.shape), the base model asks for \(parameter.value.shape)"
+                    "\(weights.path): tensor \(info.name) has shape \(info.shape), the base model asks for \(parameter.fileShape)"
                 )
             }
-            parameter.fill(try weights.tensor(info.name))
+            parameter.fill(fromFile: try weights.tensor(info.name))
         }
     }
 
@@ -89,7 +90,7 @@ public struct Adapter {
             parts.append((prefix + name + ".lora_B.weight", adapter.b))
             if let magnitude = adapter.magnitude { parts.append((prefix + name + ".lora_magnitude_vector", magnitude)) }
         }
-        return parts + loaded.savedTables(config.savedModules).map { (prefix + $0.name, $0.parameter) }
+        return parts + loaded.savedWeights(config.savedModules).map { (prefix + $0.name, $0.parameter) }
     }
 
     /// Writes adapter_config.json and adapter_model.safetensors (fp32) into an existing folder.
@@ -114,12 +115,10 @@ public struct Adapter {
 }
 
 extension LoadedModel {
-    /// The token tables among `modules_to_save`, with their checkpoint names.
-    func savedTables(_ modules: [String]) -> [(name: String, parameter: Parameter)] {
+    /// The weights of `modules_to_save`, with their checkpoint names.
+    func savedWeights(_ modules: [String]) -> [(name: String, parameter: Parameter)] {
         let modules = naming.modules(saved: modules)
-        return model.namedParameters().filter { name, _ in
-            modules.contains { name == $0 + ".weight" || name.hasSuffix("." + $0 + ".weight") }
-        }
+        return model.namedParameters().filter { name, _ in TensorNaming.belongs(name, to: modules) }
     }
 
     /// Writes a Hugging Face folder (config.json and weights) in which adapters are merged into their linear maps.

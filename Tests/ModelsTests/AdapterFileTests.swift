@@ -75,6 +75,23 @@ func moveAdapters(_ loaded: LoadedModel, _ config: AdapterConfig) {
         #expect(try Adapter(folder: folder["adapter"]).config == config)
     }
 
+    /// With their biases, and modules inside of them; GPT-2's matrices lie transposed in files.
+    @Test(arguments: [
+        (TinyFamily.gpt2, "c_attn", ["ln_f", "mlp"], 2 + 2 * 4), (.qwen2, "v_proj", ["q_proj", "norm"], 2 * 2 + 1),
+        (.llama, "q_proj", ["layers.1.mlp"], 3),
+    ])
+    func savedModulesAreWhole(_ family: TinyFamily, _ target: String, _ modules: [String], _ count: Int) throws {
+        let config = AdapterKind.lora.config(targets: [target], saved: modules), loaded = try adapted(family, config)
+        moveAdapters(loaded, config)
+        try Adapter.write(loaded, config, to: folder["adapter"])
+        let file = try SafetensorsFile(path: joinPath(folder["adapter"], AdapterFiles.weightsName))
+        #expect(file.tensors.count { !$0.name.contains(".lora_") } == count)
+        let again = try load(folder["adapter"], base: folder[family.rawValue])
+        #expect(again.model.allLogits(ids).values(Float.self) == loaded.model.allLogits(ids).values(Float.self))
+        let bare = try load(folder[family.rawValue]).model.allLogits(ids)
+        #expect(relativeDifference(again.model.allLogits(ids), bare) > 0.01)
+    }
+
     /// PEFT puts the value right by the base's kind of map; so it may say anything, and is written as PEFT would.
     @Test(arguments: [TinyFamily.llama, .gpt2]) func whereMapsLieTransposedFollowsFromTheBase(_ family: TinyFamily)
         throws

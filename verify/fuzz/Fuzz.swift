@@ -1,10 +1,12 @@
 // One reader of files from outside under libFuzzer, which makes inputs that reach new code: verify/fuzz.py builds and runs it.
-// What a reader refuses it must refuse in one line; a trap, a hang or a huge allocation is a crash for libFuzzer.
+// What a reader refuses it must refuse in one line; a trap and a hang are crashes for libFuzzer, and so is more memory than
+// 64 MB and four times the input, held at once.
 import ChatTemplates
 import Crypto
 import Datasets
 import Diagnostics
 import Formats
+import FuzzMemory
 import Glibc
 import Merging
 import ModelFiles
@@ -180,8 +182,13 @@ nonisolated(unsafe) let readers: [String: ([UInt8]) throws -> Void] = [
         guard let text = String(validating: bytes, as: UTF8.self) else { return }
         _ = try ConfigLoader.load(SFTConfig.self, text: text, name: "x.yaml")
     },
+    // No reader: whether the limit holds for memory taken in pieces.
+    "too much": { _ in
+        withExtendedLifetime((0..<80).map { _ in [UInt8](repeating: 1, count: 1 << 20) }) {}
+    },
 ]
 
+nonisolated(unsafe) var isFirst = true
 let name = getenv("NEEDLETAIL_FUZZ_READER").map { String(cString: $0) } ?? ""
 
 /// Called once before the first input. libFuzzer keeps an input that overflows the stack only if it has another one to do so.
@@ -199,6 +206,13 @@ let name = getenv("NEEDLETAIL_FUZZ_READER").map { String(cString: $0) } ?? ""
     guard let reader = readers[name] else {
         fatalError("NEEDLETAIL_FUZZ_READER is one of \(readers.keys.sorted().joined(separator: ", "))")
     }
+    // What is made once and kept is not the input's: it is made by an input that nobody limits.
+    if isFirst {
+        isFirst = false
+        try? reader(Array(UnsafeBufferPointer(start: data, count: size)))
+    }
+    fuzz_memory_begin(64 << 20 + 4 * size)
+    defer { _ = fuzz_memory_end() }
     do {
         try reader(Array(UnsafeBufferPointer(start: data, count: size)))
     } catch let error as any UserFacing {
