@@ -50,6 +50,9 @@ public struct TokenizerCommand: ParsableCommand {
             let tokenizer = try model.tokenizer()
             try files.convert { row, place, line in
                 guard let text = row["text"]?.string else { throw place.wants("{\"text\": \"...\"}") }
+                if row["text_pair"] != nil {
+                    throw UserError("\(place.description): \"text_pair\": pairs of texts are not encoded together")
+                }
                 if noOffsets, !limited {
                     append(ids: tokenizer.encode(text, addSpecialTokens: !noSpecialTokens), to: &line)
                 } else {
