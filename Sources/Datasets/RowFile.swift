@@ -185,7 +185,7 @@ struct RowFile: Sendable {
                 return kind
             }
         }
-        if let key = object.keys.first(where: { object[$0]?.array?.first?.object != nil }), file.format == .jsonl {
+        if let key = object.keys.first(where: { holdsRows(object[$0]) }) {
             throw UserError(
                 prefixed(
                     source,
@@ -200,6 +200,12 @@ struct RowFile: Sendable {
                     + "instruction, output; prompt, completion; input, ideal; text; chosen, rejected; ground_truth, dataset; "
                     + "completion, score; text, target; tokens, tags; context, question, answers; sentence1, sentence2); name them with data.column_map or --column"
             ))
+    }
+
+    /// Whether a column is a list whose first entry is a row itself.
+    private func holdsRows(_ column: JSONValue?) -> Bool {
+        guard let entry = column?.array?.first?.object else { return false }
+        return RowKind.recognised { entry[columnMap.column(of: $0)].flatMap { $0 == .null ? nil : $0 } } != nil
     }
 
     /// A mapped column that the first rows do not have is a typing mistake, unless its field is optional.
