@@ -262,7 +262,7 @@ def check_masks(report, program, folder, paths):
 def check_named(report, program, folder):
     """Templates under names and all special tokens, in the settings and as files, with tools and without: transformers."""
     usual = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ sep_token }}{{ cls_token }}|{{ mask_token }}|{{ image_token }}{% endfor %}"
-    named = {"default": usual, "tool_use": usual + "{{ tools | length }}{{ tools[0].function.name }}", "rag": "no"}
+    named = {"default": usual, "tool_use": usual + "{{ tools | length }}{% for t in tools %}{{ t.function.name }}{% endfor %}", "rag": "no"}
     extra = {"sep_token": "<pad>", "cls_token": "<s>", "mask_token": "<unk>", "extra_special_tokens": {"image_token": "</s>"}}
     chat = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
     rows = [{"messages": chat}, {"messages": chat, "tools": TOOLS}, {"messages": chat, "tools": []}]
