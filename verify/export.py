@@ -15,12 +15,15 @@ holds: so all three types are held to one tight bound. Sixteen rows at a time it
 weights it rounds activations to 11 bits, with Q8_0 to 8, and how far that moves log-probabilities the source says when its
 own inputs are rounded so. Both errors have one size, as means over the 640 tokens; token by token they are two chances,
 since rounding decides anew wherever sums in another order differ.
-Tokens: llama.cpp's of the ten texts and of generated strings equal the program's. Blocks: the `gguf` package's of the source.
+Tokens: llama.cpp's of the ten texts and of generated strings equal the program's. Blocks: the `gguf` package's of the source,
+and of every type that `quantize` writes those of ggml's own C, of half a million numbers of several distributions.
+A file that the `gguf` package has split is the model that it was whole, and a part of it alone is refused.
 Real tokenizers of several kinds ride on tiny models: what llama.cpp makes of their files is what the program makes of theirs.
 Tiny random models of every family that llama.cpp knows are exported as F32 and compared the same way.
 """
 
 import contextlib
+import ctypes
 import pathlib
 import random
 
@@ -230,6 +233,94 @@ def smollm2(report, program, arguments, folder):
             report.identical(f"{name}: chat template", "" if template == wanted else "differs")
 
 
+def distributions(seed):
+    """Matrices [96, 1024] of numbers as weights have them and as they may be, by name."""
+    state = np.random.default_rng(seed)
+    shape = (96, 1024)
+    heavy = np.clip(state.standard_cauchy(shape), -6e4, 6e4)
+    sparse = state.normal(0, 0.02, shape) * (state.random(shape) < 0.03)
+    equal = np.repeat(state.normal(size=shape[0] * 4), 256).reshape(shape)  # one number a block, of 256 and of 32
+    steps = state.integers(-8, 8, shape) / 16  # ties wherever a block is rounded
+    scales = np.repeat(10.0 ** state.integers(-38, 4, shape[0] * 32), 32).reshape(shape) * state.normal(size=shape)
+    found = {"normal": state.normal(0, 0.02, shape), "uniform": state.uniform(-1, 1, shape), "heavy": heavy, "sparse": sparse,
+             "equal": equal, "steps": steps, "scales": scales, "positive": state.exponential(size=shape), "zeros": np.zeros(shape)}
+    return {f"{name}.weight": values.astype(np.float32) for name, values in found.items()}
+
+
+def ggml_blocks(values, kind):
+    """What ggml's C makes of a matrix, without an importance matrix."""
+    library = ctypes.CDLL(str(pathlib.Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"))
+    library.ggml_quantize_chunk.restype = ctypes.c_size_t
+    library.ggml_quantize_chunk.argtypes = [
+        ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
+    elements, size = gguf.GGML_QUANT_SIZES[kind]
+    blocks = np.zeros((values.size // elements, size), np.uint8)
+    written = library.ggml_quantize_chunk(kind, values.ctypes.data, blocks.ctypes.data, 0, *values.shape, None)
+    assert written == blocks.nbytes, (kind, written)
+    return blocks
+
+
+def blocks_of_ggml(report, program, folder, seed):
+    """Every type that `quantize` writes, block by block beside ggml."""
+    matrices = distributions(seed)
+    writer = gguf.GGUFWriter(folder / "numbers.gguf", "numbers")  # no architecture: only the blocks count
+    for name, values in matrices.items():
+        writer.add_tensor(name, values)
+    write_gguf(writer)
+    for kind in [gguf.GGMLQuantizationType[name] for name in ("F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K")]:
+        path = folder / f"numbers-{kind.name}.gguf"
+        program.must("quantize", folder / "numbers.gguf", path, "--type", kind.name.lower())
+        stored = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+        differing, count = {}, 0
+        for name, values in matrices.items():
+            theirs = ggml_blocks(values, kind)
+            mine = np.frombuffer(stored[name].data.tobytes(), np.uint8).reshape(theirs.shape)
+            wrong, count = int((mine != theirs).any(1).sum()), count + len(theirs)
+            if wrong or stored[name].tensor_type != kind:
+                differing[name] = f"{wrong} ({stored[name].tensor_type.name})"
+        report.identical(f"{kind.name}: {count} blocks beside ggml's", ", ".join(f"{k} {v}" for k, v in differing.items()))
+
+
+def write_gguf(writer):
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def split_files(report, program, folder):
+    """The `gguf` package's parts of an exported file beside the file."""
+    whole = folder / "whole.gguf"
+    program.must("export", models.write_tiny(folder, "llama_gqa"), whole, "--type", "f32")
+    reader = gguf.GGUFReader(whole)
+    writer = gguf.GGUFWriter(folder / "parts.gguf", "llama", split_max_tensors=7)
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            writer.add_key_value(name, field.contents(), field.types[0], field.types[-1] if len(field.types) > 1 else None)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data)
+    write_gguf(writer)
+    parts = sorted(folder.glob("parts-*.gguf"))
+    report.holds("split file: several parts", len(parts) > 2, len(parts))
+    ids = [[(37 * i * i + 11 * i) % 60 for i in range(TOKENS)]]
+    report.holds("split file: score of the first part is the whole file's", torch.equal(
+        scored(program, parts[0], ids, folder, "parts")[0], scored(program, whole, ids, folder, "whole")[0]))
+    tensors = []
+    for path in (parts[0], whole):
+        made = folder / f"{path.stem}-q8_0.gguf"
+        program.must("quantize", path, made, "--type", "q8_0")
+        tensors.append([(tensor.name, tensor.data.tobytes()) for tensor in gguf.GGUFReader(made).tensors])
+    report.holds("split file: quantize writes the whole model", sorted(tensors[0]) == sorted(tensors[1]), len(tensors[0]))
+    for path, lost in [(parts[1], None), (parts[0], parts[2])]:
+        if lost:
+            lost.unlink()
+        result = program.run("quantize", path, folder / "half.gguf", "--type", "q8_0")
+        lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        report.holds(f"split file: {'a part lost' if lost else 'another part given'}: one line names the file to have",
+                     result.returncode == 65 and len(lines) == 1 and (lost or parts[0]).name in lines[0]
+                     and not (folder / "half.gguf").exists(), result.stderr[-300:])
+
+
 def tiny(report, program, name, folder):
     path = models.write_tiny(folder, name)
     file = folder / f"{name}.gguf"
@@ -287,6 +378,8 @@ def main():
     report = Report()
     with Workspace(arguments) as folder:
         program = Program(arguments.needletail, threads=2, NEEDLETAIL_CACHE=str(folder / "cache"))
+        blocks_of_ggml(report, program, folder, arguments.seed)
+        split_files(report, program, folder)
         for name in arguments.tiny:
             tiny(report, program, name, folder)
         parts = [pathlib.Path(text).read_text(errors="replace") for text in arguments.texts]

@@ -58,8 +58,23 @@ extension SafetensorsWriter.Tensor {
     public init(_ name: String, _ value: Tensor, _ dtype: DType? = nil) {
         let dtype = dtype ?? value.dtype
         self.init(name: name, elementType: dtype.elementType, shape: value.shape) { emit in
-            try value.detached().to(dtype, .cpu).contiguous().withBytes { try emit($0) }
+            try value.detached().stored(as: dtype, of: name).withBytes { try emit($0) }
         }
+    }
+}
+
+extension Tensor {
+    /// The numbers as the memory of a file holds them.
+    ///
+    /// - Throws: `UserError` naming the file's tensor `name` for a number that would be rounded to infinity.
+    public func stored(as dtype: DType, of name: String) throws -> Tensor {
+        if dtype != self.dtype, dtype == .float16 || dtype == .bfloat16 {
+            let range = NumberRange(dtype.elementType)
+            try to(.float32, .cpu).contiguous().withBytes {
+                try range.check($0.bindMemory(to: Float.self), of: name)
+            }
+        }
+        return to(dtype, .cpu).contiguous()
     }
 }
 

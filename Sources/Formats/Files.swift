@@ -36,6 +36,15 @@ public func readTextFile(_ path: String, maxBytes: Int = 64 << 20) throws -> Str
     throw UserError("\(printable(path)), line \(line): not UTF-8 text; save the file as UTF-8")
 }
 
+/// How the files of a model in parts are told apart: `00002-of-00003`.
+func partName(_ number: Int, of count: Int) -> String {
+    func padded(_ number: Int) -> String {
+        let digits = String(number)
+        return String(repeating: "0", count: max(0, 5 - digits.count)) + digits
+    }
+    return "\(padded(number))-of-\(padded(count))"
+}
+
 /// Reads a file that holds one JSON value.
 public func readJSONFile(_ path: String, maxBytes: Int = 64 << 20, maxDepth: Int = 256) throws -> JSONValue {
     let bytes = try readFile(path, maxBytes: maxBytes)

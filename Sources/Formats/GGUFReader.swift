@@ -21,6 +21,8 @@ enum GGUFKind: UInt32 {
 struct GGUFReader {
     private let bytes: UnsafeRawBufferPointer
     private let path: String
+    /// Which of a model's files this is, from 0.
+    private let part: Int
     private var at = 0
     private(set) var version = 0
     private(set) var metadata: GGUFMetadata
@@ -34,8 +36,8 @@ struct GGUFReader {
     /// Elements of one array of numbers; vocabularies hold below a million.
     static let maxArrayCount = 1 << 24
 
-    init(bytes: UnsafeRawBufferPointer, path: String) {
-        (self.bytes, self.path) = (bytes, path)
+    init(bytes: UnsafeRawBufferPointer, path: String, part: Int) {
+        (self.bytes, self.path, self.part) = (bytes, path, part)
         metadata = GGUFMetadata(path: path)
     }
 
@@ -225,7 +227,8 @@ struct GGUFReader {
             }
             let begin = start + expected
             let range = begin..<begin + entry.byteCount
-            tensors.append(GGUFTensor(name: entry.name, type: entry.type, shape: entry.shape, byteRange: range))
+            tensors.append(
+                GGUFTensor(name: entry.name, type: entry.type, shape: entry.shape, part: part, byteRange: range))
             expected += (entry.byteCount + alignment - 1) & ~(alignment - 1)
         }
     }

@@ -89,8 +89,8 @@ private func encodeQ8_0(_ x: Values, _ out: Bytes) {
     storeHalf(d, out, 0)
     for i in 0..<32 {
         let q = (x[i] * inverse).rounded(.toNearestOrAwayFromZero)
-        // A denormal d has an infinite inverse.
-        out[2 + i] = UInt8(bitPattern: Int8(q.isNaN ? 0 : max(-127, min(127, q))))
+        // A denormal d has an infinite inverse. C leaves open what byte infinity is; on x86-64 it is 0, in the package, too.
+        out[2 + i] = UInt8(bitPattern: Int8(q.isFinite ? max(-127, min(127, q)) : 0))
     }
 }
 
@@ -102,7 +102,7 @@ private func encodeQ4_0(_ x: Values, _ out: Bytes) {
     storeHalf(d, out, 0)
     func code(_ value: Float) -> UInt8 {
         let q = value * inverse + 8.5
-        return q.isNaN ? 8 : UInt8(max(0, min(15, q)))  // without its fraction
+        return q.isFinite ? UInt8(max(0, min(15, q))) : 0  // without its fraction; infinity as in Q8_0
     }
     for i in 0..<16 { out[2 + i] = code(x[i]) | code(x[i + 16]) << 4 }
 }

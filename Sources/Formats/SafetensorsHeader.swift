@@ -49,7 +49,7 @@ struct SafetensorsHeader {
                     tensors.append(try Self.tensor(name, value, dataStart: dataStart))
                 }
             } catch let reason as Reason {
-                throw invalid(reason.text)
+                throw reason.isFault ? invalid(reason.text) : UserError("\(printable(path)): \(reason.text)")
             }
         }
         guard tensors.count <= Self.maxTensors else { throw invalid("more than \(Self.maxTensors) tensors") }
@@ -65,7 +65,11 @@ struct SafetensorsHeader {
         return UInt64(littleEndian: beginning.loadUnaligned(as: UInt64.self)) <= UInt64(maxHeaderBytes)
     }
 
-    private struct Reason: Error { let text: String }
+    private struct Reason: Error {
+        let text: String
+        /// False for a valid file that is not read all the same.
+        var isFault = true
+    }
 
     private static func metadata(_ value: JSONValue) throws -> [(String, String)] {
         guard let object = value.object else { throw Reason(text: "__metadata__ is \(value.kind), not an object") }
@@ -82,8 +86,12 @@ struct SafetensorsHeader {
         guard let fields = value.object else { throw invalid("is \(value.kind), not an object") }
         guard let typeName = fields["dtype"]?.string else { throw invalid("no \"dtype\" string") }
         guard let type = ElementType(rawValue: typeName) else {
-            let known = unsupportedTypes.contains(typeName)
-            throw invalid("\(known ? "unsupported" : "unknown") dtype \"\(printable(typeName, limit: 40))\"")
+            guard unsupportedTypes.contains(typeName) else {
+                throw invalid("unknown dtype \"\(printable(typeName, limit: 40))\"")
+            }
+            throw Reason(
+                text: "tensor \"\(printable(name))\" has dtype \(typeName), which is not read; convert the weights to "
+                    + "bf16", isFault: false)
         }
         guard let shape = fields["shape"].flatMap(sizes) else { throw invalid("\"shape\" is not a list of sizes") }
         guard let offsets = fields["data_offsets"].flatMap(sizes), offsets.count == 2 else {

@@ -104,7 +104,7 @@ public enum SafetensorsWriter {
         }
         if shards.count == 1 { return [("\(baseName).safetensors", shards[0])] }
         return shards.enumerated().map { i, shard in
-            ("\(baseName)-\(padded(i + 1))-of-\(padded(shards.count)).safetensors", shard)
+            ("\(baseName)-\(partName(i + 1, of: shards.count)).safetensors", shard)
         }
     }
 
@@ -174,11 +174,6 @@ public enum SafetensorsWriter {
             try header.withUnsafeBytes { try file.write($0, at: 0) }
             try file.close()
         }
-    }
-
-    private static func padded(_ number: Int) -> String {
-        let digits = String(number)
-        return String(repeating: "0", count: max(0, 5 - digits.count)) + digits
     }
 
     /// Widest types first, so that every tensor is aligned to its element; then by name.

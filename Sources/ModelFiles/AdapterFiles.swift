@@ -15,12 +15,17 @@ public struct AdapterFiles: Sendable {
         let file = joinPath(folder, Self.configName)
         config = try AdapterConfig(readJSONFile(file), file: file)
         let path = joinPath(folder, Self.weightsName)
-        if !fileExists(path), fileExists(joinPath(folder, "adapter_model.bin")) {
+        if !fileExists(path), let pickle = try Self.pickle(in: folder) {
             throw UserError(
-                "\(joinPath(folder, "adapter_model.bin")): pickle files are never read; save the adapter as safetensors (peft's default)"
+                "\(joinPath(folder, pickle)): pickle files are never read; save the adapter as safetensors (peft's default)"
             )
         }
         weights = try SafetensorsFile(path: path)
+    }
+
+    /// PEFT's adapter_model.bin, torchtune's adapter_model.pt and adapter_0.pt; nil in a folder without.
+    private static func pickle(in folder: String) throws -> String? {
+        try listFolder(folder).filter { $0.hasPrefix("adapter_") && hasPickleExtension($0) }.min()
     }
 
     /// The model's own name for a tensor, after the prefix: some versions of peft end the magnitude's in `.weight`, and all

@@ -3,6 +3,18 @@ internal import Diagnostics
 public import Formats
 public import Tokenizers
 
+extension GGUFFile {
+    /// - Throws: `UserError` for an adapter, and for a file of metadata alone.
+    func refuseWithoutModel() throws {
+        if metadata["general.type"]?.string == "adapter" {
+            throw UserError(
+                "\(path): a LoRA adapter (general.type is adapter), which is not read from GGUF; give the folder it was made "
+                    + "of (adapter_config.json, adapter_model.safetensors)")
+        }
+        if tensors.isEmpty { throw UserError("\(path): holds no tensors, so it is no model") }
+    }
+}
+
 /// A mapped GGUF file whose tensors have been proven to fit its metadata.
 public struct GGUFModel {
     /// A tensor under its Hugging Face name.

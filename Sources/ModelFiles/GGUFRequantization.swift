@@ -6,9 +6,11 @@ public import Formats
 public enum GGUFRequantization {
     /// - Parameter progress: told the share that is written.
     /// - Returns: how many tensors of each type the new file has.
+    /// - Throws: `UserError` for a file that is no model, and for numbers that the type cannot hold.
     public static func write(
         _ file: GGUFFile, to path: String, _ type: GGMLType, threads: Int, progress: (Double) -> Void
     ) throws -> [(type: GGMLType, count: Int)] {
+        try file.refuseWithoutModel()
         let types = GGUFTensorTypes(type)
         let tensors = file.tensors.map { tensor in
             let isMatrix = types.isMatrix(tensor.name, tensor.shape)

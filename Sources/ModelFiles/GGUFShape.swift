@@ -12,6 +12,7 @@ struct GGUFShape {
     private var metadata: GGUFMetadata { file.metadata }
 
     init(_ file: GGUFFile) throws {
+        try file.refuseWithoutModel()
         self.file = file
         let path = file.path, found = file.metadata["general.architecture"]?.string ?? "none"
         guard let architecture = GGUFArchitecture(rawValue: found) else {

@@ -53,7 +53,7 @@ extension GGMLType {
             produce: { i in
                 try values.withUnsafeBufferPointer { all in
                     let part = UnsafeBufferPointer(rebasing: all[i * part..<min((i + 1) * part, all.count)])
-                    try check(part, name)
+                    try NumberRange(self).check(part, of: name)
                     return [UInt8](unsafeUninitializedCapacity: byteCount(of: part.count)) { bytes, count in
                         quantize(part, into: bytes.baseAddress!)
                         count = byteCount(of: part.count)
@@ -61,12 +61,5 @@ extension GGMLType {
                 }
             },
             consume: { try $0.withUnsafeBytes(emit) })
-    }
-
-    /// Half-precision numbers, and the scales of blocks, reach up to 65,504.
-    private func check(_ values: UnsafeBufferPointer<Float>, _ name: String) throws {
-        if self == .f32 || self == .bf16 { return }
-        guard let bad = values.first(where: { !(abs($0) <= 65_504) }) else { return }
-        throw UserError("tensor \(name) holds the number \(bad), which \(self.name) cannot; write bf16 or f32")
     }
 }

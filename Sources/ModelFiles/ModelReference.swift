@@ -70,7 +70,8 @@ public struct ModelReference: Sendable, Equatable {
             return try tokenizerPath(basePath(ofAdapter: path, override: base))
         }
         throw UserError(
-            "\(path): no tokenizer.json in this folder; name a folder, tokenizer.json or .gguf file that has one")
+            "\(path): no tokenizer.json in this folder; name a folder, tokenizer.json or .gguf file that has one"
+                + ggufHint(path))
     }
 
     /// Leads from a run folder to its best checkpoint (the newest whole one while none has been judged); other paths
@@ -136,10 +137,18 @@ public struct ModelReference: Sendable, Equatable {
     }
 
     /// A base that would change nothing is a mistake about what `path` is.
-    private static func refuse(_ base: String?, _ path: String) throws {
+    package static func refuse(_ base: String?, _ path: String) throws {
         guard let base else { return }
         throw UserError(
             "\(path): is a whole model, not an adapter, so the base \(base) has no place; leave it out", .usage)
+    }
+
+    /// Names a GGUF file in a folder, the first part of one in parts; empty where there is none.
+    private static func ggufHint(_ folder: String) -> String {
+        // A folder that cannot be listed has no hint to give; what is wrong with it is said already.
+        let names = (try? listFolder(folder)) ?? []
+        guard let name = names.filter({ $0.hasSuffix(".gguf") }).min() else { return "" }
+        return "; to use the GGUF file in it, name \(joinPath(folder, name))"
     }
 
     static func notAModel(_ path: String) -> UserError {
@@ -150,7 +159,7 @@ public struct ModelReference: Sendable, Equatable {
         if let size = try? fileSize(path), size == 0 { return UserError("\(path): is empty; get the file again") }
         return UserError(
             folderExists(path)
-                ? "\(path): neither config.json nor adapter_config.json in this folder"
+                ? "\(path): neither config.json nor adapter_config.json in this folder\(ggufHint(path))"
                 : "\(path): not a GGUF file; a model is a Hugging Face folder, an adapter folder, a run folder or a .gguf file"
         )
     }

@@ -124,6 +124,7 @@ extension LoadedModel {
     /// Writes a Hugging Face folder (config.json and weights) in which adapters are merged into their linear maps.
     ///
     /// - Parameter dtype: of the written weights; merging itself is fp32.
+    /// - Throws: `UserError` for a number that the dtype cannot hold.
     public func writeMerged(to folder: String, _ dtype: DType) throws {
         let tensors = mergedWeights.map { name, parameter, merged in
             SafetensorsWriter.Tensor(name, parameter, dtype, merged)
@@ -176,7 +177,7 @@ extension SafetensorsWriter.Tensor {
         let dtype = dtype ?? parameter.dtype
         self.init(name: name, elementType: dtype.elementType, shape: parameter.fileShape) { emit in
             let value = parameter.filed(changed() ?? parameter.masters)
-            try value.to(dtype, .cpu).contiguous().withBytes { try emit($0) }
+            try value.stored(as: dtype, of: name).withBytes { try emit($0) }
         }
     }
 }

@@ -90,7 +90,7 @@ final class BasePacking {
             return nil
         }
         let bytes = Tensor.empty([rows, format.bytes(ofRow: columns)], .uint8)
-        try bytes.withMutableBytes { try blocks.file.file.read(weight.tensor.byteRange, into: $0) }
+        try bytes.withMutableBytes { try blocks.file.read(weight.tensor, into: $0) }
         let ordered = weight.rowOrder.map { bytes.indexSelect(0, Tensor($0.map(Int64.init))) } ?? bytes
         return PackedWeight(format, rows: rows, columns: columns, blocks: ordered)
     }

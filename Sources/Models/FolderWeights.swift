@@ -36,9 +36,19 @@ struct FolderWeights {
             found.append(naming.headTable)
         }
         if let problem = mismatch(parameters: wanted.map(\.name), tensors: found) {
+            try Self.refuseQuantised(place)
             throw UserError("\(place): weights do not fit config.json: \(problem)")
         }
         for (name, shape) in wanted { try check(name, shape) }
+    }
+
+    /// Weights that do not fit and a config.json that says why.
+    private static func refuseQuantised(_ folder: String) throws {
+        let settings = try readJSONFile(joinPath(folder, "config.json"))["quantization_config"]
+        guard let settings, settings != .null else { return }
+        throw UserError(
+            "\(folder): weights quantised by \(settings["quant_method"]?.string ?? "another program") "
+                + "(quantization_config in config.json) are not read; give the model they were made of")
     }
 
     /// A copy of the weight, as the file holds it; read, not mapped, so that no page of the file counts as memory.

@@ -17,11 +17,13 @@ func export(_ command: ExportCommand) throws {
 }
 
 func quantize(_ command: QuantizeCommand) throws {
+    let type = command.type.type
     guard fileExists(command.model) else {
-        return try exportFolder(command.model, base: nil, to: command.output, command.type.type, command.workers)
+        return try exportFolder(command.model, base: command.base, to: command.output, type, command.workers)
     }
+    try ModelReference.refuse(command.base, command.model)
     try refuseExistingFile(command.output)
-    let file = try GGUFFile(path: command.model), type = command.type.type
+    let file = try GGUFFile(path: command.model)
     // Of an architecture that is not computed here the file can be written all the same.
     let source: GGUFModel?, reason: String
     do { (source, reason) = (try GGUFModel(path: command.model), "") } catch let error as UserError {
@@ -144,13 +146,19 @@ private struct ReferenceText {
             return loaded.model.logits(hidden).logSoftmax(dim: 1)
         }
     }
+
+    /// The log-probability of each token after those before it, `[N - 1]`
+    var ofNext: [Float] {
+        let next = Tensor(ids.dropFirst().map(Int64.init)).reshape(ids.count - 1, 1)
+        return logProbabilities.narrow(0, 0, ids.count - 1).gather(1, next).reshape(-1).values(Float.self)
+    }
 }
 
 /// Opens the written file and says how far its model is from the one before.
 ///
-/// - Throws: `UserError` when it cannot be read or has another tokenizer; then it is removed.
+/// - Throws: `UserError` when it cannot be read, has another tokenizer or computes what is no number; then it is removed.
 private func compare(_ before: ReferenceText, _ path: String) throws {
-    let after: ReferenceText
+    let after: ReferenceText, difference: LogProbabilityDifference
     do {
         let written = try GGUFModel(path: path)
         after = try ReferenceText(written.tokenizer, LoadedModel(written))
@@ -158,20 +166,22 @@ private func compare(_ before: ReferenceText, _ path: String) throws {
             throw UserError(
                 "\(path): its tokenizer makes other tokens of the reference text than the source's", .internal)
         }
+        guard let found = LogProbabilityDifference(before.ofNext, after.ofNext) else {
+            throw UserError(
+                "\(path): not kept: a log-probability of the source or of the written model is not finite; look for weights "
+                    + "that are not, or are too large")
+        }
+        difference = found
     } catch {
         try removeTree(path)
         throw error
     }
-    let N = before.ids.count
-    let next = Tensor(before.ids.dropFirst().map(Int64.init)).reshape(N - 1, 1)
-    func ofNext(_ all: Tensor) -> [Float] { all.narrow(0, 0, N - 1).gather(1, next).reshape(-1).values(Float.self) }
-    let off = zip(ofNext(before.logProbabilities), ofNext(after.logProbabilities)).map { abs($0 - $1) }
     let flips = zip(
         before.logProbabilities.argmax(dim: 1).values(Int64.self),
         after.logProbabilities.argmax(dim: 1).values(Int64.self)
     ).count { $0 != $1 }
-    let largest = off.max() ?? 0, mean = off.reduce(0, +) / Float(max(off.count, 1))
+    let largest = significant(Double(difference.largest), 3), mean = significant(Double(difference.mean), 3)
     try StandardOutput.write(
-        "largest difference of a log-probability to the source \(significant(Double(largest), 3)), mean "
-            + "\(significant(Double(mean), 3)) (\(off.count) tokens); another likeliest token at \(flips) of \(N)\n")
+        "largest difference of a log-probability to the source \(largest), mean \(mean) (\(difference.count) tokens); "
+            + "another likeliest token at \(flips) of \(before.ids.count)\n")
 }

@@ -56,6 +56,10 @@ private enum Workshop {
     }
 }
 
+/// An adapter whose base is not where it says.
+private let lostAdapter =
+    "mkdir -p lost; echo '{\"base_model_name_or_path\":\"gone\"}' > lost/adapter_config.json"
+
 /// The JSON that a verb's help shows as its answer: the lines from the first `{` on, joined.
 private func helpExample(_ verb: String) throws -> String {
     let lines = try Workshop.run("needletail \(verb) --help").output.split(
@@ -370,6 +374,9 @@ private func helpExample(_ verb: String) throws -> String {
         ("needletail export held-out.jsonl r1", 64, "needletail quantize writes a GGUF file in another type"),
         ("needletail export model nowhere/r1", 73, "nowhere"),
         ("needletail quantize held-out.jsonl r1 --type q8_0", 65, "held-out.jsonl: not a valid GGUF file"),
+        ("needletail quantize held-out.jsonl r1 --type q8_0 --base model", 64, "not an adapter, so the base model"),
+        ("\(lostAdapter); needletail quantize lost r1 --type q8_0", 65, "give the base with --base MODEL"),
+        ("\(lostAdapter); needletail quantize lost r1 --type q8_0 --base nowhere", 65, "nowhere: no such file"),
         ("needletail tokenizer decode model --input nowhere", 65, "nowhere"),
         ("needletail data stats model train.jsonl --kind conversations", 64, "sharegpt"),
     ])

@@ -41,6 +41,13 @@ struct VerbTests {
         }
     }
 
+    /// What an adapter's folder lacks can be said to every verb that takes one.
+    @Test func filesAreMadeOfAdaptersOnAnotherBase() throws {
+        let words = ["lost", "x.gguf", "--type", "q8_0", "--base", "here"]
+        #expect(try QuantizeCommand.parse(words).base == "here")
+        #expect(try ExportCommand.parse(words).base == "here")
+    }
+
     /// Every example is accepted as typed: an engine verb reaches the engine with the same words, a text verb may miss its
     /// files (65), and none is a usage error.
     @Test(arguments: verbs)

@@ -61,6 +61,18 @@ import Testing
         #expect(file.tensors.count == GGMLType.writable.count)
     }
 
+    /// Blocks whose scale is so small that its inverse is infinite: all codes are 0, as ggml's and the package's on x86-64
+    /// (verify/export.py has them beside ggml).
+    @Test(arguments: [GGMLType.q8_0, .q4_0]) func blocksOfNextToNothingHaveNoCodes(_ type: GGMLType) {
+        var values = (0..<32).map { Float($0 - 16) * 1e-40 }
+        values[0] = -2e-38
+        var got = [UInt8](repeating: 0xAA, count: type.byteCount(of: 32))
+        values.withUnsafeBufferPointer { values in
+            got.withUnsafeMutableBytes { type.quantize(values, into: $0.baseAddress!) }
+        }
+        #expect(got == [UInt8](repeating: 0, count: type.block.bytes))
+    }
+
     private func floats(_ file: GGUFFile, _ tensor: GGUFTensor) throws -> [Float] {
         try [Float](unsafeUninitializedCapacity: tensor.elementCount) { buffer, count in
             try file.dequantize(tensor, into: buffer.baseAddress!)

@@ -62,7 +62,9 @@ private func entry(_ dtype: String = "F32", _ shape: String = "[2]", _ offsets: 
         .init("no offsets", "\"data_offsets\" is not", #"{"a":{"dtype":"F32","shape":[2]}}"#),
         .init("unknown dtype", "unknown dtype \"F31\"", #"{"a":\#(entry("F31"))}"#),
         .init("dtype in lower case", "unknown dtype \"f32\"", #"{"a":\#(entry("f32"))}"#),
-        .init("dtype not supported here", "unsupported dtype \"F8_E4M3\"", #"{"a":\#(entry("F8_E4M3", "[8]"))}"#),
+        .init(
+            "dtype not supported here", "x.safetensors: tensor \"a\" has dtype F8_E4M3, which is not read; convert",
+            #"{"a":\#(entry("F8_E4M3", "[8]"))}"#),
         .init("dtype a number", "no \"dtype\"", #"{"a":{"dtype":1,"shape":[2],"data_offsets":[0,8]}}"#),
         .init("shape a number", "\"shape\" is not", #"{"a":\#(entry("F32", "2"))}"#),
         .init("negative size", "\"shape\" is not", #"{"a":\#(entry("F32", "[-2]"))}"#),

@@ -65,6 +65,27 @@ private final class Files {
     }
 }
 
+@Suite struct FoldersOfGGUFFiles {
+    @Test(
+        arguments: [
+            (["b.gguf", "README.md"], "b.gguf"),
+            (["m-00002-of-00002.gguf", "m-00001-of-00002.gguf"], "m-00001-of-00002.gguf"),
+        ] as [([String], String)]) func nameTheFileToGive(_ names: [String], _ wanted: String) throws
+    {
+        let files = try Files(scores: [:])
+        for name in names { try files.file("only/\(name)", "GGUF") }
+        let hint = "; to use the GGUF file in it, name \(files.path)/only/\(wanted)"
+        for open in [
+            { _ = try ModelReference($0) }, { _ = try ModelOutline($0) }, { _ = try ModelReference.tokenizerPath($0) },
+        ] as [(String) throws -> Void] {
+            let error = #expect(throws: UserError.self) { try open(files.path + "/only") }
+            #expect(error?.message.hasSuffix(hint) == true, "\(error?.message ?? "")")
+        }
+        try createDirectories(files.path + "/empty")
+        #expect { try ModelReference(files.path + "/empty") } throws: { "\($0)".hasSuffix("in this folder") }
+    }
+}
+
 @Suite struct CodeInModelFolders {
     @Test(
         arguments: [

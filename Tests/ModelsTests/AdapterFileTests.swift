@@ -215,11 +215,13 @@ func moveAdapters(_ loaded: LoadedModel, _ config: AdapterConfig) {
                 == ": tensor \(parts[0].0) has shape [2, 32], the base model asks for [3, 32]")
     }
 
-    @Test func pickledAdaptersAreNotRead() throws {
+    /// PEFT's and torchtune's names.
+    @Test(arguments: ["adapter_model.bin", "adapter_model.pt", "adapter_0.pt"])
+    func pickledAdaptersAreNotRead(_ name: String) throws {
         let config = AdapterKind.lora.config(), loaded = try adapted(.llama, config)
         try Adapter.write(loaded, config, to: folder["adapter"])
         let weights = joinPath(folder["adapter"], AdapterFiles.weightsName),
-            bin = joinPath(folder["adapter"], "adapter_model.bin")
+            bin = joinPath(folder["adapter"], name)
         try moveFile(weights, to: bin)
         #expect(
             throws: UserError("\(bin): pickle files are never read; save the adapter as safetensors (peft's default)")

@@ -1,6 +1,7 @@
 // Models written as GGUF files and read back: every family's tensors find their places again, and types do what they say.
 import Diagnostics
 import Formats
+import Glibc
 import Layers
 import ModelFiles
 import Models
@@ -146,5 +147,174 @@ import Tokenizers
                 == "tensor blk.0.ffn_up.weight holds the number 1000000.0, which F16 cannot; write bf16 or f32"
         }
         #expect(!fileExists(folder["tiny.gguf"]))
+    }
+
+    /// A tiny Llama with one number of its first up_proj changed, not its first.
+    private func spoiled(_ number: Double) throws -> any CausalLanguageModel {
+        let model = try tinyModel(Self.config(.llama))
+        model.namedParameters().first { $0.name == "model.layers.0.mlp.up_proj.weight" }!.parameter.value
+            .narrow(0, 3, 1).copyInPlace(.full([1, 32], number, .float32))
+        return model
+    }
+
+    private func message(_ body: () throws -> Void) throws -> String {
+        do {
+            try body()
+            return "done"
+        } catch let error as UserError { return error.message }
+    }
+
+    @Test(arguments: GGMLType.writable) func whatIsNoNumberIsNotExported(_ type: GGMLType) throws {
+        let folder = try TemporaryFolder(), model = try spoiled(.nan)
+        #expect(
+            try message { _ = try export(model, Self.config(.llama), to: folder["tiny.gguf"], type) }
+                == "tensor blk.0.ffn_up.weight holds the number nan; weights must be finite")
+        #expect(!fileExists(folder["tiny.gguf"]))
+    }
+
+    /// Folders refuse in the words of `export`: those of a GGUF file and those of a folder.
+    @Test(
+        arguments: [
+            (.f16, .float16, 1e30, "the number 1e+30, which F16 cannot; write bf16 or f32"),
+            (.bf16, .bfloat16, 3.4e38, "the number 3.4e+38, which BF16 cannot; write f32"),
+        ] as [(ElementType, DType, Double, String)]) func narrowFoldersRefuseInTheSameWords(
+            _ type: ElementType, _ dtype: DType, _ number: Double, _ words: String
+        ) throws
+    {
+        let folder = try TemporaryFolder(), model = try spoiled(number), config = Self.config(.llama)
+        _ = try export(model, config, to: folder["tiny.gguf"])
+        #expect(
+            try message { try GGUFConversion.convert(folder["tiny.gguf"], to: folder["made"], type) }
+                == "tensor blk.0.ffn_up.weight holds \(words)")
+        #expect(!folderExists(folder["made"]))
+        try GGUFConversion.convert(folder["tiny.gguf"], to: folder["wide"], .f32)
+        try createDirectories(folder["narrow"])
+        let loaded = try load(folder["wide"])
+        #expect(
+            try message { try loaded.writeMerged(to: folder["narrow"], dtype) }
+                == "tensor model.layers.0.mlp.up_proj.weight holds \(words)")
+        #expect(!fileExists(folder["narrow/model.safetensors"]))
+        try loaded.writeMerged(to: folder["narrow"], .float32)
+    }
+
+    /// A difference that is no number is not passed over, wherever it stands.
+    @Test func aDifferenceIsANumber() {
+        #expect(LogProbabilityDifference([-1, -2, -3], [-1, -4, -3.5])?.largest == 2)
+        #expect(LogProbabilityDifference([-1, -2], [-1, -3])?.mean == 0.5)
+        for i in 0..<3 {
+            var after: [Float] = [-1, -2, -3]
+            after[i] = .nan
+            #expect(LogProbabilityDifference([-1, -2, -3], after) == nil)
+        }
+        #expect(LogProbabilityDifference([-.infinity], [-1]) == nil)
+    }
+
+    /// Rewrites a file in two parts; the first one's path.
+    private func split(_ path: String, into folder: String) throws -> String {
+        let file = try GGUFFile(path: path), half = file.tensors.count / 2
+        let tensors = file.tensors.map { tensor in
+            GGUFWriter.Tensor(name: tensor.name, type: tensor.type, shape: tensor.shape) { emit in
+                try emit(file.bytes(of: tensor))
+            }
+        }
+        let paths = (1...2).map { joinPath(folder, "parts-0000\($0)-of-00002.gguf") }
+        for (i, part) in [tensors[..<half], tensors[half...]].enumerated() {
+            let said: [GGUFEntry] = [.uint32("split.no", i), .uint32("split.count", 2)]
+            try GGUFWriter.write(
+                path: paths[i], metadata: (i == 0 ? file.entries() : []) + said, tensors: Array(part))
+        }
+        return paths[0]
+    }
+
+    /// Two files are the model that one was, for every reader; half of it is never written.
+    @Test func aModelInPartsIsTheWholeModel() throws {
+        let folder = try TemporaryFolder(), config = Self.config(.llama), model = try tinyModel(config)
+        _ = try export(model, config, to: folder["tiny.gguf"])
+        let first = try split(folder["tiny.gguf"], into: folder.path)
+        let ids = someIDs(19, seed: 2, vocabulary: 268)
+        let back = try LoadedModel(GGUFModel(path: first)).model
+        #expect(relativeDifference(back.allLogits(ids), model.allLogits(ids)) < 1e-6)
+        try GGUFConversion.convert(first, to: folder["hf"], .f32)
+        #expect(relativeDifference(try load(folder["hf"]).model.allLogits(ids), model.allLogits(ids)) < 1e-6)
+        #expect(try Tokenizer(modelPath: first).encode("the user") == tinyTokenizerIDs("the user"))
+        for (source, name) in [(folder["tiny.gguf"], "whole"), (first, "parts")] {
+            _ = try GGUFRequantization.write(
+                GGUFFile(path: source), to: folder[name], .q8_0, threads: 2, progress: { _ in })
+        }
+        #expect(try readFile(folder["whole"]) == readFile(folder["parts"]))
+        let second = folder["parts-00002-of-00002.gguf"]
+        func refuses(_ path: String) {
+            #expect(throws: UserError.self) {
+                try GGUFRequantization.write(
+                    GGUFFile(path: path), to: folder["half"], .q8_0, threads: 2, progress: { _ in })
+            }
+            #expect(!fileExists(folder["half"]))
+        }
+        refuses(second)
+        try moveFile(second, to: folder["away"])
+        refuses(first)
+    }
+
+    /// Adapters and vocabularies are GGUF files, too, but no models to convert or to quantise.
+    @Test func filesThatAreNoModelsAreRefused() throws {
+        let folder = try TemporaryFolder(), path = folder["x.gguf"], architecture = "general.architecture"
+        func messages(_ entries: [GGUFEntry], _ tensors: [GGUFWriter.Tensor]) throws -> Set<String> {
+            try GGUFWriter.write(path: path, metadata: entries, tensors: tensors)
+            let convert = try message { try GGUFConversion.convert(path, to: folder["hf"], .f32) }
+            let quantize = try message {
+                let file = try GGUFFile(path: path)
+                _ = try GGUFRequantization.write(file, to: folder["q"], .q8_0, threads: 1, progress: { _ in })
+            }
+            #expect(!folderExists(folder["hf"]) && !fileExists(folder["q"]))
+            return [convert, quantize]
+        }
+        let tensor = GGUFWriter.Tensor(name: "blk.0.attn_q.weight.lora_a", type: .f32, shape: [1, 4]) { emit in
+            try [Float](repeating: 1, count: 4).withUnsafeBytes { try emit($0) }
+        }
+        #expect(
+            try messages([.string(architecture, "llama"), .string("general.type", "adapter")], [tensor])
+                == [
+                    "\(path): a LoRA adapter (general.type is adapter), which is not read from GGUF; give the folder it was "
+                        + "made of (adapter_config.json, adapter_model.safetensors)"
+                ])
+        #expect(
+            try messages([.string(architecture, "llama")], []) == ["\(path): holds no tensors, so it is no model"])
+    }
+
+    /// Folders of the cache are named by the rules that made them and by all parts of the file.
+    @Test func cachedFoldersAreOfOneVersion() throws {
+        let folder = try TemporaryFolder(), config = Self.config(.llama)
+        _ = try export(tinyModel(config), config, to: folder["tiny.gguf"])
+        func name(_ path: String, _ version: Int = GGUFConversion.version) throws -> String {
+            GGUFConversion.cacheName(of: try GGUFFile(path: path), version: version)
+        }
+        let now = try name(folder["tiny.gguf"])
+        #expect(try now.hasPrefix("tiny.gguf-") && now == name(folder["tiny.gguf"]))
+        #expect(try now != name(folder["tiny.gguf"], GGUFConversion.version - 1))
+        let first = try split(folder["tiny.gguf"], into: folder.path), parts = try name(first)
+        let second = folder["parts-00002-of-00002.gguf"]
+        var bytes = try readFile(second)
+        bytes[bytes.count - 1] ^= 1
+        try writeFileAtomically(bytes, to: second)
+        #expect(try name(first) != parts)
+    }
+
+    @Test func aDamagedFolderOfTheCacheNamesItsFile() async {
+        await #expect(processExitsWith: .success) {
+            let folder = try TemporaryFolder(), path = folder["tiny.gguf"], config = GGUFExportTests.config(.llama)
+            setenv("NEEDLETAIL_CACHE", folder["cache"], 1)  // of this process alone
+            _ = try GGUFExportTests().export(tinyModel(config), config, to: path)
+            let made = try ModelReference(path).baseFolder
+            let again = try ModelReference(path).baseFolder
+            precondition(again == made)
+            try writeFileAtomically("{}", to: joinPath(made, "model.safetensors"))
+            do {
+                _ = try ModelReference(path)
+                preconditionFailure("opened")
+            } catch let error as UserError {
+                let words = "\(path): the folder made of it is damaged; remove \(made) ("
+                precondition(error.message.hasPrefix(words), error.message)
+            }
+        }
     }
 }

@@ -67,6 +67,20 @@ import Testing
                 == ": tensor model.norm.weight has type I64; weights must be floating point")
     }
 
+    /// Weights of another program's method are called by its name; a leftover of one beside plain weights is nothing.
+    @Test(arguments: ["gptq", "awq", "bitsandbytes"]) func quantisedWeightsAreRefusedByName(_ method: String) throws {
+        let settings: JSONValue = ["quant_method": .string(method), "bits": 4]
+        let config = TinyFamily.llama.config.changing(["quantization_config": settings])
+        #expect(
+            try message(config) { tensors in
+                tensors.removeAll { $0.name == "model.layers.0.mlp.up_proj.weight" }
+                tensors.append(Written("model.layers.0.mlp.up_proj.qweight", .zeros([4, 48], .int32)))
+            }
+                == ": weights quantised by \(method) (quantization_config in config.json) are not read; give the model "
+                + "they were made of")
+        #expect(try message(config) { _ in } == "loaded")
+    }
+
     @Test func aTiedHeadMayBeThereTwiceButNotTwoHeads() throws {
         let config = TinyFamily.qwen2.config, table = try tinyModel(config).tokenTable.weight.value
         #expect(try message(config, add("lm_head.weight", table)) == "loaded")

@@ -73,6 +73,11 @@ public struct QuantizeCommand: ThreadedCommand {
     @Option(help: "Type of the matrices.")
     public var type: GGUFOutputType
 
+    @Option(
+        help: ArgumentHelp("The base model, when adapter_config.json does not lead to it.", valueName: "model"),
+        completion: .file())
+    public var base: String?
+
     @OptionGroup public var workers: ThreadOptions
 
     public init() {}
