@@ -48,7 +48,9 @@ public func download(
 ) throws -> String {
     guard let settings else {
         if let snapshot = try cache.snapshot(repository) { return snapshot }
-        throw UserError("\(repository): not in the cache \(cache.folder), and HF_HUB_OFFLINE forbids to ask for it")
+        throw UserError(
+            "\(repository): not in the cache \(cache.folder), and HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) forbids to ask for it"
+        )
     }
     return try waiting {
         let download = HubDownload(repository, cache, settings, progress)

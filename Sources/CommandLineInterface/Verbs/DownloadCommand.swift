@@ -16,7 +16,9 @@ struct DownloadCommand: ParsableCommand {
             repository's name stands for it wherever a model is asked for.
 
             Environment: HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HUB_OFFLINE, HF_HUB_ETAG_TIMEOUT, \
-            HF_HUB_DOWNLOAD_TIMEOUT, HF_HUB_DISABLE_IMPLICIT_TOKEN, HF_HUB_DISABLE_PROGRESS_BARS, HTTPS_PROXY, NO_PROXY.
+            HF_HUB_DOWNLOAD_TIMEOUT, HF_HUB_DISABLE_IMPLICIT_TOKEN, HF_HUB_DISABLE_PROGRESS_BARS, XDG_CACHE_HOME, \
+            HTTPS_PROXY, HTTP_PROXY, NO_PROXY; after them the older HUGGINGFACE_HUB_CACHE, HUGGING_FACE_HUB_TOKEN and \
+            TRANSFORMERS_OFFLINE. There is no telemetry, so HF_HUB_DISABLE_TELEMETRY and DO_NOT_TRACK have nothing to switch off.
 
             Example:
               needletail download HuggingFaceTB/SmolLM2-135M-Instruct
@@ -41,10 +43,11 @@ struct DownloadCommand: ParsableCommand {
         guard let cache = HubCache() else {
             throw UserError("no folder for the cache: set HOME, HF_HOME or HF_HUB_CACHE", .cannotWrite)
         }
-        let isQuiet = hubSwitch("HF_HUB_DISABLE_PROGRESS_BARS")
-        let settings = hubSwitch("HF_HUB_OFFLINE") ? nil : try HubSettings.fromEnvironment()
+        let isQuiet = hubSwitch("HF_HUB_DISABLE_PROGRESS_BARS", environmentVariable)
+        let settings = hubIsOffline(environmentVariable) ? nil : try HubSettings.fromEnvironment(environmentVariable)
+        let selection = HubSelection(include: include, exclude: exclude)
         defer { ProgressLine.finish() }
-        let folder = try download(wanted, HubSelection(include: include, exclude: exclude), into: cache, settings) {
+        let folder = try download(wanted, selection, into: cache, settings) {
             if !isQuiet { ProgressLine.show($0, isLast: $1) }
         }
         try StandardOutput.write(folder + "\n")
