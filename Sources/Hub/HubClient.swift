@@ -8,6 +8,14 @@ internal import ModelFiles
 internal import NIOCore
 internal import NIOHTTP1
 
+/// What the Hub lists of a commit.
+struct HubListing: Sendable {
+    let commit: String
+    let names: [String]
+    /// Bytes of each file that it tells them of.
+    let sizes: [ExactString: Int]
+}
+
 /// What the Hub says of a file.
 struct HubFile: Sendable, Equatable {
     let name: String
@@ -52,12 +60,12 @@ final class HubClient: Sendable {
 
     // MARK: Questions
 
-    /// The commit that a revision is at, and the names of its files.
+    /// The commit that a revision is at, and its files.
     ///
     /// - Throws: `UserError` for what the Hub will not give, `HubInterruption` for what may go better later.
-    func files(of repository: HubRepository) async throws -> (commit: String, names: [String]) {
-        let url =
-            "\(settings.endpoint)/api/models/\(repository.id)/revision/\(escaped(repository.revision, slash: false))"
+    func listing(of repository: HubRepository) async throws -> HubListing {
+        let revision = escaped(repository.revision, slash: false)
+        let url = "\(settings.endpoint)/api/models/\(repository.id)/revision/\(revision)?blobs=true"
         let response = try await answer(url, .GET, questions)
         try check(response, repository, "")
         let bytes = try await interruptible(url) { try await response.body.collect(upTo: 64 << 20) }
@@ -66,11 +74,15 @@ final class HubClient: Sendable {
         else {
             throw UserError("\(url): the answer is none of the Hub's; is HF_ENDPOINT right?")
         }
-        let names = siblings.compactMap { $0["rfilename"]?.string }
-        if let name = names.first(where: { !isPathInside($0) }) {
-            throw UserError("\(repository): names a file \(name), which would lie outside of its folder")
+        let files = siblings.compactMap { file in file["rfilename"]?.string.map { (name: $0, json: file) } }
+        if let file = files.first(where: { !isPathInside($0.name) }) {
+            throw UserError("\(repository): names a file \(file.name), which would lie outside of its folder")
         }
-        return (commit, names)
+        let sizes = files.compactMap { file in
+            (file.json["lfs"]?["size"] ?? file.json["size"])?.int.map { (ExactString(file.name), $0) }
+        }
+        return HubListing(
+            commit: commit, names: files.map(\.name), sizes: Dictionary(sizes, uniquingKeysWith: { first, _ in first }))
     }
 
     /// What a file of a commit is.

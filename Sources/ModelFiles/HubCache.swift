@@ -22,6 +22,16 @@ public struct HubRepository: Sendable, Equatable, CustomStringConvertible {
         }
     }
 
+    /// The repository whose snapshot a folder of a cache is; nil for any other folder.
+    init?(snapshot folder: String) {
+        let snapshots = parentFolder(of: folder), root = parentFolder(of: snapshots), name = fileName(of: root)
+        guard fileName(of: snapshots) == "snapshots", name.hasPrefix("models--") else { return nil }
+        let id = name.dropFirst("models--".count).split(separator: "--").joined(separator: "/")
+        guard let repository = HubRepository(id) else { return nil }
+        let isNewest = (try? HubCache(folder: parentFolder(of: root)).snapshot(repository)) == folder
+        self.init(id, revision: isNewest ? nil : fileName(of: folder))
+    }
+
     public var description: String { revision == "main" ? id : "\(id)@\(revision)" }
 
     /// The name of its folder in a cache.

@@ -70,7 +70,8 @@ public struct ModelReference: Sendable, Equatable {
             return try tokenizerPath(basePath(ofAdapter: path, override: base))
         }
         throw UserError(
-            "\(path): no tokenizer.json in this folder; name a folder, tokenizer.json or .gguf file that has one")
+            "\(path): no tokenizer.json in this folder; "
+                + (fetchHint(path) ?? "name a folder, tokenizer.json or .gguf file that has one"))
     }
 
     /// Leads from a run folder to its best checkpoint (the newest whole one while none has been judged); other paths
@@ -99,6 +100,11 @@ public struct ModelReference: Sendable, Equatable {
     private static func hubSnapshot(_ path: String) throws -> String? {
         guard let repository = HubRepository(path), let cache = HubCache() else { return nil }
         return try cache.snapshot(repository)
+    }
+
+    /// What to do about a file that a snapshot of the Hub cache lacks; nil for any other folder.
+    private static func fetchHint(_ folder: String) -> String? {
+        HubRepository(snapshot: folder).map { "`needletail download \($0)` fetches what is missing" }
     }
 
     private static func hubHint(_ path: String) -> String {
@@ -151,6 +157,7 @@ public struct ModelReference: Sendable, Equatable {
         return UserError(
             folderExists(path)
                 ? "\(path): neither config.json nor adapter_config.json in this folder"
+                    + (fetchHint(path).map { "; " + $0 } ?? "")
                 : "\(path): not a GGUF file; a model is a Hugging Face folder, an adapter folder, a run folder or a .gguf file"
         )
     }
