@@ -59,6 +59,7 @@ let targets: [Target] = [
             "ModelFiles", "RunLog", "Formats", "Diagnostics", crypto,
             .product(name: "AsyncHTTPClient", package: "async-http-client"),
             .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
+            .product(name: "NIOPosix", package: "swift-nio"),
         ]),
     library(
         "RecipeData", ["RunConfig", "ModelFiles", "Datasets", "Tokenizers", "ChatTemplates", "Formats", "Diagnostics"]),

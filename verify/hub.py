@@ -5,10 +5,12 @@
 The hub speaks as the real one does (api/models, resolve with ETag or X-Linked-Etag and a redirect to another host for large
 files). Faults, each in a repository of its own: pieces cut short, a wrong length, bytes that change under way, a server that
 ignores Range, 416, 429 with Retry-After, 500, bytes that are not what their name says, an ETag that changes between two
-requests for parts, a file that is listed and not there. Checked after each: hashes of all files, no leftovers, no token at
-the other host. Then downloads killed at random moments of a file's bytes, one after another until 50 were, and how many bytes
-were fetched in all; a cache filled by one client used by the other, both ways, with the server switched off, also what it
-says of files that are not there; what each variable of the environment does; and what stands on a terminal.
+requests for parts, a file that is listed and not there. Checked after each: hashes of all files, no leftovers, no token at the
+other host. Blobs that were cut or changed in the cache, caches that are not whole offline, and settings that cannot be meant: a
+token with a line end, one with a control character, addresses without a scheme. Then downloads killed at random moments of a
+file's bytes, one after another until 50 were, and how many bytes were fetched in all; a cache filled by one client used by the
+other, both ways, with the server switched off, also what it says of files that are not there; what each variable of the
+environment does; and what stands on a terminal.
 """
 
 import hashlib
@@ -109,13 +111,16 @@ class Hub:
                     return self.bytes(f"{org}/{name}", urllib.parse.unquote(file))
                 if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/]+)", path):
                     repository = hub.repositories.get(match[1])
-                    if repository is None:
-                        return self.plain(404, b"{}", X_Error_Code="RepoNotFound")
+                    if repository is None:  # nobody in particular is not told which repositories there are
+                        return self.plain(404 if self.headers.get("Authorization") else 401, b"{}", X_Error_Code="RepoNotFound")
                     if match[2] not in ("main", COMMIT, "refs%2Fpr%2F1"):
                         return self.plain(404, b"{}", X_Error_Code="RevisionNotFound")
                     if repository.get("fault") == "private" and self.headers.get("Authorization") != f"Bearer {TOKEN}":
                         return self.plain(401, b"{}")
-                    siblings = [{"rfilename": file} for file in [*repository["files"], *repository.get("ghosts", [])]]
+                    siblings = [{"rfilename": file} for file in repository.get("ghosts", [])]
+                    for entry in tree(repository["files"]):
+                        sizes = {"size": entry["size"], "lfs": entry.get("lfs")} if "blobs=true" in self.path else {}
+                        siblings.append({"rfilename": entry["path"], **sizes})
                     body = {"id": match[1], "modelId": match[1], "sha": COMMIT, "siblings": siblings, "private": False, "tags": [],
                             "downloads": 0, "likes": 0}
                     return self.plain(200, json.dumps(body).encode(), Content_Type="application/json")
@@ -195,12 +200,13 @@ class Hub:
 
 
 def environment(cache, hub, **more):
-    kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and not k.startswith("HF_")}
+    kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")
+            and not k.startswith(("HF_", "HUGGING", "TRANSFORMERS_", "XDG_"))}
     return {**kept, "HF_HUB_CACHE": str(cache), "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN, **more}
 
 
-def run(program, *words, env):
-    return subprocess.run([str(program), *map(str, words)], env=env, capture_output=True, text=True, timeout=120)
+def run(program, *words, env, cwd=None):
+    return subprocess.run([str(program), *map(str, words)], env=env, cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
 def differences(cache, repository, files):
@@ -244,11 +250,86 @@ def faults(report, program, work, generator):
         lines = result.stderr.strip().splitlines()
         report.holds(" ".join(words), result.returncode in (64, 65) and len(lines) == 1 and wanted in lines[0], lines[-1:])
     closed = run(program, "download", "org/private", env=environment(work / "closed", hub, HF_HUB_DISABLE_IMPLICIT_TOKEN="1"))
-    report.holds("private without a token", closed.returncode == 65 and "set HF_TOKEN" in closed.stderr, closed.stderr.strip()[-100:])
+    wanted = "no such repository, or it is private or gated and needs a token (HF_TOKEN)"
+    report.holds("private without a token", closed.returncode == 65 and wanted in closed.stderr, closed.stderr.strip()[-100:])
+    nobody = run(program, "download", "org/missing", env=environment(work / "closed", hub, HF_HUB_DISABLE_IMPLICIT_TOKEN="1"))
+    report.holds("missing without a token", nobody.returncode == 65 and wanted in nobody.stderr, nobody.stderr.strip()[-100:])
     offline = environment(work / "faults", hub, HF_HUB_OFFLINE="1")
     hub.log.clear()
     result = run(program, "download", "org/none", env=offline)
     report.equals("offline: exit and requests", (result.returncode, len(hub.log)), (0, 0))
+    hub.stop()
+
+
+def damages(report, program, work, generator):
+    """What is in the cache and not whole: mended by a download, told of offline."""
+    files = make_files(generator)
+    hub = Hub({"org/a": {"files": files}})
+    env = environment(work / "damages", hub)
+    run(program, "download", "org/a", env=env)
+    blob = work / "damages/models--org--a/blobs" / sha256(files["model.safetensors"])
+
+    def mended(name, data, *words):
+        blob.write_bytes(data)
+        hub.log.clear()
+        result = run(program, "download", "org/a", *words, env=env)
+        report.equals(f"a blob {name}: exit", result.returncode, 0)
+        return [asked for kind, _, _, asked in hub.log if kind == "store"]
+
+    asked = mended("cut", files["model.safetensors"][:1000])
+    report.identical("a blob cut: files", differences(work / "damages", "org/a", files))
+    report.equals("a blob cut: what is asked for", asked, ["bytes=1000-"])
+    mended("too long", files["model.safetensors"] + b"more")
+    report.identical("a blob too long: files", differences(work / "damages", "org/a", files))
+    report.equals("a blob of other bytes: what is asked for", mended("of other bytes", files["model.safetensors"][::-1]), [])
+    offline = run(program, "download", "org/a", "--verify", env={**env, "HF_HUB_OFFLINE": "1"})
+    report.holds("a blob of other bytes, offline, --verify", offline.returncode == 65 and "model.safetensors" in offline.stderr,
+                 offline.stderr.strip()[-100:])
+    mended("of other bytes, --verify", files["model.safetensors"][::-1], "--verify")
+    report.identical("a blob of other bytes, --verify: files", differences(work / "damages", "org/a", files))
+    part = environment(work / "part", hub)
+    run(program, "download", "org/a", "--include", "config.json", env=part)
+    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        for words, wanted in [([], "weights"), (["--include", "tokenizer.json"], "tokenizer.json"), (["--include", "config.json"], None)]:
+            result = run(program, "download", "org/a", *words, env={**part, variable: "1"})
+            lines = result.stderr.strip().splitlines()
+            passed = result.returncode == 0 if wanted is None else (result.returncode, len(lines)) == (65, 1) and wanted in lines[0]
+            report.holds(f"{variable}=1, config.json alone, {' '.join(words)}", passed, lines[-1:])
+    hub.stop()
+
+
+def settings(report, program, work, generator):
+    """What cannot be meant is told of at once, in a line that names the variable and shows no secret."""
+    hub = Hub({"org/private": {"files": make_files(generator), "fault": "private"}})
+    result = run(program, "download", "org/private", env=environment(work / "settings", hub, HF_TOKEN=f"{TOKEN}\r\n"))
+    report.equals("HF_TOKEN with a line end: exit", result.returncode, 0)
+    hub.log.clear()
+    bad = [("HF_TOKEN", f"{TOKEN}\x01"), ("HF_TOKEN", f"{TOKEN}é"), ("HF_ENDPOINT", "huggingface.co"), ("HF_ENDPOINT", "http://"),
+           ("HF_ENDPOINT", f"http://u:{TOKEN}@127.0.0.1"), ("HF_ENDPOINT", "http://127.0.0.1:99999"),
+           ("HTTP_PROXY", f"socks5://u:{TOKEN}@127.0.0.1:1"), ("HTTP_PROXY", "http://127.0.0.1:99999")]
+    for name, value in bad:
+        began = time.monotonic()
+        result = run(program, "download", "org/private", env=environment(work / "bad", hub, **{name: value}))
+        lines, seconds = result.stderr.strip().splitlines(), time.monotonic() - began
+        passed = result.returncode == 64 and len(lines) == 1 and name in lines[0] and TOKEN not in lines[0] and seconds < 5
+        report.holds(f"{name}={value!r}".replace(TOKEN, "TOKEN"), passed, lines[-1:])
+    report.equals("requests with settings that cannot be meant", len(hub.log), 0)
+    hub.stop()
+
+
+def paths(report, program, work):
+    """Where the cache is, by huggingface_hub's own reading of the variables."""
+    ask = "from huggingface_hub import constants as c; print(c.HF_HUB_CACHE)"
+    hub = Hub({"org/a": {"files": {"config.json": b"{}"}}})
+    bare = environment("", hub, HOME=str(work / "somebody"), PLACE=str(work / "place"))
+    del bare["HF_HUB_CACHE"]
+    for more in ({"HF_HOME": "~/hf"}, {"HF_HOME": "$PLACE/hf"}, {"HF_HUB_CACHE": "${PLACE}cache"}, {"XDG_CACHE_HOME": "~/xdg"},
+                 {"HUGGINGFACE_HUB_CACHE": "$PLACE/old"}, {"HUGGINGFACE_HUB_CACHE": "/nowhere", "HF_HUB_CACHE": "~/new"},
+                 {"HF_HOME": str(work / "a$NONE")}):
+        env = {**bare, **more}
+        theirs = subprocess.run([sys.executable, "-c", ask], env=env, capture_output=True, text=True).stdout.strip()
+        result = run(program, "download", "org/a", env=env, cwd=work)
+        report.equals(f"{more}: the cache".replace(str(work), ""), result.stdout.strip(), f"{theirs}/models--org--a/snapshots/{COMMIT}")
     hub.stop()
 
 
@@ -430,6 +511,9 @@ def main():
     program = Program(arguments.needletail, 1).path
     with Workspace(arguments) as work:
         faults(report, program, work, generator)
+        damages(report, program, work, generator)
+        settings(report, program, work, generator)
+        paths(report, program, work)
         kills(report, program, work, generator, arguments.kills)
         both_clients(report, program, work, generator)
         absences(report, program, work, generator)

@@ -118,18 +118,23 @@ struct RowScanner {
         guard isArray else {
             return unreadable(start, "a JSON file is an array of rows, [{...}, ...]", hidesOthers: true)
         }
-        var depth = 0
+        // What closes the brackets that are open.
+        var open: [UInt8] = []
         while at < bytes.count {
-            switch bytes[at] {
+            let byte = bytes[at]
+            switch byte {
             case UInt8(ascii: "\""): skipString()
-            case UInt8(ascii: "{"), UInt8(ascii: "["): depth += 1
-            case UInt8(ascii: "}"):
-                if depth == 0 { return unreadable(start, "a } closes what was not opened", hidesOthers: true) }
-                depth -= 1
-            case UInt8(ascii: "]"):
-                if depth == 0 { return lastElement(start) }
-                depth -= 1
-            case UInt8(ascii: ",") where depth == 0:
+            case UInt8(ascii: "{"), UInt8(ascii: "["): open.append(byte + 2)
+            case UInt8(ascii: "}"), UInt8(ascii: "]"):
+                guard let wanted = open.popLast() else {
+                    if byte == UInt8(ascii: "]") { return lastElement(start) }
+                    return unreadable(start, "a } closes what was not opened", hidesOthers: true)
+                }
+                if byte != wanted {
+                    let (found, due) = (Character(Unicode.Scalar(byte)), Character(Unicode.Scalar(wanted)))
+                    return unreadable(start, "a \(found) where a \(due) should be", hidesOthers: true)
+                }
+            case UInt8(ascii: ",") where open.isEmpty:
                 at += 1
                 return ScannedRow(bytes: start..<at - 1, number: number)
             default: break
@@ -137,8 +142,9 @@ struct RowScanner {
             at += 1
         }
         at = min(at, bytes.count)
-        let what = depth > 0 ? "inside this row; a } or ] of it is missing" : "inside its JSON array; a ] is missing"
-        return unreadable(start, "the file ends \(what)", hidesOthers: depth > 0)
+        let what =
+            !open.isEmpty ? "inside this row; a } or ] of it is missing" : "inside its JSON array; a ] is missing"
+        return unreadable(start, "the file ends \(what)", hidesOthers: !open.isEmpty)
     }
 
     /// `at` is on the closing bracket; what stands behind it is a fault of its own.

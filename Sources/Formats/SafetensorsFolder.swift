@@ -73,11 +73,19 @@ public final class SafetensorsFolder: Sendable {
         }
     }
 
+    /// The files that an index names, in the order of their bytes.
+    package static func shardNames(index path: String) throws -> [String] {
+        shards(of: try weightMap(path)).map(\.string)
+    }
+
+    private static func shards(of map: [(tensor: String, shard: ExactString)]) -> [ExactString] {
+        Set(map.map(\.shard)).sorted { $0.string.utf8.lexicographicallyPrecedes($1.string.utf8) }
+    }
+
     private static func openShards(
         of map: [(tensor: String, shard: ExactString)], _ folder: String, _ index: String
     ) throws -> [(ExactString, SafetensorsFile)] {
-        let shards = Set(map.map(\.shard)).sorted { $0.string.utf8.lexicographicallyPrecedes($1.string.utf8) }
-        return try shards.map { shard in
+        try shards(of: map).map { shard in
             let path = joinPath(folder, shard.string)
             guard fileExists(path) else {
                 let reason = "shard named in \(printable(index)) is missing; copy or download it"

@@ -55,40 +55,47 @@ final class BlobFile {
         guard size == file.size else {
             throw HubInterruption(reason: "the server stopped after \(size) of \(file.size) bytes")
         }
-        if let hash = try hash(), hash != file.etag {
+        if let found = try hash(of: path, descriptor, size: size, like: file.etag), found != file.etag {
             try cut(to: 0)
-            throw HubInterruption(reason: "what came has the hash \(hash), not \(file.etag)")
+            throw HubInterruption(reason: "what came has the hash \(found), not \(file.etag)")
         }
         guard fsync(descriptor) == 0 else { throw writeError(path, errno) }
         try moveFile(path, to: blob)
     }
+}
 
-    /// SHA-256 for names of 64 digits, git's SHA-1 for 40; nil for any other name, which says nothing of the bytes.
-    private func hash() throws -> String? {
-        guard file.etag.utf8.allSatisfy({ (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }) else {
-            return nil
-        }
-        switch file.etag.utf8.count {
-        case 64: return try digest(SHA256())
-        case 40:
-            var hash = Insecure.SHA1()
-            hash.update(data: Array("blob \(size)\0".utf8))
-            return try digest(hash)
-        default: return nil
+/// Whether the bytes of a blob are not those that its name tells of.
+func isDamaged(blob path: String) throws -> Bool {
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { throw readError(path, errno) }
+    defer { close(descriptor) }
+    let name = fileName(of: path)
+    return try hash(of: path, descriptor, size: fileSize(path), like: name).map { $0 != name } ?? false
+}
+
+/// SHA-256 for names of 64 digits, git's SHA-1 for 40; nil for any other name, which says nothing of the bytes.
+private func hash(of path: String, _ descriptor: Int32, size: Int, like name: String) throws -> String? {
+    guard name.utf8.allSatisfy({ (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }) else { return nil }
+    switch name.utf8.count {
+    case 64: return try digest(SHA256(), of: path, descriptor, size)
+    case 40:
+        var hash = Insecure.SHA1()
+        hash.update(data: Array("blob \(size)\0".utf8))
+        return try digest(hash, of: path, descriptor, size)
+    default: return nil
+    }
+}
+
+private func digest(_ begun: some HashFunction, of path: String, _ descriptor: Int32, _ size: Int) throws -> String {
+    var hash = begun, at = 0
+    try withUnsafeTemporaryAllocation(byteCount: 1 << 20, alignment: 64) { buffer in
+        while at < size {
+            let count = pread(descriptor, buffer.baseAddress, buffer.count, off_t(at))
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else { throw readError(path, errno) }
+            hash.update(bufferPointer: UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+            at += count
         }
     }
-
-    private func digest(_ begun: some HashFunction) throws -> String {
-        var hash = begun, at = 0
-        try withUnsafeTemporaryAllocation(byteCount: 1 << 20, alignment: 64) { buffer in
-            while at < size {
-                let count = pread(descriptor, buffer.baseAddress, buffer.count, off_t(at))
-                if count < 0, errno == EINTR { continue }
-                guard count > 0 else { throw readError(path, errno) }
-                hash.update(bufferPointer: UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-                at += count
-            }
-        }
-        return hexadecimal(hash.finalize())
-    }
+    return hexadecimal(hash.finalize())
 }

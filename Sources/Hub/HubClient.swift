@@ -8,66 +8,12 @@ internal import ModelFiles
 internal import NIOCore
 internal import NIOHTTP1
 
-/// Where the Hub is, and who asks.
-public struct HubSettings: Sendable {
-    /// Without a slash at its end.
-    public var endpoint: String
-    public var token: String?
-    /// Seconds until the Hub must have answered, and between two pieces of a file.
-    public var answerTimeout: Double, pieceTimeout: Double
-    /// Seconds before the first repetition of what failed; each one doubles it.
-    public var firstWait: Double
-    /// Repetitions without any progress between them.
-    public var tries: Int
-
-    public init(
-        endpoint: String, token: String? = nil, answerTimeout: Double = 10, pieceTimeout: Double = 10,
-        firstWait: Double = 1,
-        tries: Int = 5
-    ) {
-        self.endpoint = endpoint.hasSuffix("/") ? String(endpoint.dropLast()) : endpoint
-        (self.token, self.answerTimeout, self.pieceTimeout) = (token, answerTimeout, pieceTimeout)
-        (self.firstWait, self.tries) = (firstWait, tries)
-    }
-
-    /// As the environment says: `HF_ENDPOINT`, `HF_TOKEN`, else the file at `HF_TOKEN_PATH` or in `hubHome()`, unless
-    /// `HF_HUB_DISABLE_IMPLICIT_TOKEN`; `HF_HUB_ETAG_TIMEOUT`, `HF_HUB_DOWNLOAD_TIMEOUT`.
-    ///
-    /// - Throws: `UserError` for a number that is none.
-    public static func fromEnvironment() throws -> HubSettings {
-        func seconds(_ name: String) throws -> Double {
-            guard let text = environmentVariable(name) else { return 10 }
-            guard let value = Double(text), value > 0, value < 86_400 else {
-                throw UserError("\(name)=\(text): a number of seconds is needed", .usage)
-            }
-            return value
-        }
-        return HubSettings(
-            endpoint: environmentVariable("HF_ENDPOINT") ?? "https://huggingface.co", token: try environmentToken(),
-            answerTimeout: try seconds("HF_HUB_ETAG_TIMEOUT"), pieceTimeout: try seconds("HF_HUB_DOWNLOAD_TIMEOUT"))
-    }
-
-    private static func environmentToken() throws -> String? {
-        if hubSwitch("HF_HUB_DISABLE_IMPLICIT_TOKEN") { return nil }
-        if let token = environmentVariable("HF_TOKEN") { return token }
-        guard let file = environmentVariable("HF_TOKEN_PATH") ?? hubHome().map({ joinPath($0, "token") }),
-            fileExists(file)
-        else {
-            return nil
-        }
-        let token = try readTextFile(file, maxBytes: 1 << 12).filter { !$0.isWhitespace }
-        return token.isEmpty ? nil : token
-    }
-}
-
-/// A file that the Hub lists at a commit and does not have there.
-struct HubFileAbsence: Error { let name: String }
-
-/// A failure that may not come again.
-struct HubInterruption: Error {
-    let reason: String
-    /// What the server asks to wait.
-    var seconds: Double?
+/// What the Hub lists of a commit.
+struct HubListing: Sendable {
+    let commit: String
+    let names: [String]
+    /// Bytes of each file that it tells them of.
+    let sizes: [ExactString: Int]
 }
 
 /// What the Hub says of a file.
@@ -94,7 +40,7 @@ final class HubClient: Sendable {
                 timeout: .init(
                     connect: .milliseconds(Int64(1000 * settings.answerTimeout)),
                     read: .milliseconds(Int64(1000 * readTimeout))))
-            configuration.proxy = Self.proxy(settings.endpoint)
+            configuration.proxy = settings.proxy.map(Self.configured)
             return HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
         }
         (questions, pieces) = (http(readTimeout: settings.answerTimeout), http(readTimeout: settings.pieceTimeout))
@@ -105,41 +51,38 @@ final class HubClient: Sendable {
         try? await pieces.shutdown()
     }
 
-    /// `HTTPS_PROXY` or `HTTP_PROXY` (either case), by the endpoint's scheme, unless `NO_PROXY` names its host.
-    private static func proxy(_ endpoint: String) -> HTTPClient.Configuration.Proxy? {
-        guard let url = URL(string: endpoint), let host = url.host else { return nil }
-        let name = url.scheme == "http" ? "http_proxy" : "https_proxy"
-        let excluded = (environmentVariable("no_proxy") ?? environmentVariable("NO_PROXY") ?? "").split(separator: ",")
-            .map { $0.drop { $0 == " " || $0 == "." }.filter { $0 != " " } }
-        if excluded.contains(where: { $0 == "*" || host == $0 || host.hasSuffix("." + $0) }) { return nil }
-        guard let value = environmentVariable(name) ?? environmentVariable(name.uppercased()),
-            let proxy = URL(string: value),
-            let server = proxy.host
-        else { return nil }
-        return .server(host: server, port: proxy.port ?? 80)
+    private static func configured(_ proxy: HubProxy) -> HTTPClient.Configuration.Proxy {
+        let authorization = proxy.user.map {
+            HTTPClient.Authorization.basic(username: $0, password: proxy.password ?? "")
+        }
+        return .server(host: proxy.host, port: proxy.port, authorization: authorization)
     }
 
     // MARK: Questions
 
-    /// The commit that a revision is at, and the names of its files.
+    /// The commit that a revision is at, and its files.
     ///
     /// - Throws: `UserError` for what the Hub will not give, `HubInterruption` for what may go better later.
-    func files(of repository: HubRepository) async throws -> (commit: String, names: [String]) {
-        let url =
-            "\(settings.endpoint)/api/models/\(repository.id)/revision/\(escaped(repository.revision, slash: false))"
+    func listing(of repository: HubRepository) async throws -> HubListing {
+        let revision = escaped(repository.revision, slash: false)
+        let url = "\(settings.endpoint)/api/models/\(repository.id)/revision/\(revision)?blobs=true"
         let response = try await answer(url, .GET, questions)
         try check(response, repository, "")
-        let bytes = try await interruptible { try await response.body.collect(upTo: 64 << 20) }
+        let bytes = try await interruptible(url) { try await response.body.collect(upTo: 64 << 20) }
         guard let json = try? JSONValue.parse(Array(bytes.readableBytesView), maxDepth: 64),
             let commit = json["sha"]?.string, let siblings = json["siblings"]?.array, isPlainName(commit)
         else {
             throw UserError("\(url): the answer is none of the Hub's; is HF_ENDPOINT right?")
         }
-        let names = siblings.compactMap { $0["rfilename"]?.string }
-        if let name = names.first(where: { !isPathInside($0) }) {
-            throw UserError("\(repository): names a file \(name), which would lie outside of its folder")
+        let files = siblings.compactMap { file in file["rfilename"]?.string.map { (name: $0, json: file) } }
+        if let file = files.first(where: { !isPathInside($0.name) }) {
+            throw UserError("\(repository): names a file \(file.name), which would lie outside of its folder")
         }
-        return (commit, names)
+        let sizes = files.compactMap { file in
+            (file.json["lfs"]?["size"] ?? file.json["size"])?.int.map { (ExactString(file.name), $0) }
+        }
+        return HubListing(
+            commit: commit, names: files.map(\.name), sizes: Dictionary(sizes, uniquingKeysWith: { first, _ in first }))
     }
 
     /// What a file of a commit is.
@@ -193,12 +136,13 @@ final class HubClient: Sendable {
                 throw HubInterruption(reason: "the server answers \(status)", seconds: waitAsked(response.headers))
             }
             try begin(status == 206 ? try start(of: response.headers, asked: offset, file) : 0)
-            try await interruptible {
+            try await interruptible(at) {
                 for try await buffer in response.body { try buffer.withUnsafeReadableBytes(piece) }
             }
             return
         }
-        throw UserError("\(file.location): redirects lead in a circle")
+        // Without the address: one in large-file storage lets whoever knows it in.
+        throw UserError("\(file.name): redirects lead in a circle or nowhere")
     }
 
     /// The first byte of a part, by `Content-Range: bytes FIRST-LAST/WHOLE`.
@@ -224,11 +168,11 @@ final class HubClient: Sendable {
         if let token = settings.token, isOnHub(url) {
             request.headers.add(name: "authorization", value: "Bearer \(token)")
         }
-        return try await interruptible { [request] in try await http.execute(request, deadline: .distantFuture) }
+        return try await interruptible(url) { [request] in try await http.execute(request, deadline: .distantFuture) }
     }
 
     /// What goes wrong on the way may go better the next time; what the program itself has to say stays.
-    private func interruptible<Result>(_ body: () async throws -> Result) async throws -> Result {
+    private func interruptible<Result>(_ url: String, _ body: () async throws -> Result) async throws -> Result {
         do {
             return try await body()
         } catch let error as any UserFacing {
@@ -236,7 +180,7 @@ final class HubClient: Sendable {
         } catch let error as HubInterruption {
             throw error
         } catch {
-            throw HubInterruption(reason: "\(error)")
+            throw HubInterruption(reason: inWords(error, with: peer(url)))
         }
     }
 
@@ -244,6 +188,9 @@ final class HubClient: Sendable {
         let status = Int(response.status.code), place = file.isEmpty ? "\(repository)" : "\(repository): \(file)"
         switch status {
         case 200..<300: return
+        case 401 where file.isEmpty && settings.token == nil:
+            // To nobody in particular the Hub does not say which repositories there are.
+            throw UserError("\(place): no such repository, or it is private or gated and needs a token (HF_TOKEN)")
         case 401, 403:
             let advice = settings.token == nil ? "set HF_TOKEN" : "the token in use has no access to it"
             throw UserError("\(place): the Hub does not give it to just anyone (\(status)); \(advice)")
@@ -270,8 +217,17 @@ final class HubClient: Sendable {
         return a.scheme == b.scheme && a.host == b.host && a.port == b.port
     }
 
+    /// nil for what cannot be asked.
     private func resolved(_ target: String, from url: String) -> String? {
-        URL(string: target, relativeTo: URL(string: url))?.absoluteString
+        guard let address = URL(string: target, relativeTo: URL(string: url))?.absoluteString else { return nil }
+        return serverURL(address, schemes: ["http", "https"]) == nil ? nil : address
+    }
+
+    /// Whom a question of `url` leads to, in words.
+    private func peer(_ url: String) -> String {
+        let server = URL(string: url)
+        let host = (server?.host ?? settings.endpoint) + (server?.port.map { ":\($0)" } ?? "")
+        return settings.proxy.map { "\(host) (by the proxy \($0.host):\($0.port))" } ?? host
     }
 
     private func plainTag(_ tag: String) -> String {

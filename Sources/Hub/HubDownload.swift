@@ -23,15 +23,26 @@ public struct HubSelection: Sendable, Equatable {
     /// The files to fetch of those that there are. Without `include` what this program never reads is left out, unless
     /// nothing else holds weights.
     public func chosen(_ names: [String]) -> [String] {
-        func matches(_ patterns: [String], _ name: String) -> Bool {
-            patterns.contains { fnmatch($0.hasSuffix("/") ? $0 + "*" : $0, name, 0) == 0 }
-        }
         let hasOwnWeights = names.contains { $0.hasSuffix(".safetensors") || $0.hasSuffix(".gguf") }
         return names.filter { name in
-            if matches(exclude, name) { return false }
-            if !include.isEmpty { return matches(include, name) }
-            return !hasOwnWeights || !matches(Self.foreign, name)
+            if Self.fits(exclude, name) { return false }
+            if !include.isEmpty { return Self.fits(include, name) }
+            return !hasOwnWeights || !Self.fits(Self.foreign, name)
         }
+    }
+
+    /// The names that one of its patterns fits.
+    func fitting(_ pattern: String, _ names: [String]) -> [String] { names.filter { Self.fits([pattern], $0) } }
+
+    /// Whether a model is meant, and not some files of it.
+    var wantsWeights: Bool { include.isEmpty && !Self.fits(exclude, SafetensorsFolder.singleName) }
+
+    static func holdsWeights(_ name: String) -> Bool {
+        name.hasSuffix(".safetensors") || name.hasSuffix(".gguf") || fits(foreign, name)
+    }
+
+    private static func fits(_ patterns: [String], _ name: String) -> Bool {
+        patterns.contains { fnmatch($0.hasSuffix("/") ? $0 + "*" : $0, name, 0) == 0 }
     }
 }
 
@@ -39,23 +50,49 @@ public struct HubSelection: Sendable, Equatable {
 ///
 /// - Parameters:
 ///   - settings: nil: nobody is asked; what is in the cache already must do.
+///   - verifies: whether the bytes of files that are there are compared with their hash, too, not only their size.
 ///   - progress: a line about the file under way, and whether it is the file's last.
 /// - Returns: the folder of the revision's files.
 /// - Throws: `UserError`; what came so far stays and is not fetched again.
 public func download(
     _ repository: HubRepository, _ selection: HubSelection, into cache: HubCache, _ settings: HubSettings?,
-    progress: @escaping @Sendable (_ line: String, _ isLast: Bool) -> Void
+    verifies: Bool = false, progress: @escaping @Sendable (_ line: String, _ isLast: Bool) -> Void
 ) throws -> String {
-    guard let settings else {
-        if let snapshot = try cache.snapshot(repository) { return snapshot }
-        throw UserError("\(repository): not in the cache \(cache.folder), and HF_HUB_OFFLINE forbids to ask for it")
-    }
+    guard let settings else { return try cached(repository, selection, cache, verifies, progress) }
     return try waiting {
-        let download = HubDownload(repository, cache, settings, progress)
+        let download = HubDownload(repository, cache, settings, verifies, progress)
         let result = await outcome { try await download.run(selection) }
         await download.client.shutDown()
         return try result.get()
     }
+}
+
+/// The folder of what is in the cache already, if that can be all that is asked for.
+private func cached(
+    _ repository: HubRepository, _ selection: HubSelection, _ cache: HubCache, _ verifies: Bool,
+    _ progress: (String, Bool) -> Void
+) throws -> String {
+    func refusal(_ fault: String) -> UserError {
+        UserError("\(repository): \(fault), and HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) forbids to ask for it")
+    }
+    guard let folder = try cache.snapshot(repository) else { throw refusal("not in the cache \(cache.folder)") }
+    let snapshot = try CachedSnapshot(folder)
+    let absent = try snapshot.absences(selection) {
+        fileExists(cache.absenceMark(of: $0, in: repository, commit: fileName(of: folder)))
+    }
+    if !absent.isEmpty { throw refusal("the cache has no \(listed(absent))") }
+    if !verifies { return folder }
+    let damaged = try selection.chosen(snapshot.names).filter { name in
+        progress("checking \(name)", false)
+        return try blobPath(behind: joinPath(folder, name)).map { try isDamaged(blob: $0) } ?? false
+    }
+    if !damaged.isEmpty { throw refusal("damaged in the cache: \(listed(damaged))") }
+    return folder
+}
+
+/// "a, b, c and 4 more".
+private func listed(_ names: [String]) -> String {
+    names.prefix(3).joined(separator: ", ") + (names.count > 3 ? " and \(names.count - 3) more" : "")
 }
 
 private func outcome<Value>(_ body: () async throws -> Value) async -> Result<Value, any Error> {
@@ -82,19 +119,22 @@ private struct HubDownload: Sendable {
     private let root: String
     private let cache: HubCache
     private let settings: HubSettings
+    private let verifies: Bool
     private let progress: @Sendable (String, Bool) -> Void
 
     init(
-        _ repository: HubRepository, _ cache: HubCache, _ settings: HubSettings,
+        _ repository: HubRepository, _ cache: HubCache, _ settings: HubSettings, _ verifies: Bool,
         _ progress: @escaping @Sendable (String, Bool) -> Void
     ) {
         (self.repository, self.cache, self.settings, self.progress) = (repository, cache, settings, progress)
+        self.verifies = verifies
         root = cache.folder(of: repository)
         client = HubClient(settings)
     }
 
     func run(_ selection: HubSelection) async throws -> String {
-        let (commit, names) = try await repeating { try await client.files(of: repository) }
+        let listing = try await repeating { try await client.listing(of: repository) }
+        let (commit, names) = (listing.commit, listing.names)
         let chosen = selection.chosen(names)
         if chosen.isEmpty {
             throw UserError(
@@ -109,7 +149,7 @@ private struct HubDownload: Sendable {
             let mark = cache.absenceMark(of: name, in: repository, commit: commit)
             if !fileExists(mark) {
                 do {
-                    try await fetch(name, commit, snapshot)
+                    try await fetch(name, listing, snapshot)
                     continue
                 } catch let absence as HubFileAbsence {
                     try markAbsent(absence.name, commit)
@@ -117,7 +157,9 @@ private struct HubDownload: Sendable {
             }
             absent.append(name)
         }
-        for name in Self.optional where !names.contains(where: { ExactString($0) == ExactString(name) }) {
+        // Who finds no weights in the cache learns that there are none.
+        let weights = names.contains(where: HubSelection.holdsWeights) ? [] : [SafetensorsFolder.singleName]
+        for name in Self.optional + weights where !names.contains(where: { ExactString($0) == ExactString(name) }) {
             try markAbsent(name, commit)
         }
         if repository.revision != commit {
@@ -147,29 +189,50 @@ private struct HubDownload: Sendable {
         try writeFileAtomically("", to: mark)
     }
 
-    private func fetch(_ name: String, _ commit: String, _ snapshot: String) async throws {
+    private func fetch(_ name: String, _ listing: HubListing, _ snapshot: String) async throws {
         let link = joinPath(snapshot, name)
-        // A snapshot is of one commit, so a file that is there stays what it is.
-        if fileExists(link) { return }
+        if verifies { try await removeDamaged(name, link) }
+        // A snapshot is of one commit, so a file that is there stays what it is; only its size may tell that it is not whole.
+        if fileExists(link), let size = listing.sizes[ExactString(name)], try fileSize(link) == size { return }
         var held = 0  // bytes of it that are here
         var announced: String?
         try await repeating(while: { held }) { () async throws -> Void in
-            let file = try await client.file(name, of: repository, commit: commit)
+            let file = try await client.file(name, of: repository, commit: listing.commit)
             let blob = joinPath(root, "blobs/" + file.etag)
             if let announced, announced != file.etag { try await removeUnfinished(announced) }
             announced = file.etag
             let lock = try await locked(file.etag)
             defer { close(lock) }
+            // What is there of a blob that is not whole is gone on with.
+            if fileExists(blob), try fileSize(blob) != file.size { try moveFile(blob, to: BlobFile.unfinished(blob)) }
             if !fileExists(blob) {
                 let unfinished = try BlobFile(blob, file)
                 defer { held = unfinished.size }
                 try await fill(unfinished, file)
                 try unfinished.finish(as: blob)
             }
-            try createDirectories(parentFolder(of: link))
-            let ups = String(repeating: "../", count: 2 + name.utf8.count { $0 == UInt8(ascii: "/") })
-            if symlink("\(ups)blobs/\(file.etag)", link) != 0, errno != EEXIST { throw writeError(link, errno) }
+            try place(link, file)
         }
+    }
+
+    /// Makes the link of a snapshot that leads to a file's blob.
+    private func place(_ link: String, _ file: HubFile) throws {
+        try createDirectories(parentFolder(of: link))
+        let ups = String(repeating: "../", count: 2 + file.name.utf8.count { $0 == UInt8(ascii: "/") })
+        let target = "\(ups)blobs/\(file.etag)"
+        if symlink(target, link) == 0 { return }
+        guard errno == EEXIST else { throw writeError(link, errno) }
+        if fileExists(link), try fileSize(link) == file.size { return }
+        // It leads nowhere, or is a copy that was cut short.
+        guard unlink(link) == 0, symlink(target, link) == 0 else { throw writeError(link, errno) }
+    }
+
+    private func removeDamaged(_ name: String, _ link: String) async throws {
+        guard let blob = blobPath(behind: link) else { return }
+        progress("checking \(name)", false)
+        let lock = try await locked(fileName(of: blob))
+        defer { close(lock) }
+        if try isDamaged(blob: blob), unlink(blob) != 0 { throw writeError(blob, errno) }
     }
 
     /// What came of a blob that the Hub does not stand by any more is of no use.

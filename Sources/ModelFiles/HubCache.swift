@@ -22,6 +22,16 @@ public struct HubRepository: Sendable, Equatable, CustomStringConvertible {
         }
     }
 
+    /// The repository whose snapshot a folder of a cache is; nil for any other folder.
+    init?(snapshot folder: String) {
+        let snapshots = parentFolder(of: folder), root = parentFolder(of: snapshots), name = fileName(of: root)
+        guard fileName(of: snapshots) == "snapshots", name.hasPrefix("models--") else { return nil }
+        let id = name.dropFirst("models--".count).split(separator: "--").joined(separator: "/")
+        guard let repository = HubRepository(id) else { return nil }
+        let isNewest = (try? HubCache(folder: parentFolder(of: root)).snapshot(repository)) == folder
+        self.init(id, revision: isNewest ? nil : fileName(of: folder))
+    }
+
     public var description: String { revision == "main" ? id : "\(id)@\(revision)" }
 
     /// The name of its folder in a cache.
@@ -65,16 +75,19 @@ public struct HubCache: Sendable {
 
     public init(folder: String) { self.folder = folder }
 
-    /// `$HF_HUB_CACHE`, else `hub` in `hubHome()`; nil where no variable says where that is.
-    public init?() {
-        if let folder = environmentVariable("HF_HUB_CACHE") {
+    /// `$HF_HUB_CACHE`, else `$HUGGINGFACE_HUB_CACHE`, else `hub` in `hubHome`; nil where no variable says where that is.
+    public init?(_ variable: VariableReader) {
+        if let folder = hubPath("HF_HUB_CACHE", variable) ?? hubPath("HUGGINGFACE_HUB_CACHE", variable) {
             self.folder = folder
-        } else if let home = hubHome() {
+        } else if let home = hubHome(variable) {
             folder = joinPath(home, "hub")
         } else {
             return nil
         }
     }
+
+    /// The cache that the environment names.
+    public init?() { self.init(environmentVariable) }
 
     /// The folder of a repository; it may not be there.
     public func folder(of repository: HubRepository) -> String { joinPath(folder, repository.folderName) }
@@ -108,16 +121,4 @@ extension HubCache {
     public func absenceMark(of name: String, in repository: HubRepository, commit: String) -> String {
         joinPath(folder(of: repository), ".no_exist/\(commit)/\(name)")
     }
-}
-
-/// `$HF_HOME`, else `huggingface` in `$XDG_CACHE_HOME` or in `~/.cache`.
-public func hubHome() -> String? {
-    if let home = environmentVariable("HF_HOME") { return home }
-    if let cache = environmentVariable("XDG_CACHE_HOME") { return joinPath(cache, "huggingface") }
-    return environmentVariable("HOME").map { joinPath($0, ".cache/huggingface") }
-}
-
-/// Whether a variable says yes, as the Hub's own client reads it.
-public func hubSwitch(_ name: String) -> Bool {
-    ["1", "ON", "YES", "TRUE"].contains((environmentVariable(name) ?? "").uppercased())
 }

@@ -70,8 +70,8 @@ public struct ModelReference: Sendable, Equatable {
             return try tokenizerPath(basePath(ofAdapter: path, override: base))
         }
         throw UserError(
-            "\(path): no tokenizer.json in this folder; name a folder, tokenizer.json or .gguf file that has one"
-                + ggufHint(path))
+            "\(path): no tokenizer.json in this folder"
+                + (missingHint(path) ?? "; name a folder, tokenizer.json or .gguf file that has one"))
     }
 
     /// Leads from a run folder to its best checkpoint (the newest whole one while none has been judged); other paths
@@ -100,6 +100,17 @@ public struct ModelReference: Sendable, Equatable {
     private static func hubSnapshot(_ path: String) throws -> String? {
         guard let repository = HubRepository(path), let cache = HubCache() else { return nil }
         return try cache.snapshot(repository)
+    }
+
+    /// What to do about a file that a folder lacks: a GGUF file in it (the first part of one in parts), or the download of
+    /// what a snapshot of the Hub cache lacks; nil for other folders.
+    private static func missingHint(_ folder: String) -> String? {
+        // A folder that cannot be listed has no hint to give; what is wrong with it is said already.
+        let names = (try? listFolder(folder)) ?? []
+        if let name = names.filter({ $0.hasSuffix(".gguf") }).min() {
+            return "; to use the GGUF file in it, name \(joinPath(folder, name))"
+        }
+        return HubRepository(snapshot: folder).map { "; `needletail download \($0)` fetches what is missing" }
     }
 
     private static func hubHint(_ path: String) -> String {
@@ -143,14 +154,6 @@ public struct ModelReference: Sendable, Equatable {
             "\(path): is a whole model, not an adapter, so the base \(base) has no place; leave it out", .usage)
     }
 
-    /// Names a GGUF file in a folder, the first part of one in parts; empty where there is none.
-    private static func ggufHint(_ folder: String) -> String {
-        // A folder that cannot be listed has no hint to give; what is wrong with it is said already.
-        let names = (try? listFolder(folder)) ?? []
-        guard let name = names.filter({ $0.hasSuffix(".gguf") }).min() else { return "" }
-        return "; to use the GGUF file in it, name \(joinPath(folder, name))"
-    }
-
     static func notAModel(_ path: String) -> UserError {
         if hasPickleExtension(path) {
             return UserError(
@@ -159,7 +162,7 @@ public struct ModelReference: Sendable, Equatable {
         if let size = try? fileSize(path), size == 0 { return UserError("\(path): is empty; get the file again") }
         return UserError(
             folderExists(path)
-                ? "\(path): neither config.json nor adapter_config.json in this folder\(ggufHint(path))"
+                ? "\(path): neither config.json nor adapter_config.json in this folder\(missingHint(path) ?? "")"
                 : "\(path): not a GGUF file; a model is a Hugging Face folder, an adapter folder, a run folder or a .gguf file"
         )
     }

@@ -101,7 +101,12 @@ private let cases: [Case] = [
         "a.json row 1: something follows the end of the JSON array; one array per file"),
     Case(
         "a.json", "[" + good + #",{"messages":[},"# + good + "]", .invalidJSON,
+        "a.json row 2: a } where a ] should be"),
+    Case(
+        "a.json", "[" + good + #",{"messages":[],"# + good, .invalidJSON,
         "a.json row 2: the file ends inside this row; a } or ] of it is missing"),
+    Case(
+        "a.json", "[" + good + #",{"messages":[]]"#, .invalidJSON, "a.json row 2: a ] where a } should be"),
     Case(
         "a.json", "[" + good + #",{"messages":[]}},"# + good + "]", .invalidJSON,
         "a.json row 2: a } closes what was not opened"),
@@ -143,7 +148,8 @@ private let hiding = [
     "a.json row 1: something follows the end of the JSON array; one array per file",
     "a.json row 1: a JSON file is an array of rows, [{...}, ...]",
     "a.json row 2: the file ends inside this row; a } or ] of it is missing",
-    "a.json row 2: a } closes what was not opened", "a.csv line 3: a quote opened in this record is never closed",
+    "a.json row 2: a } closes what was not opened", "a.json row 2: a } where a ] should be",
+    "a.json row 2: a ] where a } should be", "a.csv line 3: a quote opened in this record is never closed",
 ]
 
 struct BadRowTests {
@@ -235,7 +241,8 @@ struct BadFileTests {
         FileCase(
             "a.jsonl", Array(#"{"foo":1,"bar":2}"#.utf8),
             #"a.jsonl: columns "foo", "bar" are no known kind of row (messages; conversations; instruction, output; "#
-                + "prompt, completion; input, ideal; text; chosen, rejected; ground_truth, dataset; target); name them with data.column_map or --column"
+                + "prompt, completion; input, ideal; text; chosen, rejected; ground_truth, dataset; completion, score; "
+                + "text, target; tokens, tags; context, question, answers; sentence1, sentence2); name them with data.column_map or --column"
         ),
     ])
     private func refused(_ file: FileCase) throws {

@@ -53,19 +53,27 @@ import Testing
         for k in 1...2 { #expect(abs(losses[k].last! / losses[0].last! - 1) < 0.2, "\(losses[k]) \(losses[0])") }
     }
 
-    /// Losses before the rounding are lower than any after it, and yet the model is one that was trained for it.
+    /// A loss before the rounding may be lower than any after it, and yet the best model is one that was trained for blocks.
     @Test func theBestHasSeenTheRounding() throws {
-        let place = try place()
-        let config = place.config("late", .full) { config in
-            config.optimizer.learningRate = 1e-5
-            (config.training.quantizeAware, config.training.quantizeAwareAfter) = (.q4_0, 5)
-            (config.training.evalEvery, config.training.earlyStopPatience) = (1, 3)
+        var wouldMislead = 0, config = SFTConfig()
+        for family in [TinyFamily.llama, .gpt2, .qwen2, .qwen3, .olmo2] {
+            let place = try place(family)
+            config = place.config("late", .full) { config in
+                config.optimizer.learningRate = 1e-5
+                (config.training.quantizeAware, config.training.quantizeAwareAfter) = (.q4_0, 5)
+                config.training.evalEvery = 1
+            }
+            let losses = try place.run(config).values("eval/loss"), best = losses[4...].min()!
+            let state = try readJSONFile(joinPath(config.output, "checkpoints/step-8/state.json"))
+            #expect(losses.count == 8 && state["best_loss"]?.double == best, "\(family): \(losses)")
+            wouldMislead += losses[..<4].min()! < best ? 1 : 0
         }
-        let losses = try place.run(config).values("eval/loss")
-        #expect(losses.count == 8 && losses[..<4].max()! < losses[4...].min()!)
-        let state = try readJSONFile(joinPath(config.output, "checkpoints/step-8/state.json"))
-        #expect(state["best_loss"]?.double == losses[4...].min()!)
+        #expect(wouldMislead > 0)
 
+        let place = try place()
+        config = place.config("late", .full) { config in
+            (config.training.quantizeAware, config.training.quantizeAwareAfter) = (.q4_0, 5)
+        }
         var idle = config
         (idle.output, idle.training.quantizeAwareAfter) = (place.folder["idle"], 8)
         let error = #expect(throws: UserError.self) { try place.run(idle) }
