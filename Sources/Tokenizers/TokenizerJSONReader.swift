@@ -76,7 +76,11 @@ struct TokenizerJSONReader {
             }
             try builder.add(text, id)
         }
-        if try text?.forEachToken(add) ?? false { return try builder.finish() }
+        if let entries = text?.vocab {
+            builder.reserve(tokens: entries.count, bytes: entries.byteCount)
+            try entries.forEach { try add($0, $1) }
+            return try builder.finish()
+        }
         guard let entries = model["vocab"]?.object else { throw failure("model.vocab is missing or no object") }
         for case (var text, let id) in entries { try text.withUTF8 { try add($0, id.int) } }
         return try builder.finish()
@@ -165,7 +169,10 @@ struct TokenizerJSONReader {
 
     private func merges(_ model: JSONObject, _ vocabulary: Vocabulary, prefix: Int) throws -> MergeTable {
         var reader = MergeReader(vocabulary, "\(file): model.merges", prefix: prefix)
-        if try text?.forEachMerge({ try reader.append($0, $1) }) ?? false { return MergeTable(reader.merges) }
+        if let entries = text?.merges {
+            try entries.forEach { try reader.append($0, $1) }
+            return MergeTable(reader.merges)
+        }
         guard let list = model["merges"]?.array else { throw failure("model.merges is missing or no list") }
         for merge in list {
             if var text = merge.string {
@@ -235,9 +242,6 @@ struct MergeReader {
     private mutating func find(
         _ left: UnsafeBufferPointer<UInt8>, _ right: UnsafeBufferPointer<UInt8>
     ) throws -> (left: Int32, right: Int32, joined: Int32) {
-        joined.removeAll(keepingCapacity: true)
-        joined.append(contentsOf: left)
-        joined.append(contentsOf: right.dropFirst(prefix))
         func id(_ text: UnsafeBufferPointer<UInt8>, guess: Int32 = -1) throws -> Int32 {
             if let id = vocabulary.id(of: text, guess: guess) { return id }
             let token = quoted(String(decoding: text, as: UTF8.self))
@@ -245,6 +249,13 @@ struct MergeReader {
         }
         // Most files list merges in the order of the tokens that they make.
         let next = (merges.last?.joined ?? -2) + 1
+        if prefix == 0, let start = left.baseAddress, start + left.count == right.baseAddress {
+            let both = UnsafeBufferPointer(start: start, count: left.count + right.count)  // side by side already
+            return (try id(left), try id(right), try id(both, guess: next))
+        }
+        joined.removeAll(keepingCapacity: true)
+        joined.append(contentsOf: left)
+        joined.append(contentsOf: right.dropFirst(prefix))
         return (try id(left), try id(right), try joined.withUnsafeBufferPointer { try id($0, guess: next) })
     }
 }
