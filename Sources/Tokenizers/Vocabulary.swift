@@ -59,7 +59,8 @@ struct Vocabulary: Sendable {
     private let isSpelled: [Bool]
     /// Whether a blank may be at the edge of the token, so that most need no look at their text.
     fileprivate let hasBlankEdge: [Bool]
-    private let index: ByteStringIndex
+    /// Ids by text.
+    let index: ByteStringIndex
     /// Number of tokens, which the next added token's id follows.
     let count: Int
     /// Id of each single byte, -1 where the vocabulary has none.
@@ -125,8 +126,6 @@ struct Vocabulary: Sendable {
     }
 
     func id(of text: UnsafeBufferPointer<UInt8>) -> Int32? { index.id(of: text) }
-
-    func id(of text: UnsafeBufferPointer<UInt8>, guess: Int32) -> Int32? { index.id(of: text, guess: guess) }
 
     func text(of id: Int32) -> String? {
         texts[id].map { String(decoding: texts.bytes[$0], as: UTF8.self) }
