@@ -69,8 +69,7 @@ public struct ModelReference: Sendable, Equatable {
         if fileExists(joinPath(path, AdapterFiles.configName)) {
             return try tokenizerPath(basePath(ofAdapter: path, override: base))
         }
-        throw UserError(
-            "\(path): no tokenizer.json in this folder; name a folder, tokenizer.json or .gguf file that has one")
+        throw missingTokenizer(in: path)
     }
 
     /// Leads from a run folder to its best checkpoint (the newest whole one while none has been judged); other paths

@@ -1,5 +1,5 @@
 // The files of a tokenizer in a Hugging Face folder: reading them, what the settings change, writing them.
-import Diagnostics
+package import Diagnostics
 import Formats
 
 /// Names that a tokenizer has in a model folder, the one that counts first.
@@ -15,6 +15,29 @@ package func tokenizerFile(in folder: String) -> String? {
     guard folderExists(folder), let names = try? listFolder(folder) else { return nil }  // unreadable: has none
     let ranks = names.filter { $0.utf8.suffix(9).elementsEqual(".tiktoken".utf8) }
     return ranks.count == 1 ? joinPath(folder, ranks[0]) : nil
+}
+
+/// What to say of a folder without a tokenizer that can be read.
+package func missingTokenizer(in folder: String) -> UserError {
+    let names = ((try? listFolder(folder)) ?? []).sorted()  // unreadable: nothing to name
+    func named(_ ending: String) -> [String] {
+        names.filter { $0.utf8.suffix(ending.utf8.count).elementsEqual(ending.utf8) }
+    }
+    func failure(_ what: String) -> UserError { UserError("\(folder): no tokenizer.json in this folder; \(what)") }
+    let ranks = named(".tiktoken"), models = named(".gguf")
+    if ranks.count > 1 {
+        return failure("of its rank files (\(ranks.joined(separator: ", "))) give the one that the model uses")
+    }
+    if let model = models.first { return failure("give the path of a .gguf file in it, like \(model)") }
+    let words = ["vocab.json", "merges.txt", "vocab.txt"].filter { names.contains($0) }
+    if !words.isEmpty {
+        return failure(
+            "how texts are split is not said by \(words.joined(separator: " and ")); transformers writes one: "
+                + "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)")
+    }
+    return failure(
+        "a model folder has one, or \(tokenizerFileNames.dropFirst().joined(separator: ", ")) or one .tiktoken file; "
+            + "a .gguf file has its own")
 }
 
 /// What a tokenizer came from, and writes again.
@@ -52,8 +75,7 @@ struct TokenizerFiles: Sendable {
         var folder: String? = path, file = path
         if folderExists(path) {
             guard let found = tokenizerFile(in: path) else {
-                throw UserError(
-                    "\(path): no tokenizer.json in this folder; give a model folder that has one, or a .gguf")
+                throw missingTokenizer(in: path)
             }
             file = found
         } else {
