@@ -20,12 +20,12 @@ private func rankFile(_ count: Int, without gap: Int? = nil) -> [UInt8] {
 }
 
 /// A new folder with files, which `body` is given.
-private func withFolder<R>(_ files: [(String, [UInt8])], _ body: (String) throws -> R) throws -> R {
+private func withFolder(_ files: [(String, [UInt8])], _ body: (String) throws -> Void) throws {
     let folder = "/tmp/needletail-tokenizer-\(UInt64.random(in: 0 ... .max))"
     defer { try? removeTree(folder) }  // a leftover in /tmp harms nobody
     try createDirectories(folder)
     for (name, bytes) in files { try writeFileAtomically(bytes, to: folder + "/" + name) }
-    return try body(folder)
+    try body(folder)
 }
 
 @Suite struct FolderTests {

@@ -187,7 +187,7 @@ extension Tokenizer {
             let tokenizer = try Tokenizer(tokenizerJSON: json, config: config)
             let added = tokenizer.addedTokens.filter { $0.id >= 300 }
             #expect(added.map(\.id) == (300..<300 + Int32(added.count)).map { $0 })
-            #expect(added.allSatisfy(\.special))
+            #expect(added.allSatisfy { $0.special })
             return added.map { $0.content + ($0.stripsLeft ? " strips" : "") }
         }
         #expect(

@@ -56,11 +56,11 @@ import Tokenizers
         #expect(SplitPattern(regex: pattern.regex) == pattern && SplitPattern(regex: other) == nil)
         let scanner = try tokenizer(pattern.regex), regex = try tokenizer(other)
         var random = SeededNumbers(state: 11 + UInt64(index)), pieces = 0
-        for _ in 0..<2000 {
+        for _ in 0..<3000 {
             let text = text(&random), expected = regex.encoding(of: text).offsets
             #expect(scanner.encoding(of: text).offsets == expected, "\(text.debugDescription)")
             pieces += expected.count
         }
-        #expect(pieces > 20_000)  // else hardly anything has been cut
+        #expect(pieces > 15_000)  // else hardly anything has been cut
     }
 }
