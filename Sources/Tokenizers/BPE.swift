@@ -163,19 +163,12 @@ final class BPE: @unchecked Sendable {  // nothing writes after init, so threads
     }
 }
 
-/// A long word under merging: a linked list of tokens, and the pairs that can be joined grouped by rank.
-///
-/// Grouping instead of one heap of pairs keeps a word of millions of equal characters at a few sequential passes:
-/// each rank's positions are mostly appended in order, and sorting what is in order costs one pass.
+/// A long word under merging: a linked list of tokens, and the pairs that can be joined by their ranks.
 struct LongWord {
     /// Id at the position of each token's first byte; -1 at positions that were joined to an earlier one.
     private(set) var ids: [Int32]
     private var next: [Int32], previous: [Int32]
-    private var positions: [[Int32]] = []
-    private var listOfRank: [Int: Int] = [:]
-    /// Binary min-heap of the ranks that have positions.
-    private var ranks: [Int] = []
-    private var recent = (rank: -1, list: 0)
+    private var places = RankedPlaces()
 
     init(_ ids: [Int32]) {
         self.ids = ids
@@ -186,76 +179,31 @@ struct LongWord {
 
     mutating func merge(_ merges: MergeTable) {
         guard ids.count > 1 else { return }
-        for at in 0..<ids.count - 1 { note(Int32(at), merges.merge(ids[at], ids[at + 1])) }
-        while let rank = popRank() { joinAll(rank, merges) }
+        for at in 0..<ids.count - 1 { note(at, merges) }
+        while let (rank, at) = places.next() { join(at, rank, merges) }
     }
 
-    /// Joins the pairs of one rank from left to right, until a pair of lower rank comes up.
-    private mutating func joinAll(_ rank: Int, _ merges: MergeTable) {
-        let list = listOfRank[rank]!, pair = merges.pair(ofRank: rank)
-        let left = Int32(truncatingIfNeeded: pair >> 32), right = Int32(truncatingIfNeeded: pair)
-        let joined = Int32(truncatingIfNeeded: merges.merge(left, right))
-        var todo = positions[list]
-        positions[list] = []
-        todo.sort()
-        for (done, at) in todo.enumerated() {
-            if let lowest = ranks.first, lowest < rank {
-                for at in todo[done...] { note(at, UInt64(rank) << 32) }
-                return
-            }
-            let at = Int(at), following = Int(next[at])
-            guard ids[at] == left, following < ids.count, ids[following] == right else { continue }
-            ids[at] = joined
-            ids[following] = -1
-            next[at] = next[following]
-            let after = Int(next[at]), before = Int(previous[at])
-            if after < ids.count { previous[after] = Int32(at) }
-            if before >= 0 { note(Int32(before), merges.merge(ids[before], joined)) }
-            if after < ids.count { note(Int32(at), merges.merge(joined, ids[after])) }
-        }
+    /// What the token at a place and the one after it give.
+    private func pair(_ at: Int, _ merges: MergeTable) -> UInt64 {
+        let following = Int(next[at])
+        guard ids[at] >= 0, following < ids.count else { return MergeTable.none }
+        return merges.merge(ids[at], ids[following])
     }
 
-    /// Files a position under the rank of its pair.
-    private mutating func note(_ at: Int32, _ merge: UInt64) {
-        if merge == MergeTable.none { return }
-        let rank = Int(merge >> 32)
-        if recent.rank != rank {
-            if let list = listOfRank[rank] {
-                recent = (rank, list)
-            } else {
-                recent = (rank, positions.count)
-                listOfRank[rank] = positions.count
-                positions.append([])
-            }
-        }
-        if positions[recent.list].isEmpty { pushRank(rank) }
-        positions[recent.list].append(at)
+    private mutating func note(_ at: Int, _ merges: MergeTable) {
+        let pair = pair(at, merges)
+        if pair != MergeTable.none { places.note(at, rank: UInt32(pair >> 32)) }
     }
 
-    private mutating func pushRank(_ rank: Int) {
-        ranks.append(rank)
-        var child = ranks.count - 1
-        while child > 0, ranks[(child - 1) / 2] > ranks[child] {
-            ranks.swapAt(child, (child - 1) / 2)
-            child = (child - 1) / 2
-        }
-    }
-
-    private mutating func popRank() -> Int? {
-        guard let lowest = ranks.first else { return nil }
-        let last = ranks.removeLast()
-        if !ranks.isEmpty {
-            ranks[0] = last
-            var parent = 0
-            while true {
-                var child = parent * 2 + 1
-                guard child < ranks.count else { break }
-                if child + 1 < ranks.count, ranks[child + 1] < ranks[child] { child += 1 }
-                if ranks[parent] <= ranks[child] { break }
-                ranks.swapAt(parent, child)
-                parent = child
-            }
-        }
-        return lowest
+    private mutating func join(_ at: Int, _ rank: UInt32, _ merges: MergeTable) {
+        let pair = pair(at, merges)
+        guard pair >> 32 == UInt64(rank) else { return }  // one side was joined to something else since
+        let following = Int(next[at]), after = Int(next[following])
+        ids[at] = Int32(truncatingIfNeeded: pair)
+        ids[following] = -1
+        next[at] = Int32(after)
+        if after < ids.count { previous[after] = Int32(at) }
+        if previous[at] >= 0 { note(Int(previous[at]), merges) }
+        note(at, merges)
     }
 }

@@ -119,10 +119,25 @@ final class ByteStringIndex: @unchecked Sendable {  // nothing writes after init
     }
 
     @inline(__always) private func isSame(_ text: UnsafeBufferPointer<UInt8>, _ id: Int32) -> Bool {
-        let (start, end) = places[Int(id)]
-        let other = bytes + Int(start)
-        guard text.count == Int(end - start) else { return false }
-        for i in 0..<text.count where text[i] != other[i] { return false }
+        let (start, end) = places[Int(id)], count = text.count
+        guard count == Int(end - start) else { return false }
+        guard let text = UnsafeRawPointer(text.baseAddress) else { return true }
+        let other = UnsafeRawPointer(bytes + Int(start))
+        func same<Word: FixedWidthInteger>(_ at: Int, _: Word.Type) -> Bool {
+            text.loadUnaligned(fromByteOffset: at, as: Word.self)
+                == other.loadUnaligned(fromByteOffset: at, as: Word.self)
+        }
+        // The last word of a text ends with the text, and overlaps the one before.
+        if count >= 8 {
+            var at = 0
+            while at + 8 < count {
+                if !same(at, UInt64.self) { return false }
+                at += 8
+            }
+            return same(count - 8, UInt64.self)
+        }
+        if count >= 4 { return same(0, UInt32.self) && same(count - 4, UInt32.self) }
+        for at in 0..<count where !same(at, UInt8.self) { return false }
         return true
     }
 

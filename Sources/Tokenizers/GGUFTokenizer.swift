@@ -141,7 +141,13 @@ struct GGUFVocabulary {
         return scores
     }
 
-    private func flag(_ key: String, _ value: Bool) -> Bool { metadata["tokenizer.ggml.\(key)"]?.bool ?? value }
+    private func flag(_ key: String, _ value: Bool) throws -> Bool {
+        guard let given = metadata["tokenizer.ggml.\(key)"] else { return value }
+        guard let flag = given.bool else {
+            throw failure("tokenizer.ggml.\(key) is \(given.kind); a boolean should be there")
+        }
+        return flag
+    }
 
     private func root(
         _ added: JSONValue, _ normalizer: JSONValue, _ preTokenizer: JSONValue, _ post: JSONValue, _ decoder: JSONValue,
@@ -162,8 +168,8 @@ struct GGUFVocabulary {
             special[text] = ["id": .string(text), "ids": [JSONValue(id)], "tokens": [.string(text)]]
             return ["SpecialToken": ["id": .string(text), "type_id": 0]]
         }
-        if flag("add_bos_token", addsBOS), let bos = try piece(bos) { pieces.insert(bos, at: 0) }
-        if flag("add_eos_token", addsEOS), let eos = try piece(eos) { pieces.append(eos) }
+        if try flag("add_bos_token", addsBOS), let bos = try piece(bos) { pieces.insert(bos, at: 0) }
+        if try flag("add_eos_token", addsEOS), let eos = try piece(eos) { pieces.append(eos) }
         let pair = pieces + [["Sequence": ["id": "B", "type_id": 1]]]
         return [
             "type": "TemplateProcessing", "single": .array(pieces), "pair": .array(pair),
@@ -210,7 +216,7 @@ struct GGUFVocabulary {
         for (id, token) in tokens.enumerated() {
             file.append(token.utf8, .init(score: scores[id], kind: .init(rawValue: Int(type(id))) ?? .normal))
         }
-        let prefix = flag("add_space_prefix", true)
+        let prefix = try flag("add_space_prefix", true)
         let normalizers = (prefix ? [["type": "Prepend", "prepend": .string(Self.mark)]] : []) + [Self.marksSpaces]
         var decoders: [JSONValue] = [Self.unmarksSpaces, ["type": "ByteFallback"], ["type": "Fuse"]]
         if prefix { decoders.append(["type": "Strip", "content": " ", "start": 1, "stop": 0]) }
@@ -285,13 +291,13 @@ struct GGUFVocabulary {
             let bytes = map.map { UInt8(truncatingIfNeeded: $0) }
             normalizers.append(["type": "Precompiled", "precompiled_charsmap": .string(encodedBase64(bytes))])
         }
-        if flag("remove_extra_whitespaces", false) {
+        if try flag("remove_extra_whitespaces", false) {
             normalizers.append(["type": "Strip", "strip_left": true, "strip_right": true])
             normalizers.append(["type": "Replace", "pattern": ["Regex": " {2,}"], "content": " "])
         }
         let metaspace: JSONValue = [
             "type": "Metaspace", "replacement": .string(Self.mark),
-            "prepend_scheme": .string(flag("add_space_prefix", true) ? "always" : "never"), "split": true,
+            "prepend_scheme": .string(try flag("add_space_prefix", true) ? "always" : "never"), "split": true,
         ]
         guard let (_, unknown) = try TokenizerFiles.token("unknown_token_id", metadata, tokens) else {
             throw failure("tokenizer.ggml.unknown_token_id is missing")

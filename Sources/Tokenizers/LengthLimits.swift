@@ -7,7 +7,7 @@ struct LengthLimits: Sendable, Equatable {
     struct Truncation: Sendable, Equatable {
         var maxLength: Int
         var fromLeft = false
-        /// `only_second`: a single text cannot be cut, so nothing is.
+        /// `only_second`: a single text cannot be cut to a part of it.
         var appliesToText = true
     }
 
@@ -23,10 +23,13 @@ struct LengthLimits: Sendable, Equatable {
     var padding: Padding?
 
     /// Cuts the tokens of a text so that those which the template adds have room.
+    ///
+    /// As in the `tokenizers` package, nothing is cut where these alone take more than the length, and everything where
+    /// they take all of it.
     func truncate<Token>(_ tokens: inout [Token], added: Int) {
-        guard let truncation, truncation.appliesToText else { return }
-        let room = max(truncation.maxLength - added, 0)
-        guard tokens.count > room else { return }
+        guard let truncation else { return }
+        let room = truncation.maxLength - added
+        guard room >= 0, tokens.count > room, truncation.appliesToText || room == 0 else { return }
         if truncation.fromLeft { tokens.removeFirst(tokens.count - room) } else { tokens.removeSubrange(room...) }
     }
 

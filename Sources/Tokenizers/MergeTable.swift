@@ -11,8 +11,6 @@ final class MergeTable: @unchecked Sendable {  // nothing writes after init, so 
     /// Rank in the high half (compared first), resulting id in the low half.
     private let values: UnsafeMutablePointer<UInt64>
     private let mask: Int
-    /// The pair of each rank.
-    private let pairs: UnsafeMutablePointer<UInt64>
 
     /// - Parameter merges: left, right and resulting id in order of rank; of a pair given twice the later rank counts.
     init(_ merges: [(left: Int32, right: Int32, joined: Int32)]) {
@@ -21,12 +19,10 @@ final class MergeTable: @unchecked Sendable {  // nothing writes after init, so 
         mask = capacity - 1
         keys = .allocate(capacity: capacity)
         values = .allocate(capacity: capacity)
-        pairs = .allocate(capacity: max(merges.count, 1))
         keys.initialize(repeating: .max, count: capacity)
         values.initialize(repeating: Self.none, count: capacity)
         for (rank, merge) in merges.enumerated() {
             let key = Self.key(merge.left, merge.right)
-            pairs[rank] = key
             var slot = slot(of: key)
             while keys[slot] != .max, keys[slot] != key { slot = (slot + 1) & mask }
             keys[slot] = key
@@ -37,7 +33,6 @@ final class MergeTable: @unchecked Sendable {  // nothing writes after init, so 
     deinit {
         keys.deallocate()
         values.deallocate()
-        pairs.deallocate()
     }
 
     @inline(__always) static func key(_ left: Int32, _ right: Int32) -> UInt64 {
@@ -60,6 +55,4 @@ final class MergeTable: @unchecked Sendable {  // nothing writes after init, so 
             slot = (slot + 1) & mask
         }
     }
-
-    @inline(__always) func pair(ofRank rank: Int) -> UInt64 { pairs[rank] }
 }

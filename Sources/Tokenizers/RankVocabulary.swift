@@ -71,11 +71,13 @@ struct RankVocabulary: Sendable {
         switch count {
         case 50_256, 50_257:  // r50k_base (GPT-2), and Whisper's, whose last rank is empty
             (pattern, special) = (.gpt2, [(end, count)])
+        case 50_280:  // p50k_base, whose ranks leave out the special token; p50k_edit has the same file and three more
+            (pattern, special) = (.gpt2, [(end, 50_256)])
         case 100_256:  // cl100k_base
             pattern = .cl100k
             special = numbered([end, "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"], from: 100_257)
             special.append(("<|endofprompt|>", 100_276))
-        case 199_998:  // o200k_base
+        case 199_998:  // o200k_base; o200k_harmony has the same file and other special tokens
             (pattern, special) = (
                 .cased(digits: 3, contractions: true), [(end, 199_999), ("<|endofprompt|>", 200_018)]
             )
@@ -83,16 +85,17 @@ struct RankVocabulary: Sendable {
             pattern = .llama(digits: 3)
             special = numbered(Self.llama3, from: 128_000)
             bos = special[0]
-        case 151_643:  // Qwen to Qwen 3
+        case 151_643:  // Qwen: the first one comes with this file, later ones number other tokens behind these three
             (pattern, normalizesC) = (.llama(digits: 1), true)
-            special = numbered([end, "<|im_start|>", "<|im_end|>"], from: count)
+            special = numbered(
+                [end, "<|im_start|>", "<|im_end|>"] + (0..<205).map { "<|extra_\($0)|>" }, from: count)
         case 248_044:  // Qwen 3.5
             (pattern, normalizesC) = (.llama(digits: 1, marks: true), true)
             special = numbered([end, "<|im_start|>", "<|im_end|>"], from: count)
         default:
             throw UserError(
-                "\(path): a rank file of \(counted(count, "token")) is none of the published encodings (r50k, cl100k, "
-                    + "o200k, Llama 3, Qwen), and says nothing of its pattern; give the model's tokenizer.json")
+                "\(path): a rank file of \(counted(count, "token")) is none of the published encodings (r50k, p50k, "
+                    + "cl100k, o200k, Llama 3, Qwen), and says nothing of its pattern; give the model's tokenizer.json")
         }
     }
 
@@ -192,12 +195,14 @@ struct RankVocabulary: Sendable {
         let bytes = (0..<Int32(tokens.count)).map { tokens[$0].map { Array(tokens.bytes[$0]) } ?? [] }
         let texts = bytes.map { ByteAlphabet.spell($0) }
         var vocabulary = JSONObject(), ranks: [[UInt8]: Int] = [:]
-        // The specials come first where their ids do, as transformers writes them.
+        // The specials come first where their ids do, as transformers writes them. Where there is a gap in the ids, which
+        // added tokens cannot leave, they are tokens of the model, too.
+        let follow = special.indices.allSatisfy { special[$0].id == firstID + tokens.count + $0 }
         for (rank, text) in texts.enumerated() where !text.isEmpty {
             vocabulary[text] = JSONValue(rank + firstID)
             ranks[bytes[rank]] = rank
         }
-        if firstID > 0 { for (text, id) in special where vocabulary[text] == nil { vocabulary[text] = JSONValue(id) } }
+        if !follow { for (text, id) in special where vocabulary[text] == nil { vocabulary[text] = JSONValue(id) } }
         var merges: [JSONValue] = []
         for token in bytes where token.count > 1 {
             let pairs = (1..<token.count).compactMap { at -> (Int, Int)? in

@@ -4,7 +4,7 @@ import Formats
 
 /// A split pattern that is known by its text in `tokenizer.json`. All of them match at every position, so pieces are
 /// simply the successive matches.
-enum SplitPattern: Equatable, Sendable {
+package enum SplitPattern: Equatable, Sendable {
     /// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
     case gpt2
     /// GPT-4, Llama 3 and Qwen 2: contractions of either case, an optional sign before letters, at most `digits`
@@ -16,7 +16,7 @@ enum SplitPattern: Equatable, Sendable {
     case cl100k
 
     /// The pattern as `tokenizer.json` spells it.
-    var regex: String {
+    package var regex: String {
         let contraction = "(?i:'s|'t|'re|'ve|'m|'ll|'d)", sign = #"[^\r\n\p{L}\p{N}]?"#
         let upper = #"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"#, lower = #"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"#
         let signs = #"| ?[^\s\p{L}\p{N}]+"#, blanks = #"|\s*[\r\n]+|\s+(?!\S)|\s+"#
@@ -39,13 +39,13 @@ enum SplitPattern: Equatable, Sendable {
     }
 
     /// The patterns that scanners exist for.
-    static let all: [SplitPattern] = [
+    package static let all: [SplitPattern] = [
         .gpt2, .llama(digits: 3), .llama(digits: 1), .llama(digits: 1, marks: true), .cl100k,
         .cased(digits: 1, contractions: false), .cased(digits: 3, contractions: true),
     ]
 
     /// The pattern that a `Split` names, if a scanner for it exists.
-    init?(regex: String) {
+    package init?(regex: String) {
         // The same set of words, written shorter in some files.
         let shortGPT2 = #"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#
         if ExactString(regex) == ExactString(shortGPT2) {

@@ -50,69 +50,33 @@ final class TextBPE: Sendable {
         }
     }
 
-    private struct Candidate: Comparable {
-        var rank: UInt32
-        var left: Int32, right: Int32
-        /// End of the joined text: says whether either side has changed since.
-        var end: Int32
-
-        static func < (a: Candidate, b: Candidate) -> Bool { (a.rank, a.left) < (b.rank, b.left) }
-    }
-
-    /// With a heap: work grows with n log n.
+    /// Work grows little faster than the text.
     private func joinLong(_ text: UnsafeBufferPointer<UInt8>, _ ends: inout [Int32]) {
         let count = ends.count
-        var starts = [Int32](repeating: 0, count: count)
-        for i in 1..<max(count, 1) { starts[i] = ends[i - 1] }
-        var next = (0..<Int32(count)).map { $0 + 1 }, previous = (0..<Int32(count)).map { $0 - 1 }
-        var isAlive = [Bool](repeating: true, count: count)
-        var heap = Heap<Candidate>()
-        func offer(_ left: Int, _ right: Int) {
-            guard left >= 0, right < count, let rank = rank(text, Int(starts[left]), Int(ends[right])) else { return }
-            heap.push(Candidate(rank: rank, left: Int32(left), right: Int32(right), end: ends[right]))
+        var next = (1...Int32(count)).map { $0 }, previous = (-1..<Int32(count) - 1).map { $0 }
+        // Of each symbol with the one after it; none for one that was joined to an earlier one.
+        var ranks = [UInt32](repeating: .max, count: count), places = RankedPlaces()
+        func offer(_ left: Int) {
+            let right = Int(next[left]), start = previous[left] < 0 ? 0 : Int(ends[Int(previous[left])])
+            ranks[left] = right < count ? rank(text, start, Int(ends[right])) ?? .max : .max
+            if ranks[left] != .max { places.note(left, rank: ranks[left]) }
         }
-        for i in 0..<max(count - 1, 0) { offer(i, i + 1) }
-        while let best = heap.pop() {
-            let left = Int(best.left), right = Int(best.right)
-            guard isAlive[left], isAlive[right], Int(next[left]) == right, ends[right] == best.end else { continue }
+        for left in 0..<count { offer(left) }
+        while let (rank, left) = places.next() {
+            if ranks[left] != rank { continue }  // one side was joined to something else since
+            let right = Int(next[left]), after = next[right]
             ends[left] = ends[right]
-            isAlive[right] = false
-            next[left] = next[right]
-            if Int(next[left]) < count { previous[Int(next[left])] = Int32(left) }
-            offer(Int(previous[left]), left)
-            offer(left, Int(next[left]))
+            ranks[right] = .max
+            next[left] = after
+            if Int(after) < count { previous[Int(after)] = Int32(left) }
+            if previous[left] >= 0 { offer(Int(previous[left])) }
+            offer(left)
         }
-        ends = ends.indices.filter { isAlive[$0] }.map { ends[$0] }
-    }
-}
-
-/// A binary heap, the smallest first.
-struct Heap<Element: Comparable> {
-    private var items: [Element] = []
-
-    mutating func push(_ element: Element) {
-        items.append(element)
-        var child = items.count - 1
-        while child > 0, items[child] < items[(child - 1) / 2] {
-            items.swapAt(child, (child - 1) / 2)
-            child = (child - 1) / 2
+        var kept = 0, at = 0
+        while at < count {
+            ends[kept] = ends[at]
+            (kept, at) = (kept + 1, Int(next[at]))
         }
-    }
-
-    mutating func pop() -> Element? {
-        guard let first = items.first else { return nil }
-        let last = items.removeLast()
-        if items.isEmpty { return first }
-        var parent = 0
-        while true {
-            var child = parent * 2 + 1
-            if child >= items.count { break }
-            if child + 1 < items.count, items[child + 1] < items[child] { child += 1 }
-            if last <= items[child] { break }
-            items[parent] = items[child]
-            parent = child
-        }
-        items[parent] = last
-        return first
+        ends.removeLast(count - kept)
     }
 }

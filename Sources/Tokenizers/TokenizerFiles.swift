@@ -1,5 +1,5 @@
 // The files of a tokenizer in a Hugging Face folder: reading them, what the settings change, writing them.
-import Diagnostics
+package import Diagnostics
 import Formats
 
 /// Names that a tokenizer has in a model folder, the one that counts first.
@@ -15,6 +15,29 @@ package func tokenizerFile(in folder: String) -> String? {
     guard folderExists(folder), let names = try? listFolder(folder) else { return nil }  // unreadable: has none
     let ranks = names.filter { $0.utf8.suffix(9).elementsEqual(".tiktoken".utf8) }
     return ranks.count == 1 ? joinPath(folder, ranks[0]) : nil
+}
+
+/// What to say of a folder without a tokenizer that can be read.
+package func missingTokenizer(in folder: String) -> UserError {
+    let names = ((try? listFolder(folder)) ?? []).sorted()  // unreadable: nothing to name
+    func named(_ ending: String) -> [String] {
+        names.filter { $0.utf8.suffix(ending.utf8.count).elementsEqual(ending.utf8) }
+    }
+    func failure(_ what: String) -> UserError { UserError("\(folder): no tokenizer.json in this folder; \(what)") }
+    let ranks = named(".tiktoken"), models = named(".gguf")
+    if ranks.count > 1 {
+        return failure("of its rank files (\(ranks.joined(separator: ", "))) give the one that the model uses")
+    }
+    if let model = models.first { return failure("give the path of a .gguf file in it, like \(model)") }
+    let words = ["vocab.json", "merges.txt", "vocab.txt"].filter { names.contains($0) }
+    if !words.isEmpty {
+        return failure(
+            "how texts are split is not said by \(words.joined(separator: " and ")); transformers writes one: "
+                + "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)")
+    }
+    return failure(
+        "a model folder has one, or \(tokenizerFileNames.dropFirst().joined(separator: ", ")) or one .tiktoken file; "
+            + "a .gguf file has its own")
 }
 
 /// What a tokenizer came from, and writes again.
@@ -53,8 +76,7 @@ struct TokenizerFiles: Sendable {
         var folder: String? = path, file = path
         if folderExists(path) {
             guard let found = tokenizerFile(in: path) else {
-                throw UserError(
-                    "\(path): no tokenizer.json in this folder; give a model folder that has one, or a .gguf")
+                throw missingTokenizer(in: path)
             }
             file = found
         } else {
@@ -223,31 +245,60 @@ struct TokenizerFiles: Sendable {
     func apply(to parts: inout TokenizerParts, file: String) throws {
         parts.added = try allAdded(parts.added, over: parts.vocabulary, file)
         if config["add_bos_token"] == nil, config["add_eos_token"] == nil { return }
-        func piece(_ flag: String, _ key: String) -> [TemplatePiece] {
-            guard config[flag]?.bool == true, let token = specialToken(key),
+        func piece(_ flag: String, _ key: String) throws -> [TemplatePiece] {
+            guard try Self.flag(flag, of: .object(config), file) == true, let token = specialToken(key),
                 let id = parts.added.last(where: { ExactString($0.content) == ExactString(token) })?.id
             else { return [] }
             return [.special(ids: [id], tokens: [ExactString(token)])]
         }
-        let pieces = piece("add_bos_token", "bos_token") + [.text] + piece("add_eos_token", "eos_token")
+        let pieces = try piece("add_bos_token", "bos_token") + [.text] + piece("add_eos_token", "eos_token")
         parts.postProcessors = [.template(pieces)]
     }
 
     /// The added tokens of tokenizer.json and those that the settings name.
     func allAdded(_ added: [AddedToken], over vocabulary: Vocabulary, _ file: String) throws -> [AddedToken] {
         var numbering = AddedTokenNumbering(vocabulary, added, file)
-        let named = Self.specialKeys.compactMap { specialToken($0) }
-        try addListedTokens(to: &numbering, named, file)
+        let named = try Self.specialKeys.compactMap { entry($0) } + namedTokens(file)
+        try addListedTokens(to: &numbering, named.compactMap { $0.string ?? $0["content"]?.string }, file)
         var known = Set(numbering.tokens.map { ExactString($0.content) })
-        let lists = ["additional_special_tokens", "extra_special_tokens"].compactMap { entry($0)?.array }
-        for value in Self.specialKeys.compactMap({ entry($0) }) + lists.joined() {
+        for value in named + listedTokens {
             guard let content = value.string ?? value["content"]?.string, known.insert(ExactString(content)).inserted
             else {
                 continue
             }
-            try numbering.add(content) { Self.token(content, value, id: $0, special: true) }
+            try numbering.add(content) { try Self.token(content, value, id: $0, special: true, file) }
         }
         return numbering.tokens
+    }
+
+    /// Special tokens with names of the model's own, like `image_token`: beside the usual ones, and in
+    /// `extra_special_tokens` where that is an object.
+    private func namedTokens(_ file: String) throws -> [JSONValue] {
+        func isOwn(_ key: String) -> Bool {
+            key.utf8.suffix(6).elementsEqual("_token".utf8) && !Self.specialKeys.contains(key)
+                && !["add_bos_token", "add_eos_token"].contains(key)
+        }
+        var named = JSONObject()
+        // transformers reads the map only of folders that do not list their added tokens.
+        if config["added_tokens_decoder"] == nil, let specialTokensMap {
+            for (key, value) in specialTokensMap where isOwn(key) { named[key] = value }
+        }
+        for (key, value) in config where isOwn(key) {
+            if value.string != nil || value["__type"]?.string == "AddedToken" { named[key] = value }
+        }
+        for (key, value) in entry("extra_special_tokens")?.object ?? JSONObject() {
+            guard value.string ?? value["content"]?.string != nil else {
+                throw UserError("\(file): extra_special_tokens: \(quoted(key)) names no token")
+            }
+            named[key] = value
+        }
+        return Array(named.values)
+    }
+
+    /// Special tokens without names; those of the old name count where there are none of the new.
+    private var listedTokens: [JSONValue] {
+        if let list = entry("extra_special_tokens")?.array, !list.isEmpty { return list }
+        return entry("additional_special_tokens")?.array ?? []
     }
 
     private func addListedTokens(to numbering: inout AddedTokenNumbering, _ named: [String], _ file: String) throws {
@@ -262,16 +313,29 @@ struct TokenizerFiles: Sendable {
         for (id, content, value) in entries.sorted(by: { $0.0 < $1.0 }) {
             let isNamed = named.contains { ExactString($0) == ExactString(content) }
             try numbering.add(content, expecting: id) {
-                Self.token(content, value, id: $0, special: value["special"]?.bool == true || isNamed)
+                let isSpecial = try Self.flag("special", of: value, file) ?? false
+                return try Self.token(content, value, id: $0, special: isSpecial || isNamed, file)
             }
         }
     }
 
-    private static func token(_ content: String, _ value: JSONValue, id: Int32, special: Bool) -> AddedToken {
-        func flag(_ key: String) -> Bool { value[key]?.bool ?? false }
+    private static func token(
+        _ content: String, _ value: JSONValue, id: Int32, special: Bool, _ file: String
+    ) throws -> AddedToken {
+        func flag(_ key: String) throws -> Bool? { try Self.flag(key, of: value, file) }
         return AddedToken(
-            content, id: id, singleWord: flag("single_word"), stripsLeft: flag("lstrip"), stripsRight: flag("rstrip"),
-            normalized: value["normalized"]?.bool, special: special)
+            content, id: id, singleWord: try flag("single_word") ?? false, stripsLeft: try flag("lstrip") ?? false,
+            stripsRight: try flag("rstrip") ?? false, normalized: try flag("normalized"), special: special)
+    }
+
+    /// Nil where it is absent or null.
+    private static func flag(_ key: String, of value: JSONValue, _ file: String) throws -> Bool? {
+        guard let given = value[key], given != .null else { return nil }
+        guard let flag = given.bool else {
+            let content = value["content"]?.string.map { " of the token \(quoted($0))" } ?? ""
+            throw UserError("\(file): the settings' \(key)\(content) must be true or false")
+        }
+        return flag
     }
 }
 

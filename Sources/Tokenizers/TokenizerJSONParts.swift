@@ -4,7 +4,7 @@ import Formats
 
 extension TokenizerJSONReader {
     /// One part of a section, and what messages call it.
-    private struct Part {
+    struct Part {
         let json: JSONValue
         let section: String
         let file: String
@@ -12,7 +12,9 @@ extension TokenizerJSONReader {
         var type: String { json["type"]?.string ?? "" }
         var name: String { json["type"]?.string.map { quoted($0) } ?? "without a type" }
 
-        func failure(_ what: String) -> UserError { UserError("\(file): \(section) \(name): \(what)") }
+        func failure(_ what: String) -> UserError {
+            UserError("\(file): \(section)\(json["type"] == nil ? "" : " " + name): \(what)")
+        }
 
         func flag(_ key: String, _ value: Bool? = nil) throws -> Bool {
             if let given = json[key], given != .null {
@@ -34,9 +36,9 @@ extension TokenizerJSONReader {
 
         func bytes(_ key: String, _ value: String? = nil) throws -> [UInt8] { Array(try text(key, value).utf8) }
 
-        func count(_ key: String, _ value: Int? = nil) throws -> Int {
+        func count(_ key: String, _ value: Int? = nil, most: Int = 1 << 20) throws -> Int {
             if let given = json[key], given != .null {
-                guard let count = given.int, count >= 0, count <= 1 << 20 else {
+                guard let count = given.int, (0...most).contains(count) else {
                     throw failure("\(key) must be a whole number")
                 }
                 return count
@@ -236,6 +238,9 @@ extension TokenizerJSONReader {
         guard let single = part.json["single"]?.array else {
             throw failure("post_processor.single is missing or no list")
         }
+        if let pair = part.json["pair"], pair != .null, pair.array == nil {
+            throw failure("post_processor.pair is \(pair.kind); a list should be there")
+        }
         return try single.map { piece in
             if let sequence = piece["Sequence"] {
                 guard sequence["id"]?.string == "A" else { throw failure("post_processor.single names a second text") }
@@ -255,7 +260,13 @@ extension TokenizerJSONReader {
                         throw failure("post_processor: token \(quoted(name)) has an impossible id")
                     }
                     return Int32(id)
-                }, tokens: tokens.map { ExactString($0.string ?? "") })
+                },
+                tokens: try tokens.map { token in
+                    guard let text = token.string else {
+                        throw failure("post_processor: token \(quoted(name)) has a text that is none")
+                    }
+                    return ExactString(text)
+                })
         }
     }
 
@@ -265,12 +276,13 @@ extension TokenizerJSONReader {
         var limits = LengthLimits()
         if let json = root["truncation"], json != .null {
             let part = Part(json: json, section: "truncation", file: file)
-            let strategy = try part.text("strategy", "LongestFirst"), direction = try part.text("direction", "Right")
-            guard ["LongestFirst", "OnlyFirst", "OnlySecond"].contains(strategy),
-                ["Right", "Left"].contains(direction)
-            else { throw failure("truncation: strategy or direction is not known") }
+            let strategy = try part.text("strategy", "LongestFirst")
+            guard ["LongestFirst", "OnlyFirst", "OnlySecond"].contains(strategy) else {
+                throw failure("truncation: strategy \(quoted(strategy)) is not known")
+            }
+            _ = try part.count("stride", 0, most: .max)  // of what is cut off, which is not asked for
             limits.truncation = .init(
-                maxLength: try part.count("max_length"), fromLeft: direction == "Left",
+                maxLength: try part.count("max_length", most: .max), fromLeft: try isLeft(part),
                 appliesToText: strategy != "OnlySecond")
         }
         if let json = root["padding"], json != .null {
@@ -285,11 +297,20 @@ extension TokenizerJSONReader {
                 throw failure("padding: strategy is neither BatchLongest nor Fixed")
             }
             padding.multiple = try part.count("pad_to_multiple_of", 0)
-            padding.onLeft = try part.text("direction", "Right") == "Left"
-            padding.id = Int32(try part.count("pad_id", 0))
+            padding.onLeft = try isLeft(part)
+            padding.id = Int32(try part.count("pad_id", 0, most: Vocabulary.maxID))
+            _ = (try part.count("pad_type_id", 0, most: .max), try part.text("pad_token", ""))
             limits.padding = padding
         }
         return limits
+    }
+
+    private func isLeft(_ part: Part) throws -> Bool {
+        let direction = try part.text("direction", "Right")
+        guard ["Right", "Left"].contains(direction) else {
+            throw failure("\(part.section): direction \(quoted(direction)) is not known")
+        }
+        return direction == "Left"
     }
 }
 

@@ -37,14 +37,14 @@ struct TokenizerJSONReader {
 
     private func model(_ splitters: [PieceSplitter]) throws -> TokenizerParts.Model {
         guard let model = root["model"]?.object else { throw failure("has no \"model\"") }
-        switch Self.type(of: model) {
+        switch try type(of: model) {
         case "BPE": return try bpe(model, splitters)
         case "WordPiece":
             let vocabulary = try vocabulary(model)
             return .words(
                 WordPiece(
                     vocabulary, unknownID: try unknown(model, vocabulary, default: "[UNK]"),
-                    prefix: model["continuing_subword_prefix"]?.string ?? "##",
+                    prefix: try part(model).text("continuing_subword_prefix", "##"),
                     maxCharacters: try count(model, "max_input_chars_per_word", default: 100)), splitters)
         case "WordLevel":
             let vocabulary = try vocabulary(model)
@@ -59,13 +59,18 @@ struct TokenizerJSONReader {
     }
 
     /// Files of old releases name no type; what they hold shows it.
-    private static func type(of model: JSONObject) -> String {
-        if let type = model["type"]?.string { return type }
+    private func type(of model: JSONObject) throws -> String {
+        if let type = model["type"], type != .null {
+            guard let type = type.string else { throw failure("model.type is \(type.kind); a text should be there") }
+            return type
+        }
         if model["merges"] != nil { return "BPE" }
         if model["vocab"]?.array != nil { return "Unigram" }
         if model["max_input_chars_per_word"] != nil { return "WordPiece" }
         return model["vocab"] != nil && model["unk_token"] != nil ? "WordLevel" : "of unknown type"
     }
+
+    private func part(_ model: JSONObject) -> Part { Part(json: .object(model), section: "model", file: file) }
 
     private func vocabulary(_ model: JSONObject) throws -> Vocabulary {
         var builder = VocabularyBuilder(where: "\(file): model.vocab")
@@ -76,14 +81,18 @@ struct TokenizerJSONReader {
             }
             try builder.add(text, id)
         }
-        if try text?.forEachToken(add) ?? false { return try builder.finish() }
+        if let entries = text?.vocab {
+            builder.reserve(tokens: entries.count, bytes: entries.byteCount)
+            try entries.forEach { try add($0, $1) }
+            return try builder.finish()
+        }
         guard let entries = model["vocab"]?.object else { throw failure("model.vocab is missing or no object") }
         for case (var text, let id) in entries { try text.withUTF8 { try add($0, id.int) } }
         return try builder.finish()
     }
 
     private func unknown(_ model: JSONObject, _ vocabulary: Vocabulary, default name: String) throws -> Int32 {
-        let unknown = model["unk_token"]?.string ?? name
+        let unknown = try part(model).text("unk_token", name)
         guard let id = vocabulary.id(of: unknown) else {
             throw failure("model.unk_token \(quoted(unknown)) is not in the vocabulary")
         }
@@ -102,14 +111,16 @@ struct TokenizerJSONReader {
         if let dropout = model["dropout"], dropout != .null, dropout.double != 0 {
             throw unsupported("model", "BPE with dropout \(dropout.serialized()), which draws tokens by chance,")
         }
-        let vocabulary = try vocabulary(model)
+        let vocabulary = try vocabulary(model), part = part(model)
         var rules = CharacterBPE.Rules()
-        if model["unk_token"]?.string != nil { rules.unknownID = try unknown(model, vocabulary, default: "") }
-        rules.fusesUnknown = model["fuse_unk"]?.bool ?? false
-        rules.hasByteFallback = model["byte_fallback"]?.bool ?? false
-        rules.ignoresMerges = model["ignore_merges"]?.bool ?? false
-        rules.prefix = Array((model["continuing_subword_prefix"]?.string ?? "").utf8)
-        rules.suffix = Array((model["end_of_word_suffix"]?.string ?? "").utf8)
+        if let unknown = model["unk_token"], unknown != .null {
+            rules.unknownID = try self.unknown(model, vocabulary, default: "")
+        }
+        rules.fusesUnknown = try part.flag("fuse_unk", false)
+        rules.hasByteFallback = try part.flag("byte_fallback", false)
+        rules.ignoresMerges = try part.flag("ignore_merges", false)
+        rules.prefix = try part.bytes("continuing_subword_prefix", "")
+        rules.suffix = try part.bytes("end_of_word_suffix", "")
         let merges = try merges(model, vocabulary, prefix: rules.prefix.count)
         let isPlain = rules.prefix.isEmpty && rules.suffix.isEmpty
         if isPlain, let preTokenizer = PreTokenizer(splitters),
@@ -145,7 +156,7 @@ struct TokenizerJSONReader {
         }
         return Unigram(
             vocabulary, scores: scores, unknownID: Int32(unknown),
-            hasByteFallback: model["byte_fallback"]?.bool ?? false)
+            hasByteFallback: try part(model).flag("byte_fallback", false))
     }
 
     /// The tokens of a model of any kind, whether or not it can encode here, and the added ones.
@@ -165,7 +176,10 @@ struct TokenizerJSONReader {
 
     private func merges(_ model: JSONObject, _ vocabulary: Vocabulary, prefix: Int) throws -> MergeTable {
         var reader = MergeReader(vocabulary, "\(file): model.merges", prefix: prefix)
-        if try text?.forEachMerge({ try reader.append($0, $1) }) ?? false { return MergeTable(reader.merges) }
+        if let entries = text?.merges {
+            try entries.forEach { try reader.append($0, $1) }
+            return MergeTable(reader.merges)
+        }
         guard let list = model["merges"]?.array else { throw failure("model.merges is missing or no list") }
         for merge in list {
             if var text = merge.string {
@@ -209,14 +223,15 @@ struct TokenizerJSONReader {
 /// Collects merges, checking each against the vocabulary.
 struct MergeReader {
     private(set) var merges: [(left: Int32, right: Int32, joined: Int32)] = []
-    private let vocabulary: Vocabulary
+    /// Not the whole vocabulary, a copy of which for every merge would take longer than the search.
+    private let index: ByteStringIndex
     private let place: String
     /// Length of the prefix that a right part loses when it is joined.
     private let prefix: Int
     private var joined: [UInt8] = []
 
     init(_ vocabulary: Vocabulary, _ place: String, prefix: Int = 0) {
-        (self.vocabulary, self.place, self.prefix) = (vocabulary, place, prefix)
+        (index, self.place, self.prefix) = (vocabulary.index, place, prefix)
         merges.reserveCapacity(vocabulary.count)
     }
 
@@ -235,17 +250,23 @@ struct MergeReader {
     private mutating func find(
         _ left: UnsafeBufferPointer<UInt8>, _ right: UnsafeBufferPointer<UInt8>
     ) throws -> (left: Int32, right: Int32, joined: Int32) {
+        // Most files list merges in the order of the tokens that they make.
+        let next = (merges.last?.joined ?? -2) + 1
+        let (first, second) = (try id(of: left), try id(of: right))
+        if prefix == 0, let start = left.baseAddress, start + left.count == right.baseAddress {
+            let both = UnsafeBufferPointer(start: start, count: left.count + right.count)  // side by side already
+            return (first, second, try id(of: both, guess: next))
+        }
         joined.removeAll(keepingCapacity: true)
         joined.append(contentsOf: left)
         joined.append(contentsOf: right.dropFirst(prefix))
-        func id(_ text: UnsafeBufferPointer<UInt8>, guess: Int32 = -1) throws -> Int32 {
-            if let id = vocabulary.id(of: text, guess: guess) { return id }
-            let token = quoted(String(decoding: text, as: UTF8.self))
-            throw UserError("\(place)[\(merges.count)]: token \(token) is not in the vocabulary")
-        }
-        // Most files list merges in the order of the tokens that they make.
-        let next = (merges.last?.joined ?? -2) + 1
-        return (try id(left), try id(right), try joined.withUnsafeBufferPointer { try id($0, guess: next) })
+        return (first, second, try joined.withUnsafeBufferPointer { try id(of: $0, guess: next) })
+    }
+
+    private func id(of text: UnsafeBufferPointer<UInt8>, guess: Int32 = -1) throws -> Int32 {
+        if let id = index.id(of: text, guess: guess) { return id }
+        let token = quoted(String(decoding: text, as: UTF8.self))
+        throw UserError("\(place)[\(merges.count)]: token \(token) is not in the vocabulary")
     }
 }
 
@@ -264,7 +285,7 @@ struct AddedTokenNumbering {
     }
 
     /// Adds a token, or replaces the properties of one that is there. Empty contents are ignored, as in the reference.
-    mutating func add(_ content: String, expecting id: Int? = nil, _ make: (Int32) -> AddedToken) throws {
+    mutating func add(_ content: String, expecting id: Int? = nil, _ make: (Int32) throws -> AddedToken) throws {
         if content.isEmpty { return }
         guard content.utf8.count <= AddedTokenMatcher.maxBytes else {
             throw UserError(
@@ -276,7 +297,7 @@ struct AddedTokenNumbering {
             throw UserError("\(file): added token \(quoted(content)) has id \(id) in the file but loads as \(given)")
         }
         guard given <= Vocabulary.maxID else { throw UserError("\(file): more than \(Vocabulary.maxID) tokens") }
-        let token = make(Int32(given))
+        let token = try make(Int32(given))
         if let position {
             tokens[position] = token
         } else {

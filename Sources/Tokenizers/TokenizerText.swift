@@ -1,5 +1,5 @@
-// tokenizer.json and tekken.json as their bytes: of the long lists only where they stand or what is asked of them, so that
-// vocabularies and merges are read straight into their tables.
+// tokenizer.json and tekken.json as their bytes: the long lists are read once, into flat rows of texts, so that vocabularies
+// and merges go into their tables without a value for each entry.
 import Diagnostics
 import Formats
 internal import Glibc
@@ -13,49 +13,48 @@ struct TokenizerText: Sendable {
     private(set) var outline = JSONObject()
     /// The `vocab` that is a list, as in tekken.json.
     private(set) var ranks: RankEntries?
-    /// Where the lists begin.
-    private var vocab: Int?, merges: Int?
+    /// `model.vocab` where that is an object.
+    private(set) var vocab: VocabularyEntries?
+    /// `model.merges` where that is a list.
+    private(set) var merges: MergeEntries?
 
     /// - Throws: `UserError` for what is not JSON. That no text is twice in the vocabulary is seen when it is read.
     init(_ bytes: [UInt8], _ path: String) throws {
         (self.bytes, self.path) = (bytes, path)
-        var vocab: Int?, merges: Int?, ranks: RankEntries?, outline = JSONObject()
-        func modelMember(_ key: String, _ reader: inout JSONReader) throws -> JSONValue {
-            switch (key, reader.next) {
-            case ("vocab", UInt8(ascii: "{")): vocab = reader.at
-            case ("merges", UInt8(ascii: "[")): merges = reader.at
-            default: return try reader.value()
-            }
-            try reader.skip()
-            return .null
-        }
-        try read(from: 0) { reader in
-            outline = try reader.document { reader in
-                guard reader.next == UInt8(ascii: "{") else {
-                    throw UserError("\(path): \(try reader.value().kind) where a tokenizer should be")
-                }
-                return try reader.object { key, reader in
-                    switch (key, reader.next) {
-                    case ("model", UInt8(ascii: "{")): return .object(try reader.object(modelMember))
-                    case ("vocab", UInt8(ascii: "[")): ranks = try RankEntries(&reader)
-                    default: return try reader.value()
-                    }
-                    return .null
-                }
-            }
-        }
-        (self.vocab, self.merges, self.ranks, self.outline) = (vocab, merges, ranks, outline)
-    }
-
-    private func read(from start: Int, _ body: (inout JSONReader) throws -> Void) throws {
         do {
             try bytes.withUnsafeBufferPointer { buffer in
-                var reader = JSONReader(buffer, maxDepth: maxTokenizerDepth, from: start)
-                try body(&reader)
+                var reader = JSONReader(buffer, maxDepth: maxTokenizerDepth)
+                try read(&reader)
             }
         } catch let error as JSONError {
             throw UserError("\(path): \(error)")
         }
+    }
+
+    private mutating func read(_ reader: inout JSONReader) throws {
+        outline = try reader.document { reader in
+            guard reader.next == UInt8(ascii: "{") else {
+                throw UserError("\(path): \(try reader.value().kind) where a tokenizer should be")
+            }
+            return try reader.object { key, reader in
+                switch (key, reader.next) {
+                case ("model", UInt8(ascii: "{")):
+                    return .object(try reader.object { key, reader in try modelMember(key, &reader) })
+                case ("vocab", UInt8(ascii: "[")): ranks = try RankEntries(&reader)
+                default: return try reader.value()
+                }
+                return .null
+            }
+        }
+    }
+
+    private mutating func modelMember(_ key: String, _ reader: inout JSONReader) throws -> JSONValue {
+        switch (key, reader.next) {
+        case ("vocab", UInt8(ascii: "{")): vocab = try VocabularyEntries(&reader)
+        case ("merges", UInt8(ascii: "[")): merges = try MergeEntries(&reader)
+        default: return try reader.value()
+        }
+        return .null
     }
 
     /// All of it. Nothing is left to go wrong once the vocabulary has been read.
@@ -66,55 +65,104 @@ struct TokenizerText: Sendable {
             preconditionFailure("\(path) was read before: \(error)")
         }
     }
+}
 
-    /// The members of `model.vocab`, with nil for the id of what is no whole number; false where that is no object.
-    func forEachToken(_ body: (UnsafeBufferPointer<UInt8>, Int?) throws -> Void) throws -> Bool {
-        guard let vocab else { return false }
-        var key: [UInt8] = []
-        try read(from: vocab) { reader in
-            try reader.members { reader in
-                key.removeAll(keepingCapacity: true)
-                try reader.text { key.append(contentsOf: $0) }
-                try reader.colon()
-                let id = try reader.wholeNumber() ?? reader.value().int
-                try key.withUnsafeBufferPointer { try body($0, id) }
-            }
+/// Tokens and their ids, in the order of the file.
+struct VocabularyEntries: Sendable {
+    private var entries: [(id: Int?, end: UInt32)] = []
+    private var texts: [UInt8] = []
+
+    /// Reads an object. An entry has no id where that is no whole number.
+    init(_ reader: inout JSONReader) throws {
+        try reader.members { reader in
+            try reader.text { texts.append(contentsOf: $0) }
+            try reader.colon()
+            let id = try reader.wholeNumber() ?? reader.value().int
+            entries.append((id, UInt32(texts.count)))
         }
-        return true
     }
 
-    /// The entries of `model.merges`, false where that is no list: `"a b"` or `["a", "b"]`, of which the second is nil in
-    /// the first case; both are nil for anything else.
-    func forEachMerge(
+    var count: Int { entries.count }
+    /// Bytes of all texts.
+    var byteCount: Int { texts.count }
+
+    func forEach(_ body: (UnsafeBufferPointer<UInt8>, Int?) throws -> Void) rethrows {
+        try texts.withUnsafeBufferPointer { texts in
+            var start = 0
+            for (id, end) in entries {
+                try body(UnsafeBufferPointer(rebasing: texts[start..<Int(end)]), id)
+                start = Int(end)
+            }
+        }
+    }
+}
+
+/// Merges in the order of the file, the two texts of each side by side.
+struct MergeEntries: Sendable {
+    private enum Kind: Int8 { case pair, text, other }
+    private var entries: [(kind: Kind, middle: UInt32, end: UInt32)] = []
+    private var texts: [UInt8] = []
+
+    /// Reads a list of `"a b"` or `["a", "b"]`.
+    init(_ reader: inout JSONReader) throws {
+        try reader.list { reader in
+            switch reader.next {
+            case UInt8(ascii: "\""): try reader.text { append(line: $0) }
+            case UInt8(ascii: "["): try appendList(&reader)
+            default:
+                try reader.skip()
+                append(.other)
+            }
+        }
+    }
+
+    /// An entry that ends where the texts do.
+    private mutating func append(_ kind: Kind, middle: Int = 0) {
+        entries.append((kind, UInt32(middle), UInt32(texts.count)))
+    }
+
+    private mutating func append(line: UnsafeBufferPointer<UInt8>) {
+        guard let space = line.firstIndex(of: 0x20), !line[(space + 1)...].contains(0x20) else {
+            texts.append(contentsOf: line)
+            return append(.text)
+        }
+        texts.append(contentsOf: UnsafeBufferPointer(rebasing: line[..<space]))
+        let middle = texts.count
+        texts.append(contentsOf: UnsafeBufferPointer(rebasing: line[(space + 1)...]))
+        append(.pair, middle: middle)
+    }
+
+    private mutating func appendList(_ reader: inout JSONReader) throws {
+        var count = 0, middle = texts.count
+        try reader.list { reader in
+            count += reader.next == UInt8(ascii: "\"") ? 1 : 3
+            guard count <= 2 else { return try reader.skip() }
+            middle = texts.count
+            try reader.text { texts.append(contentsOf: $0) }
+        }
+        append(count == 2 ? .pair : .other, middle: middle)
+    }
+
+    /// The two texts of each merge; the second is nil for a text that is no two with a space between, both are for
+    /// anything else.
+    func forEach(
         _ body: (UnsafeBufferPointer<UInt8>?, UnsafeBufferPointer<UInt8>?) throws -> Void
-    ) throws -> Bool {
-        guard let merges else { return false }
-        var parts: [UInt8] = []
-        try read(from: merges) { reader in
-            try reader.list { reader in
-                parts.removeAll(keepingCapacity: true)
-                if reader.next == UInt8(ascii: "\"") {
-                    try reader.text { parts.append(contentsOf: $0) }
-                    return try parts.withUnsafeBufferPointer { try body($0, nil) }
-                }
-                guard reader.next == UInt8(ascii: "[") else {
-                    try reader.skip()
-                    return try body(nil, nil)
-                }
-                var count = 0, end = 0
-                try reader.list { reader in
-                    count += reader.next == UInt8(ascii: "\"") ? 1 : 3
-                    guard count <= 2 else { return try reader.skip() }
-                    end = parts.count
-                    try reader.text { parts.append(contentsOf: $0) }
-                }
-                guard count == 2 else { return try body(nil, nil) }
-                try parts.withUnsafeBufferPointer { parts in
-                    try body(UnsafeBufferPointer(rebasing: parts[..<end]), UnsafeBufferPointer(rebasing: parts[end...]))
+    ) rethrows {
+        try texts.withUnsafeBufferPointer { texts in
+            var start = 0
+            for entry in entries {
+                let middle = Int(entry.middle), end = Int(entry.end)
+                defer { start = end }
+                switch entry.kind {
+                case .pair:
+                    try body(
+                        UnsafeBufferPointer(rebasing: texts[start..<middle]),
+                        UnsafeBufferPointer(rebasing: texts[middle..<end]))
+                case .text: try body(UnsafeBufferPointer(rebasing: texts[start..<end]), nil)
+                case .other: try body(nil, nil)
                 }
             }
         }
-        return true
     }
 }
 

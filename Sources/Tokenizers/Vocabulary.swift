@@ -35,16 +35,14 @@ enum ByteAlphabet {
         let start = output.count
         var at = 0
         while at < text.count {
-            let first = text[at]
-            var scalar = Int(first)
-            if first >= 0x80 {
-                guard first >= 0xC2, first <= 0xC5, at + 1 < text.count else { break }
-                scalar = Int(first & 0x1F) << 6 | Int(text[at + 1] & 0x3F)
-                at += 1
-            }
+            let plain = text[at...].prefix { $0 >= 0x21 && $0 <= 0x7E }  // stands for itself
+            output.append(contentsOf: UnsafeBufferPointer(rebasing: plain))
+            at = plain.endIndex
+            guard at + 1 < text.count, text[at] >= 0xC2, text[at] <= 0xC5 else { break }
+            let scalar = Int(text[at] & 0x1F) << 6 | Int(text[at + 1] & 0x3F)
             guard scalar < 0x144, bytes[scalar] >= 0 else { break }
             output.append(UInt8(bytes[scalar]))
-            at += 1
+            at += 2
         }
         if at == text.count { return true }
         output.removeSubrange(start...)
@@ -61,7 +59,8 @@ struct Vocabulary: Sendable {
     private let isSpelled: [Bool]
     /// Whether a blank may be at the edge of the token, so that most need no look at their text.
     fileprivate let hasBlankEdge: [Bool]
-    private let index: ByteStringIndex
+    /// Ids by text.
+    let index: ByteStringIndex
     /// Number of tokens, which the next added token's id follows.
     let count: Int
     /// Id of each single byte, -1 where the vocabulary has none.
@@ -128,8 +127,6 @@ struct Vocabulary: Sendable {
 
     func id(of text: UnsafeBufferPointer<UInt8>) -> Int32? { index.id(of: text) }
 
-    func id(of text: UnsafeBufferPointer<UInt8>, guess: Int32) -> Int32? { index.id(of: text, guess: guess) }
-
     func text(of id: Int32) -> String? {
         texts[id].map { String(decoding: texts.bytes[$0], as: UTF8.self) }
     }
@@ -142,6 +139,12 @@ struct VocabularyBuilder {
     private let file: String
 
     init(where file: String) { self.file = file }
+
+    mutating func reserve(tokens: Int, bytes: Int) {
+        texts.reserve(strings: tokens, bytes: bytes)
+        raw.reserve(strings: tokens, bytes: bytes)
+        isSpelled.reserveCapacity(tokens)
+    }
 
     /// - Throws: `UserError` naming the token for a negative, huge or repeated id.
     mutating func add(_ text: UnsafeBufferPointer<UInt8>, _ id: Int) throws {

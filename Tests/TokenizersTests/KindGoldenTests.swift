@@ -38,6 +38,21 @@ import Tokenizers
         }
     }
 
+    /// Lengths that the tokens around a text fill or pass. Where the package refuses to cut, the text stays whole.
+    @Test func smallLimitsEqualTheReference() throws {
+        let golden = try golden("small_limits"), file = golden["tokenizer"]!.object!
+        for example in golden["cases"]!.array! {
+            var root = file
+            root["truncation"] = example["truncation"]!
+            let tokenizer = try Tokenizer(tokenizerJSON: .object(root)), text = example["text"]!.string!
+            for (key, special) in [("ids", true), ("plain", false)] {
+                let whole = tokenizer.encode(text, addSpecialTokens: special)
+                let ids = tokenizer.encoding(of: text, addSpecialTokens: special, limited: true).ids
+                #expect(ids == example[key]?.ids ?? whole, "\(example["truncation"]!.serialized()) \(text) \(key)")
+            }
+        }
+    }
+
     @Test(arguments: ["unigram", "unigram_bytes", "bpe", "bpe_plain"])
     func sentencePieceEqualsTheReference(_ name: String) throws {
         let tokenizer = try Tokenizer(modelPath: fixtures + "goldens/\(name).model")

@@ -37,6 +37,22 @@ extension Tokenizer {
             "model.max_input_chars_per_word is -1"
         ),
         (["model", "dropout"], 0.1, "dropout 0.1"),
+        (["model", "type"], 7, "model.type is a number; a text should be there"),
+        (["model", "ignore_merges"], "true", "model \"BPE\": ignore_merges must be true or false"),
+        (["model", "byte_fallback"], 1, "model \"BPE\": byte_fallback must be true or false"),
+        (["model", "fuse_unk"], "yes", "model \"BPE\": fuse_unk must be true or false"),
+        (["model", "unk_token"], 7, "model \"BPE\": unk_token must be a text"),
+        (["model", "continuing_subword_prefix"], 5, "continuing_subword_prefix must be a text"),
+        (["model", "end_of_word_suffix"], false, "end_of_word_suffix must be a text"),
+        (
+            ["model"], ["type": "WordPiece", "vocab": ["[UNK]": 0], "continuing_subword_prefix": 5],
+            "model \"WordPiece\": continuing_subword_prefix must be a text"
+        ),
+        (["model"], ["type": "WordLevel", "vocab": ["<unk>": 0], "unk_token": 0], "unk_token must be a text"),
+        (
+            ["model"], ["type": "Unigram", "vocab": [["a", 0]], "unk_id": 0, "byte_fallback": "no"],
+            "model \"Unigram\": byte_fallback must be true or false"
+        ),
         (["model", "unk_token"], "<none>", "model.unk_token \"<none>\" is not in the vocabulary"),
         (["model", "vocab"], [], "model.vocab is missing or no object"),
         (["model", "vocab"], ["a": 0, "b": 0], "id 0 is given to two tokens"),
@@ -68,8 +84,26 @@ extension Tokenizer {
         (["decoder"], ["type": "Strip", "start": -1], "decoder \"Strip\": start must be a whole number"),
         (["post_processor"], ["type": "BertProcessing"], "post_processor \"BertProcessing\": cls is no pair"),
         (["post_processor"], ["type": "Neural"], "post_processor \"Neural\" is not supported"),
-        (["truncation"], ["max_length": 4, "strategy": "Half"], "truncation: strategy or direction is not known"),
+        (["truncation"], ["max_length": 4, "strategy": "Half"], "truncation: strategy \"Half\" is not known"),
+        (["truncation"], ["max_length": 4, "direction": "left"], "truncation: direction \"left\" is not known"),
+        (["truncation"], ["max_length": "4"], "max_length must be a whole number"),
+        (["truncation"], ["max_length": 4, "stride": -1], "stride must be a whole number"),
+        (["truncation"], [], "max_length is missing"),
         (["padding"], ["strategy": ["Fixed": -1]], "padding: the fixed length must be a whole number"),
+        (["padding"], ["strategy": "BatchLongest", "direction": "left"], "padding: direction \"left\" is not known"),
+        (["padding"], ["strategy": "BatchLongest", "pad_id": "0"], "pad_id must be a whole number"),
+        (["padding"], ["strategy": "BatchLongest", "pad_token": 0], "pad_token must be a text"),
+        (
+            ["post_processor"], ["type": "TemplateProcessing", "single": [], "pair": "$A $B", "special_tokens": [:]],
+            "post_processor.pair is a string; a list should be there"
+        ),
+        (
+            ["post_processor"],
+            [
+                "type": "TemplateProcessing", "single": [["SpecialToken": ["id": "<s>", "type_id": 0]]],
+                "special_tokens": ["<s>": ["id": "<s>", "ids": [0], "tokens": [0]]],
+            ], "token \"<s>\" has a text that is none"
+        ),
         (
             ["post_processor"],
             [
@@ -102,6 +136,72 @@ extension Tokenizer {
             guard let error = error as? UserError else { return false }
             return error.message.contains(reason) && !error.message.contains("\n") && error.exitStatus == .badData
         }
+    }
+
+    /// What `tokenizers` takes though it looks like the above: null for absent, and what stands for no limit.
+    @Test func takesNullForAbsent() throws {
+        for key in [
+            "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback",
+            "ignore_merges",
+        ] {
+            for value: JSONValue? in [nil, .null] {
+                #expect(throws: Never.self) {
+                    try Tokenizer(tokenizerJSON: changed("gpt2", ["model", key], to: value))
+                }
+            }
+        }
+        let truncation: JSONValue = [
+            "max_length": 1_000_000_000_000, "strategy": "OnlyFirst", "direction": "Left", "stride": 9,
+        ]
+        let tokenizer = try Tokenizer(tokenizerJSON: changed("gpt2", ["truncation"], to: truncation))
+        #expect(tokenizer.encoding(of: "the fox", limited: true) == tokenizer.encoding(of: "the fox"))
+    }
+
+    /// Settings of the wrong type, which are not the same as none.
+    @Test(
+        arguments: [
+            (["add_bos_token": "true", "bos_token": "<s>"], "the settings' add_bos_token must be true or false"),
+            (["add_eos_token": 1, "eos_token": "<s>"], "the settings' add_eos_token must be true or false"),
+            (["pad_token": ["content": "<pad>", "lstrip": 1]], "lstrip of the token \"<pad>\" must be true or false"),
+            (["pad_token": ["content": "<pad>", "normalized": "no"]], "normalized of the token \"<pad>\" must be"),
+            (["added_tokens_decoder": ["300": ["content": "<x>", "special": "true"]]], "special of the token \"<x>\""),
+            (["added_tokens_decoder": ["300": ["content": "<x>", "single_word": 0]]], "single_word of the token"),
+            (["extra_special_tokens": ["image_token": 7]], "extra_special_tokens: \"image_token\" names no token"),
+        ] as [(JSONValue, String)])
+    func refusesSettings(_ config: JSONValue, _ reason: String) throws {
+        let json = try golden("gpt2")["tokenizer"]!
+        #expect {
+            try Tokenizer(tokenizerJSON: json, config: config)
+        } throws: { error in
+            (error as? UserError)?.message.contains(reason) ?? false
+        }
+        #expect(throws: Never.self) {
+            try Tokenizer(tokenizerJSON: json, config: ["add_bos_token": nil, "pad_token": nil])
+        }
+    }
+
+    /// Special tokens with names of the model's own, in the order of transformers 5.23 (`PreTrainedTokenizerFast`).
+    @Test func namedSpecialTokens() throws {
+        let json = try golden("gpt2")["tokenizer"]!
+        func added(_ config: JSONValue) throws -> [String] {
+            let tokenizer = try Tokenizer(tokenizerJSON: json, config: config)
+            let added = tokenizer.addedTokens.filter { $0.id >= 300 }
+            #expect(added.map(\.id) == (300..<300 + Int32(added.count)).map { $0 })
+            #expect(added.allSatisfy { $0.special })
+            return added.map { $0.content + ($0.stripsLeft ? " strips" : "") }
+        }
+        #expect(
+            try added(["extra_special_tokens": ["image_token": "<img>", "video_token": "<vid>"]]) == ["<img>", "<vid>"])
+        let image: JSONValue = ["__type": "AddedToken", "content": "<img>", "lstrip": true]
+        #expect(
+            try added([
+                "extra_special_tokens": ["image_token": image, "video_token": "<vid>"], "pad_token": "<pad>",
+                "image_token": "<img0>", "z_token": "<z>", "add_prefix_space": false,
+            ]) == ["<pad>", "<img> strips", "<z>", "<vid>"])
+        #expect(try added(["extra_special_tokens": ["<e>"], "z_token": ["content": "<z>"]]) == ["<e>"])
+        #expect(try added(["extra_special_tokens": ["<e>"], "additional_special_tokens": ["<a>"]]) == ["<e>"])
+        #expect(
+            try added(["extra_special_tokens": ["i": "<i>"], "additional_special_tokens": ["<a>"]]) == ["<i>", "<a>"])
     }
 
     /// Vocabulary and merges of a file are read from its bytes, those of a value from the value.
@@ -304,6 +404,21 @@ extension Tokenizer {
         ] {
             #expect(throws: UserError.self) { try Tokenizer(gguf: GGUFMetadata(path: "x.gguf", pairs)) }
         }
+    }
+
+    @Test func refusesGGUFFlagsThatAreNone() {
+        let pairs: [(String, GGUFValue)] = [
+            ("tokenizer.ggml.model", .string("gpt2")), ("tokenizer.ggml.tokens", .stringArray(["a"])),
+            ("tokenizer.ggml.merges", .stringArray([])), ("tokenizer.ggml.bos_token_id", .integer(0)),
+            ("tokenizer.ggml.add_bos_token", .integer(1)),
+        ]
+        #expect {
+            try Tokenizer(gguf: GGUFMetadata(path: "x.gguf", pairs))
+        } throws: { error in
+            let reason = "tokenizer.ggml.add_bos_token is an integer; a boolean should be there"
+            return (error as? UserError)?.message.contains(reason) ?? false
+        }
+        #expect(throws: Never.self) { try Tokenizer(gguf: GGUFMetadata(path: "x.gguf", pairs.dropLast())) }
     }
 
     @Test func isSafeFromSeveralThreads() async throws {

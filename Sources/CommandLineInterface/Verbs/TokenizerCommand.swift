@@ -43,7 +43,11 @@ public struct TokenizerCommand: ParsableCommand {
         @Flag(help: "Write the ids only, which takes less time.")
         var noOffsets = false
 
-        @Flag(help: "Truncate and pad as the tokenizer's file says; else every text is encoded whole.")
+        @Flag(
+            help: """
+                Truncate and pad as the tokenizer's file says, each row by itself: padding to the longest of a batch adds \
+                nothing. Without it every text is encoded whole.
+                """)
         var limited = false
 
         func run() throws {

@@ -10,6 +10,7 @@ make_goldens.py (no published vocabulary).
 
 import base64
 import io
+import itertools
 import json
 import pathlib
 import random
@@ -130,6 +131,23 @@ def kinds():
     yield "limits", limited
 
 
+def small_limits():
+    """Every small length: what it leaves of a text when the tokens around it alone are as long or longer."""
+    tokenizer, cases = make(piece(), N.BertNormalizer(), P.BertPreTokenizer(), D.WordPiece(), bert), []
+    file = json.loads(tokenizer.to_str())
+    for strategy, length, direction in itertools.product(["longest_first", "only_first", "only_second"], range(7), ["right", "left"]):
+        tokenizer.enable_truncation(length, strategy=strategy, direction=direction)
+        for text in ["", "the", "the quick brown fox"]:
+            case = {"truncation": json.loads(tokenizer.to_str())["truncation"], "text": text}
+            for key, special in [("ids", True), ("plain", False)]:
+                try:
+                    case[key] = tokenizer.encode(text, add_special_tokens=special).ids
+                except Exception as error:  # a single text cannot be cut by only_second
+                    assert "Second sequence not provided" in str(error), error
+            cases.append(case)
+    return {"tokenizers": tokenizers.__version__, "tokenizer": file, "cases": cases}
+
+
 def trained(kind, rules, **options):
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -198,6 +216,7 @@ def main():
     model = (HERE / "unigram.model").read_bytes()
     processor, text = sentencepiece.SentencePieceProcessor(model_proto=model), "".join(long)
     write("sentencepiece_long.json", {"sentencepiece": sentencepiece.__version__, "text": text, "ids": processor.encode(text)})
+    write("small_limits.json", small_limits())
     file, cases = tekken(texts)
     write("tekken_file.json", file)
     write("tekken_cases.json", {"tiktoken": tiktoken.__version__, "cases": cases})
