@@ -32,6 +32,8 @@ final class SplitRegex: Sendable {
     let sets: [CompiledSet]
     /// Bytes that a match can begin with; all for a pattern that matches nothing too.
     let starts: [Bool]
+    /// Of each `split`, four words of bits: the bytes that its first way can go on with.
+    private let entries: [UInt64]
 
     /// Largest program: repetitions of groups are written out.
     static let maxProgram = 20_000
@@ -44,6 +46,7 @@ final class SplitRegex: Sendable {
         compiler.program.append(.accept)
         (self.pattern, program, sets) = (pattern, compiler.program, compiler.sets.map(CompiledSet.init))
         starts = Self.starts(node)
+        entries = Self.entries(program, sets)
     }
 
     /// A pattern that matches one text.
@@ -54,6 +57,44 @@ final class SplitRegex: Sendable {
         sets = scalars.map { CompiledSet(.ranges([$0...$0])) }
         let first = text.utf8.first
         starts = (0..<256).map { first == nil || UInt8($0) == first }
+        entries = []
+    }
+
+    /// Whether the first way of the `split` at a place may match a text that goes on with a byte; else it fails at once.
+    @inline(__always) func canEnter(_ split: Int, _ byte: UInt8) -> Bool {
+        entries[split * 4 + Int(byte >> 6)] >> UInt64(byte & 63) & 1 != 0
+    }
+
+    private static func entries(_ program: [Instruction], _ sets: [CompiledSet]) -> [UInt64] {
+        let starts = sets.map { set in
+            (0..<4).map { word in
+                (0..<64).reduce(UInt64(0)) { $0 | (set.mayStart(UInt8(word * 64 + $1)) ? 1 << $1 : 0) }
+            }
+        }
+        return program.flatMap { instruction -> [UInt64] in
+            guard case .split(let first, _) = instruction else { return [0, 0, 0, 0] }
+            return bytes(from: first, program, starts)
+        }
+    }
+
+    /// Bits of the bytes that a way through the program can begin with: all where it may take no byte, or branches much.
+    private static func bytes(from start: Int, _ program: [Instruction], _ starts: [[UInt64]]) -> [UInt64] {
+        let all = [UInt64](repeating: .max, count: 4)
+        var bits: [UInt64] = [0, 0, 0, 0], todo = [start], seen: Set<Int> = []
+        while let place = todo.popLast() {
+            guard seen.insert(place).inserted else { continue }
+            if seen.count > 32 { return all }
+            switch program[place] {
+            case .set(let set): for word in 0..<4 { bits[word] |= starts[set][word] }
+            case .loop(let set), .possessive(let set):
+                for word in 0..<4 { bits[word] |= starts[set][word] }
+                todo.append(place + 1)
+            case .split(let first, let second): todo += [first, second]
+            case .jump(let target): todo.append(target)
+            case .assertion, .look, .lookBehind, .atomic, .accept: return all
+            }
+        }
+        return bits
     }
 
     private static func starts(_ node: RegexNode) -> [Bool] {

@@ -112,6 +112,10 @@ struct RegexMatcher {
                     stack.append(Choice(instruction: instruction, at: at, lowest: lowest, path: 0))
                 }
             case .split(let first, let second):
+                if at < text.count, !regex.canEnter(instruction, text[at]) {
+                    instruction = second
+                    continue
+                }
                 stack.append(Choice(instruction: second, at: at, lowest: at, path: 0))
                 instruction = first
             case .jump(let target): instruction = target

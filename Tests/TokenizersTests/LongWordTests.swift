@@ -36,12 +36,12 @@ struct SeededNumbers {
     /// Ranks in an order that training never gives, where what is longer may come first.
     @Test func mergesInAnyOrder() throws {
         var random = SeededNumbers(state: 3)
-        for _ in 0..<20 {
-            var tokens = ["a", "b", "c"], merges: [(String, String)] = []
-            for _ in 0..<30 {
+        for _ in 0..<40 {
+            var tokens = ["a", "b"], merges: [(String, String)] = []
+            for _ in 0..<60 {
                 let left = tokens[random.below(tokens.count)], right = tokens[random.below(tokens.count)]
-                if left.count + right.count > 9 || tokens.contains(left + right) { continue }
-                tokens.append(left + right)
+                if left.count + right.count > 7 || merges.contains(where: { $0 == (left, right) }) { continue }
+                if !tokens.contains(left + right) { tokens.append(left + right) }
                 merges.insert((left, right), at: random.below(merges.count + 1))
             }
             let vocab = JSONObject(tokens.enumerated().map { ($1, JSONValue($0)) })
@@ -54,7 +54,7 @@ struct SeededNumbers {
             ])
             let ranks = Dictionary(uniqueKeysWithValues: merges.enumerated().map { ("\($1.0) \($1.1)", $0) })
             for length in [2, 47, 48, 49, 250] {
-                let word = (0..<length).map { _ in ["a", "b", "c"][random.below(3)] }.joined()
+                let word = (0..<length).map { _ in ["a", "b"][random.below(2)] }.joined()
                 expectEqual(tokenizer, word) { ranks["\($0) \($1)"] }
             }
         }
@@ -69,6 +69,38 @@ struct SeededNumbers {
             let word = String((0..<length).map { _ in letters[random.below(letters.count)] })
             expectEqual(tokenizer, word) { left, right in tokenizer.id(of: left + right).map { Int($0) } }
         }
+    }
+
+    /// Equal scores, with which a place further left can come up when those to the right of it wait already.
+    @Test func equalScores() throws {
+        var random = SeededNumbers(state: 9)
+        let path = "/tmp/needletail-tokenizer-\(UInt64.random(in: 0 ... .max)).model"
+        defer { try? removeTree(path) }  // a leftover in /tmp harms nobody
+        for _ in 0..<40 {
+            var pieces = ["<unk>", "<s>", "</s>", "a", "b"].map { (text: $0, score: 0) }
+            for _ in 0..<40 {
+                let text = (0..<2 + random.below(4)).map { _ in ["a", "b"][random.below(2)] }.joined()
+                if !pieces.contains(where: { $0.text == text }) { pieces.append((text, -1 - random.below(3))) }
+            }
+            try writeFileAtomically(sentencePieceModel(pieces), to: path)
+            let tokenizer = try Tokenizer(modelPath: path)
+            let ranks = Dictionary(uniqueKeysWithValues: pieces.map { ($0.text, -$0.score) })
+            for length in [2, 64, 65, 250] {
+                let word = (0..<length).map { _ in ["a", "b"][random.below(2)] }.joined()
+                expectEqual(tokenizer, word) { ranks[$0 + $1] }
+            }
+        }
+    }
+
+    /// A BPE model without normalization. The first piece is the unknown one.
+    private func sentencePieceModel(_ pieces: [(text: String, score: Int)]) -> [UInt8] {
+        func field(_ number: UInt8, _ bytes: [UInt8]) -> [UInt8] { [number << 3 | 2, UInt8(bytes.count)] + bytes }
+        var model: [UInt8] = []
+        for (id, piece) in pieces.enumerated() {
+            let score = withUnsafeBytes(of: Float(piece.score).bitPattern.littleEndian) { Array($0) }
+            model += field(1, field(1, Array(piece.text.utf8)) + [2 << 3 | 5] + score + (id == 0 ? [3 << 3, 2] : []))
+        }
+        return model + field(2, [3 << 3, 2]) + field(3, [3 << 3, 0, 4 << 3, 0])
     }
 
     /// Four million characters that join, of which work must not grow with the square or a long logarithm.
