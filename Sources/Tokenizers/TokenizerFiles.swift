@@ -225,13 +225,11 @@ struct TokenizerFiles: Sendable {
         return nil
     }
 
-    /// Names that chat templates use for special tokens, as in transformers: those of the roles, and those of a dictionary
-    /// `extra_special_tokens`, such as `image_token`.
+    /// Names that chat templates use for special tokens, as in transformers: those of the roles, and the model's own.
     var templateVariables: JSONObject {
         var variables = JSONObject()
         for key in Self.specialKeys { variables[key] = specialToken(key).map { .string($0) } }
-        let extra = entry("extra_special_tokens")?.object ?? JSONObject()
-        for (key, value) in extra {
+        for (key, value) in ownTokens {
             if let text = value.string ?? value["content"]?.string { variables[key] = .string(text) }
         }
         return variables
@@ -258,7 +256,12 @@ struct TokenizerFiles: Sendable {
     /// The added tokens of tokenizer.json and those that the settings name.
     func allAdded(_ added: [AddedToken], over vocabulary: Vocabulary, _ file: String) throws -> [AddedToken] {
         var numbering = AddedTokenNumbering(vocabulary, added, file)
-        let named = try Self.specialKeys.compactMap { entry($0) } + namedTokens(file)
+        for (key, value) in entry("extra_special_tokens")?.object ?? JSONObject() {
+            guard value.string ?? value["content"]?.string != nil else {
+                throw UserError("\(file): extra_special_tokens: \(quoted(key)) names no token")
+            }
+        }
+        let named = Self.specialKeys.compactMap { entry($0) } + ownTokens.values
         try addListedTokens(to: &numbering, named.compactMap { $0.string ?? $0["content"]?.string }, file)
         var known = Set(numbering.tokens.map { ExactString($0.content) })
         for value in named + listedTokens {
@@ -273,7 +276,7 @@ struct TokenizerFiles: Sendable {
 
     /// Special tokens with names of the model's own, like `image_token`: beside the usual ones, and in
     /// `extra_special_tokens` where that is an object.
-    private func namedTokens(_ file: String) throws -> [JSONValue] {
+    private var ownTokens: JSONObject {
         func isOwn(_ key: String) -> Bool {
             key.utf8.suffix(6).elementsEqual("_token".utf8) && !Self.specialKeys.contains(key)
                 && !["add_bos_token", "add_eos_token"].contains(key)
@@ -286,13 +289,8 @@ struct TokenizerFiles: Sendable {
         for (key, value) in config where isOwn(key) {
             if value.string != nil || value["__type"]?.string == "AddedToken" { named[key] = value }
         }
-        for (key, value) in entry("extra_special_tokens")?.object ?? JSONObject() {
-            guard value.string ?? value["content"]?.string != nil else {
-                throw UserError("\(file): extra_special_tokens: \(quoted(key)) names no token")
-            }
-            named[key] = value
-        }
-        return Array(named.values)
+        for (key, value) in entry("extra_special_tokens")?.object ?? JSONObject() { named[key] = value }
+        return named
     }
 
     /// Special tokens without names; those of the old name count where there are none of the new.

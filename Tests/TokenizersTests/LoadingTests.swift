@@ -289,11 +289,12 @@ extension Tokenizer {
     @Test func variablesOfTemplates() throws {
         let config: JSONValue = [
             "bos_token": "<s>", "sep_token": ["content": "</s>"], "cls_token": "<s>", "mask_token": nil,
-            "extra_special_tokens": ["image_token": "<image>"],
+            "extra_special_tokens": ["image_token": "<image>"], "audio_token": "<audio>",
         ]
         let tokenizer = try Tokenizer(tokenizerJSON: golden("gpt2")["tokenizer"]!, config: config)
         let expected: JSONValue = [
-            "bos_token": "<s>", "sep_token": "</s>", "cls_token": "<s>", "image_token": "<image>",
+            "bos_token": "<s>", "sep_token": "</s>", "cls_token": "<s>", "audio_token": "<audio>",
+            "image_token": "<image>",
         ]
         #expect(JSONValue.object(tokenizer.templateVariables) == expected)
     }
