@@ -1,5 +1,6 @@
 // Whole downloads from a hub of a few lines on this machine.
 import Diagnostics
+import Dispatch
 import Formats
 import Glibc
 import Hub
@@ -36,6 +37,13 @@ private func hub(_ files: [String: StubFile], showsSizes: Bool = true) throws ->
     }
 }
 
+/// Off the threads that tests share: a download waits for tasks, which need one of those.
+private func aside<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
+    try await withCheckedThrowingContinuation { continuation in
+        DispatchQueue.global().async { continuation.resume(with: Result { try body() }) }
+    }
+}
+
 /// A cache that is filled from a hub.
 private struct Downloads {
     let folder: Folder
@@ -47,10 +55,12 @@ private struct Downloads {
         (cache, self.hub) = (HubCache(folder: folder.path), hub)
     }
 
-    func run(_ selection: HubSelection = HubSelection(), offline: Bool = false, verifies: Bool = false) throws -> String
-    {
-        let settings = HubSettings(endpoint: hub.endpoint, answerTimeout: 5, firstWait: 0.01, tries: 1)
-        return try download(repository, selection, into: cache, offline ? nil : settings, verifies: verifies) { _, _ in
+    func run(
+        _ selection: HubSelection = HubSelection(), offline: Bool = false, verifies: Bool = false
+    ) async throws -> String {
+        let settings = HubSettings(endpoint: hub.endpoint, answerTimeout: 5, firstWait: 0.01, tries: 1), cache = cache
+        return try await aside {
+            try download(repository, selection, into: cache, offline ? nil : settings, verifies: verifies) { _, _ in }
         }
     }
 
@@ -63,62 +73,60 @@ private struct Downloads {
 @Suite struct DownloadTests {
     private let files = ["config.json": StubFile.config, "model.safetensors": .weights]
 
-    @Test(arguments: [true, false]) func aBlobThatWasCutIsGoneOnWith(_ showsSizes: Bool) throws {
-        let downloads = try Downloads(hub(files, showsSizes: showsSizes)), snapshot = try downloads.run()
+    @Test(arguments: [true, false]) func aBlobThatWasCutIsGoneOnWith(_ showsSizes: Bool) async throws {
+        let downloads = try Downloads(hub(files, showsSizes: showsSizes)), snapshot = try await downloads.run()
         try downloads.overwrite(.weights, String(StubFile.weights.text.prefix(5)))
-        #expect(try downloads.run() == snapshot)
+        #expect(try await downloads.run() == snapshot)
         #expect(try readTextFile(joinPath(snapshot, "model.safetensors")) == StubFile.weights.text)
         #expect(downloads.hub.log.last { $0.method == "GET" }?.headers["range"] == "bytes=5-")
         let before = downloads.hub.log.count
-        _ = try downloads.run()
+        _ = try await downloads.run()
         // The listing; without sizes in it, also a question for each file, and no bytes.
         #expect(downloads.hub.log.count - before == (showsSizes ? 1 : 3))
         #expect(downloads.hub.log[before...].dropFirst().allSatisfy { $0.method == "HEAD" })
     }
 
-    @Test func aCopyInTheSnapshotThatWasCutBecomesALink() throws {
-        let downloads = try Downloads(hub(files)), path = joinPath(try downloads.run(), "config.json")
+    @Test func aCopyInTheSnapshotThatWasCutBecomesALink() async throws {
+        let downloads = try Downloads(hub(files)), path = joinPath(try await downloads.run(), "config.json")
         try removeTree(path)
         try writeFileAtomically("{", to: path)
-        #expect(try readTextFile(joinPath(try downloads.run(), "config.json")) == StubFile.config.text)
+        #expect(try readTextFile(joinPath(try await downloads.run(), "config.json")) == StubFile.config.text)
     }
 
-    @Test func hashesOfWhatIsThereAreComparedWhenAsked() throws {
-        let downloads = try Downloads(hub(files)), snapshot = try downloads.run()
+    @Test func hashesOfWhatIsThereAreComparedWhenAsked() async throws {
+        let downloads = try Downloads(hub(files)), snapshot = try await downloads.run()
         let path = joinPath(snapshot, "model.safetensors"), other = String(StubFile.weights.text.reversed())
         try downloads.overwrite(.weights, other)
-        _ = try downloads.run()
+        _ = try await downloads.run()
         #expect(try readTextFile(path) == other, "read without being asked for")
-        let error = #expect(throws: UserError.self) { try downloads.run(offline: true, verifies: true) }
+        let error = await #expect(throws: UserError.self) { try await downloads.run(offline: true, verifies: true) }
         #expect(error?.message.contains("damaged in the cache: model.safetensors, and") == true)
-        _ = try downloads.run(verifies: true)
+        _ = try await downloads.run(verifies: true)
         #expect(try readTextFile(path) == StubFile.weights.text)
-        #expect(try downloads.run(offline: true, verifies: true) == snapshot)
+        #expect(try await downloads.run(offline: true, verifies: true) == snapshot)
     }
 
-    @Test func aRepositoryWithoutWeightsIsWholeOffline() throws {
-        let downloads = try Downloads(hub(["config.json": .config])), snapshot = try downloads.run()
-        #expect(try downloads.run(offline: true) == snapshot)
+    @Test func aRepositoryWithoutWeightsIsWholeOffline() async throws {
+        let downloads = try Downloads(hub(["config.json": .config])), snapshot = try await downloads.run()
+        #expect(try await downloads.run(offline: true) == snapshot)
     }
 
     @Test(
         arguments: [
             (nil, "org/a: no such repository, or it is private or gated and needs a token (HF_TOKEN)"),
             ("hf_secret", "org/a: the Hub does not give it to just anyone (401); the token in use has no access to it"),
-        ] as [(String?, String)]) func whatNobodyMayKnow(_ token: String?, _ message: String) throws
+        ] as [(String?, String)]) func whatNobodyMayKnow(_ token: String?, _ message: String) async throws
     {
         let hub = try TinyHub { _ in .init(status: 401) }, folder = try Folder()
-        let error = #expect(throws: UserError.self) {
-            try download(
-                repository, HubSelection(), into: HubCache(folder: folder.path),
-                HubSettings(endpoint: hub.endpoint, token: token)
-            ) { _, _ in }
+        let cache = HubCache(folder: folder.path), settings = HubSettings(endpoint: hub.endpoint, token: token)
+        let error = await #expect(throws: UserError.self) {
+            try await aside { try download(repository, HubSelection(), into: cache, settings) { _, _ in } }
         }
         #expect(error?.message == message)
         #expect(hub.log.map { $0.headers["authorization"] } == [token.map { "Bearer \($0)" }])
     }
 
-    @Test func aRedirectToNoPortEndsInAMessage() throws {
+    @Test func aRedirectToNoPortEndsInAMessage() async throws {
         let hub = try TinyHub { request in
             if request.path.hasPrefix("/api/") {
                 return .init(body: #"{"sha":"\#(commit)","siblings":[{"rfilename":"config.json"}]}"#)
@@ -126,48 +134,49 @@ private struct Downloads {
             let headers = ["Location": "http://127.0.0.1:99999/secret", "X-Linked-Etag": "\"a\"", "X-Linked-Size": "1"]
             return .init(status: 302, headers: headers)
         }
-        let error = #expect(throws: UserError.self) { try Downloads(hub).run() }
+        let error = await #expect(throws: UserError.self) { try await Downloads(hub).run() }
         #expect(error?.message == "config.json: redirects lead in a circle or nowhere")
     }
 }
 
 @Suite struct FailureTests {
     /// What is said after a failure to ask `endpoint`.
-    private func message(_ endpoint: String, token: String? = nil, proxy: HubProxy? = nil) throws -> String {
+    private func message(_ endpoint: String, token: String? = nil, proxy: HubProxy? = nil) async throws -> String {
         let folder = try Folder()
         let settings = HubSettings(
             endpoint: endpoint, token: token, proxy: proxy, answerTimeout: 1, firstWait: 0.01, tries: 1)
-        let error = #expect(throws: UserError.self) {
-            try download(repository, HubSelection(), into: HubCache(folder: folder.path), settings) { _, _ in }
+        let cache = HubCache(folder: folder.path)
+        let error = await #expect(throws: UserError.self) {
+            try await aside { try download(repository, HubSelection(), into: cache, settings) { _, _ in } }
         }
         #expect(error?.exitStatus == .tryAgain && error?.message.contains("\n") == false)
         return error?.message ?? ""
     }
 
     @Test(arguments: ["http://127.0.0.1:9", "http://localhost:9"]) func refusalsAreToldInWords(_ endpoint: String)
-        throws
+        async throws
     {
         let host = String(endpoint.dropFirst("http://".count))
-        #expect(try message(endpoint).hasPrefix("org/a: \(host) refuses the connection, 2 times"))
+        #expect(try await message(endpoint).hasPrefix("org/a: \(host) refuses the connection, 2 times"))
     }
 
-    @Test func theProxyIsNamedWithoutItsPassword() throws {
+    @Test func theProxyIsNamedWithoutItsPassword() async throws {
         let proxy = HubProxy(host: "127.0.0.1", port: 9, user: "user", password: "secret")
-        let text = try message("http://hub.example", proxy: proxy)
+        let text = try await message("http://hub.example", proxy: proxy)
         #expect(text.hasPrefix("org/a: hub.example (by the proxy 127.0.0.1:9) refuses the connection"))
         #expect(!text.contains("secret") && !text.contains("user"))
     }
 
-    @Test func whatIsNotHTTPIsToldInWords() throws {
+    @Test func whatIsNotHTTPIsToldInWords() async throws {
         // The answer to a question it was not asked: a status line that is none.
         let hub = try TinyHub { _ in .init(headers: ["Bad\u{0}name": "x"]) }
-        let text = try message(hub.endpoint)
+        let text = try await message(hub.endpoint)
         #expect(text.contains("does not speak HTTP") && !text.contains("HTTPParserError"))
     }
 
     // The client's own text of this error holds the header.
-    @Test func aTokenThatNoHeaderCanHoldIsNotShown() throws {
-        let text = try message("http://127.0.0.1:9", token: "hf_secret\n")
+    @Test func aTokenThatNoHeaderCanHoldIsNotShown() async throws {
+        let text = try await message("http://127.0.0.1:9", token: "hf_secret\n")
         #expect(!text.contains("secret") && text.contains("invalid header field values"))
     }
 }
