@@ -16,12 +16,12 @@ let fixedTime = TemplateTime(year: 2026, month: 7, day: 4, hour: 9, minute: 5, s
 /// The rendered text, nil when the template or the rendering is refused.
 func rendered(
     _ source: String, _ messages: [JSONValue] = [], tools: [JSONValue]? = nil, addGenerationPrompt: Bool = false,
-    variables: JSONObject = JSONObject()
+    variables: JSONObject = JSONObject(), limits: TemplateLimits = .init()
 ) -> String? {
     do {
         return try ChatTemplate(source).render(
             messages: messages, tools: tools, addGenerationPrompt: addGenerationPrompt, variables: variables,
-            now: { _ in fixedTime })
+            limits: limits, now: { _ in fixedTime })
     } catch {
         return nil
     }
