@@ -209,6 +209,9 @@ struct DataVerbTests {
             #expect(dropped.errors.contains("dropped 1 longer_than_max_length: a.jsonl line 4"), "\(dropped)")
             let cut = try shell(command, in: folder)
             #expect(cut.output.hasPrefix("4 rows, ") && cut.errors.contains("cut at max_length: 1 row, "), "\(cut)")
+            // Without a limit of its own a row is as long as a pack.
+            let short = try shell("needletail data pack tiny a.jsonl --template chatml --length 120", in: folder)
+            #expect(short.status == 0 && short.output == cut.output && short.errors == cut.errors, "\(short)")
             let split = try shell("\(command) --truncation split", in: folder)
             #expect(split.errors.contains("made several of 1 row longer than max_length"), "\(split)")
             for flags in [

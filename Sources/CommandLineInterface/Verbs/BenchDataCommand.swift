@@ -53,7 +53,7 @@ public struct BenchDataCommand: ParsableCommand {
     public func run() throws {
         let tokenizer = try Tokenizer(modelPath: try ModelReference.tokenizerPath(model, base: nil))
         let bench = try DataBench(
-            rows.source(), rows.encoder(tokenizer), tokenizer, maxTokens: max(1024, rows.maxLength), self)
+            rows.source(), rows.encoder(tokenizer), tokenizer, maxTokens: max(1024, rows.longestRow), self)
         try StandardOutput.write(json ? bench.json.serialized() + "\n" : bench.report)
     }
 }

@@ -240,8 +240,8 @@ struct RowOptions: ParsableArguments {
     @Option(help: "Which turns are trained.")
     var trainOn: DataSection.TrainOn = .assistant
 
-    @Option(help: ArgumentHelp("Longest row, in tokens.", valueName: "tokens"))
-    var maxLength: Int = DataSection().maxLength
+    @Option(help: ArgumentHelp("Longest row, in tokens (default: \(DataSection().maxLength)).", valueName: "tokens"))
+    var maxLength: Int?
 
     @Option(help: "What happens to longer rows.")
     var truncation: DataSection.Truncation = .right
@@ -255,13 +255,15 @@ struct RowOptions: ParsableArguments {
             valueName: "step"))
     var transform: [String] = []
 
-    func validate() throws { try require(maxLength >= 2, "--max-length is 2 or more, not \(maxLength)") }
+    func validate() throws { try require(maxLength ?? 2 >= 2, "--max-length is 2 or more, not \(maxLength ?? 0)") }
+
+    var longestRow: Int { maxLength ?? DataSection().maxLength }
 
     /// The options as a config would have them, bad rows left out.
     private var section: DataSection {
         var section = kinds.section
         (section.train, section.transforms) = (data, transform)
-        (section.trainOn, section.maxLength, section.truncation) = (trainOn, maxLength, truncation)
+        (section.trainOn, section.maxLength, section.truncation) = (trainOn, longestRow, truncation)
         (section.deduplicate, section.badRows) = (deduplicate, .drop)
         return section
     }

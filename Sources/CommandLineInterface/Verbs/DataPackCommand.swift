@@ -30,7 +30,9 @@ extension DataCommand {
         @OptionGroup var rows: RowOptions
         @OptionGroup var workers: RowThreads
 
-        @Option(help: ArgumentHelp("Tokens of a pack; --max-length when not given.", valueName: "tokens"))
+        @Option(
+            help: ArgumentHelp(
+                "Tokens of a pack, and of the longest row; --max-length when not given.", valueName: "tokens"))
         var length: Int?
 
         @Option(
@@ -54,11 +56,11 @@ extension DataCommand {
         var json = false
 
         func validate() throws {
-            let length = length ?? rows.maxLength
+            let rows = limitedRows, length = length ?? rows.longestRow
             try require(length >= 2, "--length is 2 or more, not \(length)")
             try require(
-                splitAcrossPacks || length >= rows.maxLength,
-                "--length is less than --max-length \(rows.maxLength); lower that, or give --split-across-packs")
+                splitAcrossPacks || length >= rows.longestRow,
+                "--length is less than --max-length \(rows.longestRow); lower that, or give --split-across-packs")
             try require(
                 !splitAcrossPacks || strategy != .bestFit,
                 "--split-across-packs fills packs in order; remove --strategy best_fit")
@@ -67,7 +69,7 @@ extension DataCommand {
         }
 
         func run() throws {
-            let length = length ?? rows.maxLength
+            let rows = limitedRows, length = length ?? rows.longestRow
             let all = try EncodedRows(
                 try rows.source(), try rows.encoder(try model.tokenizer()), threads: workers.count)
             let (dataset, statistics) = try all.dataset()
@@ -85,6 +87,13 @@ extension DataCommand {
             } else if output != "-" {
                 try StandardOutput.write(report.lines.joined(separator: "\n") + "\n")
             }
+        }
+
+        /// Rows as long as a pack unless another limit is given; cut across packs they may be longer.
+        private var limitedRows: RowOptions {
+            var rows = rows
+            if rows.maxLength == nil, !splitAcrossPacks { rows.maxLength = length }
+            return rows
         }
 
         private func packs(_ dataset: TokenizedDataset, _ length: Int) -> [[DocumentPiece]] {
