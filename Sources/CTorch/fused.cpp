@@ -278,14 +278,14 @@ struct GELU : public Function<GELU> {
     }
 };
 
-/// Causal attention inside each document of a flat row.
+/// Attention inside each document of a flat row.
 struct DocumentAttention : public Function<DocumentAttention> {
     static at::Tensor forward(
         AutogradContext *ctx, const at::Tensor &given_q, const at::Tensor &given_k, const at::Tensor &given_v,
-        std::vector<int64_t> starts, int64_t window, double scale, double cap) {
+        std::vector<int64_t> starts, bool causal, int64_t window, double scale, double cap) {
         const auto q = whole_rows(given_q), k = whole_rows(given_k), v = whole_rows(given_v);
         auto o = at::empty(q.sizes(), q.options()), lse = at::empty({q.size(1), q.size(0)}, q.options().dtype(wide(q)));
-        const auto shape = shape_of(q, k, starts, window, scale, cap);
+        const auto shape = shape_of(q, k, starts, causal, window, scale, cap);
         const auto memory = scratch(nt_attention_scratch_bytes(&shape, int(q.element_size()), 0));
         by_type(q, [&](auto f) {
             using F = decltype(f);
@@ -297,6 +297,7 @@ struct DocumentAttention : public Function<DocumentAttention> {
         });
         ctx->save_for_backward({q, k, v, o, lse});
         ctx->saved_data["starts"] = starts;
+        ctx->saved_data["causal"] = causal;
         ctx->saved_data["window"] = window;
         ctx->saved_data["scale"] = scale;
         ctx->saved_data["cap"] = cap;
@@ -308,8 +309,8 @@ struct DocumentAttention : public Function<DocumentAttention> {
         const auto q = saved[0], k = saved[1], v = saved[2], o = saved[3], lse = saved[4], d_o = gradients[0].contiguous();
         const auto starts = ctx->saved_data["starts"].toIntVector();
         const auto shape = shape_of(
-            q, k, starts, ctx->saved_data["window"].toInt(), ctx->saved_data["scale"].toDouble(),
-            ctx->saved_data["cap"].toDouble());
+            q, k, starts, ctx->saved_data["causal"].toBool(), ctx->saved_data["window"].toInt(),
+            ctx->saved_data["scale"].toDouble(), ctx->saved_data["cap"].toDouble());
         auto dq = at::empty(q.sizes(), q.options()), dk = at::empty(k.sizes(), k.options()), dv = at::empty_like(dk);
         const auto memory = scratch(nt_attention_scratch_bytes(&shape, int(q.element_size()), 1));
         const int64_t HE = q.size(1) * q.size(2), KE = k.size(1) * k.size(2);
@@ -320,7 +321,7 @@ struct DocumentAttention : public Function<DocumentAttention> {
                 &shape, data<T>(q), q.stride(0), data<T>(k), k.stride(0), data<T>(v), v.stride(0), data<T>(o), HE, data<typename F::W>(lse), data<T>(d_o), HE,
                 data<T>(dq), HE, data<T>(dk), KE, data<T>(dv), KE, memory.data_ptr(), parallel);
         });
-        return {dq, dk, dv, {}, {}, {}, {}};
+        return {dq, dk, dv, {}, {}, {}, {}, {}};
     }
 
     /// [N, H, E] with the heads of a token side by side; the tokens may lie apart, as the parts of one product do.
@@ -329,14 +330,15 @@ struct DocumentAttention : public Function<DocumentAttention> {
     }
 
     static nt_attention shape_of(
-        const at::Tensor &q, const at::Tensor &k, const std::vector<int64_t> &starts, int64_t window, double scale,
-        double cap) {
+        const at::Tensor &q, const at::Tensor &k, const std::vector<int64_t> &starts, bool causal, int64_t window,
+        double scale, double cap) {
         nt_attention shape{};
         shape.documents = int64_t(starts.size()) - 1;
         shape.starts = starts.data();
         shape.heads = q.size(1);
         shape.kv_heads = k.size(1);
         shape.head_dim = q.size(2);
+        shape.bidirectional = causal ? 0 : 1;
         shape.window = window;
         shape.scale = scale;
         shape.soft_cap = cap;
@@ -346,10 +348,11 @@ struct DocumentAttention : public Function<DocumentAttention> {
     }
 };
 
-/// True where query t sees key s, of n tokens.
-at::Tensor causal_window_mask(int64_t n, int64_t window) {
+/// True where query t sees key s, of n tokens, all of them or those up to itself; window 0: all of these.
+at::Tensor sight_mask(int64_t n, bool causal, int64_t window) {
+    if (!causal) return at::ones({n, n}, at::kBool);
     const auto t = at::arange(n).unsqueeze(1), s = at::arange(n).unsqueeze(0);
-    return (s <= t) & (s > t - window);
+    return (s <= t) & (s > t - (window > 0 ? window : n));
 }
 
 /// [n, K, E] -> [1, K, n, E]
@@ -366,28 +369,30 @@ at::Tensor capped_attention(
 }
 
 at::Tensor plain_attention(
-    const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, int64_t window, double scale, double cap) {
+    const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, bool causal, int64_t window, double scale, double cap) {
     if (cap > 0) {
-        const auto seen = causal_window_mask(q.size(0), window > 0 ? window : q.size(0)).to(q.device());
+        const auto seen = sight_mask(q.size(0), causal, window).to(q.device());
         return capped_attention(as_heads(q), as_heads(k), as_heads(v), seen, scale, cap).squeeze(0).transpose(0, 1);
     }
     const bool windowed = window > 0 && q.size(0) > window;
     std::optional<at::Tensor> mask;
-    if (windowed) mask = causal_window_mask(q.size(0), window).to(q.device());
+    if (windowed) mask = sight_mask(q.size(0), causal, window).to(q.device());
     const auto y = at::scaled_dot_product_attention(
-        as_heads(q), as_heads(k), as_heads(v), mask, 0.0, /*is_causal=*/!windowed, scale, /*enable_gqa=*/true);
+        as_heads(q), as_heads(k), as_heads(v), mask, 0.0, /*is_causal=*/causal && !windowed, scale,
+        /*enable_gqa=*/true);
     return y.squeeze(0).transpose(0, 1);  // [n, H, E]
 }
 
 at::Tensor plain_document_attention(
-    const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const std::vector<int64_t> &starts, int64_t window,
-    double scale, double cap) {
+    const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const std::vector<int64_t> &starts, bool causal,
+    int64_t window, double scale, double cap) {
     std::vector<int64_t> lengths;
     for (size_t i = 0; i + 1 < starts.size(); ++i) lengths.push_back(starts[i + 1] - starts[i]);
     // One split, so that its backward is one concatenation (a narrow per document would fill N rows each).
     const auto qs = q.split_with_sizes(lengths), ks = k.split_with_sizes(lengths), vs = v.split_with_sizes(lengths);
     std::vector<at::Tensor> parts;
-    for (size_t i = 0; i < lengths.size(); ++i) parts.push_back(plain_attention(qs[i], ks[i], vs[i], window, scale, cap));
+    for (size_t i = 0; i < lengths.size(); ++i)
+        parts.push_back(plain_attention(qs[i], ks[i], vs[i], causal, window, scale, cap));
     return at::cat(parts, 0);
 }
 
@@ -460,8 +465,8 @@ ct_status ct_soft_cap(ct_tensor x, double cap, ct_tensor *out) {
 }
 
 ct_status ct_document_attention(
-    ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, size_t documents, int64_t window, double scale, double cap,
-    ct_tensor *out) {
+    ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, size_t documents, bool causal, int64_t window, double scale,
+    double cap, ct_tensor *out) {
     return giving(out, [&] {
         SHIM_NAMED("document_attention");
         const auto a = get(q), b = get(k), c = get(v);
@@ -473,9 +478,10 @@ ct_status ct_document_attention(
         TORCH_CHECK(
             offsets.front() == 0 && offsets.back() == a.size(0) && std::is_sorted(offsets.begin(), offsets.end()),
             "document offsets ", offsets, " for ", a.size(0), " tokens");
+        TORCH_CHECK(causal || window == 0, "a window of ", window, " keys where later keys are seen");
         return takes_kernel(a, a.size(2) <= NT_ATTENTION_LARGEST_HEAD)
-            ? DocumentAttention::apply(a, b, c, offsets, window, scale, cap)
-            : plain_document_attention(a, b, c, offsets, window, scale, cap);
+            ? DocumentAttention::apply(a, b, c, offsets, causal, window, scale, cap)
+            : plain_document_attention(a, b, c, offsets, causal, window, scale, cap);
     });
 }
 
@@ -484,6 +490,6 @@ ct_status ct_masked_attention(
     return giving(out, [&] {
         if (cap > 0) return capped_attention(get(q), get(k), get(v), get(mask), scale, cap);
         return at::scaled_dot_product_attention(
-            get(q), get(k), get(v), if_defined(get(mask)), 0.0, /*is_causal=*/false, scale, /*enable_gqa=*/true);
+            get(q), get(k), get(v), get(mask), 0.0, /*is_causal=*/false, scale, /*enable_gqa=*/true);
     });
 }

@@ -33,8 +33,8 @@ template <class T, class L> struct Unit {
     int64_t v_stride;
 
     int64_t E() const { return a.head_dim; }
-    int64_t newest(int64_t i) const { return document.past() + i; }
-    int64_t oldest(int64_t i) const { return oldest_key(a, newest(i)); }
+    int64_t newest(int64_t i) const { return newest_key(a, document, document.past() + i); }
+    int64_t oldest(int64_t i) const { return oldest_key(a, document.past() + i); }
     template <class M> M *query_row(M *matrix, int64_t stride, int64_t head, int64_t i) const {
         return matrix + (document.first_query + i) * stride + (kv_head * group + head) * E();
     }

@@ -211,11 +211,15 @@ void pack(const nt_attention &a, const Inputs<T> &in, const Scratch &s, int64_t 
 // A panel's rows against one block of keys.
 struct Sight {
     const nt_attention &a;
-    int64_t first_position;  // of the panel's first token, counted from the block's first key
-    int64_t tokens, group;
+    const Panel &panel;
+    int64_t first_key;  // of the block, among the document's keys
+    int64_t group;
+    int64_t position(int64_t row) const {
+        return panel.document.past() + panel.first_token + std::min(row / group, panel.tokens - 1);
+    }
     // Of row r: newest key seen, oldest key seen, counted from the block's first key (may lie outside the block).
-    int64_t newest(int64_t row) const { return first_position + std::min(row / group, tokens - 1); }
-    int64_t oldest(int64_t row) const { return a.window > 0 ? newest(row) - a.window + 1 : INT64_MIN / 2; }
+    int64_t newest(int64_t row) const { return newest_key(a, panel.document, position(row)) - first_key; }
+    int64_t oldest(int64_t row) const { return oldest_key(a, position(row)) - first_key; }
     // Strips that rows first ..< last see something of.
     int64_t first_strip(int64_t first) const { return std::clamp<int64_t>(oldest(first), 0, block_keys) / strip; }
     int64_t last_strip(int64_t last) const {
@@ -345,9 +349,9 @@ static void forward_panel(const nt_attention &a, const Inputs<T> &in, const Outp
     memset(w.sums, 0, size_t(padded * 16) * sizeof(float));
     for (int64_t row = 0; row < padded; ++row) w.largest[row] = -__builtin_inff();
 
-    const int64_t last_block = (position + panel.tokens - 1) / block_keys;
+    const int64_t last_block = newest_key(a, panel.document, position + panel.tokens - 1) / block_keys;
     for (int64_t block = oldest_key(a, position) / block_keys; block <= last_block; ++block) {
-        const Sight sight{a, position - block * block_keys, panel.tokens, l.group};
+        const Sight sight{a, panel, block * block_keys, l.group};
         const float *keys = s.packed(0, panel.kv_head, panel.first_block + block);
         const float *values = s.packed(1, panel.kv_head, panel.first_block + block);
         for (int64_t first = 0; first < padded; first += subpanel_rows)
@@ -505,9 +509,9 @@ static void backward_panel(const nt_attention &a, const Inputs<T> &in, const Gra
     load_row_numbers(a, g, rows, panel, l, count, padded, w);
     memset(w.o, 0, size_t(padded * l.dim) * sizeof(float));
 
-    const int64_t last_block = (position + panel.tokens - 1) / block_keys;
+    const int64_t last_block = newest_key(a, panel.document, position + panel.tokens - 1) / block_keys;
     for (int64_t block = oldest_key(a, position) / block_keys; block <= last_block; ++block) {
-        const Sight sight{a, position - block * block_keys, panel.tokens, l.group};
+        const Sight sight{a, panel, block * block_keys, l.group};
         const auto packed = [&](int which) NT_LAMBDA {
             return s.packed(which, panel.kv_head, panel.first_block + block);
         };

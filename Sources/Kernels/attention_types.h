@@ -2,7 +2,7 @@
 //
 // Work: a *unit* is one document's one key/value head; its G = H / K query heads are done together, so that keys and
 // values are read once. A unit's queries are cut into *panels* of some tokens; row r of a panel is token r / G, head
-// r mod G of the group, so that causality is a staircase over rows. Keys are cut into *blocks* of 64. Panels, unit
+// r mod G of the group, so that causality is a staircase over rows (an encoder's rows see all keys). Keys are cut into *blocks* of 64. Panels, unit
 // after unit, are dealt out to `parts` as contiguous runs of equal work.
 //
 // Scratch holds keys and values repacked once per call (their operands must be in vector order), and for the backward
@@ -82,15 +82,18 @@ struct Panel {
     bool opens, closes;           // first, last of its unit
 };
 
-// Position (among the document's keys) of the oldest key that a query at `position` sees.
+// Positions (among the document's keys) of the oldest and the newest key that a query at `position` sees.
 inline int64_t oldest_key(const nt_attention &a, int64_t position) {
     return a.window > 0 ? std::max<int64_t>(0, position - a.window + 1) : 0;
+}
+inline int64_t newest_key(const nt_attention &a, const Document &document, int64_t position) {
+    return a.bidirectional ? document.keys - 1 : position;
 }
 
 // Work of a panel, in tokens x keys; 48 keys' worth for loading, storing and half-masked edges.
 inline int64_t cost(const nt_attention &a, const Document &document, int64_t first_token, int64_t tokens) {
     const int64_t middle = document.past() + first_token + tokens / 2;
-    return tokens * (middle - oldest_key(a, middle) + 48);
+    return tokens * (newest_key(a, document, middle) - oldest_key(a, middle) + 48);
 }
 
 // Calls visit(part, panel) for all panels in order, with the part that does it.

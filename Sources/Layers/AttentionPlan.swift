@@ -144,17 +144,6 @@ public func attention(
     return .cat(parts, dim: 0)
 }
 
-/// Attention of every token to all tokens of its document: q, k and v `[N, H, E]` -> `[N, H, E]`, scores times 1 / √E.
-public func encoderAttention(_ q: Tensor, _ k: Tensor, _ v: Tensor, starts: [Int]) -> Tensor {
-    let (_, H, E) = q.shape3
-    let parts = zip(starts, starts.dropFirst()).map { begin, end in
-        let rows = { (x: Tensor) in x.narrow(0, begin, end - begin).transpose(0, 1).reshape(1, H, end - begin, E) }
-        return maskedAttention(rows(q), rows(k), rows(v), mask: nil, scale: 1 / Double(E).squareRoot())
-            .reshape(H, end - begin, E).transpose(0, 1)
-    }
-    return .cat(parts, dim: 0)
-}
-
 /// One token a sequence: the queries of a group take the place of query positions, so no key is copied per head.
 private func decodingAttention(
     _ q: Tensor, _ plan: AttentionPlan, _ cache: KVCache, layer: Int, window: Int?, scale: Double, cap: Double?

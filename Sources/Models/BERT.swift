@@ -115,8 +115,11 @@ final class BERTSelfAttention: Module {
     }
 
     func callAsFunction(_ x: Tensor, _ starts: [Int]) -> Tensor {
-        let (N, D) = x.shape2, split = { (y: Tensor) in y.reshape(N, self.heads, D / self.heads) }
-        return encoderAttention(split(query(x)), split(key(x)), split(value(x)), starts: starts).reshape(N, D)
+        let (N, D) = x.shape2, E = D / heads, split = { (y: Tensor) in y.reshape(N, self.heads, E) }
+        return documentAttention(
+            split(query(x)), split(key(x)), split(value(x)), starts: starts, causal: false, window: nil,
+            scale: 1 / Double(E).squareRoot()
+        ).reshape(N, D)
     }
 }
 

@@ -173,30 +173,31 @@ public func exactGELU(_ x: Tensor) -> Tensor { perform("exactGELU", x) { ct_gelu
 /// `cap · tanh(x / cap)`, elementwise (Gemma 2, arXiv:2408.00118, section 2).
 public func softCap(_ x: Tensor, _ cap: Double) -> Tensor { perform("softCap", x) { ct_soft_cap(x.handle, cap, &$0) } }
 
-/// Causal softmax attention inside each document of one flat row of tokens.
+/// Softmax attention inside each document of one flat row of tokens.
 ///
 /// - Parameters:
 ///   - q: `[N, H, E]`; k and v `[N, K, E]` with H a multiple of K (grouped queries, arXiv:2305.13245).
 ///   - starts: offsets of the documents, from 0 to N; one more than there are documents.
-///   - window: keys a query sees, itself included (Mistral's sliding window); nil for all.
+///   - causal: whether a query sees keys up to itself; else it sees its whole document, as in an encoder.
+///   - window: keys a causal query sees, itself included (Mistral's sliding window); nil for all.
 ///   - cap: of the scores, as `softCap`; nil for none.
 /// - Returns: `[N, H, E]`.
 public func documentAttention(
-    _ q: Tensor, _ k: Tensor, _ v: Tensor, starts: [Int], window: Int?, scale: Double, cap: Double? = nil
+    _ q: Tensor, _ k: Tensor, _ v: Tensor, starts: [Int], causal: Bool = true, window: Int?, scale: Double,
+    cap: Double? = nil
 ) -> Tensor {
     perform("documentAttention", q, k, v) {
         ct_document_attention(
-            q.handle, k.handle, v.handle, starts.int64, starts.count - 1, Int64(window ?? 0), scale, cap ?? 0, &$0)
+            q.handle, k.handle, v.handle, starts.int64, starts.count - 1, causal, Int64(window ?? 0), scale, cap ?? 0,
+            &$0)
     }
 }
 
-/// Attention under a mask: q `[B, H, T, E]`, k and v `[B, K, S, E]`, mask bool `[B or 1, 1, T, S]`, true = seen; nil: every
-/// query sees every key.
+/// Attention under a mask: q `[B, H, T, E]`, k and v `[B, K, S, E]`, mask bool `[B or 1, 1, T, S]`, true = seen.
 public func maskedAttention(
-    _ q: Tensor, _ k: Tensor, _ v: Tensor, mask: Tensor?, scale: Double, cap: Double? = nil
+    _ q: Tensor, _ k: Tensor, _ v: Tensor, mask: Tensor, scale: Double, cap: Double? = nil
 ) -> Tensor {
-    precondition(mask != nil || cap == nil, "capped scores need a mask")
-    return perform("maskedAttention", q, k, v, mask) {
+    perform("maskedAttention", q, k, v, mask) {
         ct_masked_attention(q.handle, k.handle, v.handle, mask.handle, scale, cap ?? 0, &$0)
     }
 }

@@ -33,6 +33,7 @@ private struct Case: CustomTestStringConvertible {
     var heads = 2, kvHeads = 1, dim = 16, window = 0
     var past: [Int]? = nil
     var cap = 0.0
+    var isBidirectional = false
     var parts = 3
     var group: Int { heads / kvHeads }
     var queries: Int { lengths.reduce(0, +) }
@@ -46,7 +47,7 @@ private struct Case: CustomTestStringConvertible {
     var scale: Double { 1 / Double(dim).squareRoot() }
     var testDescription: String {
         "\(lengths) H\(heads) K\(kvHeads) E\(dim) window \(window)" + (past.map { " past \($0)" } ?? "")
-            + (cap > 0 ? " cap \(cap)" : "")
+            + (cap > 0 ? " cap \(cap)" : "") + (isBidirectional ? " both ways" : "")
     }
 }
 
@@ -125,8 +126,8 @@ private func withShape(_ c: Case, _ body: (UnsafePointer<nt_attention>) -> Void)
                     documents: Int64(c.lengths.count), starts: starts.baseAddress,
                     key_starts: c.past == nil ? nil : keyStarts.baseAddress,
                     key_counts: c.past == nil ? nil : keyCounts.baseAddress, heads: Int64(c.heads),
-                    kv_heads: Int64(c.kvHeads), head_dim: Int64(c.dim), window: Int64(c.window), scale: c.scale,
-                    soft_cap: c.cap, parts: Int64(c.parts))
+                    kv_heads: Int64(c.kvHeads), head_dim: Int64(c.dim), window: Int64(c.window),
+                    bidirectional: c.isBidirectional ? 1 : 0, scale: c.scale, soft_cap: c.cap, parts: Int64(c.parts))
                 body(&shape)
             }
         }
@@ -141,7 +142,8 @@ private func plainAttention(_ c: Case, _ x: Inputs) -> [Double] {
             for head in 0..<c.heads {
                 let query = ((c.starts[d] + i) * c.heads + head) * c.dim
                 let position = c.keyCounts[d] - length + i
-                let keys = (c.window > 0 ? max(0, position - c.window + 1) : 0)...position
+                let newest = c.isBidirectional ? c.keyCounts[d] - 1 : position
+                let keys = (c.window > 0 ? max(0, position - c.window + 1) : 0)...newest
                 let at = keys.map { ((c.keyStarts[d] + $0) * c.kvHeads + head / c.group) * c.dim }
                 let scores = at.map { key in (0..<c.dim).reduce(0) { $0 + x.q[query + $1] * x.k[key + $1] } * c.scale }
                 let capped = c.cap > 0 ? scores.map { c.cap * (1 - 2 / (exponential(2 * $0 / c.cap) + 1)) } : scores
@@ -179,6 +181,9 @@ private let cases = [
     Case(lengths: [5, 130, 33], heads: 6, kvHeads: 2, dim: 24, cap: 0.4),
     Case(lengths: [97], dim: 17, window: 17, cap: 3),
     Case(lengths: [20, 70], heads: 6, kvHeads: 2, dim: 32, past: [100, 3], cap: 0.1),
+    Case(lengths: [5, 130, 64, 1, 33], heads: 3, kvHeads: 3, dim: 32, isBidirectional: true),
+    Case(lengths: [200, 0, 65], heads: 6, kvHeads: 2, dim: 24, cap: 0.4, isBidirectional: true),
+    Case(lengths: [20, 70], dim: 17, past: [100, 3], isBidirectional: true),
 ]
 
 extension KernelSuite {
@@ -207,6 +212,7 @@ extension KernelSuite {
         @Test(arguments: [
             Case(lengths: [5, 3], heads: 4, kvHeads: 2, dim: 3), Case(lengths: [7], dim: 4, window: 3),
             Case(lengths: [2, 3], heads: 2, kvHeads: 2, dim: 3, past: [4, 1]), Case(lengths: [5, 3], dim: 4, cap: 0.5),
+            Case(lengths: [5, 3], heads: 2, kvHeads: 2, dim: 3, isBidirectional: true),
         ]) fileprivate func theTwinsGradientsAreFiniteDifferences(_ c: Case) {
             let x = Inputs(c), out = f64(c, x)
             for (name, part, gradient) in [("dq", \Inputs.q, out.dq), ("dk", \.k, out.dk), ("dv", \.v, out.dv)] {

@@ -1,5 +1,6 @@
 // Training on the fused kernels: that they are what runs, and that they train as their scalar twins and as fp32 do.
 // In processes of their own: counters are the process's.
+import Formats
 import Kernels
 import Layers
 import Models
@@ -34,6 +35,23 @@ import Testing
             // Control: there is no kernel for fp16, and the counter says so.
             _ = rmsNorm(.zeros([2, 8], .float16), .zeros([8], .float16), epsilon: 1e-5)
             precondition(Engine.fusedCalls.fallback == 1)
+        }
+    }
+
+    /// Embeddings' norm, two layers of attention and two norms; its GELU is ATen's.
+    @Test func theEncoderDoesNotFallBack() async {
+        await #expect(processExitsWith: .success) {
+            let goldens = try golden("encoder_goldens.json", besideFile: #filePath)
+            let config = try BERTConfig(
+                goldens["cases"]!["bert"]!["config"]!, file: "config.json", hasPooler: false)
+            for dtype in [DType.float32, .bfloat16, .float64] {
+                let before = Engine.fusedCalls
+                let model = BERT(config, dtype, on: .cpu)
+                _ = model.hiddenStates(someIDs(9, seed: 1), starts: [0, 5, 9])
+                let after = Engine.fusedCalls
+                precondition(after.fused - before.fused >= 1 + 3 * config.layers, "\(dtype): \(before) \(after)")
+                precondition(after.fallback == before.fallback, "\(dtype) fell back")
+            }
         }
     }
 

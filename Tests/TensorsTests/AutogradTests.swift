@@ -97,6 +97,23 @@ import Testing
         #expect(error < 1e-6)
     }
 
+    /// A kernel's path and ATen's, of queries that see their whole documents.
+    @Test func encoderAttention() {
+        let q = normal64([7, 4, 6], seed: 46), k = normal64([7, 2, 6], seed: 47), v = normal64([7, 2, 6], seed: 48)
+        let error = gradientError([q, k, v]) {
+            weighed(documentAttention($0[0], $0[1], $0[2], starts: [0, 3, 7], causal: false, window: nil, scale: 0.4))
+        }
+        #expect(error < 1e-6)
+        for cap in [nil, 0.7] {
+            func attended(_ dtype: DType) -> Tensor {
+                documentAttention(
+                    q.to(dtype), k.to(dtype), v.to(dtype), starts: [0, 3, 7], causal: false, window: nil, scale: 0.9,
+                    cap: cap)
+            }
+            #expect(relativeDifference(attended(.float16).to(.float64), attended(.float64)) < 3e-3)
+        }
+    }
+
     /// Gate and up as parts of one product, for both activations.
     @Test(arguments: [false, true]) func gatesOfOneProductsParts(_ isGELU: Bool) {
         let both = normal64([5, 14], seed: 27), gate = isGELU ? geGLU : swiGLU
@@ -305,6 +322,11 @@ import Testing
             {
                 documentAttention(
                     .zeros([3, 4, 8]), .zeros([3, 2, 8]), .zeros([3, 2, 8]), starts: [0, 4], window: nil, scale: 1)
+            },
+            {
+                documentAttention(
+                    .zeros([3, 4, 8]), .zeros([3, 2, 8]), .zeros([3, 2, 8]), starts: [0, 3], causal: false, window: 2,
+                    scale: 1)
             },
             { linearCrossEntropySum(.zeros([2, 4]), .zeros([5, 4]), labels: Tensor([0, 5] as [Int64])) },
             { linearLogProbabilities(.zeros([2, 4]), .zeros([5, 4]), labels: Tensor([0, -1] as [Int64])) },

@@ -128,14 +128,15 @@ ct_status ct_gated(ct_tensor gate, ct_tensor up, bool is_gelu, ct_tensor *out);
 ct_status ct_gelu(ct_tensor x, bool exact, ct_tensor *out);
 /* cap tanh(x / cap), elementwise */
 ct_status ct_soft_cap(ct_tensor x, double cap, ct_tensor *out);
-/* Causal attention inside each document of a flat row of tokens. q [N, H, E]; k, v [N, K, E]; H a multiple of K.
-   starts: documents + 1 offsets, from 0 to N. window: keys a query sees (itself included), 0 for all. cap: of the scores,
-   as ct_soft_cap, 0 for none. -> [N, H, E] */
+/* Attention inside each document of a flat row of tokens. q [N, H, E]; k, v [N, K, E]; H a multiple of K.
+   starts: documents + 1 offsets, from 0 to N. causal: a query sees keys up to itself, else all of its document. window:
+   the newest keys a causal query sees (itself included), 0 for all. cap: of the scores, as ct_soft_cap, 0 for none.
+   -> [N, H, E] */
 ct_status ct_document_attention(
-    ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, size_t documents, int64_t window, double scale, double cap,
-    ct_tensor *out);
-/* q [B, H, T, E]; k, v [B, K, S, E]; mask [B or 1, 1, T, S] bool, true where a key is seen, or null where all
-   are, without a cap; cap as above. -> [B, H, T, E] */
+    ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, size_t documents, bool causal, int64_t window, double scale,
+    double cap, ct_tensor *out);
+/* q [B, H, T, E]; k, v [B, K, S, E]; mask [B or 1, 1, T, S] bool, true where a key is seen; cap as above.
+   -> [B, H, T, E] */
 ct_status ct_masked_attention(
     ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask, double scale, double cap, ct_tensor *out);
 /* Sum over rows of -log softmax(hidden weight^T)[label] * factor; hidden [M, D], weight, copy [V, D], labels [M] int64,

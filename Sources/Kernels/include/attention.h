@@ -1,11 +1,12 @@
-/* Causal attention without the T x T matrix: FlashAttention-2 (Dao 2023, arXiv:2307.08691), forward and backward.
+/* Attention without the T x T matrix: FlashAttention-2 (Dao 2023, arXiv:2307.08691), forward and backward.
  *
  *     s = scale q.k;  p = softmax(s) over the keys a query may see;  o = sum p v;  lse = ln sum e^s
  *     D = sum dO o;  ds = p (dO.v - D), times 1 - (s / c)^2 where s is capped;  dv = sum p dO;  dk = scale sum ds q;  dq = scale sum ds k
  *
  * N tokens in one flat row of packed documents, H query heads, K key/value heads, E numbers a head. Query head h uses
  * key/value head h / (H / K) (grouped queries: Ainslie et al. 2023, arXiv:2305.13245). A query sees the keys of its own
- * document up to itself, of these the newest `window`; tiles where it sees none cost nothing.
+ * document up to itself, of these the newest `window`, or in an encoder all of them; tiles where it sees none cost
+ * nothing.
  *
  * Matrices: q, o, dO, dq [N, H E]; k, v, dk, dv [rows of keys, K E]; strides in elements between rows, so that slices
  * of one fused product need no copy. Memory is linear in N. Sums, softmax and lse are fp32 (fp64 in the twin and for
@@ -33,6 +34,7 @@ struct nt_attention {
     int64_t heads, kv_heads;   /* H, K; H is a multiple of K */
     int64_t head_dim;          /* E, 1 ... 256; multiples of 16 waste nothing, 64 and 128 are the tuned sizes */
     int64_t window;            /* keys a query sees, itself included; 0: all */
+    int64_t bidirectional;     /* 1: a query sees its document's later keys too (an encoder's); window is 0 then */
     double scale;              /* usually 1 / sqrt(E) */
     double soft_cap;           /* c: s becomes c tanh(s / c) (Gemma 2, arXiv:2408.00118, section 2); 0: none */
     int64_t parts;             /* pieces of equal work, as many as threads; >= 1. Backward's memory grows with it. */
