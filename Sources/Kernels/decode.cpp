@@ -68,6 +68,7 @@ class Packed {
     Packed(Arena &arena, const DecodeKernels &k, std::initializer_list<const nt_weight *> weights, int64_t n)
         : k_(k), n_(n) {
         for (const nt_weight *w : weights) {
+            if (w->rows == 0) continue;
             const Packing packing = k.packing(w->type);
             void *&slot = slots_[int(packing)];
             columns_ = w->columns;
@@ -211,9 +212,10 @@ void join(const float *parts, int64_t count, int64_t stride, int64_t E, float *o
 class Attention {
   public:
     Attention(const float *q, int64_t q_stride, const nt_cache &cache, const int64_t *sequences, const int64_t *lengths,
-              int64_t n, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t window, float scale, void *scratch)
+              int64_t n, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t window, float scale, float cap,
+              void *scratch)
         : q_(q), q_stride_(q_stride), cache_(cache), sequences_(sequences), lengths_(lengths), n_(n), H_(heads),
-          K_(kv_heads), E_(head_dim), window_(window), scale_(scale) {
+          K_(kv_heads), E_(head_dim), window_(window), scale_(scale), cap_(cap) {
         Arena arena(scratch);
         before_ = (int64_t *)arena.take(size_t(8 * (n + 1)));
         before_[0] = 0;
@@ -233,7 +235,7 @@ class Attention {
             const int64_t offset = (sequences_[t] * cache_.slots + from) * K_ * E_ + head * E_;
             k.attend({q_ + t * q_stride_ + head * group * E_, (const char *)cache_.keys + offset * element,
                       (const char *)cache_.values + offset * element, K_ * E_, span.begin(piece + 1) - from, group, E_,
-                      cache_.type, scale_, parts_ + i * width()});
+                      cache_.type, scale_, cap_, parts_ + i * width()});
         }
     }
 
@@ -253,7 +255,7 @@ class Attention {
     nt_cache cache_;
     const int64_t *sequences_, *lengths_;
     int64_t n_, H_, K_, E_, window_;
-    float scale_;
+    float scale_, cap_;
     int64_t *before_;  // [n + 1] pieces of the tokens before
     float *parts_;     // [pieces][K][group][E + 2]
 };
@@ -271,10 +273,10 @@ size_t nt_decode_attention_scratch_bytes(const int64_t *lengths, int64_t n, int6
 
 void nt_decode_attention(const float *q, int64_t q_stride, const nt_cache *cache, const int64_t *sequences,
                          const int64_t *lengths, int64_t n, int64_t heads, int64_t kv_heads, int64_t head_dim,
-                         int64_t window, float scale, float *out, int64_t out_stride, void *scratch,
+                         int64_t window, float scale, float cap, float *out, int64_t out_stride, void *scratch,
                          nt_parallel parallel) {
     const Attention attention(
-        q, q_stride, *cache, sequences, lengths, n, heads, kv_heads, head_dim, window, scale, scratch);
+        q, q_stride, *cache, sequences, lengths, n, heads, kv_heads, head_dim, window, scale, cap, scratch);
     run(parallel, attention.tasks(), 1,
         [&](int64_t begin, int64_t end) { attention.attend(kernels(), begin, end); });
     attention.join(out, out_stride);
@@ -286,12 +288,13 @@ namespace {
 
 /// The memory of a step of n tokens.
 struct StepSpace {
-    float *x, *norm, *q, *k, *v, *mixed, *gate, *up;
+    float *x, *norm, *branch, *q, *k, *v, *mixed, *gate, *up;
     int64_t *lengths;
     void *packed, *attention;
     StepSpace(Arena &arena, const DecodeKernels &kernels, const nt_decoder &d, int64_t n, int64_t longest)
-        : x(arena.floats(n * d.hidden)), norm(arena.floats(n * d.hidden)), q(arena.floats(n * d.heads * d.head_dim)),
-          k(arena.floats(n * d.kv_heads * d.head_dim)), v(arena.floats(n * d.kv_heads * d.head_dim)),
+        : x(arena.floats(n * d.hidden)), norm(arena.floats(n * d.hidden)), branch(arena.floats(n * d.hidden)),
+          q(arena.floats(n * d.heads * d.head_dim)), k(arena.floats(n * d.kv_heads * d.head_dim)),
+          v(arena.floats(n * d.kv_heads * d.head_dim)),
           mixed(arena.floats(n * d.heads * d.head_dim)), gate(arena.floats(n * d.mlp)), up(arena.floats(n * d.mlp)),
           lengths((int64_t *)arena.take(size_t(8 * n))) {
         // Any packing of any of the layers' inputs, one at a time.
@@ -311,13 +314,13 @@ int64_t longest_of(const nt_decoder_batch &batch) {
     return longest;
 }
 
-/// Rotates the heads [count, E] of one token: halves (a, b) to (a cos - b sin, b cos + a sin).
-void rotate(float *heads, int64_t count, int64_t E, const float *cosines, const float *sines) {
+/// Rotates the first R numbers of the heads [count, E] of one token: halves (a, b) to (a cos - b sin, b cos + a sin).
+void rotate(float *heads, int64_t count, int64_t E, int64_t R, const float *cosines, const float *sines) {
     for (int64_t h = 0; h < count; ++h, heads += E)
-        for (int64_t e = 0; e < E / 2; ++e) {
-            const float a = heads[e], b = heads[e + E / 2];
+        for (int64_t e = 0; e < R / 2; ++e) {
+            const float a = heads[e], b = heads[e + R / 2];
             heads[e] = a * cosines[e] - b * sines[e];
-            heads[e + E / 2] = b * cosines[e] + a * sines[e];
+            heads[e + R / 2] = b * cosines[e] + a * sines[e];
         }
 }
 
@@ -339,7 +342,7 @@ class Step {
 
     void run() {
         for (int64_t t = 0; t < n_; ++t) {
-            nt_weight_row(&d_.table, batch_.ids[first_ + t], s_.x + t * d_.hidden);
+            embed(first_ + t, s_.x + t * d_.hidden);
             s_.lengths[t] = batch_.positions[first_ + t] + 1;
         }
         find_outputs();
@@ -349,7 +352,7 @@ class Step {
                 attention(me, d_.layers[i], i);
                 mlp(me, d_.layers[i], i);
             }
-            if (outputs_ > 0) multiply(me, packed({&d_.head}, outputs_), outputs_, {scores()});
+            if (outputs_ > 0) score(me);
         });
     }
 
@@ -382,40 +385,70 @@ class Step {
 
     // What lies between products: by one thread.
 
-    void normalize(Weights weights, const float *norm) {
-        for (int64_t t = 0; t < n_; ++t)
-            kernels_.rms_norm(s_.x + t * d_.hidden, norm, d_.hidden, d_.epsilon, s_.norm + t * d_.hidden);
-        packed(weights, n_).fill(s_.norm, d_.hidden);
+    void embed(int64_t token, float *x) {
+        nt_weight_row(&d_.table, batch_.ids[token], x);
+        if (d_.table_scale != 1)
+            for (int64_t i = 0; i < d_.hidden; ++i) x[i] *= d_.table_scale;
+        if (d_.positions.rows == 0) return;
+        nt_weight_row(&d_.positions, batch_.positions[token], s_.norm);
+        for (int64_t i = 0; i < d_.hidden; ++i) x[i] += s_.norm[i];
+    }
+
+    void normalize(const nt_norm &norm, const float *x, int64_t width, float *out) const {
+        if (norm.bias)
+            kernels_.layer_norm(x, norm.weight, norm.bias, width, d_.epsilon, out);
+        else
+            kernels_.rms_norm(x, norm.weight, width, d_.epsilon, out);
+    }
+
+    /// The input of products: x, normalised where the block does so.
+    void take_input(Weights weights, const nt_norm &norm) {
+        const int64_t D = d_.hidden;
+        if (norm.weight)
+            for (int64_t t = 0; t < n_; ++t) normalize(norm, s_.x + t * D, D, s_.norm + t * D);
+        packed(weights, n_).fill(norm.weight ? s_.norm : s_.x, D);
+    }
+
+    /// x += what attention or the MLP has left in `branch`.
+    void add_branch(const nt_norm &norm) {
+        for (int64_t t = 0; t < n_; ++t) {
+            float *x = s_.x + t * d_.hidden, *branch = s_.branch + t * d_.hidden;
+            if (norm.weight) normalize(norm, branch, d_.hidden, branch);
+            for (int64_t i = 0; i < d_.hidden; ++i) x[i] += branch[i];
+        }
     }
 
     /// The input of a layer's first product, or of the head's after the last layer.
     void prepare(int64_t layer) {
         if (layer < d_.layer_count) {
             const nt_decoder_layer &l = d_.layers[layer];
-            return normalize({&l.q, &l.k, &l.v}, l.input_norm);
+            return take_input({&l.q, &l.k, &l.v}, l.input_norm);
         }
         const int64_t *rows = batch_.outputs + first_output_;
         for (int64_t j = 0; j < outputs_; ++j)
-            kernels_.rms_norm(s_.x + (rows[j] - first_) * d_.hidden, d_.final_norm, d_.hidden, d_.epsilon,
-                              s_.norm + j * d_.hidden);
+            normalize(d_.final_norm, s_.x + (rows[j] - first_) * d_.hidden, d_.hidden, s_.norm + j * d_.hidden);
         packed({&d_.head}, outputs_).fill(s_.norm, d_.hidden);
     }
 
-    void normalize_heads(float *heads, int64_t count, const float *norm) {
-        for (int64_t h = 0; h < count; ++h, heads += d_.head_dim)
-            kernels_.rms_norm(heads, norm, d_.head_dim, d_.epsilon, heads);
+    void normalize_heads(float *heads, int64_t count, const nt_norm &norm) {
+        if (!norm.weight) return;
+        const int64_t width = d_.norms_all_heads ? count * d_.head_dim : d_.head_dim;
+        for (float *end = heads + count * d_.head_dim; heads < end; heads += width) normalize(norm, heads, width, heads);
     }
 
     /// Turns queries and keys and writes the cache.
     void fill_cache(const nt_decoder_layer &l, void *keys, void *values) {
-        const int64_t E = d_.head_dim, Q = d_.heads * E, KV = d_.kv_heads * E;
+        const int64_t E = d_.head_dim, Q = d_.heads * E, KV = d_.kv_heads * E, R = d_.rotary;
         for (int64_t t = 0; t < n_; ++t) {
             const int64_t position = batch_.positions[first_ + t];
-            const float *cosines = d_.cosines + position * (E / 2), *sines = d_.sines + position * (E / 2);
-            if (l.query_norm) normalize_heads(s_.q + t * Q, d_.heads, l.query_norm);
-            if (l.key_norm) normalize_heads(s_.k + t * KV, d_.kv_heads, l.key_norm);
-            rotate(s_.q + t * Q, d_.heads, E, cosines, sines);
-            rotate(s_.k + t * KV, d_.kv_heads, E, cosines, sines);
+            normalize_heads(s_.q + t * Q, d_.heads, l.query_norm);
+            normalize_heads(s_.k + t * KV, d_.kv_heads, l.key_norm);
+            if (R > 0) {
+                const nt_rotation &turn = d_.rotations[l.rotation];
+                const float *cosines = turn.cosines + position * (R / 2), *sines = turn.sines + position * (R / 2);
+                rotate(s_.q + t * Q, d_.heads, E, R, cosines, sines);
+                rotate(s_.k + t * KV, d_.kv_heads, E, R, cosines, sines);
+            }
             const int64_t at = (batch_.sequences[first_ + t] * batch_.slots + position) * KV;
             write_slot(s_.k + t * KV, KV, batch_.cache_type, keys, at);
             write_slot(s_.v + t * KV, KV, batch_.cache_type, values, at);
@@ -433,7 +466,7 @@ class Step {
             fill_cache(l, keys, values);
             attention_.emplace(s_.q, Q, nt_cache{keys, values, batch_.cache_type, batch_.slots},
                                batch_.sequences + first_, s_.lengths, n_, d_.heads, d_.kv_heads, E, l.window, d_.scale,
-                               s_.attention);
+                               d_.score_cap, s_.attention);
         });
         me.share(attention_->tasks(), [&](int64_t begin, int64_t end) { attention_->attend(kernels_, begin, end); });
         const Packed mixed = packed({&l.o}, n_);
@@ -441,9 +474,15 @@ class Step {
             attention_->join(s_.mixed, Q);
             mixed.fill(s_.mixed, Q);
         });
-        multiply(me, mixed, n_, {{&l.o, s_.x, d_.hidden, true}});
-        foresee(me, {&l.gate});
-        me.meet([&] { normalize({&l.gate, &l.up}, l.post_norm); });
+        // Into x, unless it is normalised first or the MLP reads x without it.
+        const bool apart = l.attention_norm.weight || d_.is_parallel;
+        multiply(me, mixed, n_, {{&l.o, apart ? s_.branch : s_.x, d_.hidden, !apart}});
+        foresee(me, {l.gate.rows > 0 ? &l.gate : &l.up});
+        me.meet([&] {
+            if (apart && !d_.is_parallel) add_branch(l.attention_norm);
+            take_input({&l.gate, &l.up}, l.mlp_input_norm);
+            if (d_.is_parallel) add_branch(l.attention_norm);
+        });
     }
 
     void mlp(Team::Member &me, const nt_decoder_layer &l, int64_t layer) {
@@ -451,27 +490,42 @@ class Step {
         const Packed x = packed({&l.gate, &l.up}, n_);
         me.share(tiles(d_.mlp), [&](int64_t begin, int64_t end) {
             const int64_t from = begin * kTileRows, to = std::min(end * kTileRows, d_.mlp);
-            kernels_.rows(l.gate, x.of(l.gate), n_, from, to, s_.gate + from, d_.mlp, false);
+            const bool gated = l.gate.rows > 0;
+            if (gated) kernels_.rows(l.gate, x.of(l.gate), n_, from, to, s_.gate + from, d_.mlp, false);
             kernels_.rows(l.up, x.of(l.up), n_, from, to, s_.up + from, d_.mlp, false);
             for (int64_t t = 0; t < n_; ++t) {
                 float *gate = s_.gate + t * d_.mlp + from;
-                kernels_.swiglu(gate, s_.up + t * d_.mlp + from, to - from, gate);
+                kernels_.activate(d_.activation, gated ? gate : nullptr, s_.up + t * d_.mlp + from, to - from, gate);
             }
         });
         foresee(me, {&l.down});
         const Packed h = packed({&l.down}, n_);
         me.meet([&] { h.fill(s_.gate, d_.mlp); });
-        multiply(me, h, n_, {{&l.down, s_.x, d_.hidden, true}});
+        const bool apart = l.mlp_norm.weight;
+        multiply(me, h, n_, {{&l.down, apart ? s_.branch : s_.x, d_.hidden, !apart}});
         if (layer + 1 < d_.layer_count) {
             const nt_decoder_layer &next = d_.layers[layer + 1];
             foresee(me, {&next.q, &next.k, &next.v});
         } else {
             foresee(me, {&d_.head});
         }
-        me.meet([&] { prepare(layer + 1); });
+        me.meet([&] {
+            if (apart) add_branch(l.mlp_norm);
+            prepare(layer + 1);
+        });
     }
 
-    Product scores() const { return {&d_.head, batch_.logits + first_output_ * d_.vocabulary, d_.vocabulary}; }
+    /// Logits of the wanted tokens, capped by whoever has multiplied them.
+    void score(Team::Member &me) const {
+        const Packed x = packed({&d_.head}, outputs_);
+        float *logits = batch_.logits + first_output_ * d_.vocabulary;
+        me.share(tiles(d_.head.rows), [&](int64_t begin, int64_t end) {
+            const int64_t from = begin * kTileRows, to = std::min(end * kTileRows, d_.head.rows);
+            kernels_.rows(d_.head, x.of(d_.head), outputs_, from, to, logits + from, d_.vocabulary, false);
+            for (int64_t j = 0; d_.logit_cap > 0 && j < outputs_; ++j)
+                kernels_.cap(logits + j * d_.vocabulary + from, to - from, d_.logit_cap);
+        });
+    }
 
     void find_outputs() {
         const int64_t *all = batch_.outputs, *last = all + batch_.output_count;

@@ -104,7 +104,10 @@ inline void attend_as(const AttentionTask &task) {
             // Sixteen registers hold the sums of one head.
             for (int g = 0; g < G; ++g) scores<T, 1>(task, q + g * E, p + g);
 #endif
-            for (int g = 0; g < G; ++g) exponentials(p[g], task.count, out + g * (E + 2) + E);
+            for (int g = 0; g < G; ++g) {
+                if (task.cap > 0) cap(p[g], task.count, task.cap);
+                exponentials(p[g], task.count, out + g * (E + 2) + E);
+            }
             weighted_values<T, G>(task, p, out, E + 2);
         });
 }

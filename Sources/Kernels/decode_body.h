@@ -12,9 +12,8 @@
 #if NT_WIDE
 #include "decode_bytes.h"
 #endif
-#include "decode_attention.h"
 
-// MARK: The table
+// MARK: Packing and products
 
 inline Packing packing(int32_t type) {
 #if NT_PAIRS
@@ -75,17 +74,56 @@ inline void rms_norm(const float *x, const float *weight, int64_t count, float e
     for (; i < count; ++i) out[i] = x[i] * scale * weight[i];
 }
 
-inline void swiglu(const float *gate, const float *up, int64_t count, float *out) {
-    for (int64_t i = 0; i < count; i += L) {
-        const int64_t lanes = count - i < L ? count - i : L;
-        const Vec g = lanes == L ? load(gate + i) : load_part(gate + i, lanes);
-        const Vec u = lanes == L ? load(up + i) : load_part(up + i, lanes);
-        const Vec y = mul(div(g, add(set1(1), exponential(sub(zero(), g)))), u);
-        if (lanes == L)
-            store(out + i, y);
-        else
-            store_part(out + i, y, lanes);
-    }
+inline void layer_norm(
+    const float *x, const float *weight, const float *bias, int64_t count, float epsilon, float *out) {
+    // Of the last vector the lanes beyond x are the mean, so that they add nothing.
+    const auto rest = [&](const float *p, float filler) {
+        float lanes[L];
+        for (int64_t l = 0; l < L; ++l) lanes[l] = l < count % L ? p[count - count % L + l] : filler;
+        return load(lanes);
+    };
+    Vec total = count % L ? rest(x, 0) : zero();
+    for (int64_t i = 0; i + L <= count; i += L) total = add(total, load(x + i));
+    const float mean = sum(total) / float(count);
+    const auto centred = [&](Vec v) { return sub(v, set1(mean)); };
+    Vec squares = count % L ? centred(rest(x, mean)) : zero();
+    squares = mul(squares, squares);
+    for (int64_t i = 0; i + L <= count; i += L) squares = fma(centred(load(x + i)), centred(load(x + i)), squares);
+    const float scale = 1 / sqrtf(sum(squares) / float(count) + epsilon);
+    int64_t i = 0;
+    for (; i + L <= count; i += L)
+        store(out + i, fma(mul(centred(load(x + i)), set1(scale)), load(weight + i), load(bias + i)));
+    for (; i < count; ++i) out[i] = (x[i] - mean) * scale * weight[i] + bias[i];
+}
+
+/// out = body(vectors of the inputs at the same place), the last of `count` numbers in a part of a vector.
+template <class Body, class... Inputs>
+inline void each_vector(int64_t count, float *out, Body &&body, const Inputs *...inputs) {
+    int64_t i = 0;
+    for (; i + L <= count; i += L) store(out + i, body(load(inputs + i)...));
+    if (i < count) store_part(out + i, body(load_part(inputs + i, count - i)...), count - i);
+}
+
+template <class Bend>
+inline void activate_by(Bend &&bend, const float *gate, const float *up, int64_t count, float *out) {
+    if (gate)
+        each_vector(count, out, [&](Vec g, Vec u) { return mul(bend(g), u); }, gate, up);
+    else
+        each_vector(count, out, bend, up);
+}
+
+inline void activate(int32_t act, const float *gate, const float *up, int64_t count, float *out) {
+    // x / 2 (1 + tanh u) = x / (1 + e^-2u)
+    const auto tanh_gelu = [](Vec x) {
+        return logistic_share(x, mul(mul(set1(1.595769122f), x), fma(mul(x, x), set1(0.044715f), set1(1))));
+    };
+    if (act == NT_SILU) return activate_by([](Vec x) { return logistic_share(x, x); }, gate, up, count, out);
+    if (act == NT_TANH_GELU) return activate_by(tanh_gelu, gate, up, count, out);
+    activate_by([](Vec x) { return normal_share(x); }, gate, up, count, out);
+}
+
+inline void cap(float *x, int64_t count, float cap) {
+    each_vector(count, x, [&](Vec v) { return mul(hyperbolic_tangent(mul(v, set1(1 / cap))), set1(cap)); }, x);
 }
 
 inline double weights(const float *x, int64_t count, float top, float factor, float *out) {
@@ -109,4 +147,9 @@ inline double weights(const float *x, int64_t count, float top, float factor, fl
     return total;
 }
 
-constexpr DecodeKernels kernels{packing, packed_bytes, pack, rows, attend, rms_norm, swiglu, weights};
+// MARK: Attention and the table
+
+#include "decode_attention.h"
+
+constexpr DecodeKernels kernels{packing, packed_bytes, pack,     rows, attend,
+                                rms_norm, layer_norm,  activate, cap,  weights};

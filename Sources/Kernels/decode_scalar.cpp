@@ -48,6 +48,7 @@ void attend(const AttentionTask &task) {
             double sum = 0;
             for (int64_t e = 0; e < E; ++e) sum += task.q[g * E + e] * element(task, task.keys, s, e);
             p[s] = sum * task.scale;
+            if (task.cap > 0) p[s] = task.cap * tanh(p[s] / task.cap);
             top = p[s] > top ? p[s] : top;
         }
         for (int64_t s = 0; s < task.count; ++s) total += p[s] = exp(p[s] - double(float(top)));
@@ -69,8 +70,30 @@ void rms_norm(const float *x, const float *weight, int64_t count, float epsilon,
     for (int64_t i = 0; i < count; ++i) out[i] = float(x[i] * scale * weight[i]);
 }
 
-void swiglu(const float *gate, const float *up, int64_t count, float *out) {
-    for (int64_t i = 0; i < count; ++i) out[i] = float(gate[i] / (1 + exp(-double(gate[i]))) * up[i]);
+void layer_norm(
+    const float *x, const float *weight, const float *bias, int64_t count, float epsilon, float *out) {
+    double sum = 0, squares = 0;
+    for (int64_t i = 0; i < count; ++i) sum += x[i];
+    const double mean = sum / double(count);
+    for (int64_t i = 0; i < count; ++i) squares += (x[i] - mean) * (x[i] - mean);
+    const double scale = 1 / sqrt(squares / double(count) + epsilon);
+    for (int64_t i = 0; i < count; ++i) out[i] = float((x[i] - mean) * scale * weight[i] + bias[i]);
+}
+
+double bent(int32_t act, double x) {
+    switch (act) {
+        case NT_SILU: return x / (1 + exp(-x));
+        case NT_TANH_GELU: return x / 2 * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+        default: return x / 2 * erfc(-x * M_SQRT1_2);
+    }
+}
+
+void activate(int32_t act, const float *gate, const float *up, int64_t count, float *out) {
+    for (int64_t i = 0; i < count; ++i) out[i] = float(gate ? bent(act, gate[i]) * up[i] : bent(act, up[i]));
+}
+
+void cap(float *x, int64_t count, float cap) {
+    for (int64_t i = 0; i < count; ++i) x[i] = float(cap * tanh(double(x[i]) / cap));
 }
 
 double weights(const float *x, int64_t count, float top, float factor, float *out) {
@@ -81,6 +104,7 @@ double weights(const float *x, int64_t count, float top, float factor, float *ou
 
 }  // namespace
 
-const DecodeKernels decode_scalar{packing, packed_bytes, pack, rows, attend, rms_norm, swiglu, weights};
+const DecodeKernels decode_scalar{packing,  packed_bytes, pack,     rows, attend,
+                                  rms_norm, layer_norm,   activate, cap,  weights};
 
 }  // namespace nt

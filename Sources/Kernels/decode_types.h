@@ -192,7 +192,7 @@ struct AttentionTask {
     const void *keys, *values;  // the first key of the task, rows `stride` elements apart
     int64_t stride, count, group, head_dim;
     int32_t type;
-    float scale;
+    float scale, cap;
     float *out;  // [group, E + 2]: sum of e^(s - max) v, then max and sum of e^(s - max)
 };
 
@@ -209,8 +209,13 @@ struct DecodeKernels {
     void (*attend)(const AttentionTask &task);
     /// out = x weight / sqrt(mean(x^2) + epsilon)
     void (*rms_norm)(const float *x, const float *weight, int64_t count, float epsilon, float *out);
-    /// out = silu(gate) up
-    void (*swiglu)(const float *gate, const float *up, int64_t count, float *out);
+    /// out = (x - mean(x)) weight / sqrt(var(x) + epsilon) + bias
+    void (*layer_norm)(
+        const float *x, const float *weight, const float *bias, int64_t count, float epsilon, float *out);
+    /// out = act(gate) up, or act(up) where gate is null; act: NT_SILU, ...
+    void (*activate)(int32_t act, const float *gate, const float *up, int64_t count, float *out);
+    /// x = cap tanh(x / cap)
+    void (*cap)(float *x, int64_t count, float cap);
     /// out = exp(factor (x - top)); the sum.
     double (*weights)(const float *x, int64_t count, float top, float factor, float *out);
 };

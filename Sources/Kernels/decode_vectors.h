@@ -25,6 +25,10 @@ inline Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
 inline Vec div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
 inline Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
 inline Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+/// x where a < b, else y.
+inline Vec where_less(Vec a, Vec b, Vec x, Vec y) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+}
 inline Vec round_near(Vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 /// a 2^n for whole n.
 inline Vec scale_by_power(Vec a, Vec n) { return _mm512_scalef_ps(a, n); }
@@ -58,6 +62,7 @@ inline Vec mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
 inline Vec div(Vec a, Vec b) { return _mm256_div_ps(a, b); }
 inline Vec max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
 inline Vec min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
+inline Vec where_less(Vec a, Vec b, Vec x, Vec y) { return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
 inline Vec round_near(Vec a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 inline Vec scale_by_power(Vec a, Vec n) {
     // Two halves, so that results down to the subnormal ones are right.
@@ -117,6 +122,38 @@ inline Vec exponential(Vec x) {
     p = fma(p, r, set1(1.6666665459e-1f));
     p = fma(p, r, set1(5.0000001201e-1f));
     return scale_by_power(fma(mul(r, r), p, add(r, set1(1))), n);
+}
+
+inline Vec reciprocal(Vec x) { return div(set1(1), x); }
+
+/// x / (1 + e^-u)
+inline Vec logistic_share(Vec x, Vec u) { return div(x, add(set1(1), exponential(sub(zero(), u)))); }
+
+/// Relative error below 1e-6: a polynomial where 1 - 2 / (e^2x + 1) would cancel (Cephes' tanhf).
+inline Vec hyperbolic_tangent(Vec x) {
+    const Vec size = max(x, sub(zero(), x)), square = mul(x, x);
+    Vec near = set1(-5.70498872745e-3f);
+    near = fma(near, square, set1(2.06390887954e-2f));
+    near = fma(near, square, set1(-5.37397155531e-2f));
+    near = fma(near, square, set1(1.33314422036e-1f));
+    near = fma(near, square, set1(-3.33332819422e-1f));
+    near = fma(mul(near, square), x, x);
+    const Vec far = sub(set1(1), mul(set1(2), reciprocal(add(exponential(add(size, size)), set1(1)))));
+    return where_less(size, set1(0.625f), near, where_less(x, zero(), sub(zero(), far), far));
+}
+
+/// x times the normal distribution function, absolute error below 2e-7 |x|: Abramowitz and Stegun, 7.1.26, whose sum is
+/// the smaller tail, so that nothing cancels.
+inline Vec normal_share(Vec x) {
+    const Vec size = mul(max(x, sub(zero(), x)), set1(0.707106781f));
+    const Vec t = reciprocal(fma(set1(0.3275911f), size, set1(1)));
+    Vec p = set1(1.061405429f);
+    p = fma(p, t, set1(-1.453152027f));
+    p = fma(p, t, set1(1.421413741f));
+    p = fma(p, t, set1(-0.284496736f));
+    p = fma(p, t, set1(0.254829592f));
+    const Vec tail = mul(mul(set1(0.5f), mul(p, t)), exponential(sub(zero(), mul(size, size))));
+    return mul(x, where_less(x, zero(), tail, sub(set1(1), tail)));
 }
 
 /// Sums of the lanes of each of four vectors times `factor`, stored in order.

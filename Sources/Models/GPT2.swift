@@ -71,6 +71,15 @@ final class GPT2Block: Module {
         let h = x + attn(ln1(x), plan, cache)
         return h + mlp(ln2(h))
     }
+
+    func fusedLayer(_ weights: MergedWeights) -> FusedDecoder.Layer {
+        let D = attn.cProj.inFeatures, qkv = weights.split(attn.cAttn, [D, D, D])
+        var layer = FusedDecoder.Layer(
+            q: qkv[0], k: qkv[1], v: qkv[2], o: weights(attn.cProj), gate: nil, up: weights(mlp.cFC),
+            down: weights(mlp.cProj))
+        (layer.inputNorm, layer.mlpInputNorm) = (.init(ln1), .init(ln2))
+        return layer
+    }
 }
 
 /// The decoder without its output table; a module of its own since checkpoints name it `transformer`.
@@ -103,7 +112,7 @@ final class GPT2Decoder: Module {
 }
 
 /// A GPT-2 causal language model.
-public final class GPT2: CausalLanguageModel {
+public final class GPT2: CausalLanguageModel, FusedDecoding {
     public let config: GPT2Config
     public var computeDType: DType
     public let device: Device
@@ -141,6 +150,21 @@ public final class GPT2: CausalLanguageModel {
     public var layerObserver: ((Int, Tensor) -> Void)? {
         get { transformer.layerObserver }
         set { transformer.layerObserver = newValue }
+    }
+
+    /// None: positions are learned.
+    public var ropes: [RotaryEmbedding] { [] }
+
+    public func makeFusedDecoder(_ weights: MergedWeights) -> FusedDecoder {
+        var shape = FusedDecoder.Shape(
+            hiddenSize: config.hiddenSize, heads: config.heads, kvHeads: config.heads,
+            headDim: config.hiddenSize / config.heads, intermediateSize: config.intermediateSize,
+            epsilon: config.normEpsilon, rotaryWidth: 0)
+        shape.activation = .tanhGELU
+        let table = weights(tokenTable.weight)
+        return FusedDecoder(
+            shape, layers: transformer.h.items.map { $0.fusedLayer(weights) }, finalNorm: .init(transformer.lnF),
+            table: table, head: isTied ? table : weights(headWeight), positions: weights(transformer.wpe.weight))
     }
 
     public func makeCache(sequences: Int, capacity: Int) -> KVCache {

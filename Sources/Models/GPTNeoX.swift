@@ -65,6 +65,11 @@ public struct GPTNeoXConfig: RotaryFamily, Equatable {
 
     public func makeFinalNorm(_ dtype: DType, on device: Device) -> any Normalization { makeNorm(dtype, on: device) }
 
+    public func adapt(_ shape: inout FusedDecoder.Shape) {
+        shape.activation = hasTanhGELU ? .tanhGELU : .gelu
+        shape.isParallel = isParallel
+    }
+
     func makeNorm(_ dtype: DType, on device: Device) -> LayerNorm {
         LayerNorm(hiddenSize, epsilon: normEpsilon, dtype, on: device)
     }
@@ -72,7 +77,8 @@ public struct GPTNeoXConfig: RotaryFamily, Equatable {
 
 final class GPTNeoXAttention: Module {
     let queryKeyValue, dense: Linear
-    private let heads: Int, layer: Int
+    let heads: Int
+    private let layer: Int
     var children: KeyValuePairs<String, any Module> { ["query_key_value": queryKeyValue, "dense": dense] }
 
     init(_ config: GPTNeoXConfig, layer: Int, _ dtype: DType, on device: Device) {
@@ -132,5 +138,14 @@ public final class GPTNeoXBlock: RotaryBlock {
     public func callAsFunction(_ x: Tensor, _ rotation: Rotation, _ plan: AttentionPlan, _ cache: KVCache?) -> Tensor {
         let h = x + attention(inputNorm(x), rotation, plan, cache)
         return h + mlp(postAttentionNorm(isParallel ? x : h))
+    }
+
+    public func fusedLayer(_ weights: MergedWeights) -> FusedDecoder.Layer {
+        let map = attention.queryKeyValue, qkv = weights.interleaved(map, width: map.inFeatures / attention.heads)
+        var layer = FusedDecoder.Layer(
+            q: qkv[0], k: qkv[1], v: qkv[2], o: weights(attention.dense), gate: nil, up: weights(mlp.widen),
+            down: weights(mlp.narrow))
+        (layer.inputNorm, layer.mlpInputNorm) = (.init(inputNorm), .init(postAttentionNorm))
+        return layer
     }
 }

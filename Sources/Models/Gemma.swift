@@ -87,6 +87,11 @@ public struct GemmaConfig: RotaryFamily, Equatable {
 
     public func makeFinalNorm(_ dtype: DType, on device: Device) -> any Normalization { makeNorm(dtype, on: device) }
 
+    public func adapt(_ shape: inout FusedDecoder.Shape) {
+        shape.activation = .tanhGELU
+        (shape.scale, shape.scoreCap) = (1 / scoreDivisor.squareRoot(), scoreCap)
+    }
+
     func makeNorm(_ dtype: DType, on device: Device) -> RMSNorm {
         RMSNorm(hiddenSize, epsilon: normEpsilon, offset: 1, dtype, on: device)
     }
@@ -117,6 +122,13 @@ public final class GemmaBlock: RotaryBlock {
     public func callAsFunction(_ x: Tensor, _ rotation: Rotation, _ plan: AttentionPlan, _ cache: KVCache?) -> Tensor {
         let h = x + postAttentionNorm(selfAttention(inputNorm(x), rotation, plan, cache))
         return h + postMLPNorm(mlp(preMLPNorm(h)))
+    }
+
+    public func fusedLayer(_ weights: MergedWeights) -> FusedDecoder.Layer {
+        var layer = FusedDecoder.Layer(selfAttention, mlp, weights)
+        (layer.inputNorm, layer.attentionNorm) = (.init(inputNorm), .init(postAttentionNorm))
+        (layer.mlpInputNorm, layer.mlpNorm) = (.init(preMLPNorm), .init(postMLPNorm))
+        return layer
     }
 }
 

@@ -42,53 +42,13 @@ public final class LlamaBlock: RotaryBlock {
         let h = x + selfAttention(inputNorm(x), rotation, plan, cache)
         return h + mlp(postAttentionNorm(h))
     }
+
+    public func fusedLayer(_ weights: MergedWeights) -> FusedDecoder.Layer {
+        var layer = FusedDecoder.Layer(selfAttention, mlp, weights)
+        (layer.inputNorm, layer.mlpInputNorm) = (.init(inputNorm), .init(postAttentionNorm))
+        return layer
+    }
 }
 
 /// A Llama-type causal language model.
 public typealias Llama = RotaryModel<LlamaConfig>
-
-extension RotaryModel: FusedDecoding where Family == LlamaConfig {
-    public var rope: RotaryEmbedding { model.ropes[0] }
-
-    public func fusedDecoder() -> FusedDecoder? {
-        guard FusedDecoder.isFast, device == .cpu, [.float32, .bfloat16].contains(computeDType), layerObserver == nil,
-            blockLinears.allSatisfy({ $0.linear.probe == nil && $0.linear.weight.packed == nil })
-        else { return nil }
-        func stored(_ linear: Linear) -> StoredWeight? {
-            let weight = linear.adapter.map { $0.merged(linear.weight).to(computeDType) }
-            return StoredWeight(weight ?? linear.weight.read(in: computeDType), bias: linear.bias?.value)
-        }
-        return withoutGradients {
-            var layers: [FusedDecoder.Layer] = []
-            for (i, block) in model.layers.items.enumerated() {
-                let (a, m) = (block.selfAttention, block.mlp)
-                guard let q = stored(a.qProj), let k = stored(a.kProj), let v = stored(a.vProj),
-                    let o = stored(a.oProj), let gate = stored(m.gateProj), let up = stored(m.upProj),
-                    let down = stored(m.downProj)
-                else { return nil }
-                layers.append(
-                    .init(
-                        q: q, k: k, v: v, o: o, gate: gate, up: up, down: down,
-                        inputNorm: block.inputNorm.weight.value, postNorm: block.postAttentionNorm.weight.value,
-                        queryNorm: a.qNorm?.weight.value, keyNorm: a.kNorm?.weight.value, window: config.windows[i]))
-            }
-            guard let table = StoredWeight(tokenTable.weight.read(in: computeDType)) else { return nil }
-            guard let head = isTied ? table : StoredWeight(headWeight.read(in: computeDType)) else { return nil }
-            let norm = model.norm as! RMSNorm  // what this family makes
-            return FusedDecoder(config, layers: layers, finalNorm: norm.weight.value, table: table, head: head)
-        }
-    }
-}
-
-extension FusedDecoder {
-    /// A decoder of this shape.
-    convenience init(
-        _ config: LlamaConfig, layers: [Layer], finalNorm: Tensor, table: StoredWeight, head: StoredWeight
-    ) {
-        self.init(
-            hiddenSize: config.hiddenSize, heads: config.heads, kvHeads: config.kvHeads, headDim: config.headDim,
-            intermediateSize: config.intermediateSize, epsilon: config.normEpsilon,
-            scale: 1 / Double(config.headDim).squareRoot(), layers: layers, finalNorm: finalNorm, table: table,
-            head: head)
-    }
-}

@@ -40,6 +40,8 @@ public struct OLMo2Config: RotaryFamily, Equatable {
         weights.norm(at + "post_feedforward_layernorm", hiddenSize)
     }
 
+    public func adapt(_ shape: inout FusedDecoder.Shape) { shape.normalizesAllHeads = true }
+
     public func makeBlock(layer: Int, _ dtype: DType, on device: Device) -> OLMo2Block {
         OLMo2Block(self, layer: layer, dtype, on: device)
     }
@@ -66,5 +68,11 @@ public final class OLMo2Block: RotaryBlock {
     public func callAsFunction(_ x: Tensor, _ rotation: Rotation, _ plan: AttentionPlan, _ cache: KVCache?) -> Tensor {
         let h = x + postAttentionNorm(selfAttention(x, rotation, plan, cache))
         return h + postMLPNorm(mlp(h))
+    }
+
+    public func fusedLayer(_ weights: MergedWeights) -> FusedDecoder.Layer {
+        var layer = FusedDecoder.Layer(selfAttention, mlp, weights)
+        (layer.attentionNorm, layer.mlpNorm) = (.init(postAttentionNorm), .init(postMLPNorm))
+        return layer
     }
 }

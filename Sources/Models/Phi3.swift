@@ -46,7 +46,8 @@ public struct Phi3Config: RotaryFamily, Equatable {
 
 final class Phi3Attention: Module {
     let qkvProj, oProj: Linear
-    private let config: Phi3Config, layer: Int
+    let config: Phi3Config
+    private let layer: Int
     var children: KeyValuePairs<String, any Module> { ["qkv_proj": qkvProj, "o_proj": oProj] }
 
     init(_ config: Phi3Config, layer: Int, _ dtype: DType, on device: Device) {
@@ -100,5 +101,17 @@ public final class Phi3Block: RotaryBlock {
     public func callAsFunction(_ x: Tensor, _ rotation: Rotation, _ plan: AttentionPlan, _ cache: KVCache?) -> Tensor {
         let h = x + selfAttention(inputNorm(x), rotation, plan, cache)
         return h + mlp(postAttentionNorm(h))
+    }
+
+    public func fusedLayer(_ weights: MergedWeights) -> FusedDecoder.Layer {
+        let config = selfAttention.config, F = config.intermediateSize
+        let qkv = weights.split(selfAttention.qkvProj, [config.queryWidth, config.keyWidth, config.keyWidth])
+        let gateUp = weights.split(mlp.gateUpProj, [F, F])
+        var layer = FusedDecoder.Layer(
+            q: qkv[0], k: qkv[1], v: qkv[2], o: weights(selfAttention.oProj), gate: gateUp[0], up: gateUp[1],
+            down: weights(mlp.downProj))
+        (layer.inputNorm, layer.mlpInputNorm) = (.init(inputNorm), .init(postAttentionNorm))
+        layer.window = config.window
+        return layer
     }
 }

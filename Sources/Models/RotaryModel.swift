@@ -8,6 +8,8 @@ public import Tensors
 /// A block: `[N, D]` -> `[N, D]`.
 public protocol RotaryBlock: Module {
     func callAsFunction(_ x: Tensor, _ rotation: Rotation, _ plan: AttentionPlan, _ cache: KVCache?) -> Tensor
+    /// The same block for a fused decoder.
+    func fusedLayer(_ weights: MergedWeights) -> FusedDecoder.Layer
 }
 
 /// The configuration of a family of such decoders.
@@ -31,6 +33,8 @@ public protocol RotaryFamily: ModelShape, DecoderConfiguration {
     var embeddingScale: Double { get }
     /// Cap of the logits; nil for none.
     var logitCap: Double? { get }
+    /// Tells a fused decoder what sets the family's blocks apart.
+    func adapt(_ shape: inout FusedDecoder.Shape)
 }
 
 /// Frequencies of a rotation.
@@ -47,6 +51,7 @@ extension RotaryFamily {
     public var embeddingScale: Double { 1 }
     public var logitCap: Double? { nil }
     public var hasNormBias: Bool { false }
+    public func adapt(_ shape: inout FusedDecoder.Shape) {}
 
     public func makeFinalNorm(_ dtype: DType, on device: Device) -> any Normalization {
         RMSNorm(hiddenSize, epsilon: normEpsilon, dtype, on: device)
@@ -159,6 +164,34 @@ public final class RotaryModel<Family: RotaryFamily>: CausalLanguageModel {
         KVCache(
             layers: config.layers, sequences: sequences, capacity: capacity, kvHeads: config.kvHeads,
             headDim: config.headDim, computeDType, on: device)
+    }
+}
+
+extension RotaryModel: FusedDecoding {
+    public var ropes: [RotaryEmbedding] { model.ropes }
+
+    public func makeFusedDecoder(_ weights: MergedWeights) -> FusedDecoder {
+        let layers = model.layers.items.enumerated().map { i, block in
+            var layer = block.fusedLayer(weights)
+            layer.rotation = config.rotary(ofLayer: i)
+            return layer
+        }
+        let table = weights(tokenTable.weight)
+        return FusedDecoder(
+            config.decoderShape(in: computeDType), layers: layers, finalNorm: .init(model.norm), table: table,
+            head: isTied ? table : weights(headWeight))
+    }
+}
+
+extension RotaryFamily {
+    /// What a fused decoder computes between products.
+    func decoderShape(in dtype: DType) -> FusedDecoder.Shape {
+        var shape = FusedDecoder.Shape(
+            hiddenSize: hiddenSize, heads: heads, kvHeads: kvHeads, headDim: headDim,
+            intermediateSize: intermediateSize, epsilon: normEpsilon, rotaryWidth: rotaryWidth)
+        (shape.tableScale, shape.logitCap) = (dtype.rounded(embeddingScale), logitCap)
+        adapt(&shape)
+        return shape
     }
 }
 

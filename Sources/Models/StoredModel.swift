@@ -35,7 +35,8 @@ public final class StoredModel: SequenceScorer {
             let layers = try (0..<config.layers).map { try reader.layer($0, config) }
             let table = try reader.matrix("model.embed_tokens")
             return FusedDecoder(
-                config, layers: layers, finalNorm: try reader.vector("model.norm.weight"), table: table,
+                config.decoderShape(in: dtype), layers: layers,
+                finalNorm: .init(try reader.vector("model.norm.weight")), table: table,
                 head: config.tiedHead ? table : try reader.matrix("lm_head"))
         }
     }
@@ -54,7 +55,7 @@ public final class StoredModel: SequenceScorer {
     public func rotationKinds(ofLength length: Int) -> [Int] { [rope.kind(ofLength: length)] }
 
     public func scores(after tokens: [[Int32]], rows: [Int], _ cache: KVCache) -> FusedDecoder.Scores {
-        decoder(tokens, rows: rows, cache: cache, rope: rope)
+        decoder(tokens, rows: rows, cache: cache, ropes: [rope])
     }
 
     /// Ids at which an answer ends: the file's, and the tokenizer's own.
@@ -77,15 +78,19 @@ private struct StoredReader {
 
     func layer(_ index: Int, _ config: LlamaConfig) throws -> FusedDecoder.Layer {
         let at = "model.layers.\(index)."
-        return .init(
+        var layer = FusedDecoder.Layer(
             q: try matrix(at + "self_attn.q_proj"), k: try matrix(at + "self_attn.k_proj"),
             v: try matrix(at + "self_attn.v_proj"), o: try matrix(at + "self_attn.o_proj"),
             gate: try matrix(at + "mlp.gate_proj"), up: try matrix(at + "mlp.up_proj"),
-            down: try matrix(at + "mlp.down_proj"), inputNorm: try vector(at + "input_layernorm.weight"),
-            postNorm: try vector(at + "post_attention_layernorm.weight"),
-            queryNorm: config.normalizesHeads ? try vector(at + "self_attn.q_norm.weight") : nil,
-            keyNorm: config.normalizesHeads ? try vector(at + "self_attn.k_norm.weight") : nil,
-            window: config.windows[index])
+            down: try matrix(at + "mlp.down_proj"))
+        layer.inputNorm = .init(try vector(at + "input_layernorm.weight"))
+        layer.mlpInputNorm = .init(try vector(at + "post_attention_layernorm.weight"))
+        if config.normalizesHeads {
+            layer.queryNorm = .init(try vector(at + "self_attn.q_norm.weight"))
+            layer.keyNorm = .init(try vector(at + "self_attn.k_norm.weight"))
+        }
+        layer.window = config.windows[index]
+        return layer
     }
 
     /// fp32, rows in Hugging Face's order.

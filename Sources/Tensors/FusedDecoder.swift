@@ -63,32 +63,91 @@ extension Tensor {
     }
 }
 
-/// Pre-norm blocks of RMSNorm, rotary grouped-query attention and a gated MLP: what Llama, Mistral, Qwen2 and Qwen3 share.
+/// Blocks of grouped-query attention and an MLP between norms, as all families of decoders have them.
 ///
-///     h = x + Wo attention(rope(Wq norm(x)), rope(Wk norm(x)), Wv norm(x));  y = h + Wd (silu(Wg norm(h)) · Wu norm(h))
+///     h = x + n2(Wo attention(turned(Wq n1(x)), turned(Wk n1(x)), Wv n1(x)));  y = h + n4(Wd (act(Wg n3(h)) · Wu n3(h)))
+///
+/// A family lacks some of the norms, or the gate, or its MLP reads x in the place of h.
 ///
 /// Products, sums and the residual are fp32; bf16 weights are met by inputs rounded to bf16, blocks by inputs rounded to
 /// bytes in blocks of 32 (on processors that multiply those; see `Kernels/include/decode.h`).
 public final class FusedDecoder {
-    public struct Layer {
-        let q, k, v, o, gate, up, down: StoredWeight
-        let inputNorm, postNorm: Tensor
-        let queryNorm, keyNorm: Tensor?
-        let window: Int
+    /// RMSNorm, or LayerNorm where there is a bias.
+    public struct Norm {
+        private let weight: Tensor, bias: Tensor?  // [D], fp32
 
         /// - Parameters:
-        ///   - inputNorm, postNorm: weights `[D]`, any float dtype.
-        ///   - queryNorm, keyNorm: weights `[E]` of the norm of each head, of a family that has one (QK-norm).
-        ///   - window: tokens seen, oneself included; nil for all.
+        ///   - weight, bias: `[D]`, any float dtype.
+        ///   - offset: added to the weight.
+        public init(_ weight: Tensor, bias: Tensor? = nil, offset: Double = 0) {
+            self.weight = offset == 0 ? weight.plainFloats : weight.plainFloats + offset
+            self.bias = bias?.plainFloats
+        }
+
+        fileprivate var handle: nt_norm { nt_norm(weight: weight.floats, bias: bias?.floats) }
+    }
+
+    public enum Activation: Int32, Sendable { case silu = 0, tanhGELU, gelu }
+
+    public struct Layer {
+        let q, k, v, o, up, down: StoredWeight
+        /// nil where the MLP is `Wd act(Wu x)`.
+        let gate: StoredWeight?
+        /// Before attention and before the MLP; nil where they read x as it is.
+        public var inputNorm: Norm?, mlpInputNorm: Norm?
+        /// Of what attention and the MLP add.
+        public var attentionNorm: Norm?, mlpNorm: Norm?
+        /// Of queries and keys before they turn: of each head, or of all together (`Shape.normalizesAllHeads`).
+        public var queryNorm: Norm?, keyNorm: Norm?
+        /// Tokens seen, oneself included; nil for all.
+        public var window: Int?
+        /// Which of the rotations turns its heads.
+        public var rotation = 0
+
         public init(
-            q: StoredWeight, k: StoredWeight, v: StoredWeight, o: StoredWeight, gate: StoredWeight, up: StoredWeight,
-            down: StoredWeight, inputNorm: Tensor, postNorm: Tensor, queryNorm: Tensor? = nil,
-            keyNorm: Tensor? = nil, window: Int?
+            q: StoredWeight, k: StoredWeight, v: StoredWeight, o: StoredWeight, gate: StoredWeight?, up: StoredWeight,
+            down: StoredWeight
         ) {
             (self.q, self.k, self.v, self.o, self.gate, self.up, self.down) = (q, k, v, o, gate, up, down)
-            (self.inputNorm, self.postNorm) = (inputNorm.plainFloats, postNorm.plainFloats)
-            (self.queryNorm, self.keyNorm) = (queryNorm?.plainFloats, keyNorm?.plainFloats)
-            self.window = window ?? 0
+        }
+
+        fileprivate var weights: [StoredWeight] { [q, k, v, o, up, down] + (gate.map { [$0] } ?? []) }
+
+        fileprivate var handle: nt_decoder_layer {
+            func norm(_ norm: Norm?) -> nt_norm { norm?.handle ?? nt_norm() }
+            return nt_decoder_layer(
+                q: q.handle, k: k.handle, v: v.handle, o: o.handle, gate: gate?.handle ?? nt_weight(), up: up.handle,
+                down: down.handle, input_norm: norm(inputNorm), attention_norm: norm(attentionNorm),
+                mlp_input_norm: norm(mlpInputNorm), mlp_norm: norm(mlpNorm), query_norm: norm(queryNorm),
+                key_norm: norm(keyNorm), window: Int64(window ?? 0), rotation: Int64(rotation))
+        }
+    }
+
+    /// What all layers have in common.
+    public struct Shape: Sendable {
+        public var hiddenSize: Int, heads: Int, kvHeads: Int, headDim: Int, intermediateSize: Int
+        public var epsilon: Double
+        /// Numbers of a head that turn, the first ones.
+        public var rotaryWidth: Int
+        /// What scores of attention are multiplied by.
+        public var scale: Double
+        /// Caps of the scores and of the logits, as `softCap`; nil for none.
+        public var scoreCap: Double?, logitCap: Double?
+        public var activation = Activation.silu
+        /// Whether `queryNorm` and `keyNorm` are of all heads' numbers together.
+        public var normalizesAllHeads = false
+        /// Whether the MLP reads what attention reads, before it has added anything.
+        public var isParallel = false
+        /// What rows of the token table are multiplied by.
+        public var tableScale = 1.0
+
+        public init(
+            hiddenSize: Int, heads: Int, kvHeads: Int, headDim: Int, intermediateSize: Int, epsilon: Double,
+            rotaryWidth: Int
+        ) {
+            (self.hiddenSize, self.heads, self.kvHeads, self.headDim) = (hiddenSize, heads, kvHeads, headDim)
+            (self.intermediateSize, self.epsilon, self.rotaryWidth) = (intermediateSize, epsilon, rotaryWidth)
+            scale = 1 / Double(headDim).squareRoot()
         }
     }
 
@@ -139,37 +198,35 @@ public final class FusedDecoder {
 
     private let layers: [Layer]
     private let layerHandles: UnsafeMutablePointer<nt_decoder_layer>
-    private let finalNorm: Tensor
+    private let finalNorm: Norm
     private let table: StoredWeight, head: StoredWeight
-    private var shape: nt_decoder
+    /// Learned positions.
+    private let positions: StoredWeight?
+    private var decoder: nt_decoder
     private var scratch = Memory(), logits = Memory()
     /// Steps computed so far: tests ask whether this path was taken.
     public private(set) var steps = 0
 
     /// - Parameters:
     ///   - table, head: token and output table `[V, D]`, perhaps the same memory.
-    ///   - scale: what scores of attention are multiplied by.
+    ///   - positions: `[positions, D]`, added to the tokens' rows; nil for a family without.
     public init(
-        hiddenSize: Int, heads: Int, kvHeads: Int, headDim: Int, intermediateSize: Int, epsilon: Double, scale: Double,
-        layers: [Layer], finalNorm: Tensor, table: StoredWeight, head: StoredWeight
+        _ shape: Shape, layers: [Layer], finalNorm: Norm, table: StoredWeight, head: StoredWeight,
+        positions: StoredWeight? = nil
     ) {
-        self.layers = layers
-        self.finalNorm = finalNorm.plainFloats
-        (self.table, self.head) = (table, head)
+        (self.layers, self.finalNorm) = (layers, finalNorm)
+        (self.table, self.head, self.positions) = (table, head, positions)
         layerHandles = .allocate(capacity: max(layers.count, 1))
-        for (i, layer) in layers.enumerated() {
-            (layerHandles + i).initialize(
-                to: nt_decoder_layer(
-                    q: layer.q.handle, k: layer.k.handle, v: layer.v.handle, o: layer.o.handle,
-                    gate: layer.gate.handle, up: layer.up.handle, down: layer.down.handle,
-                    input_norm: layer.inputNorm.floats, post_norm: layer.postNorm.floats,
-                    query_norm: layer.queryNorm?.floats, key_norm: layer.keyNorm?.floats, window: Int64(layer.window)))
-        }
-        shape = nt_decoder(
-            hidden: Int64(hiddenSize), heads: Int64(heads), kv_heads: Int64(kvHeads), head_dim: Int64(headDim),
-            mlp: Int64(intermediateSize), vocabulary: Int64(head.rows), layer_count: Int64(layers.count),
-            epsilon: Float(epsilon), scale: Float(scale), layers: layerHandles, final_norm: self.finalNorm.floats,
-            table: table.handle, head: head.handle, cosines: nil, sines: nil)
+        for (i, layer) in layers.enumerated() { (layerHandles + i).initialize(to: layer.handle) }
+        decoder = nt_decoder(
+            hidden: Int64(shape.hiddenSize), heads: Int64(shape.heads), kv_heads: Int64(shape.kvHeads),
+            head_dim: Int64(shape.headDim), mlp: Int64(shape.intermediateSize), vocabulary: Int64(head.rows),
+            layer_count: Int64(layers.count), epsilon: Float(shape.epsilon), scale: Float(shape.scale),
+            score_cap: Float(shape.scoreCap ?? 0), logit_cap: Float(shape.logitCap ?? 0),
+            table_scale: Float(shape.tableScale), activation: shape.activation.rawValue,
+            norms_all_heads: shape.normalizesAllHeads ? 1 : 0, is_parallel: shape.isParallel ? 1 : 0,
+            layers: layerHandles, final_norm: finalNorm.handle, table: table.handle, head: head.handle,
+            positions: positions?.handle ?? nt_weight(), rotary: Int64(shape.rotaryWidth), rotations: nil)
     }
 
     deinit { layerHandles.deallocate() }
@@ -179,43 +236,40 @@ public final class FusedDecoder {
 
     /// Bytes of weights that a step of one token reads.
     public var bytesPerStep: Int {
-        layers.reduce(head.byteCount) { sum, l in
-            sum + [l.q, l.k, l.v, l.o, l.gate, l.up, l.down].reduce(0) { $0 + $1.byteCount }
-        }
+        layers.flatMap(\.weights).reduce(head.byteCount) { $0 + $1.byteCount }
     }
 
     /// Reads those bytes and does nothing else: what a benchmark compares a step with.
-    public func readWeights() { _ = nt_read_weights(&shape, ct_parallel_for) }
+    public func readWeights() { _ = nt_read_weights(&decoder, ct_parallel_for) }
 
     /// Writes the tokens' keys and values into the caches and gives the scores that are wanted.
     ///
     /// - Parameters:
     ///   - keys, values: per layer `[sequences, slots, K, E]`, contiguous, fp32 or bf16.
-    ///   - cosines, sines: fp32 `[positions, E / 2]`, a row for every position of the step.
+    ///   - rotations: cosines and sines, fp32 `[positions, R / 2]`, a row for every position of the step.
     public func callAsFunction(
-        _ step: Step, keys: [Tensor], values: [Tensor], slots: Int, cosines: Tensor, sines: Tensor
+        _ step: Step, keys: [Tensor], values: [Tensor], slots: Int, rotations: [(cos: Tensor, sin: Tensor)]
     ) -> Scores {
         precondition(keys.count == layers.count && values.count == layers.count, "one cache a layer")
         precondition(step.ids.allSatisfy { $0 >= 0 && $0 < table.rows }, "a token id beyond the table")
-        precondition(
-            cosines.shape[0] > Int(step.positions.max() ?? -1) && step.positions.allSatisfy { $0 < slots },
-            "a position beyond the cache")
+        let rows = rotations.map { $0.cos.shape[0] } + (positions.map { [$0.rows] } ?? []) + [slots]
+        precondition(step.positions.allSatisfy { $0 < rows.min()! }, "a position beyond the cache or the tables")
+        precondition(layers.allSatisfy { decoder.rotary == 0 || $0.rotation < rotations.count }, "no such rotation")
         let width = head.rows, count = step.outputs.count * width
         logits.reserve(4 * count)
         let output = logits.start.assumingMemoryBound(to: Float.self)
         func memory(_ tensors: [Tensor]) -> [UnsafeMutableRawPointer?] {
             tensors.map { tensor in tensor.withMutableBytes { $0.baseAddress } }
         }
-        withExtendedLifetime((keys, values, cosines, sines)) {
-            shape.cosines = cosines.floats
-            shape.sines = sines.floats
+        let turns = rotations.map { nt_rotation(cosines: $0.cos.floats, sines: $0.sin.floats) }
+        withExtendedLifetime((keys, values, rotations)) {
             var batch = nt_decoder_batch()
             batch.count = Int64(step.count)
             batch.cache_type = keys.first?.dtype == .bfloat16 ? Int32(NT_BF16) : Int32(NT_F32)
             batch.slots = Int64(slots)
             batch.output_count = Int64(step.outputs.count)
             batch.logits = output
-            run(&batch, step.ids, step.sequences, step.positions, step.outputs, memory(keys), memory(values))
+            run(&batch, step.ids, step.sequences, step.positions, step.outputs, memory(keys), memory(values), turns)
         }
         steps += 1
         return Scores(UnsafeBufferPointer(start: output, count: count), width: width, owner: logits)
@@ -225,12 +279,14 @@ public final class FusedDecoder {
     private func run(
         _ batch: inout nt_decoder_batch, _ ids: UnsafePointer<Int32>, _ sequences: UnsafePointer<Int64>,
         _ positions: UnsafePointer<Int64>, _ outputs: UnsafePointer<Int64>,
-        _ keys: UnsafePointer<UnsafeMutableRawPointer?>, _ values: UnsafePointer<UnsafeMutableRawPointer?>
+        _ keys: UnsafePointer<UnsafeMutableRawPointer?>, _ values: UnsafePointer<UnsafeMutableRawPointer?>,
+        _ rotations: UnsafePointer<nt_rotation>
     ) {
+        decoder.rotations = rotations
         (batch.ids, batch.sequences, batch.positions, batch.outputs) = (ids, sequences, positions, outputs)
         (batch.keys, batch.values) = (keys, values)
-        scratch.reserve(nt_decoder_scratch_bytes(&shape, &batch))
-        nt_decoder_step(&shape, &batch, scratch.start, ct_parallel_for)
+        scratch.reserve(nt_decoder_scratch_bytes(&decoder, &batch))
+        nt_decoder_step(&decoder, &batch, scratch.start, ct_parallel_for)
     }
 }
 

@@ -266,12 +266,13 @@ extension KernelSuite {
 
         // MARK: Attention
 
-        struct Shape: Sendable { var H: Int, K: Int, E: Int, window: Int, type: Int }
+        struct Shape: Sendable { var H: Int, K: Int, E: Int, window: Int, cap: Double, type: Int }
         static let shapes = [NT_F32, NT_BF16].flatMap { (type: Int) -> [Shape] in
-            let sizes: [(Int, Int, Int, Int)] = [
-                (9, 3, 64, 0), (4, 4, 20, 0), (10, 2, 80, 7), (8, 1, 64, 200), (2, 2, 5, 1),
+            let sizes: [(Int, Int, Int, Int, Double)] = [
+                (9, 3, 64, 0, 0), (4, 4, 20, 0, 0), (10, 2, 80, 7, 0), (8, 1, 64, 200, 0.5), (2, 2, 5, 1, 0),
+                (3, 3, 24, 0, 2),
             ]
-            return sizes.map { Shape(H: $0.0, K: $0.1, E: $0.2, window: $0.3, type: type) }
+            return sizes.map { Shape(H: $0.0, K: $0.1, E: $0.2, window: $0.3, cap: $0.4, type: type) }
         }
 
         /// Ragged sequences, some of them twice, against softmax written here in fp64.
@@ -292,7 +293,8 @@ extension KernelSuite {
                     for slot in slots {
                         var sum = 0.0
                         for e in 0..<E { sum += Double(q[query + e]) * Double(keys[slot + e]) }
-                        scores.append(0.2 * sum)
+                        let score = 0.2 * sum, cap = shape.cap
+                        scores.append(cap > 0 ? cap * (1 - 2 / (1 + power(2 * score / cap))) : score)
                     }
                     let top = scores.max()!, weights = scores.map { power($0 - top) }, total = weights.reduce(0, +)
                     for e in 0..<E {
@@ -312,7 +314,7 @@ extension KernelSuite {
                             out = [Float](repeating: .nan, count: n * H * E)
                         nt_decode_attention(
                             q, Int64(H * E + 3), &cache, sequences, lengths, Int64(n), Int64(H), Int64(K), Int64(E),
-                            Int64(shape.window), 0.2, &out, Int64(H * E), &scratch, inThree)
+                            Int64(shape.window), 0.2, Float(shape.cap), &out, Int64(H * E), &scratch, inThree)
                         #expect(scratch[room...].allSatisfy { $0 == 0x5A }, "wrote beyond its scratch")
                         return out
                     }
@@ -325,15 +327,61 @@ extension KernelSuite {
 
         /// eˣ without a library, by halving the argument.
         private func power(_ x: Double) -> Double {
-            if x < -1e-3 { return power(x / 2) * power(x / 2) }
+            if abs(x) > 1e-3 { return power(x / 2) * power(x / 2) }
             return 1 + x + x * x / 2 + x * x * x / 6 + x * x * x * x / 24
         }
 
         // MARK: Steps
 
+        /// What sets a family's blocks apart.
+        struct Family: Sendable, CustomTestStringConvertible {
+            var testDescription: String
+            var activation = NT_SILU, isGated = true, isParallel = false
+            var hasInputNorms = true, hasOutputNorms = false, hasBiases = false
+            var normalizesHeads = false, normalizesAllHeads = false
+            var R = 6, cap: Float = 0, tableScale: Float = 1, hasPositions = false
+        }
+        static let families = [
+            Family(testDescription: "Llama"),
+            Family(testDescription: "Qwen3", normalizesHeads: true),
+            Family(
+                testDescription: "Gemma", activation: NT_TANH_GELU, hasOutputNorms: true, normalizesHeads: true, R: 4,
+                cap: 1.5, tableScale: 3),
+            Family(
+                testDescription: "OLMo 2", hasInputNorms: false, hasOutputNorms: true, normalizesHeads: true,
+                normalizesAllHeads: true),
+            Family(
+                testDescription: "GPT-NeoX", activation: NT_GELU, isGated: false, isParallel: true, hasBiases: true,
+                R: 2),
+            Family(
+                testDescription: "GPT-2", activation: NT_TANH_GELU, isGated: false, hasBiases: true, R: 0,
+                hasPositions: true),
+        ]
+
+        @Test(arguments: families) func aStepAtEveryLevelIsTheTwins(_ family: Family) {
+            for type in [NT_W_F32, NT_W_BF16] {
+                let twin = atLevel(0) { steps(type, family, nil) }!
+                #expect(twin.count == 21 * 250 && Set(twin.map(\.bitPattern)).count > 1000)
+                for level in levels.dropFirst() {
+                    guard let scores = atLevel(level, { steps(type, family, nil) }) else { continue }
+                    let tolerance = type == NT_W_F32 || level < 3 ? 2e-5 : 0x1p-6
+                    #expect(relativeError(scores, twin) < tolerance, "type \(type) at level \(level)")
+                }
+            }
+        }
+
+        /// Each of a family's differences shows.
+        @Test func familiesDiffer() {
+            let scores = Self.families.map { steps(NT_W_F32, $0, nil) }
+            for (i, one) in scores.enumerated() {
+                for other in scores[..<i] { #expect(relativeError(one, other) > 0.1) }
+            }
+        }
+
         /// One step of seven tokens of two sequences, then ten of one each: what threads share out, and how they wait for
         /// each other between the products, must not show in a single bit.
-        @Test(arguments: [NT_W_F32, NT_W_BF16]) func threadsDoNotChangeAStep(_ type: Int) {
+        @Test(arguments: [NT_W_F32, NT_W_BF16], families) func threadsDoNotChangeAStep(_ type: Int, _ family: Family) {
+            func steps(_ type: Int, _ parallel: nt_parallel?) -> [Float] { self.steps(type, family, parallel) }
             let alone = steps(type, nil)
             #expect(alone.count == 21 * 250 && alone.allSatisfy { $0.isFinite })
             #expect(Set(alone.map(\.bitPattern)).count > 1000, "scores that are all different")
@@ -358,7 +406,7 @@ extension KernelSuite {
 
         /// Scores of all steps of a decoder of two layers: D 24, H 4, K 2, E 6, F 40, V 250: enough that single
         /// pieces are left for who is early, of the head and of attention.
-        private func steps(_ type: Int, _ parallel: nt_parallel?) -> [Float] {
+        private func steps(_ type: Int, _ family: Family, _ parallel: nt_parallel?) -> [Float] {
             var numbers = Numbers(3)
             let (D, H, K, E, F, V, S) = (24, 4, 2, 6, 40, 250, 16)
             var owned: [UnsafeMutablePointer<Float>] = []
@@ -370,28 +418,49 @@ extension KernelSuite {
                 owned.append(memory)
                 return memory
             }
-            func matrix(_ rows: Int, _ columns: Int) -> nt_weight {
+            func matrix(_ rows: Int, _ columns: Int, hasBias: Bool = false) -> nt_weight {
+                let bias = hasBias ? UnsafePointer(floats(rows) { 0.1 * $0.float() }) : nil
                 let count = rows * columns, values = floats(count) { 0.2 * $0.float() }
                 if type == NT_W_BF16 {
                     let narrow = UnsafeMutableRawPointer(values).assumingMemoryBound(to: UInt16.self)
                     for i in 0..<count { narrow[i] = bf16(values[i]) }
                 }
                 return nt_weight(
-                    data: values, type: Int32(type), rows: Int64(rows), columns: Int64(columns), scales: nil, bias: nil)
+                    data: values, type: Int32(type), rows: Int64(rows), columns: Int64(columns), scales: nil, bias: bias
+                )
             }
-            func norm(_ count: Int) -> UnsafePointer<Float> { UnsafePointer(floats(count) { 1 + 0.1 * $0.float() }) }
+            func norm(_ count: Int, _ isThere: Bool = true) -> nt_norm {
+                guard isThere else { return nt_norm() }
+                let weight = UnsafePointer(floats(count) { 1 + 0.1 * $0.float() })
+                return nt_norm(
+                    weight: weight, bias: family.hasBiases ? UnsafePointer(floats(count) { 0.1 * $0.float() }) : nil)
+            }
+            func map(_ rows: Int, _ columns: Int) -> nt_weight { matrix(rows, columns, hasBias: family.hasBiases) }
+            func heads(_ count: Int) -> nt_norm {
+                norm(family.normalizesAllHeads ? count * E : E, family.normalizesHeads)
+            }
             let layers = (0..<2).map { layer in
                 nt_decoder_layer(
-                    q: matrix(H * E, D), k: matrix(K * E, D), v: matrix(K * E, D), o: matrix(D, H * E),
-                    gate: matrix(F, D), up: matrix(F, D), down: matrix(D, F), input_norm: norm(D), post_norm: norm(D),
-                    query_norm: layer == 0 ? nil : norm(E), key_norm: layer == 0 ? nil : norm(E), window: 0)
+                    q: map(H * E, D), k: map(K * E, D), v: map(K * E, D), o: map(D, H * E),
+                    gate: family.isGated ? map(F, D) : nt_weight(), up: map(F, D), down: map(D, F),
+                    input_norm: norm(D, family.hasInputNorms), attention_norm: norm(D, family.hasOutputNorms),
+                    mlp_input_norm: norm(D, family.hasInputNorms), mlp_norm: norm(D, family.hasOutputNorms),
+                    query_norm: heads(H), key_norm: heads(K), window: layer == 0 ? 0 : 3, rotation: Int64(layer))
             }
-            let table = matrix(V, D), turns = floats(S * E / 2) { $0.float() }
+            let table = matrix(V, D)
+            let rotations = (0..<2).map { _ in
+                let turns = (0..<2).map { _ in UnsafePointer(floats(S * E / 2) { $0.float() }) }
+                return nt_rotation(cosines: turns[0], sines: turns[1])
+            }
             var decoder = layers.withUnsafeBufferPointer {
                 nt_decoder(
                     hidden: Int64(D), heads: Int64(H), kv_heads: Int64(K), head_dim: Int64(E), mlp: Int64(F),
-                    vocabulary: Int64(V), layer_count: 2, epsilon: 1e-5, scale: 0.4, layers: $0.baseAddress!,
-                    final_norm: norm(D), table: table, head: table, cosines: turns, sines: turns)
+                    vocabulary: Int64(V), layer_count: 2, epsilon: 1e-5, scale: 0.4, score_cap: family.cap,
+                    logit_cap: family.cap, table_scale: family.tableScale, activation: Int32(family.activation),
+                    norms_all_heads: family.normalizesAllHeads ? 1 : 0, is_parallel: family.isParallel ? 1 : 0,
+                    layers: $0.baseAddress!, final_norm: norm(D), table: table, head: table,
+                    positions: family.hasPositions ? matrix(S, D) : nt_weight(), rotary: Int64(family.R),
+                    rotations: nil)
             }
             let caches: [UnsafeMutableRawPointer?] = (0..<4).map { _ in .init(floats(2 * S * K * E) { _ in 0 }) }
             var scores: [Float] = []
@@ -424,9 +493,14 @@ extension KernelSuite {
                 scores += logits
             }
             layers.withUnsafeBufferPointer { layers in
-                decoder.layers = layers.baseAddress
-                step([3, 14, 15, 92, 6, 53, 58], [0, 0, 0, 0, 1, 1, 1], [0, 1, 2, 3, 0, 1, 2], [3])
-                for i in 0..<10 { step([Int32(i), Int32(40 - i)], [0, 1], [Int64(4 + i), Int64(3 + i)], [0, 1]) }
+                rotations.withUnsafeBufferPointer { rotations in
+                    decoder.layers = layers.baseAddress
+                    decoder.rotations = rotations.baseAddress
+                    step([3, 14, 15, 92, 6, 53, 58], [0, 0, 0, 0, 1, 1, 1], [0, 1, 2, 3, 0, 1, 2], [3])
+                    for i in 0..<10 {
+                        step([Int32(i), Int32(40 - i)], [0, 1], [Int64(4 + i), Int64(3 + i)], [0, 1])
+                    }
+                }
             }
             return scores
         }
@@ -486,7 +560,8 @@ extension KernelSuite {
                 }
                 let layer = nt_decoder_layer(
                     q: weights[0], k: weights[1], v: weights[2], o: weights[3], gate: weights[4], up: weights[5],
-                    down: weights[6], input_norm: nil, post_norm: nil, query_norm: nil, key_norm: nil, window: 0)
+                    down: weights[6], input_norm: nt_norm(), attention_norm: nt_norm(), mlp_input_norm: nt_norm(),
+                    mlp_norm: nt_norm(), query_norm: nt_norm(), key_norm: nt_norm(), window: 0, rotation: 0)
                 withUnsafePointer(to: layer) { layer in
                     var decoder = nt_decoder()
                     (decoder.layers, decoder.layer_count, decoder.head) = (layer, 1, weights[7])

@@ -31,7 +31,7 @@ private func walk(_ scorer: any SequenceScorer, reaches: [Int] = [24, 24, 24]) -
 private func difference(_ a: [Tensor], _ b: [Tensor]) -> Double { normDifference(a, b) }
 
 @Suite struct FusedDecoderTests {
-    @Test(arguments: TinyFamily.llamas) func equalsThePlainPath(_ family: TinyFamily) throws {
+    @Test(arguments: TinyFamily.allCases) func equalsThePlainPath(_ family: TinyFamily) throws {
         let model = try tinyModel(family.config)
         let fused = model.makeScorer()
         #expect(difference(walk(fused), walk(model.makePlainScorer())) < 1e-5)
@@ -50,7 +50,7 @@ private func difference(_ a: [Tensor], _ b: [Tensor]) -> Double { normDifference
     }
 
     /// Both round to bf16; the fused path less often, so it is nearer to fp32.
-    @Test(arguments: TinyFamily.llamas) func equalsThePlainPathInBF16(_ family: TinyFamily) throws {
+    @Test(arguments: TinyFamily.allCases) func equalsThePlainPathInBF16(_ family: TinyFamily) throws {
         let exact = walk(try tinyModel(family.config).makePlainScorer())
         let model = try tinyModel(family.config, .bfloat16), fused = model.makeScorer()
         let error = difference(walk(fused), exact), plain = difference(walk(model.makePlainScorer()), exact)
@@ -67,8 +67,9 @@ private func difference(_ a: [Tensor], _ b: [Tensor]) -> Double { normDifference
         #expect(difference(walk(masters.makeScorer()), walk(rounded.makeScorer())) < 0.02)
     }
 
-    @Test(arguments: [false, true]) func adaptersAreMerged(_ isDora: Bool) throws {
-        let model = try tinyModel(TinyFamily.qwen2.config)
+    @Test(arguments: TinyFamily.allCases, [false, true])
+    func adaptersAreMerged(_ family: TinyFamily, _ isDora: Bool) throws {
+        let model = try tinyModel(family.config)
         let before = walk(model.makeScorer())
         for (i, (_, linear)) in model.blockLinears.enumerated() {
             let adapter = LowRankAdapter(
@@ -83,8 +84,8 @@ private func difference(_ a: [Tensor], _ b: [Tensor]) -> Double { normDifference
     }
 
     /// A prompt through the layers, then steps: both write one cache.
-    @Test func longPromptsGoThroughTheLayers() throws {
-        let model = try tinyModel(TinyFamily.mistral.config), ids = someIDs(90, seed: 4), fused = model.makeScorer()
+    @Test(arguments: TinyFamily.allCases) func longPromptsGoThroughTheLayers(_ family: TinyFamily) throws {
+        let model = try tinyModel(family.config), ids = someIDs(90, seed: 4), fused = model.makeScorer()
         func scores(_ scorer: any SequenceScorer) -> [Tensor] {
             let cache = scorer.makeCache(sequences: 1, capacity: 100)
             return [ids, [3], [4], Array(ids.prefix(5))].map { scorer.scores(after: [$0], rows: [0], cache).tensor }
@@ -105,10 +106,17 @@ private func difference(_ a: [Tensor], _ b: [Tensor]) -> Double { normDifference
         #expect(probed.fusedDecoder() == nil)
     }
 
-    @Test func othersGenerateLayerByLayer() throws {
-        let scorer = try tinyModel(TinyFamily.gpt2.config).makeScorer()
-        _ = walk(scorer)
-        #expect(scorer.fusedSteps == 0 && scorer.fused == nil)
+    /// What GPT-NeoX models differ in among themselves.
+    @Test(
+        arguments: [
+            ("hidden_act", "gelu_new"), ("use_parallel_residual", false), ("attention_bias", false),
+        ] as [(String, JSONValue)])
+    func variantsOfNeoX(_ key: String, _ value: JSONValue) throws {
+        let model = try tinyModel(TinyFamily.gptNeoX.config.changing([key: value]))
+        let fused = model.makeScorer(), scores = walk(fused)
+        #expect(difference(scores, walk(model.makePlainScorer())) < 1e-5)
+        #expect(difference(scores, walk(try tinyModel(TinyFamily.gptNeoX.config).makeScorer())) > 1e-4)
+        #expect(fused.fusedSteps == 7)
     }
 
     @Test(arguments: [DType.float32, .bfloat16]) func sharedBeginnings(_ dtype: DType) throws {

@@ -69,7 +69,7 @@ extension TinyFamily {
         "original_max_position_embeddings": 12,
     ]
 
-    /// The families of one block, which the fused decoder knows.
+    /// The families of one block.
     public static let llamas: [TinyFamily] = [.llama, .mistral, .qwen2, .qwen3]
 
     /// Some kinds of linear maps, not all.

@@ -57,31 +57,56 @@ struct nt_cache {
     int64_t slots; /* S */
 };
 
-/* out[t] = softmax(scale q[t] . keys) values, per query head; query head h reads key/value head h / (H / K).
+/* out[t] = softmax(scale q[t] . keys) values, per query head; query head h reads key/value head h / (H / K). With a cap
+ * c > 0 a score s is c tanh(s / c).
  * q, out [n, H, E] fp32 with a stride between tokens. Token t belongs to sequence sequences[t] and sees its slots
  * max(0, lengths[t] - window) ..< lengths[t] (window 0: all). lengths[t] >= 1. */
 void nt_decode_attention(const float *q, int64_t q_stride, const struct nt_cache *cache, const int64_t *sequences,
                          const int64_t *lengths, int64_t n, int64_t heads, int64_t kv_heads, int64_t head_dim,
-                         int64_t window, float scale, float *out, int64_t out_stride, void *scratch,
+                         int64_t window, float scale, float cap, float *out, int64_t out_stride, void *scratch,
                          nt_parallel parallel);
 size_t nt_decode_attention_scratch_bytes(const int64_t *lengths, int64_t n, int64_t heads, int64_t head_dim);
 
-/* A pre-norm block: h = x + Wo attention(rope(q), rope(k), v); y = h + Wd (silu(Wg norm(h)) * Wu norm(h)). */
+/* RMSNorm: x weight / sqrt(mean(x^2) + epsilon); with a bias LayerNorm: (x - mean(x)) weight / sqrt(var(x) + epsilon) +
+ * bias. Without a weight: x. */
+struct nt_norm {
+    const float *weight, *bias;
+};
+
+/* What an MLP bends its input by: silu, GELU in its tanh form, GELU. */
+enum { NT_SILU = 0, NT_TANH_GELU = 1, NT_GELU = 2 };
+
+/* A block:
+ *     h = x + n2(Wo attention(turned n_q(Wq n1(x)), turned n_k(Wk n1(x)), Wv n1(x)))
+ *     y = h + n4(Wd (act(Wg n3(h)) * Wu n3(h)))    or Wd act(Wu n3(h)) without a gate */
 struct nt_decoder_layer {
-    struct nt_weight q, k, v, o, gate, up, down;
-    const float *input_norm, *post_norm; /* RMSNorm weights [D] */
-    const float *query_norm, *key_norm;  /* null, or RMSNorm weights [E] of each head, before it turns */
-    int64_t window;                      /* tokens seen, oneself included; 0: all */
+    struct nt_weight q, k, v, o, gate, up, down; /* gate.rows is 0 where there is none */
+    struct nt_norm input_norm, attention_norm;   /* n1, n2, of D numbers */
+    struct nt_norm mlp_input_norm, mlp_norm;     /* n3, n4 */
+    struct nt_norm query_norm, key_norm;         /* of each head's E numbers, or of all heads' together */
+    int64_t window;                              /* tokens seen, oneself included; 0: all */
+    int64_t rotation;                            /* which of the decoder's */
+};
+
+/* Cosines and sines of the positions, [positions, R / 2], as in rotary.h. */
+struct nt_rotation {
+    const float *cosines, *sines;
 };
 
 struct nt_decoder {
     int64_t hidden, heads, kv_heads, head_dim, mlp, vocabulary, layer_count;
     float epsilon, scale;
+    float score_cap, logit_cap; /* 0: none */
+    float table_scale;          /* what rows of the token table are multiplied by */
+    int32_t activation;
+    int32_t norms_all_heads;    /* 1: query_norm and key_norm are of all heads' numbers together */
+    int32_t is_parallel;        /* 1: the MLP reads n3(x), as GPT-NeoX's does */
     const struct nt_decoder_layer *layers;
-    const float *final_norm; /* [D] */
+    struct nt_norm final_norm;
     struct nt_weight table, head; /* [V, D] */
-    /* Rotation of position p: rows p of cosines and sines [positions, E / 2], as in rotary.h. */
-    const float *cosines, *sines;
+    struct nt_weight positions;   /* [positions, D], added to what is read of the table; no rows: none */
+    int64_t rotary;               /* R, the first numbers of a head, which turn; even */
+    const struct nt_rotation *rotations;
 };
 
 /* Tokens of one step; several tokens of a sequence stand in order of their positions. */
