@@ -175,14 +175,11 @@ extension DataCommand {
             var hits: [ContaminationHit] = [], unasked = 0
             let size = 256
             try runInOrder((rows.count + size - 1) / size, threads: policy.workers.count) { part in
-                try (part * size..<min((part + 1) * size, rows.count)).map { row in
-                    let content = try rows[row].content
-                    return (index.hits(content, row: row), content.questions.isEmpty)
-                }
+                try (part * size..<min((part + 1) * size, rows.count)).map { index.hits(try rows[$0].content, row: $0) }
             } consume: { part in
-                for (found, isUnasked) in part {
-                    hits += found
-                    unasked += isUnasked ? 1 : 0
+                for found in part {
+                    hits += found ?? []
+                    unasked += found == nil ? 1 : 0
                 }
             }
             noteUnasked(unasked)
