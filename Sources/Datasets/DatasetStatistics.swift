@@ -71,6 +71,14 @@ public struct DatasetStatistics: Sendable, Equatable {
         dropped.sorted { (-$0.value, $0.key.rawValue) < (-$1.value, $1.key.rawValue) }.map { ($0.key, $0.value) }
     }
 
+    /// Where no row is left: what was dropped, and the first row of the commonest reason; nil when nothing was.
+    var whyNoneIsLeft: String? {
+        let reasons = droppedByReason
+        guard let first = reasons.first, let example = examples[first.reason] else { return nil }
+        let counts = reasons.map { "\($0.reason.rawValue) \($0.count)" }.joined(separator: ", ")
+        return "all rows dropped: \(counts); first: \(example.location): \(example.detail)"
+    }
+
     /// Which percentiles of the lengths are reported; 0 is the shortest row, 100 the longest.
     public static let percentiles = [0, 5, 25, 50, 75, 95, 99, 100]
 

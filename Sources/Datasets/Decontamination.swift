@@ -68,9 +68,10 @@ public struct ContaminationIndex: Sendable {
         return true
     }
 
-    /// The questions that a training row holds, in the order in which they were added.
-    public func hits(_ content: RowContent, row: Int) -> [ContaminationHit] {
+    /// The questions that a training row holds, in the order in which they were added; nil for a row that asks nothing.
+    public func hits(_ content: RowContent, row: Int) -> [ContaminationHit]? {
         let turns = content.questions.map(wordHashes)
+        if turns.isEmpty { return nil }
         var found: [Int32: Double] = [:]
         let words = Array(turns.joined())
         switch match {

@@ -23,7 +23,8 @@ public struct EncodedRows: Sendable {
     /// What became of the cache, a line each; empty without one.
     public let notes: [String]
     private let table: TokenTable
-    private let badRows: BadRowPolicy
+    /// Name of the source in messages.
+    private let name: String
     /// Tokens of a row at most, where longer ones become several.
     private let pieceLength: Int?
     /// Of each file, the position of its path in the list of sources.
@@ -49,7 +50,7 @@ public struct EncodedRows: Sendable {
     ) throws {
         let files = try source.files()
         fingerprint = DataFingerprint(files)
-        (badRows, sourceOfFile, paths) = (source.badRows, files.map(\.sourceIndex), source.paths)
+        (name, sourceOfFile, paths) = (source.name, files.map(\.sourceIndex), source.paths)
         pieceLength = encoder.options.truncation == .split ? encoder.options.maxLength : nil
         var notes: [String] = [], stored: StoredTokens?
         let work = EncodingWork(source: source, files: files, encoder: encoder, threads: threads, selection: selection)
@@ -73,12 +74,7 @@ public struct EncodedRows: Sendable {
         _ indexes: some Collection<Int>, isPart: Bool = false
     ) throws -> (TokenizedDataset, DatasetStatistics) {
         let (kept, statistics) = chosen(indexes, isPart: isPart)
-        if kept.count == 0, statistics.rowsDropped > 0 {
-            let dropped = statistics.droppedByReason
-            let why = dropped.map { "\($0.reason.rawValue) \($0.count)" }.joined(separator: ", ")
-            let example = dropped.first.flatMap { statistics.examples[$0.reason]?.message }
-            throw UserError("no row is left: dropped \(why)" + (example.map { "; first: \($0)" } ?? ""))
-        }
+        if kept.count == 0, let why = statistics.whyNoneIsLeft { throw UserError(prefixed(name, why)) }
         return (TokenizedDataset(table, kept), statistics)
     }
 

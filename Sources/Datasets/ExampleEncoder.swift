@@ -79,8 +79,6 @@ public struct ExampleEncoder: Sendable {
     /// Source of the chat template in use.
     let template: String?
     private let renderer: ChatRenderer?
-    /// For chats with tools, where the tokenizer has a template for them.
-    private let toolRenderer: ChatRenderer?
 
     /// - Parameters:
     ///   - template: name of a built-in chat template, or the source of one; nil for the tokenizer's own.
@@ -99,27 +97,14 @@ public struct ExampleEncoder: Sendable {
                 let names = ChatTemplate.builtIn.keys.sorted().joined(separator: ", ")
                 throw UserError("the tokenizer has no chat template; name one (\(names)) or use format: plain", .usage)
             }
-            (renderer, toolRenderer, self.template) = (nil, nil, nil)
+            (renderer, self.template) = (nil, nil)
             return
         }
         let text = ChatTemplate.builtIn[source] ?? source
         self.template = text
         let choice = try TemplateChoice(text, withTools: template == nil ? tokenizer.toolTemplate : nil)
-        let variables = tokenizer.templateVariables, clock = FixedClock(time)
-        renderer = try ChatRenderer(choice.usual, variables: variables, clock: clock)
-        toolRenderer = try choice.withTools.map {
-            try ChatRenderer($0, variables: variables, tools: [Self.probeTool], clock: clock)
-        }
+        renderer = try ChatRenderer(choice, variables: tokenizer.templateVariables, clock: FixedClock(time))
     }
-
-    /// A function as OpenAI and transformers describe one.
-    private static let probeTool: JSONValue = [
-        "type": "function",
-        "function": [
-            "name": "probe", "description": "Probes.",
-            "parameters": ["type": "object", "properties": [:], "required": []],
-        ],
-    ]
 
     /// What the template printed of the time in all rows so far, by format; empty for nearly all templates.
     var printedTimes: [String: String] { renderer?.clock.printed ?? [:] }
@@ -166,7 +151,7 @@ public struct ExampleEncoder: Sendable {
 
     /// The template writes the begin token itself where it wants one, so the tokenizer adds none.
     private func chat(_ messages: [ChatMessage], _ tools: [JSONValue]) throws(RowFault) -> MarkedTokens {
-        guard let renderer = tools.isEmpty ? renderer : toolRenderer ?? renderer else {
+        guard let renderer else {
             throw RowFault(.templateRefused, "is a chat, and there is no chat template to render it; name one")
         }
         let rendered = try renderer.render(messages, tools: tools, trained: trainedTurns(messages))

@@ -174,8 +174,7 @@ struct RowFile: Sendable {
     private func recognisedKind(_ first: [JSONObject]) throws -> RowKind {
         if file.format == .text { return .text }
         for object in first {
-            let kind = RowKind.recognised { object[columnMap.column(of: $0)].flatMap { $0 == .null ? nil : $0 } }
-            if let kind { return kind }
+            if let kind = columnMap.kind(of: object) { return kind }
         }
         guard let object = first.first else { return .chat }  // no readable row: the pass over all rows says why
         // A column that is nearly one of ours: the row is meant as that kind, and is told what it lacks.
@@ -205,7 +204,7 @@ struct RowFile: Sendable {
     /// Whether a column is a list whose first entry is a row itself.
     private func holdsRows(_ column: JSONValue?) -> Bool {
         guard let entry = column?.array?.first?.object else { return false }
-        return RowKind.recognised { entry[columnMap.column(of: $0)].flatMap { $0 == .null ? nil : $0 } } != nil
+        return columnMap.kind(of: entry) != nil
     }
 
     /// A mapped column that the first rows do not have is a typing mistake, unless its field is optional.

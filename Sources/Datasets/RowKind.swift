@@ -152,6 +152,16 @@ public struct ColumnMap: Sendable, Equatable {
 
     /// The column of the file that holds `field`.
     func column(of field: String) -> String { columns[field] ?? field }
+
+    /// What a row says of `field`; nil where the column is absent or null.
+    func value(_ row: JSONObject, _ field: String) -> JSONValue? {
+        let value = row[column(of: field)]
+        return value == .null ? nil : value
+    }
+
+    /// The kind that a row is by its columns; nil for none that is known.
+    func kind(of row: JSONObject) -> RowKind? { RowKind.recognised { value(row, $0) } }
+
     var isEmpty: Bool { columns.isEmpty }
     /// The fields that are read from elsewhere, with the columns given, in a fixed order.
     var entries: [(field: String, column: String)] { columns.sorted { $0.key < $1.key }.map { ($0.key, $0.value) } }

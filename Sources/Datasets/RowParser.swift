@@ -32,17 +32,14 @@ struct RowParser {
 
     // MARK: columns
 
-    func value(_ row: JSONObject, _ field: String) -> JSONValue? {
-        let value = row[columns.column(of: field)]
-        return value == .null ? nil : value
-    }
+    func value(_ row: JSONObject, _ field: String) -> JSONValue? { columns.value(row, field) }
 
     private func checkColumns(_ row: JSONObject) throws(RowFault) {
         let missing = kind.requiredColumns.first { field in
             value(row, field) == nil && kind.alternative(to: field).flatMap { value(row, $0) } == nil
         }
         guard let missing else { return }
-        if let other = RowKind.recognised(value: { value(row, $0) }), other != kind {
+        if let other = columns.kind(of: row), other != kind {
             let text =
                 "is a row of kind \(other.rawValue) among rows of kind \(kind.rawValue); give each kind its own file"
             throw RowFault(.mixedKinds, text)

@@ -101,7 +101,7 @@ public struct Rows: Sendable {
         for (i, file) in self.files.enumerated() { try pass.read(file, Int32(i), threads: threads) }
         if pass.places.isEmpty {
             let why =
-                pass.statistics.whyNoneIsLeft
+                DatasetStatistics(pass.statistics).whyNoneIsLeft
                 ?? "no rows in \(source.paths.map { escapedForDisplay($0) }.joined(separator: ", "))"
             throw UserError(prefixed(source.name, why))
         }
@@ -317,14 +317,6 @@ public struct RowStatistics: Sendable, Equatable {
 
     /// Counts a row that can be used.
     mutating func keep(source: Int) { sources[source].rowsOut += 1 }
-
-    /// What was left out, and the first row of the commonest reason; nil when nothing was.
-    var whyNoneIsLeft: String? {
-        let reasons = dropped.sorted { ($1.value, $0.key.rawValue) < ($0.value, $1.key.rawValue) }
-        guard let first = reasons.first, let example = examples[first.key] else { return nil }
-        let counts = reasons.map { "\($0.key.rawValue) \($0.value)" }.joined(separator: ", ")
-        return "all rows dropped: \(counts); first: \(example.location): \(example.detail)"
-    }
 
     mutating func drop(_ row: BadRow, stage: String?, source: Int) {
         dropped[row.reason, default: 0] += 1

@@ -51,32 +51,48 @@ final class FixedClock: Sendable {
     }
 }
 
-/// Renders chats of one template and finds turns in them.
+/// Renders chats with the template that serves them and finds turns in them.
 struct ChatRenderer: Sendable {
-    private let template: ChatTemplate
+    private let choice: TemplateChoice
     private let variables: JSONObject
-    /// Whether a rendered prompt ends with a header for the answer.
-    private let hasAnswerHeader: Bool
+    /// Whether a rendered prompt ends with a header for the answer, without and with tools.
+    private let hasAnswerHeader: (usual: Bool, withTools: Bool)
     /// The one moment that `strftime_now` tells: two renderings of a chat must not differ by the clock.
     let clock: FixedClock
 
-    /// - Parameter tools: what a first chat is tried with.
-    init(_ template: ChatTemplate, variables: JSONObject, tools: [JSONValue]? = nil, clock: FixedClock) throws {
-        (self.template, self.variables, self.clock) = (template, variables, clock)
-        let probe: [JSONValue] = [["role": "user", "content": "probe"]]
-        let plain = try template.render(messages: probe, tools: tools, variables: variables, now: clock.time)
-        let open = try template.render(
-            messages: probe, tools: tools, addGenerationPrompt: true, variables: variables, now: clock.time)
-        hasAnswerHeader = !plain.utf8.elementsEqual(open.utf8)
+    /// - Throws: `UserError` when a template refuses the simplest chat.
+    init(_ choice: TemplateChoice, variables: JSONObject, clock: FixedClock) throws {
+        (self.choice, self.variables, self.clock) = (choice, variables, clock)
+        func printsHeader(_ tools: [JSONValue]?) throws -> Bool {
+            func text(_ addGenerationPrompt: Bool) throws -> String {
+                try choice.template(tools).render(
+                    messages: [["role": "user", "content": "probe"]], tools: tools,
+                    addGenerationPrompt: addGenerationPrompt, variables: variables, now: clock.time)
+            }
+            return try !text(false).utf8.elementsEqual(text(true).utf8)
+        }
+        let usual = try printsHeader(nil)
+        hasAnswerHeader = try (usual, choice.withTools == nil ? usual : printsHeader([Self.probeTool]))
     }
+
+    /// A function as OpenAI and transformers describe one.
+    private static let probeTool: JSONValue = [
+        "type": "function",
+        "function": [
+            "name": "probe", "description": "Probes.",
+            "parameters": ["type": "object", "properties": [:], "required": []],
+        ],
+    ]
 
     /// - Parameter trained: whether turn i is to be trained.
     /// - Throws: `RowFault` when the template refuses the chat or the place of a trained turn cannot be proven.
     func render(_ messages: [ChatMessage], tools: [JSONValue], trained: [Bool]) throws(RowFault) -> RenderedChat {
-        let values = messages.map { JSONValue.object($0.fields) }
+        let values = messages.map { JSONValue.object($0.fields) }, tools = tools.isEmpty ? nil : tools
         let (full, generated) = try renderedWithMarks(values[...], tools, answerHeader: false)
         let turns = messages.indices.map {
-            Turn(index: $0, message: messages[$0], values: values, tools: tools, full: full)
+            Turn(
+                index: $0, message: messages[$0], values: values, tools: tools, full: full,
+                hasAnswerHeader: tools == nil ? hasAnswerHeader.usual : hasAnswerHeader.withTools)
         }
         let answers = messages.indices.filter { messages[$0].role == .assistant }, regions = joined(generated)
         let owned = regions.isEmpty ? [] : answers.map { (turn: $0, region: region(of: turns[$0], in: regions)) }
@@ -108,8 +124,9 @@ struct ChatRenderer: Sendable {
         let index: Int
         let message: ChatMessage
         let values: [JSONValue]
-        let tools: [JSONValue]
+        let tools: [JSONValue]?
         let full: [UInt8]
+        let hasAnswerHeader: Bool
         var isLast: Bool { index == values.count - 1 }
         /// The chat with a mark in place of the turn's text, or of another's.
         func marked(at i: Int? = nil) -> [JSONValue] {
@@ -123,19 +140,19 @@ struct ChatRenderer: Sendable {
     }
 
     private func rendered(
-        _ messages: ArraySlice<JSONValue>, _ tools: [JSONValue], answerHeader: Bool
+        _ messages: ArraySlice<JSONValue>, _ tools: [JSONValue]?, answerHeader: Bool
     ) throws(RowFault) -> [UInt8] {
         try renderedWithMarks(messages, tools, answerHeader: answerHeader).text
     }
 
     /// The text, and the parts that the template itself wraps in `{% generation %}`.
     private func renderedWithMarks(
-        _ messages: ArraySlice<JSONValue>, _ tools: [JSONValue], answerHeader: Bool
+        _ messages: ArraySlice<JSONValue>, _ tools: [JSONValue]?, answerHeader: Bool
     ) throws(RowFault) -> (text: [UInt8], generated: [Range<Int>]) {
         do {
-            let (text, generated) = try template.renderMarkingGenerated(
-                messages: Array(messages), tools: tools.isEmpty ? nil : tools, addGenerationPrompt: answerHeader,
-                variables: variables, now: clock.time)
+            let (text, generated) = try choice.template(tools).renderMarkingGenerated(
+                messages: Array(messages), tools: tools, addGenerationPrompt: answerHeader, variables: variables,
+                now: clock.time)
             return (Array(text.utf8), generated)
         } catch {
             throw RowFault(.templateRefused, "the chat template refuses this chat: \(escapedForDisplay("\(error)"))")
@@ -202,7 +219,8 @@ struct ChatRenderer: Sendable {
         let prompt = isAnswer ? stablePrefix(turn, turn.index, answerHeader: true)?.count : nil
         let through = turn.isLast ? turn.full : stablePrefix(turn, turn.index + 1, answerHeader: false)
         let content: Range<Int>
-        if hasAnswerHeader, let prompt, let end = contentEnd(turn, from: prompt), let through, through.count >= end {
+        if turn.hasAnswerHeader, let prompt, let end = contentEnd(turn, from: prompt), let through, through.count >= end
+        {
             content = prompt..<end
         } else {
             content = try markedContent(turn)
@@ -248,7 +266,7 @@ struct ChatRenderer: Sendable {
         }
         // Between the prompt and the text: a space, or what the template leaves to the model (an empty thought).
         let gap = turn.full[prompt..<content.lowerBound]
-        return hasAnswerHeader || gap.allSatisfy(isJSONSpace) ? prompt : content.lowerBound
+        return turn.hasAnswerHeader || gap.allSatisfy(isJSONSpace) ? prompt : content.lowerBound
     }
 
     // MARK: by a mark

@@ -56,16 +56,16 @@ struct AdaptedTable {
     /// Hands out the table's bytes, some rows at a time.
     func write(_ emit: (UnsafeRawBufferPointer) throws -> Void) throws {
         guard let update else { return try emit(stored.bytes()) }
-        let width = shape[1], magnitudes = try update.magnitudes?.floats()
+        let width = shape[1], magnitudes = try update.magnitudes?.floats(), product = try Product(update)
         var columnScales: [Float]?
         if let magnitudes, update.isOfTokens {
             var squares = [Double](repeating: 0, count: width)
-            try forEachBlock(update) { _, values in
+            try forEachBlock(product) { _, values in
                 for (i, value) in values.enumerated() { squares[i % width] += Double(value) * Double(value) }
             }
             columnScales = zip(magnitudes, squares).map { Float(Double($0) / $1.squareRoot()) }
         }
-        try forEachBlock(update) { begin, values in
+        try forEachBlock(product) { begin, values in
             if let columnScales {
                 for i in values.indices { values[i] *= columnScales[i % width] }
             } else if let magnitudes {
@@ -80,21 +80,37 @@ struct AdaptedTable {
         }
     }
 
+    /// s B A (tokens: its transpose) as r factors of each row of the table, s included, and r rows of its width.
+    private struct Product {
+        let rank: Int
+        let factors: [Float], directions: [Float]
+
+        init(_ update: Update) throws {
+            /// Outputs have both as they lie.
+            func numbers(_ matrix: Stored) throws -> [Float] {
+                let values = try matrix.floats()
+                return update.isOfTokens ? transposed(values, columns: matrix.info.shape[1]) : values
+            }
+            let (left, right) = update.isOfTokens ? (update.a, update.b) : (update.b, update.a)
+            rank = update.a.info.shape[0]
+            factors = try numbers(left).map { Float(update.scale) * $0 }
+            directions = try numbers(right)
+        }
+    }
+
     /// W' without magnitudes, some rows at a time.
-    private func forEachBlock(_ update: Update, _ body: (_ begin: Int, _ values: inout [Float]) throws -> Void) throws {
-        let (rows, width) = (shape[0], shape[1])
-        let a = try update.a.floats(), b = try update.b.floats(), rank = update.a.info.shape[0]
-        // Of each row its r factors, and r rows of the width: outputs have them as they lie.
-        let factors = update.isOfTokens ? transposed(a, columns: rows) : b
-        let directions = update.isOfTokens ? transposed(b, columns: rank) : a
+    private func forEachBlock(
+        _ product: Product, _ body: (_ begin: Int, _ values: inout [Float]) throws -> Void
+    ) throws {
+        let (rows, width, rank) = (shape[0], shape[1], product.rank)
         let block = 1024
         for begin in stride(from: 0, to: rows, by: block) {
             let count = min(block, rows - begin)
             var values = try stored.floats(begin * width..<(begin + count) * width)
             for row in 0..<count {
                 for k in 0..<rank {
-                    let factor = Float(update.scale) * factors[(begin + row) * rank + k]
-                    for d in 0..<width { values[row * width + d] += factor * directions[k * width + d] }
+                    let factor = product.factors[(begin + row) * rank + k]
+                    for d in 0..<width { values[row * width + d] += factor * product.directions[k * width + d] }
                 }
             }
             try body(begin, &values)
@@ -166,12 +182,12 @@ private struct TableFiles {
         for name in isOfTokens ? [tokens] : outputs {
             guard let a = weights[name + left], let b = weights[name + right] else { continue }
             let module = String(name.dropFirst(AdapterFiles.prefix.count))
-            let magnitudes = [".lora_magnitude_vector", ".lora_magnitude_vector.weight"]
+            let magnitudes = AdapterFiles.normalized(name + ".lora_magnitude_vector", naming)
             let table = AdaptedTable(
                 name: name + ".weight", stored: try stored(isOfTokens: isOfTokens),
                 update: .init(
                     a: .init(file: weights, info: a), b: .init(file: weights, info: b),
-                    magnitudes: magnitudes.lazy.compactMap { weights[name + $0] }.first.map {
+                    magnitudes: weights.tensors.first { AdapterFiles.normalized($0.name, naming) == magnitudes }.map {
                         .init(file: weights, info: $0)
                     },
                     isOfTokens: isOfTokens, scale: scale(module, a.shape.first ?? 1)))

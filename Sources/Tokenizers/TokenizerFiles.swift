@@ -217,7 +217,7 @@ struct TokenizerFiles: Sendable {
         "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
     ]
 
-    /// The entry of a named special token: a text or an object with `content`.
+    /// The entry of a named special token.
     private func entry(_ key: String) -> JSONValue? {
         for source in [config[key], specialTokensMap?[key]] {
             if let source, source != .null { return source }
@@ -230,13 +230,13 @@ struct TokenizerFiles: Sendable {
         var variables = JSONObject()
         for key in Self.specialKeys { variables[key] = specialToken(key).map { .string($0) } }
         for (key, value) in ownTokens {
-            if let text = value.string ?? value["content"]?.string { variables[key] = .string(text) }
+            if let text = value.tokenText { variables[key] = .string(text) }
         }
         return variables
     }
 
     /// Content of `bos_token` and its like.
-    func specialToken(_ key: String) -> String? { entry(key).flatMap { $0.string ?? $0["content"]?.string } }
+    func specialToken(_ key: String) -> String? { entry(key)?.tokenText }
 
     /// Lays the settings over the parts as transformers' tokenizers (5.x) do: tokens they name become added tokens, and
     /// `add_bos_token` or `add_eos_token`, when present, replace the post-processor.
@@ -257,18 +257,15 @@ struct TokenizerFiles: Sendable {
     func allAdded(_ added: [AddedToken], over vocabulary: Vocabulary, _ file: String) throws -> [AddedToken] {
         var numbering = AddedTokenNumbering(vocabulary, added, file)
         for (key, value) in entry("extra_special_tokens")?.object ?? JSONObject() {
-            guard value.string ?? value["content"]?.string != nil else {
+            if value.tokenText == nil {
                 throw UserError("\(file): extra_special_tokens: \(quoted(key)) names no token")
             }
         }
         let named = Self.specialKeys.compactMap { entry($0) } + ownTokens.values
-        try addListedTokens(to: &numbering, named.compactMap { $0.string ?? $0["content"]?.string }, file)
+        try addListedTokens(to: &numbering, named.compactMap(\.tokenText), file)
         var known = Set(numbering.tokens.map { ExactString($0.content) })
         for value in named + listedTokens {
-            guard let content = value.string ?? value["content"]?.string, known.insert(ExactString(content)).inserted
-            else {
-                continue
-            }
+            guard let content = value.tokenText, known.insert(ExactString(content)).inserted else { continue }
             try numbering.add(content) { try Self.token(content, value, id: $0, special: true, file) }
         }
         return numbering.tokens
@@ -335,6 +332,11 @@ struct TokenizerFiles: Sendable {
         }
         return flag
     }
+}
+
+extension JSONValue {
+    /// The text of a token in the settings: the text itself, or an object's `content`.
+    fileprivate var tokenText: String? { string ?? self["content"]?.string }
 }
 
 // MARK: Writing

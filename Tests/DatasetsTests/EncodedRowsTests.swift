@@ -185,6 +185,6 @@ struct EncodedRowsTests {
         let rows = try EncodedRows(DataSource([path], badRows: .drop), encoder)
         #expect(rows.datasetStatistics.rowsKept == 0 && rows.datasetStatistics.rowsDropped == 2)
         let error = #expect(throws: UserError.self) { try rows.dataset() }
-        #expect(error?.message.hasPrefix("no row is left: dropped template_refused 2; first: ") == true)
+        #expect(error?.message.hasPrefix("all rows dropped: template_refused 2; first: ") == true)
     }
 }

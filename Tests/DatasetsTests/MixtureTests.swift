@@ -310,7 +310,7 @@ struct ContaminationTests {
                     row: i)
             }
             let started = ContinuousClock.now
-            let hits = rows.indices.flatMap { index.hits(content(rows[$0]), row: $0) }
+            let hits = rows.indices.flatMap { index.hits(content(rows[$0]), row: $0) ?? [] }
             #expect(ContinuousClock.now - started < .seconds(60))
             let found = Dictionary(hits.map { ($0.question, $0) }) { first, _ in first }
             #expect(hits.count == (match == .exact ? 5 : 10))
@@ -326,8 +326,8 @@ struct ContaminationTests {
     @Test func shortQuestionsMatchWholeTurnsOnly() {
         var index = ContaminationIndex(.ngram, n: 8)
         index.add(.completion(prompt: "Who are you?", completion: "x"), test: 0, row: 0)
-        #expect(index.hits(.completion(prompt: "who ARE you", completion: "y"), row: 0).map(\.score) == [1])
-        #expect(index.hits(.completion(prompt: "Tell me who are you", completion: "y"), row: 0).isEmpty)
+        #expect(index.hits(.completion(prompt: "who ARE you", completion: "y"), row: 0)?.map(\.score) == [1])
+        #expect(index.hits(.completion(prompt: "Tell me who are you", completion: "y"), row: 0) == [])
         let added = index.add(.completion(prompt: "?!", completion: "x"), test: 0, row: 1)
         #expect(!added)
     }
@@ -337,19 +337,21 @@ struct ContaminationTests {
         var index = ContaminationIndex(.exact, n: 8)
         index.add(.completion(prompt: "What is the capital of France?", completion: "x"), test: 0, row: 0)
         index.add(.completion(prompt: "Who?", completion: "x"), test: 0, row: 1)
-        func found(_ text: String) -> [Int] {
-            index.hits(.completion(prompt: text, completion: "y"), row: 0).map(\.question)
+        func found(_ text: String) -> [Int]? {
+            index.hits(.completion(prompt: text, completion: "y"), row: 0)?.map(\.question)
         }
         #expect(found("Answer briefly: what is the capital of France? Thanks") == [0])
-        #expect(found("What is the capital of Sweden?").isEmpty && found("").isEmpty)
+        #expect(found("What is the capital of Sweden?") == [] && found("") == [])
         #expect(found("What is the capital of France and who") == [0, 1])
     }
 
     @Test func answersAreNotLookedAt() {
         var index = ContaminationIndex(.exact, n: 3)
         index.add(.completion(prompt: "one two three four", completion: "x"), test: 0, row: 0)
-        #expect(index.hits(.completion(prompt: "q", completion: "one two three four"), row: 0).isEmpty)
-        #expect(index.hits(.text("zero one two three four five"), row: 0).count == 1)
+        #expect(index.hits(.completion(prompt: "q", completion: "one two three four"), row: 0) == [])
+        #expect(index.hits(.text("zero one two three four five"), row: 0)?.count == 1)
+        let answer = ChatMessage(role: .assistant, content: "one two three four")
+        #expect(index.hits(.chat([answer], tools: []), row: 0) == nil, "nothing is asked")
     }
 }
 

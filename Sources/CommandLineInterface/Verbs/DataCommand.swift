@@ -139,12 +139,17 @@ public struct DataCommand: ParsableCommand {
     }
 }
 
-/// Each field of `field=column` pairs may be read from one column only.
-func requireOnce(_ pairs: [String], _ option: String) throws {
-    var seen: Set<Substring> = []
-    for pair in pairs {
-        let field = pair.prefix { $0 != "=" }
-        try require(seen.insert(field).inserted, "\(option) gives \(escapedForDisplay(String(field))) two columns")
+/// The column of each field, from the `field=column` pairs of an option.
+///
+/// - Throws: `ValidationError` for what is no such pair, and for a field with two columns.
+func columnMap(_ pairs: [String], _ option: String) throws -> [String: String] {
+    try pairs.reduce(into: [:]) { columns, pair in
+        guard let sign = pair.dropFirst().firstIndex(of: "=") else {
+            throw ValidationError("\(option) is field=column (for example messages=chat), not '\(pair)'")
+        }
+        let field = String(pair[..<sign]), isNew = columns[field] == nil
+        try require(isNew, "\(option) gives \(escapedForDisplay(field)) two columns")
+        columns[field] = String(pair[pair.index(after: sign)...])
     }
 }
 
@@ -166,27 +171,19 @@ public struct RowShapeOptions: ParsableArguments {
 
     public init() {}
 
-    public func validate() throws {
-        for pair in column where !pair.dropFirst().contains("=") {
-            throw ValidationError("--column is field=column (for example messages=chat), not '\(pair)'")
-        }
-        try requireOnce(column, "--column")
-    }
+    public func validate() throws { _ = try section() }
 
     /// The options as a config would have them.
-    var section: DataSection {
+    func section() throws -> DataSection {
         var section = DataSection()
         (section.kind, section.textUnit, section.split) = (kind, textUnit, split)
-        for pair in column {
-            let parts = pair.split(separator: "=", maxSplits: 1)
-            section.columnMap[String(parts[0])] = parts.count > 1 ? String(parts[1]) : ""
-        }
+        section.columnMap = try columnMap(column, "--column")
         return section
     }
 
     /// The rows of `paths`, of every kind.
     func source(_ paths: [String], transforms: [String] = []) throws -> DataSource {
-        var section = section
+        var section = try section()
         section.transforms = transforms
         var source = try section.source(paths, "", split: split)
         source.takesEveryKind = true
@@ -209,15 +206,15 @@ public struct RowKindOptions: ParsableArguments {
     public init() {}
 
     /// The options as a config would have them.
-    fileprivate var section: DataSection {
-        var section = shape.section
+    fileprivate func section() throws -> DataSection {
+        var section = try shape.section()
         section.template = template
         return section
     }
 
     /// Reads and checks the rows of `path`; the first bad one ends it.
     public func rows(_ path: String) throws -> Rows {
-        let section = section, source = try section.source([path], "", split: section.split)
+        let section = try section(), source = try section.source([path], "", split: section.split)
         try section.checkTextUnit([source])
         return try Rows(source)
     }
@@ -260,8 +257,8 @@ struct RowOptions: ParsableArguments {
     var longestRow: Int { maxLength ?? DataSection().maxLength }
 
     /// The options as a config would have them, bad rows left out.
-    private var section: DataSection {
-        var section = kinds.section
+    private func section() throws -> DataSection {
+        var section = try kinds.section()
         (section.train, section.transforms) = (data, transform)
         (section.trainOn, section.maxLength, section.truncation) = (trainOn, longestRow, truncation)
         (section.deduplicate, section.badRows) = (deduplicate, .drop)
@@ -270,6 +267,7 @@ struct RowOptions: ParsableArguments {
 
     /// Where the rows are; bad ones are left out.
     func source() throws -> DataSource {
+        let section = try section()
         var source = try section.source(data, "", split: section.split)
         source.takesEveryKind = true
         try section.checkTextUnit([source])
@@ -285,7 +283,7 @@ struct RowOptions: ParsableArguments {
 
     func report(_ warnings: [String], _ statistics: RowStatistics) { reportRows(warnings, statistics) }
 
-    func encoder(_ tokenizer: Tokenizer) throws -> ExampleEncoder { try SFTData.encoder(section, tokenizer) }
+    func encoder(_ tokenizer: Tokenizer) throws -> ExampleEncoder { try SFTData.encoder(section(), tokenizer) }
 }
 
 /// Tells what was left out of the rows while they were read, and why.

@@ -82,10 +82,7 @@ extension DataCommand {
             try require(
                 (match == .vector) == (encoder != nil), "--match vector and --encoder go together; give both or neither"
             )
-            for pair in testColumn {
-                try require(pair.dropFirst().contains("="), "--test-column is field=column, not '\(pair)'")
-            }
-            try requireOnce(testColumn, "--test-column")
+            _ = try columnMap(testColumn, "--test-column")
             if let threshold {
                 try require(threshold > 0 && threshold <= 1, "--threshold is above 0 and at most 1, not \(threshold)")
             }
@@ -101,11 +98,7 @@ extension DataCommand {
         /// - Parameter vectors: of texts, for `--match vector`.
         public func run(vectors: (([String]) throws -> [[Float]])?) throws {
             let format = try output.map(RowWriter.format(path:))
-            let columns = Dictionary(
-                testColumn.map { $0.split(separator: "=", maxSplits: 1).map(String.init) }.map {
-                    ($0[0], $0.count > 1 ? $0[1] : "")
-                }
-            ) { $1 }
+            let columns = try columnMap(testColumn, "--test-column")
             let tests = try test.map { try Rows(DataSource([$0], columnMap: columns, takesEveryKind: true)) }
             let training = try policy.read(try shape.source(data))
             let hits = try vectors.map { try closeRows(tests, training, $0) } ?? wordHits(tests, training)
@@ -182,14 +175,11 @@ extension DataCommand {
             var hits: [ContaminationHit] = [], unasked = 0
             let size = 256
             try runInOrder((rows.count + size - 1) / size, threads: policy.workers.count) { part in
-                try (part * size..<min((part + 1) * size, rows.count)).map { row in
-                    let content = try rows[row].content
-                    return (index.hits(content, row: row), content.questions.isEmpty)
-                }
+                try (part * size..<min((part + 1) * size, rows.count)).map { index.hits(try rows[$0].content, row: $0) }
             } consume: { part in
-                for (found, isUnasked) in part {
-                    hits += found
-                    unasked += isUnasked ? 1 : 0
+                for found in part {
+                    hits += found ?? []
+                    unasked += found == nil ? 1 : 0
                 }
             }
             noteUnasked(unasked)
