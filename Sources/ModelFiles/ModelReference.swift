@@ -5,8 +5,8 @@ internal import Glibc
 internal import RunLog
 internal import Tokenizers
 
-/// The folders behind a MODEL argument: a Hugging Face folder, an adapter folder, a run folder (its best checkpoint), one
-/// of a run's steps, or a GGUF file (converted once into the cache).
+/// The folders behind a MODEL argument: a Hugging Face folder, an adapter folder, a run folder (its best checkpoint, else
+/// what it delivered), one of a run's steps, or a GGUF file (converted once into the cache).
 public struct ModelReference: Sendable, Equatable {
     /// Hugging Face folder with config.json and safetensors.
     public let baseFolder: String
@@ -73,8 +73,8 @@ public struct ModelReference: Sendable, Equatable {
         throw UserError("\(path): no tokenizer.json in this folder\(hint)")
     }
 
-    /// Leads from a run folder to its best checkpoint (the newest whole one while none has been judged); other paths
-    /// stay.
+    /// Leads from a run folder to its best checkpoint (the newest whole one while none has been judged), without
+    /// checkpoints to what the run delivered; other paths stay.
     static func weightsPath(_ path: String) throws -> String {
         if fileExists(path) { return path }
         guard folderExists(path) else {
@@ -89,10 +89,18 @@ public struct ModelReference: Sendable, Equatable {
             throw UserError("\(record): damaged; name one of the folders in \(joinPath(path, "checkpoints"))")
         }
         let store = CheckpointStore(folder: joinPath(path, "checkpoints"), run: run) { ProgressLine.print($0) }
-        guard let checkpoint = try store.bestOrNewest() else {
+        if let checkpoint = try store.bestOrNewest() { return checkpoint.folder }
+        guard let model = deliveredModel(of: path) else {
             throw UserError("\(path): this run has saved no checkpoint yet; run `needletail train` on it again")
         }
-        return checkpoint.folder
+        return model
+    }
+
+    /// The adapter or model that a run folder got when the run was done, which outlives checkpoints that were cleaned away;
+    /// nil where there is none.
+    private static func deliveredModel(of run: String) -> String? {
+        [("adapter", AdapterFiles.configName), ("model", "config.json")].map { (joinPath(run, $0), $1) }
+            .first { fileExists(joinPath($0, $1)) }?.0
     }
 
     /// The files of a repository that is in the Hub cache; nil for any other path.
@@ -101,14 +109,15 @@ public struct ModelReference: Sendable, Equatable {
         return try cache.snapshot(repository)
     }
 
-    /// What to do about a file that a folder lacks: a GGUF file in it (the first part of one in parts), or the download of
-    /// what a snapshot of the Hub cache lacks; nil for other folders.
+    /// What to do about a file that a folder lacks: a GGUF file in it (the first part of one in parts), the model in what
+    /// is left of a run folder, or the download of what a snapshot of the Hub cache lacks; nil for other folders.
     private static func missingHint(_ folder: String) -> String? {
         // A folder that cannot be listed has no hint to give; what is wrong with it is said already.
         let names = (try? listFolder(folder)) ?? []
         if let name = names.filter({ $0.hasSuffix(".gguf") }).min() {
             return "; to use the GGUF file in it, name \(joinPath(folder, name))"
         }
+        if let model = deliveredModel(of: folder) { return "; to use the \(fileName(of: model)) in it, name \(model)" }
         return HubRepository(snapshot: folder).map { "; `needletail download \($0)` fetches what is missing" }
     }
 

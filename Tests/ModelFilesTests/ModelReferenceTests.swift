@@ -63,6 +63,26 @@ private final class Files {
         try removeTree(files.path + "/run/checkpoints")
         #expect { try ModelReference(files.path + "/run") } throws: { "\($0)".contains("has saved no checkpoint yet") }
     }
+
+    /// What is left when checkpoints were cleaned away or not copied.
+    @Test(arguments: ["adapter", "model"]) func aRunWithoutCheckpointsIsWhatItDelivered(_ name: String) throws {
+        let files = try Files(scores: [:]), run = files.path + "/run", delivered = run + "/" + name
+        try removeTree(run + "/checkpoints")
+        if name == "adapter" {
+            try files.adapter("run/adapter")
+        } else {
+            for file in ["config.json", "tokenizer.json"] { try files.file("run/model/" + file, "{}") }
+        }
+        let reference = try ModelReference(run), isAdapter = name == "adapter"
+        #expect(reference.adapterFolder == (isAdapter ? delivered : nil))
+        #expect(reference.baseFolder == (isAdapter ? files.path + "/base" : delivered))
+        #expect(try ModelReference.tokenizerPath(run) == reference.baseFolder)
+        #expect(try ModelReference.isAdapter(run) == isAdapter)
+        // Without its record it is any folder, and the one inside is named.
+        try removeTree(run + "/run.json")
+        let hint = "; to use the \(name) in it, name \(delivered)"
+        #expect { try ModelReference(run) } throws: { "\($0)".hasSuffix(hint) }
+    }
 }
 
 @Suite struct FoldersOfGGUFFiles {
