@@ -19,10 +19,11 @@ public struct ModelReference: Sendable, Equatable {
 
     /// - Parameters:
     ///   - base: overrides the base that an adapter names.
-    ///   - report: told about slow work (a conversion) before it starts, and about code in the folder, which is ignored.
+    ///   - report: told about slow work (a conversion) before it starts, about a run that is not done, and about code in the
+    ///     folder, which is ignored.
     /// - Throws: `UserError` saying what is missing.
     public init(_ path: String, base: String? = nil, report: (String) -> Void = { _ in }) throws {
-        let path = try Self.weightsPath(path)
+        let path = try Self.weightsPath(path, report: report)
         if fileExists(path) {
             guard try isGGUF(path) else { throw Self.notAModel(path) }
             try Self.refuse(base, path)
@@ -75,7 +76,9 @@ public struct ModelReference: Sendable, Equatable {
 
     /// Leads from a run folder to its best checkpoint (the newest whole one while none has been judged), without
     /// checkpoints to what the run delivered; other paths stay.
-    static func weightsPath(_ path: String) throws -> String {
+    ///
+    /// - Parameter report: told where the run is not done.
+    static func weightsPath(_ path: String, report: (String) -> Void = { _ in }) throws -> String {
         if fileExists(path) { return path }
         guard folderExists(path) else {
             if let snapshot = try hubSnapshot(path) { return snapshot }
@@ -89,7 +92,15 @@ public struct ModelReference: Sendable, Equatable {
             throw UserError("\(record): damaged; name one of the folders in \(joinPath(path, "checkpoints"))")
         }
         let store = CheckpointStore(folder: joinPath(path, "checkpoints"), run: run) { ProgressLine.print($0) }
-        if let checkpoint = try store.bestOrNewest() { return checkpoint.folder }
+        if let checkpoint = try store.bestOrNewest() {
+            if let progress = store.progress {
+                report(
+                    "note: \(path): this run is not done (step \(grouped(progress.step)) of \(grouped(progress.of))); its "
+                        + "\(checkpoint.score == nil ? "newest" : "best") checkpoint, of step \(grouped(checkpoint.step)), is used"
+                )
+            }
+            return checkpoint.folder
+        }
         guard let model = deliveredModel(of: path) else {
             throw UserError("\(path): this run has saved no checkpoint yet; run `needletail train` on it again")
         }

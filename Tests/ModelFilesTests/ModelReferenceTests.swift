@@ -11,14 +11,14 @@ import Testing
 private final class Files {
     let path = "/tmp/needletail-models-\(UInt64.random(in: 0 ... .max))"
 
-    init(scores: [Int: Double]) throws {
+    init(scores: [Int: Double], state: JSONValue = nil) throws {
         try file("base/config.json", "{}")
         try file("base/tokenizer.json", "{}")
         try adapter("adapter")
         try file("run/run.json", #"{"id":"this run"}"#)
         let store = CheckpointStore(folder: path + "/run/checkpoints", run: "this run", keep: 3) { _ in }
         for step in 1...3 {
-            try store.save(step: step, state: nil, expectedBytes: 0, score: scores[step]) { folder in
+            try store.save(step: step, state: state, expectedBytes: 0, score: scores[step]) { folder in
                 try writeFileAtomically(adapterJSON, to: folder + "/adapter_config.json")
             }
         }
@@ -44,6 +44,21 @@ private final class Files {
         #expect(reference.adapterFolder == files.path + "/run/checkpoints/step-\(step)")
         #expect(reference.baseFolder == files.path + "/base")
         #expect(try ModelReference.tokenizerPath(files.path + "/run") == files.path + "/base")
+    }
+
+    @Test(
+        arguments: [
+            (["steps": 9], [2: 0.4], "(step 3 of 9); its best checkpoint, of step 2, is used"),
+            (["steps": 1200], [:], "(step 3 of 1,200); its newest checkpoint, of step 3, is used"),
+            (["steps": 3], [2: 0.4], nil), (["steps": 9, "stopped_early": true], [2: 0.4], nil), ([:], [:], nil),
+        ] as [(JSONValue, [Int: Double], String?)]) func aRunThatIsNotDoneSaysSo(
+            _ state: JSONValue, _ scores: [Int: Double], _ note: String?
+        ) throws
+    {
+        let files = try Files(scores: scores, state: state), run = files.path + "/run"
+        var told: [String] = []
+        _ = try ModelReference(run) { told.append($0) }
+        #expect(told == (note.map { ["note: \(run): this run is not done \($0)"] } ?? []))
     }
 
     @Test func aDamagedBestIsPassedOver() throws {
