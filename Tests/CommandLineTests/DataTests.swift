@@ -243,6 +243,26 @@ struct DataVerbTests {
         }
     }
 
+    /// Imitated rows and others: what was left out stands in the report, and beside JSON, which only counts it.
+    @Test(arguments: [
+        "{\"text\":\"one\"}\n{\"txt\":1}\n",
+        "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\"}\n{\"prompt\":\"q\",\"chosen\":\"a\"}\n",
+    ])
+    func statisticsTellOnceWhatIsLeftOut(_ rows: String) throws {
+        try withTemporaryFolder { folder in
+            try write(rows, "a.jsonl", in: folder)
+            _ = try shell("needletail data tiny-model tiny", in: folder)
+            let shown = try shell("needletail data stats tiny a.jsonl", in: folder)
+            #expect(shown.status == 0 && shown.errors.isEmpty, "\(shown)")
+            #expect(
+                lines(shown.output).count { $0.hasPrefix("dropped 1 missing_key: a.jsonl line 2: ") } == 1, "\(shown)")
+            let json = try shell("needletail data stats tiny a.jsonl --json", in: folder)
+            #expect(json.status == 0 && lines(json.output).count == 1, "\(json)")
+            #expect(
+                lines(json.errors).count { $0.hasPrefix("dropped 1 missing_key: a.jsonl line 2: ") } == 1, "\(json)")
+        }
+    }
+
     /// Rows of other tasks are looked at and counted, and training refuses them in one line.
     @Test func preferencesAreReadAndNotTrained() throws {
         try withTemporaryFolder { folder in
