@@ -112,6 +112,30 @@ struct DataVerbTests {
         }
     }
 
+    /// A file without a row would be read as a mistake later; nothing is written.
+    @Test(arguments: [
+        (
+            "decontaminate a.jsonl --test a.jsonl --output out.jsonl --report r.tsv --matches m.jsonl",
+            "out.jsonl: not written: of 3 rows none is without a question of the test sets; "
+        ),
+        (
+            "filter a.jsonl out.jsonl --step characters:min=1000",
+            "all rows dropped: filtered 3; first: a.jsonl line 1: "
+        ),
+        ("convert tags.jsonl out.jsonl --to chat --bad-rows drop", "out.jsonl: not written: none of 2 rows is left"),
+    ])
+    func noFileIsWrittenWithoutRows(_ command: String, _ message: String) throws {
+        try withTemporaryFolder { folder in
+            try write(pairs(0..<3), "a.jsonl", in: folder)
+            let tags = "{\"tokens\":[\"a\"],\"tags\":[\"x\"]}\n"
+            try write(tags + tags, "tags.jsonl", in: folder)
+            let outcome = try shell("ls > before; needletail data \(command); code=$?; ls; exit $code", in: folder)
+            #expect(outcome.status == 65 && outcome.output == "a.jsonl\nbefore\ntags.jsonl\n", "\(outcome)")
+            let errors = lines(outcome.errors).filter { $0.hasPrefix("error: ") }
+            #expect(errors.count == 1 && errors[0].hasPrefix("error: " + message), "\(outcome.errors)")
+        }
+    }
+
     @Test func packSaysWhatIsWasted() throws {
         try withTemporaryFolder { folder in
             try write(pairs(0..<20), "a.jsonl", in: folder)
