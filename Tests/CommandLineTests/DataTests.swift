@@ -287,6 +287,25 @@ struct DataVerbTests {
         }
     }
 
+    /// Once, by verbs that read all rows and by those that tokenize them.
+    @Test func foldersInAFolderAreTold() throws {
+        try withTemporaryFolder { folder in
+            _ = try shell("mkdir -p rows/old && needletail data tiny-model tiny", in: folder)
+            try write(pairs(0..<3), "rows/a.jsonl", in: folder)
+            try write(pairs(3..<6), "b.jsonl", in: folder)
+            let remark = "rows: its own folders \"old\" are not read; give them too, or name a split\n"
+            for command in [
+                "stats tiny rows --template chatml", "convert rows c.csv", "decontaminate b.jsonl --test rows",
+            ] {
+                let outcome = try shell("needletail data \(command)", in: folder)
+                #expect(outcome.status == 0 && outcome.errors.hasPrefix(remark), "\(command): \(outcome.errors)")
+                #expect(
+                    outcome.errors.split(separator: "\n").count { $0.contains("not read") } == 1,
+                    "\(command): \(outcome.errors)")
+            }
+        }
+    }
+
     /// Rows of other tasks are looked at and counted, and training refuses them in one line.
     @Test func preferencesAreReadAndNotTrained() throws {
         try withTemporaryFolder { folder in

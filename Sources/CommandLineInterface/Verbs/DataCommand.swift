@@ -221,11 +221,13 @@ public struct RowKindOptions: ParsableArguments {
         return section
     }
 
-    /// Reads and checks the rows of `path`; the first bad one ends it.
+    /// Reads and checks the rows of `path`, and tells what of it is not read; the first bad row ends it.
     public func rows(_ path: String) throws -> Rows {
         let section = section, source = try section.source([path], "", split: section.split)
         try section.checkTextUnit([source])
-        return try Rows(source)
+        let rows = try Rows(source)
+        rows.warnings.forEach(note)
+        return rows
     }
 
     /// The text of `--template`; nil takes the model's own.

@@ -106,7 +106,10 @@ extension DataCommand {
                     ($0[0], $0.count > 1 ? $0[1] : "")
                 }
             ) { $1 }
-            let tests = try test.map { try Rows(DataSource([$0], columnMap: columns, takesEveryKind: true)) }
+            let sources = test.map { DataSource([$0], columnMap: columns, takesEveryKind: true) }
+            let tests = try sources.map { try Rows($0) }
+            // That a test set has other columns than questions goes without saying.
+            try sources.flatMap { try $0.folderRemarks() }.forEach(note)
             let training = try policy.read(try shape.source(data))
             let hits = try vectors.map { try closeRows(tests, training, $0) } ?? wordHits(tests, training)
             let pairs = table(hits, training, tests)
