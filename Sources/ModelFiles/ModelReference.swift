@@ -102,7 +102,7 @@ public struct ModelReference: Sendable, Equatable {
             return checkpoint.folder
         }
         guard let model = deliveredModel(of: path) else {
-            throw UserError("\(path): this run has saved no checkpoint yet; run `needletail train` on it again")
+            throw UserError("\(path): this run has saved no checkpoint yet; run the command that began it again")
         }
         return model
     }
