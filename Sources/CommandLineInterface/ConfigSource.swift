@@ -11,7 +11,7 @@ public func loadConfig(_ config: String, overrides: [String] = []) throws -> SFT
     if !fileExists(config), let recipe = BuiltInRecipe.named(config) {
         return try ConfigLoader.load(SFTConfig.self, text: recipe.yaml, name: config, overrides: overrides)
     }
-    if !fileExists(config), !config.contains("/"), !config.hasSuffix(".yaml"), !config.hasSuffix(".yml") {
+    if !pathExists(config), !config.contains("/"), !config.hasSuffix(".yaml"), !config.hasSuffix(".yml") {
         throw unknownRecipe(config)
     }
     return try ConfigLoader.load(SFTConfig.self, file: config, overrides: overrides)

@@ -1,5 +1,6 @@
 // Finds needletail-engine and lets it take the place of this process.
 internal import Diagnostics
+internal import Formats
 internal import Glibc
 
 /// Replaces this process by `needletail-engine` with the same arguments; returns only by throwing.
@@ -15,6 +16,12 @@ func executeEngine() throws {
             "needletail-engine is neither in \(folder) nor in \(folder)/../libexec/needletail; "
                 + "build it with 'make build' or repeat 'make install'", .internal)
     }
+    let missing = missingLibraries(of: engine)
+    guard missing.isEmpty else {
+        throw UserError(
+            "needletail-engine does not find \(missing.joined(separator: ", ")); run scripts/bootstrap in the checkout, which "
+                + "fetches LibTorch, or repeat 'make install'", .internal)
+    }
     boundWaiting()
     let words = [engine] + CommandLine.arguments.dropFirst()
     var pointers: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) }
@@ -23,6 +30,23 @@ func executeEngine() throws {
     let reason = String(cString: strerror(errno))
     pointers.forEach { free($0) }
     throw UserError("cannot start \(engine): \(reason)", .internal)
+}
+
+/// Libraries that the engine needs and the loader does not find, as `ldd` tells; none where it cannot tell.
+///
+/// The loader's own line would not say what to do. `ldd` takes 10 ms, so it is asked only where LibTorch is in none of the
+/// places that Package.swift gives the engine; it may be in others, as those of `$LD_LIBRARY_PATH`.
+private func missingLibraries(of engine: String) -> [String] {
+    let places = ["", "/../../lib/needletail", "/../../../.deps/libtorch/lib"]
+    let folder = parentFolder(of: engine)
+    if places.contains(where: { fileExists("\(folder)\($0)/libtorch_cpu.so") }) { return [] }
+    let quoted = engine.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''")
+    guard let pipe = popen("ldd '\(quoted)' 2> /dev/null", "r") else { return [] }
+    defer { pclose(pipe) }
+    var bytes: [UInt8] = [], chunk = [UInt8](repeating: 0, count: 1 << 12)
+    while case let count = fread(&chunk, 1, chunk.count, pipe), count > 0 { bytes += chunk[..<count] }
+    return String(decoding: bytes, as: UTF8.self).split(separator: "\n").filter { $0.hasSuffix("=> not found") }
+        .compactMap { $0.split(whereSeparator: \.isWhitespace).first.map(String.init) }
 }
 
 /// Lets threads that wait for one another give up their processor soon, unless the environment says how they should wait.

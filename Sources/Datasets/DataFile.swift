@@ -249,16 +249,37 @@ private func rowFiles(in folder: String) throws -> [String] {
     return structured.isEmpty ? named { _ in true } : structured
 }
 
+/// Names of the folders in a folder, hidden ones left out.
+private func folders(in folder: String) throws -> [String] {
+    try listFolder(folder).filter { !$0.hasPrefix(".") && folderExists(joinPath(folder, $0)) }
+}
+
+private func listed(_ names: [String]) -> String {
+    names.prefix(6).map { quoted($0) }.joined(separator: ", ") + (names.count > 6 ? ", ..." : "")
+}
+
+extension DataSource {
+    /// Of each folder among the paths the folders in it, whose files are not read: a line for people where there are some. A
+    /// split says itself where it looks.
+    public func folderRemarks() throws -> [String] {
+        if split != nil { return [] }
+        return try paths.compactMap { path in
+            let inner = folderExists(path) ? try folders(in: path) : []
+            if inner.isEmpty { return nil }
+            return prefixed(
+                name,
+                "\(escapedForDisplay(path)): its own folders \(listed(inner)) are not read; give them too, or name a split"
+            )
+        }
+    }
+}
+
 private func rowFiles(_ folder: String, _ source: String) throws -> [String] {
     let files = try rowFiles(in: folder)
     if files.isEmpty {
         let kinds = "no .parquet, .arrow, .jsonl, .json, .csv, .tsv, .txt or .md file in it"
-        let inner = try listFolder(folder).filter { name in
-            let path = joinPath(folder, name)
-            return try !name.hasPrefix(".") && folderExists(path) && !rowFiles(in: path).isEmpty
-        }
-        let names = inner.sorted().prefix(6).map { quoted($0) }.joined(separator: ", ")
-        let hint = inner.isEmpty ? "" : ", but in its folders \(names); give one of them, or name a split"
+        let inner = try folders(in: folder).filter { try !rowFiles(in: joinPath(folder, $0)).isEmpty }
+        let hint = inner.isEmpty ? "" : ", but in its folders \(listed(inner)); give one of them, or name a split"
         throw UserError(prefixed(source, "\(escapedForDisplay(folder)): \(kinds)\(hint)"))
     }
     return files

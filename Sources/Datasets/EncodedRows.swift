@@ -18,7 +18,7 @@ public struct EncodedRows: Sendable {
     public let count: Int
     public let statistics: RowStatistics
     public let fingerprint: DataFingerprint
-    /// Things to tell the person once: columns that nothing uses, keys that rows have twice.
+    /// Things to tell the person once: folders in folders, columns that nothing uses, keys that rows have twice.
     public let warnings: [String]
     /// What became of the cache, a line each; empty without one.
     public let notes: [String]
@@ -61,7 +61,7 @@ public struct EncodedRows: Sendable {
         }
         let tokens = try stored ?? work.inMemory(check)
         (count, statistics, table) = (tokens.table.count, tokens.statistics, tokens.table)
-        warnings = tokens.remarks.map { $0.warning(source.name) }
+        warnings = try source.folderRemarks() + tokens.remarks.map { $0.warning(source.name) }
         self.notes = notes
     }
 

@@ -70,9 +70,9 @@ public struct Rows: Sendable {
     private let places: [Place]
     /// Rows read, dropped and doubled.
     public let statistics: RowStatistics
-    /// Things to tell the person once: columns that nothing uses, keys that rows have twice.
+    /// Things to tell the person once: folders in folders, columns that nothing uses, keys that rows have twice.
     public let warnings: [String]
-    /// What the warnings say, each with the first row that it is said of.
+    /// What the warnings say of rows, each with the first row that it is said of.
     let remarks: [RowRemark]
 
     private struct Place { var file: Int32, number: Int32, start: Int, end: Int }
@@ -106,7 +106,7 @@ public struct Rows: Sendable {
             throw UserError(prefixed(source.name, why))
         }
         (places, statistics, remarks) = (pass.places, pass.statistics, pass.remarks)
-        warnings = remarks.map { $0.warning(source.name) }
+        warnings = try source.folderRemarks() + remarks.map { $0.warning(source.name) }
     }
 
     public var count: Int { places.count }

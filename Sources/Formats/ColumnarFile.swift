@@ -91,8 +91,8 @@ private struct ArrowLibrary: Sendable {
             return
         }
         throw UserError(
-            "Parquet and Arrow files are read by \(Self.file), which cannot be opened\(printable(reason)); run make build, or "
-                + "install the program anew", .internal)
+            "Parquet and Arrow files are read by \(Self.file), which cannot be opened\(printable(reason)); run scripts/bootstrap "
+                + "and make build in the checkout, or install the program anew", .internal)
     }
 
     /// Beside the program in a checkout, in `lib/needletail` of an installed one (whose engine lies in `libexec/needletail`).

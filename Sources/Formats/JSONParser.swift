@@ -82,7 +82,11 @@ package struct JSONReader {
         skipSpace()
         let result = try read(&self)
         skipSpace()
-        if at < bytes.count { throw failure("something follows the value") }
+        if at < bytes.count {
+            let isObject = bytes[at] == UInt8(ascii: "{")
+            throw failure(
+                "something follows the value; " + (isObject ? "a comma or line break is missing" : "remove it"))
+        }
         return result
     }
 
@@ -130,17 +134,30 @@ package struct JSONReader {
         case UInt8(ascii: "t"): return try word("true", .bool(true))
         case UInt8(ascii: "f"): return try word("false", .bool(false))
         case UInt8(ascii: "n"): return try word("null", .null)
-        default: throw failure("unexpected character")
+        default: throw foreignWord() ?? failure("unexpected character")
         }
     }
 
     private mutating func word(_ text: StaticString, _ value: JSONValue) throws -> JSONValue {
         let n = text.utf8CodeUnitCount
         for i in 0..<n where at + i >= bytes.count || bytes[at + i] != text.utf8Start[i] {
-            throw failure("unknown word")
+            throw foreignWord() ?? failure("unknown word")
         }
         at += n
         return value
+    }
+
+    /// What to say of a word that other programs write for a value; nil for anything else.
+    private func foreignWord() -> JSONError? {
+        let word = String(decoding: bytes[at...].prefix(10).prefix { ($0 | 0x20) &- 0x61 < 26 }, as: UTF8.self)
+        let instead: String? =
+            switch word {
+            case "NaN", "nan", "Infinity", "inf": "null or a number"
+            case "None", "undefined": "null"
+            case "True", "False": word.lowercased()
+            default: nil
+            }
+        return instead.map { failure("\(word) is no value of JSON; write \($0)") }
     }
 
     /// Reads an object; `member` reads a key (`string` or `text`), `colon`, and a value.
@@ -262,7 +279,7 @@ package struct JSONReader {
     private mutating func digits() throws {
         let start = at
         while at < bytes.count, bytes[at] &- 0x30 < 10 { at += 1 }
-        if at == start { throw failure("a digit should be here") }
+        if at == start { throw foreignWord() ?? failure("a digit should be here") }
     }
 
     package mutating func string() throws -> String {

@@ -5,8 +5,8 @@ internal import Glibc
 internal import RunLog
 internal import Tokenizers
 
-/// The folders behind a MODEL argument: a Hugging Face folder, an adapter folder, a run folder (its best checkpoint), one
-/// of a run's steps, or a GGUF file (converted once into the cache).
+/// The folders behind a MODEL argument: a Hugging Face folder, an adapter folder, a run folder (its best checkpoint, else
+/// what it delivered), one of a run's steps, or a GGUF file (converted once into the cache).
 public struct ModelReference: Sendable, Equatable {
     /// Hugging Face folder with config.json and safetensors.
     public let baseFolder: String
@@ -19,10 +19,11 @@ public struct ModelReference: Sendable, Equatable {
 
     /// - Parameters:
     ///   - base: overrides the base that an adapter names.
-    ///   - report: told about slow work (a conversion) before it starts, and about code in the folder, which is ignored.
+    ///   - report: told about slow work (a conversion) before it starts, about a run that is not done, and about code in the
+    ///     folder, which is ignored.
     /// - Throws: `UserError` saying what is missing.
     public init(_ path: String, base: String? = nil, report: (String) -> Void = { _ in }) throws {
-        let path = try Self.weightsPath(path)
+        let path = try Self.weightsPath(path, report: report)
         if fileExists(path) {
             guard try isGGUF(path) else { throw Self.notAModel(path) }
             try Self.refuse(base, path)
@@ -73,9 +74,11 @@ public struct ModelReference: Sendable, Equatable {
         throw UserError("\(path): no tokenizer.json in this folder\(hint)")
     }
 
-    /// Leads from a run folder to its best checkpoint (the newest whole one while none has been judged); other paths
-    /// stay.
-    static func weightsPath(_ path: String) throws -> String {
+    /// Leads from a run folder to its best checkpoint (the newest whole one while none has been judged), without
+    /// checkpoints to what the run delivered; other paths stay.
+    ///
+    /// - Parameter report: told where the run is not done.
+    static func weightsPath(_ path: String, report: (String) -> Void = { _ in }) throws -> String {
         if fileExists(path) { return path }
         guard folderExists(path) else {
             if let snapshot = try hubSnapshot(path) { return snapshot }
@@ -89,10 +92,26 @@ public struct ModelReference: Sendable, Equatable {
             throw UserError("\(record): damaged; name one of the folders in \(joinPath(path, "checkpoints"))")
         }
         let store = CheckpointStore(folder: joinPath(path, "checkpoints"), run: run) { ProgressLine.print($0) }
-        guard let checkpoint = try store.bestOrNewest() else {
-            throw UserError("\(path): this run has saved no checkpoint yet; run `needletail train` on it again")
+        if let checkpoint = try store.bestOrNewest() {
+            if let progress = store.progress {
+                report(
+                    "note: \(path): this run is not done (step \(grouped(progress.step)) of \(grouped(progress.of))); its "
+                        + "\(checkpoint.score == nil ? "newest" : "best") checkpoint, of step \(grouped(checkpoint.step)), is used"
+                )
+            }
+            return checkpoint.folder
         }
-        return checkpoint.folder
+        guard let model = deliveredModel(of: path) else {
+            throw UserError("\(path): this run has saved no checkpoint yet; run the command that began it again")
+        }
+        return model
+    }
+
+    /// The adapter or model that a run folder got when the run was done, which outlives checkpoints that were cleaned away;
+    /// nil where there is none.
+    private static func deliveredModel(of run: String) -> String? {
+        [("adapter", AdapterFiles.configName), ("model", "config.json")].map { (joinPath(run, $0), $1) }
+            .first { fileExists(joinPath($0, $1)) }?.0
     }
 
     /// The files of a repository that is in the Hub cache; nil for any other path.
@@ -101,14 +120,15 @@ public struct ModelReference: Sendable, Equatable {
         return try cache.snapshot(repository)
     }
 
-    /// What to do about a file that a folder lacks: a GGUF file in it (the first part of one in parts), or the download of
-    /// what a snapshot of the Hub cache lacks; nil for other folders.
+    /// What to do about a file that a folder lacks: a GGUF file in it (the first part of one in parts), the model in what
+    /// is left of a run folder, or the download of what a snapshot of the Hub cache lacks; nil for other folders.
     private static func missingHint(_ folder: String) -> String? {
         // A folder that cannot be listed has no hint to give; what is wrong with it is said already.
         let names = (try? listFolder(folder)) ?? []
         if let name = names.filter({ $0.hasSuffix(".gguf") }).min() {
             return "; to use the GGUF file in it, name \(joinPath(folder, name))"
         }
+        if let model = deliveredModel(of: folder) { return "; to use the \(fileName(of: model)) in it, name \(model)" }
         return HubRepository(snapshot: folder).map { "; `needletail download \($0)` fetches what is missing" }
     }
 

@@ -268,11 +268,13 @@ final class SFTSession {
 
     private func state() throws -> JSONValue {
         [
-            "step": .init(step), "optimizer_steps": .init(optimizer.steps), "trained_tokens": .init(trainedTokens),
+            "step": .init(step), CheckpointStore.plannedSteps: .init(inputs.steps),
+            "optimizer_steps": .init(optimizer.steps), "trained_tokens": .init(trainedTokens),
             "tokens": .init(tokens),
             "train_seconds": .init(seconds), "metrics_offsets": try metrics.position(),
             "best_loss": bestLoss.map { .init($0) } ?? nil, "judgements_since_best": .init(judgementsSinceBest),
-            "stopped_early": .init(stoppedEarly), "judgement_open": .init(judgementIsOpen), "spike_guard": spikes.json,
+            CheckpointStore.stoppedEarly: .init(stoppedEarly), "judgement_open": .init(judgementIsOpen),
+            "spike_guard": spikes.json,
             "nonfinite_guard": finiteness.json,
         ]
     }
@@ -297,7 +299,7 @@ final class SFTSession {
         seconds = state["train_seconds"]?.double ?? 0
         bestLoss = state["best_loss"]?.double
         judgementsSinceBest = state["judgements_since_best"]?.int ?? 0
-        stoppedEarly = state["stopped_early"]?.bool ?? false
+        stoppedEarly = state[CheckpointStore.stoppedEarly]?.bool ?? false
         lastJudged = checkpoint.score.map { (step, $0) }
         run.log("going on from step \(grouped(step)) of \(grouped(inputs.steps))")
     }

@@ -82,8 +82,25 @@ public enum ConfigLoader {
 
     /// What the last system call said about a config file.
     private static func unreadable(_ path: String) -> UserError {
+        if errno == EISDIR { return folderGiven(path) }
         let reason = String(cString: strerror(errno))
         return UserError("\(path): cannot be read: \(reason); `needletail recipes cp` writes a config to start from")
+    }
+
+    /// A folder where a config should be: that of a run has one.
+    private static func folderGiven(_ path: String) -> UserError {
+        let folder = String(path.reversed().drop { $0 == "/" }.reversed()), file = "\(folder)/config.yaml"
+        guard access(file, R_OK) == 0 else {
+            return UserError(
+                "\(path): a folder, not a config; `needletail recipes cp` writes one to start from", .usage)
+        }
+        guard access("\(folder)/run.json", F_OK) == 0 else {
+            return UserError("\(path): a folder; name the config in it, \(file)", .usage)
+        }
+        let isFamily = (try? recipe(ofFile: file)) == EvolveConfig.recipeName
+        // The folder may have been moved since its config was written.
+        let command = "needletail \(isFamily ? "evolve" : "train") \(file) output=\(folder)"
+        return UserError("\(path): a run folder; `\(command)` goes on with it", .usage)
     }
 
     private static func validPrefixLength(_ bytes: [UInt8]) -> Int {

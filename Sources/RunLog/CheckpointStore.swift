@@ -117,6 +117,20 @@ public final class CheckpointStore {
     /// - Throws: `UserError` (65) when there are checkpoints and none is whole.
     public func bestOrNewest() throws -> Checkpoint? { try best() ?? newestValid() }
 
+    /// How far a run that is not done has come, by what its newest checkpoint says of itself; nil where it is done or does
+    /// not say.
+    public var progress: (step: Int, of: Int)? {
+        // For a note only: what is wrong with a checkpoint is said where one is taken.
+        guard let step = steps.first,
+            let state = try? readJSONFile("\(folder)/step-\(step)/\(Manifest.stateName)"),
+            let planned = state[Self.plannedSteps]?.int, step < planned, state[Self.stoppedEarly]?.bool != true
+        else { return nil }
+        return (step, planned)
+    }
+
+    /// Keys of the state that a recipe saves: the steps of the whole run, and whether it ended before them by itself.
+    public static let plannedSteps = "steps", stoppedEarly = "stopped_early"
+
     /// Verified now or earlier by this process.
     private func verify(_ step: Int) -> Result<Checkpoint, CheckpointRefusal> {
         if let checkpoint = verified[step] { return .success(checkpoint) }

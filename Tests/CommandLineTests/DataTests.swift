@@ -112,6 +112,30 @@ struct DataVerbTests {
         }
     }
 
+    /// A file without a row would be read as a mistake later; nothing is written.
+    @Test(arguments: [
+        (
+            "decontaminate a.jsonl --test a.jsonl --output out.jsonl --report r.tsv --matches m.jsonl",
+            "out.jsonl: not written: of 3 rows none is without a question of the test sets; "
+        ),
+        (
+            "filter a.jsonl out.jsonl --step characters:min=1000",
+            "all rows dropped: filtered 3; first: a.jsonl line 1: "
+        ),
+        ("convert tags.jsonl out.jsonl --to chat --bad-rows drop", "out.jsonl: not written: none of 2 rows is left"),
+    ])
+    func noFileIsWrittenWithoutRows(_ command: String, _ message: String) throws {
+        try withTemporaryFolder { folder in
+            try write(pairs(0..<3), "a.jsonl", in: folder)
+            let tags = "{\"tokens\":[\"a\"],\"tags\":[\"x\"]}\n"
+            try write(tags + tags, "tags.jsonl", in: folder)
+            let outcome = try shell("ls > before; needletail data \(command); code=$?; ls; exit $code", in: folder)
+            #expect(outcome.status == 65 && outcome.output == "a.jsonl\nbefore\ntags.jsonl\n", "\(outcome)")
+            let errors = lines(outcome.errors).filter { $0.hasPrefix("error: ") }
+            #expect(errors.count == 1 && errors[0].hasPrefix("error: " + message), "\(outcome.errors)")
+        }
+    }
+
     @Test func packSaysWhatIsWasted() throws {
         try withTemporaryFolder { folder in
             try write(pairs(0..<20), "a.jsonl", in: folder)
@@ -240,6 +264,45 @@ struct DataVerbTests {
             #expect(
                 statistics["sources"]?.array?.compactMap { $0["tokens"]?.int }.reduce(0, +) == statistics["tokens"]?.int
             )
+        }
+    }
+
+    /// Imitated rows and others: what was left out stands in the report, and beside JSON, which only counts it.
+    @Test(arguments: [
+        "{\"text\":\"one\"}\n{\"txt\":1}\n",
+        "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\"}\n{\"prompt\":\"q\",\"chosen\":\"a\"}\n",
+    ])
+    func statisticsTellOnceWhatIsLeftOut(_ rows: String) throws {
+        try withTemporaryFolder { folder in
+            try write(rows, "a.jsonl", in: folder)
+            _ = try shell("needletail data tiny-model tiny", in: folder)
+            let shown = try shell("needletail data stats tiny a.jsonl", in: folder)
+            #expect(shown.status == 0 && shown.errors.isEmpty, "\(shown)")
+            #expect(
+                lines(shown.output).count { $0.hasPrefix("dropped 1 missing_key: a.jsonl line 2: ") } == 1, "\(shown)")
+            let json = try shell("needletail data stats tiny a.jsonl --json", in: folder)
+            #expect(json.status == 0 && lines(json.output).count == 1, "\(json)")
+            #expect(
+                lines(json.errors).count { $0.hasPrefix("dropped 1 missing_key: a.jsonl line 2: ") } == 1, "\(json)")
+        }
+    }
+
+    /// Once, by verbs that read all rows and by those that tokenize them.
+    @Test func foldersInAFolderAreTold() throws {
+        try withTemporaryFolder { folder in
+            _ = try shell("mkdir -p rows/old && needletail data tiny-model tiny", in: folder)
+            try write(pairs(0..<3), "rows/a.jsonl", in: folder)
+            try write(pairs(3..<6), "b.jsonl", in: folder)
+            let remark = "rows: its own folders \"old\" are not read; give them too, or name a split\n"
+            for command in [
+                "stats tiny rows --template chatml", "convert rows c.csv", "decontaminate b.jsonl --test rows",
+            ] {
+                let outcome = try shell("needletail data \(command)", in: folder)
+                #expect(outcome.status == 0 && outcome.errors.hasPrefix(remark), "\(command): \(outcome.errors)")
+                #expect(
+                    outcome.errors.split(separator: "\n").count { $0.contains("not read") } == 1,
+                    "\(command): \(outcome.errors)")
+            }
         }
     }
 

@@ -32,6 +32,28 @@ struct RecipeTests {
         }
     }
 
+    @Test(arguments: ["train", "evolve run", "recipes check", "data cache fill"])
+    func aFolderIsNoConfig(_ verb: String) throws {
+        try withTemporaryFolder { folder in
+            let outcome = try shell(
+                """
+                mkdir run family mine empty; echo 'recipe: sft' | tee run/config.yaml > mine/config.yaml
+                echo 'recipe: evolve' > family/config.yaml; echo '{}' | tee run/run.json > family/run.json
+                for folder in run run/ family ./mine empty; do needletail \(verb) $folder; echo $?; done
+                """, in: folder)
+            #expect(outcome.output == String(repeating: "64\n", count: 5))
+            #expect(
+                outcome.errors == """
+                    error: run: a run folder; `needletail train run/config.yaml output=run` goes on with it
+                    error: run/: a run folder; `needletail train run/config.yaml output=run` goes on with it
+                    error: family: a run folder; `needletail evolve family/config.yaml output=family` goes on with it
+                    error: ./mine: a folder; name the config in it, ./mine/config.yaml
+                    error: empty: a folder, not a config; `needletail recipes cp` writes one to start from
+
+                    """)
+        }
+    }
+
     @Test func anExistingFileStaysAsItIs() throws {
         try withTemporaryFolder { folder in
             let outcome = try shell(

@@ -122,6 +122,34 @@ struct EngineTests {
         }
     }
 
+    /// What the loader does not find is named with what to run; a place of the person's own is as good as ours.
+    @Test func missingLibTorchIsNamed() throws {
+        try withStandInEngine { folder in
+            let made = try shell(
+                """
+                echo 'int f(void) { return 7; }' > f.c && echo 'int f(void); int main(void) { return f(); }' > main.c
+                mkdir lib && clang -fuse-ld=lld -shared -o lib/libtorch_cpu.so f.c && rm bin/needletail-engine \
+                    && clang -fuse-ld=lld -o bin/needletail-engine main.c -Llib -ltorch_cpu
+                """, in: folder)
+            try #require(made.status == 0, "\(made.errors)")
+            let found = try shell("LD_LIBRARY_PATH=$PWD/lib needletail train x.yaml", in: folder)
+            #expect(found.status == 7 && found.errors.isEmpty, "\(found)")
+            let lost = try shell("env -u LD_LIBRARY_PATH needletail train x.yaml", in: folder)
+            #expect(lost.status == 70 && lost.errors.split(separator: "\n").count == 1, "\(lost)")
+            let message = "error: needletail-engine does not find libtorch_cpu.so; run scripts/bootstrap "
+            #expect(lost.errors.hasPrefix(message), "\(lost)")
+        }
+    }
+
+    /// A front program without Arrow's libraries beside it still says what to run.
+    @Test func missingArrowIsNamed() throws {
+        try withStandInEngine { folder in
+            let outcome = try shell("printf PAR1 > a.parquet; needletail data convert a.parquet b.jsonl", in: folder)
+            #expect(outcome.status == 70 && outcome.errors.contains("libneedletail-arrow.so"), "\(outcome)")
+            #expect(outcome.errors.contains("run scripts/bootstrap and make build"), "\(outcome)")
+        }
+    }
+
     /// The engine's threads do not spin long, unless the person says how they should wait.
     @Test(arguments: [("", "1000"), ("GOMP_SPINCOUNT=7", "7"), ("OMP_WAIT_POLICY=active", "")])
     func waitingIsBounded(_ environment: String, _ expected: String) throws {

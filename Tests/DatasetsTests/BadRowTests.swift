@@ -79,6 +79,12 @@ private let cases: [Case] = [
         "a.jsonl", good + #"{"messages":[}"#, .invalidJSON, "a.jsonl line 2: not JSON (column 14): unexpected character"
     ),
     Case(
+        "a.jsonl", good + #"{"messages":NaN}"#, .invalidJSON,
+        "a.jsonl line 2: not JSON (column 13): NaN is no value of JSON; write null or a number"),
+    Case(
+        "a.jsonl", good + #"{"messages":[]} x"#, .invalidJSON,
+        "a.jsonl line 2: not JSON (column 17): something follows the value; remove it"),
+    Case(
         "a.jsonl", good + #"{"messages":"\ud800"}"#, .invalidJSON,
         "a.jsonl line 2: not JSON (column 14): lone surrogate"),
     Case(

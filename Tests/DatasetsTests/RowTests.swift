@@ -145,6 +145,18 @@ struct FileFormatTests {
         #expect(try contents(Rows(DataSource([folder.path]))) == [.text("a"), .text("b")])
     }
 
+    @Test func foldersInAFolderAreTold() throws {
+        let folder = try TemporaryFolder()
+        for name in ["old", ".git"] { try makeFolder(folder, name) }
+        for name in ["a", "old/b"] { _ = try folder.file("\(name).jsonl", "{\"text\":\"\(name)\"}") }
+        let rows = try Rows(DataSource([folder.path], name: "data.train"))
+        #expect(try contents(rows) == [.text("a")])
+        let remark = "its own folders \"old\" are not read; give them too, or name a split"
+        #expect(rows.warnings == ["data.train: \(folder.path): \(remark)"])
+        #expect(try Rows(DataSource([folder.path], split: "a")).warnings.isEmpty)
+        #expect(try Rows(DataSource(["\(folder.path)/old"])).warnings.isEmpty)
+    }
+
     @Test func arrayElementsMaySpanLinesAndHoldBrackets() throws {
         let rows = try rows(
             try TemporaryFolder(), "a.json", "[\n {\"text\": \"a ] , \\\" }\"},\n\n{\"text\":\n\"b\"}\n]\n")

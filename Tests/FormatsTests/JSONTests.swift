@@ -14,6 +14,10 @@ import Testing
         ("\"\\ud800\"", "lone surrogate"), ("01", "something follows"), ("1.", "digit"), ("nul", "unknown word"),
         ("\"a\tb\"", "control character"), ("", "ends where a value"), ("{\"a\"}", "colon"), ("1e999", "out of range"),
         ("\u{FEFF}1", "byte order mark"), ("\"abc", "ends inside a string"),
+        ("[NaN]", "column 2: NaN is no value of JSON; write null or a number"), ("nan", "nan is no value"),
+        ("[-Infinity]", "column 3: Infinity is no value of JSON; write null or a number"), ("None", "write null"),
+        ("{\"a\":True}", "write true"), ("[Nano]", "unexpected character"), ("1 x", "follows the value; remove it"),
+        ("{}{}", "column 3: something follows the value; a comma or line break is missing"),
     ])
     func refuses(_ text: String, _ reason: String) {
         #expect { try JSONValue.parse(text) } throws: { "\($0)".contains(reason) }

@@ -11,14 +11,14 @@ import Testing
 private final class Files {
     let path = "/tmp/needletail-models-\(UInt64.random(in: 0 ... .max))"
 
-    init(scores: [Int: Double]) throws {
+    init(scores: [Int: Double], state: JSONValue = nil) throws {
         try file("base/config.json", "{}")
         try file("base/tokenizer.json", "{}")
         try adapter("adapter")
         try file("run/run.json", #"{"id":"this run"}"#)
         let store = CheckpointStore(folder: path + "/run/checkpoints", run: "this run", keep: 3) { _ in }
         for step in 1...3 {
-            try store.save(step: step, state: nil, expectedBytes: 0, score: scores[step]) { folder in
+            try store.save(step: step, state: state, expectedBytes: 0, score: scores[step]) { folder in
                 try writeFileAtomically(adapterJSON, to: folder + "/adapter_config.json")
             }
         }
@@ -46,6 +46,21 @@ private final class Files {
         #expect(try ModelReference.tokenizerPath(files.path + "/run") == files.path + "/base")
     }
 
+    @Test(
+        arguments: [
+            (["steps": 9], [2: 0.4], "(step 3 of 9); its best checkpoint, of step 2, is used"),
+            (["steps": 1200], [:], "(step 3 of 1,200); its newest checkpoint, of step 3, is used"),
+            (["steps": 3], [2: 0.4], nil), (["steps": 9, "stopped_early": true], [2: 0.4], nil), ([:], [:], nil),
+        ] as [(JSONValue, [Int: Double], String?)]) func aRunThatIsNotDoneSaysSo(
+            _ state: JSONValue, _ scores: [Int: Double], _ note: String?
+        ) throws
+    {
+        let files = try Files(scores: scores, state: state), run = files.path + "/run"
+        var told: [String] = []
+        _ = try ModelReference(run) { told.append($0) }
+        #expect(told == (note.map { ["note: \(run): this run is not done \($0)"] } ?? []))
+    }
+
     @Test func aDamagedBestIsPassedOver() throws {
         let files = try Files(scores: [1: 0.5, 2: 0.4])
         try files.file("run/checkpoints/step-2/adapter_config.json", files.adapterJSON + " ")
@@ -62,6 +77,26 @@ private final class Files {
         let files = try Files(scores: [:])
         try removeTree(files.path + "/run/checkpoints")
         #expect { try ModelReference(files.path + "/run") } throws: { "\($0)".contains("has saved no checkpoint yet") }
+    }
+
+    /// What is left when checkpoints were cleaned away or not copied.
+    @Test(arguments: ["adapter", "model"]) func aRunWithoutCheckpointsIsWhatItDelivered(_ name: String) throws {
+        let files = try Files(scores: [:]), run = files.path + "/run", delivered = run + "/" + name
+        try removeTree(run + "/checkpoints")
+        if name == "adapter" {
+            try files.adapter("run/adapter")
+        } else {
+            for file in ["config.json", "tokenizer.json"] { try files.file("run/model/" + file, "{}") }
+        }
+        let reference = try ModelReference(run), isAdapter = name == "adapter"
+        #expect(reference.adapterFolder == (isAdapter ? delivered : nil))
+        #expect(reference.baseFolder == (isAdapter ? files.path + "/base" : delivered))
+        #expect(try ModelReference.tokenizerPath(run) == reference.baseFolder)
+        #expect(try ModelReference.isAdapter(run) == isAdapter)
+        // Without its record it is any folder, and the one inside is named.
+        try removeTree(run + "/run.json")
+        let hint = "; to use the \(name) in it, name \(delivered)"
+        #expect { try ModelReference(run) } throws: { "\($0)".hasSuffix(hint) }
     }
 }
 

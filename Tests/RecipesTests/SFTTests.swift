@@ -5,6 +5,7 @@ import Evaluation
 import Formats
 import Glibc
 import Layers
+import ModelFiles
 import Models
 import Optimizers
 import Recipes
@@ -72,6 +73,21 @@ import Tokenizers
             #expect(try place.weights(again) == weights, "from step \(step)")
             #expect(try place.lastState(again) == state, "from step \(step)")
         }
+    }
+
+    /// Whoever uses the model of a run that was killed is told.
+    @Test func aRunUnderWaySaysSo() throws {
+        let place = try RunPlace(), config = place.config("whole")
+        try place.run(config)
+        func told(_ config: SFTConfig) throws -> [String] {
+            var lines: [String] = []
+            _ = try ModelReference(config.output) { lines.append($0) }
+            return lines
+        }
+        #expect(try told(config).isEmpty)
+        let killed = try place.killed(config, afterSaving: 3, as: "killed")
+        let note = "this run is not done (step 3 of 8); its best checkpoint, of step 2, is used"
+        #expect(try told(killed) == ["note: \(killed.output): \(note)"])
     }
 
     /// A rate that spoils the model: judgements get worse until patience ends.

@@ -114,12 +114,18 @@ public struct DataCommand: ParsableCommand {
         private func imitated(_ tokenizer: Tokenizer) throws -> DatasetStatistics? {
             guard try rows.source().isImitated() else { return nil }
             let all = try EncodedRows(try rows.source(), try rows.encoder(tokenizer), threads: workers.count)
-            rows.report(all.warnings, all.statistics)
+            tell(all.warnings, all.statistics)
             return all.datasetStatistics
         }
 
+        /// What the report does not say: with --json, which has counts alone, also the first row left out for each reason.
+        private func tell(_ warnings: [String], _ statistics: RowStatistics) {
+            if json { reportRows(warnings, statistics) } else { warnings.forEach(note) }
+        }
+
         private func others(_ tokenizer: Tokenizer) throws -> DatasetStatistics {
-            let all = try rows.read()
+            let all = try Rows(try rows.source())
+            tell(all.warnings, all.statistics)
             var statistics = DatasetStatistics(all.statistics)
             statistics.paths = rows.data
             let size = 256, paths = rows.data
@@ -212,11 +218,13 @@ public struct RowKindOptions: ParsableArguments {
         return section
     }
 
-    /// Reads and checks the rows of `path`; the first bad one ends it.
+    /// Reads and checks the rows of `path`, and tells what of it is not read; the first bad row ends it.
     public func rows(_ path: String) throws -> Rows {
         let section = try section(), source = try section.source([path], "", split: section.split)
         try section.checkTextUnit([source])
-        return try Rows(source)
+        let rows = try Rows(source)
+        rows.warnings.forEach(note)
+        return rows
     }
 
     /// The text of `--template`; nil takes the model's own.
@@ -277,11 +285,9 @@ struct RowOptions: ParsableArguments {
     /// Reads and checks the rows; bad ones are reported.
     func read() throws -> Rows {
         let rows = try Rows(try source())
-        report(rows.warnings, rows.statistics)
+        reportRows(rows.warnings, rows.statistics)
         return rows
     }
-
-    func report(_ warnings: [String], _ statistics: RowStatistics) { reportRows(warnings, statistics) }
 
     func encoder(_ tokenizer: Tokenizer) throws -> ExampleEncoder { try SFTData.encoder(section(), tokenizer) }
 }

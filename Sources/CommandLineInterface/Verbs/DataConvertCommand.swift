@@ -198,6 +198,7 @@ struct RowPolicyOptions: ParsableArguments {
 ///   - kind: nil keeps each row's own.
 ///   - drops: rows that `kind` cannot say are left out and told, one for each reason; else the first one is thrown.
 /// - Returns: rows written and left out.
+/// - Throws: `UserError` when no row is left, and what is wrong with rows and disk.
 func writeRows(
     _ rows: Rows, _ indexes: some Collection<Int>, to path: String, _ format: FileFormat, as kind: RowKind?, drops: Bool
 ) throws -> (written: Int, left: Int) {
@@ -228,6 +229,7 @@ func writeRows(
         try writer.append(row)
         written += 1
     }
+    if written == 0 { throw UserError("\(path): not written: none of \(counted(left, "row")) is left") }
     try writer.finish()
     try output.finish()
     return (written, left)

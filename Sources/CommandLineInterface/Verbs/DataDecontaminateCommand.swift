@@ -99,10 +99,20 @@ extension DataCommand {
         public func run(vectors: (([String]) throws -> [[Float]])?) throws {
             let format = try output.map(RowWriter.format(path:))
             let columns = try columnMap(testColumn, "--test-column")
-            let tests = try test.map { try Rows(DataSource([$0], columnMap: columns, takesEveryKind: true)) }
+            let sources = test.map { DataSource([$0], columnMap: columns, takesEveryKind: true) }
+            let tests = try sources.map { try Rows($0) }
+            // That a test set has other columns than questions goes without saying.
+            try sources.flatMap { try $0.folderRemarks() }.forEach(note)
             let training = try policy.read(try shape.source(data))
             let hits = try vectors.map { try closeRows(tests, training, $0) } ?? wordHits(tests, training)
             let pairs = table(hits, training, tests)
+            let found = Set(hits.map(\.row)), clean = training.indices.filter { !found.contains($0) }
+            // Before anything is written.
+            if let output, clean.isEmpty {
+                throw UserError(
+                    "\(output): not written: of \(counted(training.count, "row")) none is without a question of the test "
+                        + "sets; leave out --output to see which, or raise --threshold")
+            }
             if let report {
                 let names = [
                     "train", "test", "train_rows", "questions", "contaminated_rows", "found_questions", "share",
@@ -115,8 +125,6 @@ extension DataCommand {
             }
             if let matches { try write(hits, training, tests, to: matches) }
             if let output, let format {
-                let found = Set(hits.map(\.row))
-                let clean = training.indices.filter { !found.contains($0) }
                 let (written, _) = try writeRows(training, clean, to: output, format, as: nil, drops: false)
                 note("\(counted(written, "row")) of \(grouped(training.count)) written")
             }

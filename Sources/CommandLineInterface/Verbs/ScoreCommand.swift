@@ -16,6 +16,9 @@ public struct ScoreCommand: ThreadedCommand {
             (on one line). Natural logarithm; the mask marks what sum and mean run over: completion tokens, assistant \
             tokens of messages, else all but the first. Special tokens are added as the tokenizer's own files say.
 
+            Prompt and completion are joined as they stand, while training puts them into the model's chat template as a \
+            user's and an assistant's turn, if it has one; to score what was trained give messages.
+
             Example:
               needletail score ./SmolLM2-135M-Instruct --input rows.jsonl --output -
             """
