@@ -117,8 +117,8 @@ inline void activate(int32_t act, const float *gate, const float *up, int64_t co
     const auto tanh_gelu = [](Vec x) {
         return logistic_share(x, mul(mul(set1(1.595769122f), x), fma(mul(x, x), set1(0.044715f), set1(1))));
     };
-    if (act == NT_SILU) return activate_by([](Vec x) { return logistic_share(x, x); }, gate, up, count, out);
-    if (act == NT_TANH_GELU) return activate_by(tanh_gelu, gate, up, count, out);
+    if (act == NT_ACT_SILU) return activate_by([](Vec x) { return logistic_share(x, x); }, gate, up, count, out);
+    if (act == NT_ACT_TANH_GELU) return activate_by(tanh_gelu, gate, up, count, out);
     activate_by([](Vec x) { return normal_share(x); }, gate, up, count, out);
 }
 

@@ -82,8 +82,8 @@ void layer_norm(
 
 double bent(int32_t act, double x) {
     switch (act) {
-        case NT_SILU: return x / (1 + exp(-x));
-        case NT_TANH_GELU: return x / 2 * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+        case NT_ACT_SILU: return x / (1 + exp(-x));
+        case NT_ACT_TANH_GELU: return x / 2 * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
         default: return x / 2 * erfc(-x * M_SQRT1_2);
     }
 }

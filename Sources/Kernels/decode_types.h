@@ -212,7 +212,7 @@ struct DecodeKernels {
     /// out = (x - mean(x)) weight / sqrt(var(x) + epsilon) + bias
     void (*layer_norm)(
         const float *x, const float *weight, const float *bias, int64_t count, float epsilon, float *out);
-    /// out = act(gate) up, or act(up) where gate is null; act: NT_SILU, ...
+    /// out = act(gate) up, or act(up) where gate is null; act: NT_ACT_SILU, ...
     void (*activate)(int32_t act, const float *gate, const float *up, int64_t count, float *out);
     /// x = cap tanh(x / cap)
     void (*cap)(float *x, int64_t count, float cap);

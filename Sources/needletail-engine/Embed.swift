@@ -46,7 +46,7 @@ func decontaminate(_ command: DataCommand.Decontaminate) throws {
         vectors: encoder.map { encoder in
             { texts in
                 let tokens = try texts.map { try encoder.tokens(of: $0).ids }
-                return try stride(from: 0, to: tokens.count, by: 32).flatMap { start in
+                return stride(from: 0, to: tokens.count, by: 32).flatMap { start in
                     encoder.vectors(Array(tokens[start..<min(start + 32, tokens.count)]))
                 }
             }

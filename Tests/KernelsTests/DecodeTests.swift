@@ -336,7 +336,7 @@ extension KernelSuite {
         /// What sets a family's blocks apart.
         struct Family: Sendable, CustomTestStringConvertible {
             var testDescription: String
-            var activation = NT_SILU, isGated = true, isParallel = false
+            var activation = NT_ACT_SILU, isGated = true, isParallel = false
             var hasInputNorms = true, hasOutputNorms = false, hasBiases = false
             var normalizesHeads = false, normalizesAllHeads = false
             var R = 6, cap: Float = 0, tableScale: Float = 1, hasPositions = false
@@ -345,16 +345,16 @@ extension KernelSuite {
             Family(testDescription: "Llama"),
             Family(testDescription: "Qwen3", normalizesHeads: true),
             Family(
-                testDescription: "Gemma", activation: NT_TANH_GELU, hasOutputNorms: true, normalizesHeads: true, R: 4,
+                testDescription: "Gemma", activation: NT_ACT_TANH_GELU, hasOutputNorms: true, normalizesHeads: true, R: 4,
                 cap: 1.5, tableScale: 3),
             Family(
                 testDescription: "OLMo 2", hasInputNorms: false, hasOutputNorms: true, normalizesHeads: true,
                 normalizesAllHeads: true),
             Family(
-                testDescription: "GPT-NeoX", activation: NT_GELU, isGated: false, isParallel: true, hasBiases: true,
+                testDescription: "GPT-NeoX", activation: NT_ACT_GELU, isGated: false, isParallel: true, hasBiases: true,
                 R: 2),
             Family(
-                testDescription: "GPT-2", activation: NT_TANH_GELU, isGated: false, hasBiases: true, R: 0,
+                testDescription: "GPT-2", activation: NT_ACT_TANH_GELU, isGated: false, hasBiases: true, R: 0,
                 hasPositions: true),
         ]
 

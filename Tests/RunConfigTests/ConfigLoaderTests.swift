@@ -189,13 +189,15 @@ private let cases: [Case] = [
     }
 
     @Test func missingAndBrokenFiles() {
-        for file in ["/nowhere.yaml", "/tmp"] {
+        func says(_ file: String, _ status: ExitStatus, _ beginning: String) {
             #expect {
                 try ConfigLoader.load(SFTConfig.self, file: file)
             } throws: {
-                ($0 as? UserError)?.exitStatus == .badData && "\($0)".hasPrefix("\(file): cannot be read: ")
+                ($0 as? UserError)?.exitStatus == status && "\($0)".hasPrefix("\(file): \(beginning)")
             }
         }
+        says("/nowhere.yaml", .badData, "cannot be read: ")
+        says("/tmp", .usage, "a folder, not a config; ")
     }
 }
 

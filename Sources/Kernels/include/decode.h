@@ -74,7 +74,7 @@ struct nt_norm {
 };
 
 /* What an MLP bends its input by: silu, GELU in its tanh form, GELU. */
-enum { NT_SILU = 0, NT_TANH_GELU = 1, NT_GELU = 2 };
+enum { NT_ACT_SILU = 0, NT_ACT_TANH_GELU = 1, NT_ACT_GELU = 2 };
 
 /* A block:
  *     h = x + n2(Wo attention(turned n_q(Wq n1(x)), turned n_k(Wk n1(x)), Wv n1(x)))
