@@ -189,7 +189,7 @@ private let cases: [Case] = [
     }
 
     @Test func missingAndBrokenFiles() {
-        func says(_ file: String, _ status: ExitStatus, _ beginning: String) {
+        func says(_ file: String, _ status: Diagnostics.ExitStatus, _ beginning: String) {
             #expect {
                 try ConfigLoader.load(SFTConfig.self, file: file)
             } throws: {
