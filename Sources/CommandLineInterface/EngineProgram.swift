@@ -40,8 +40,7 @@ private func missingLibraries(of engine: String) -> [String] {
     let places = ["", "/../../lib/needletail", "/../../../.deps/libtorch/lib"]
     let folder = parentFolder(of: engine)
     if places.contains(where: { fileExists("\(folder)\($0)/libtorch_cpu.so") }) { return [] }
-    let quoted = engine.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''")
-    guard let pipe = popen("ldd '\(quoted)' 2> /dev/null", "r") else { return [] }
+    guard let pipe = popen("ldd \(shellWord(engine)) 2> /dev/null", "r") else { return [] }
     defer { pclose(pipe) }
     var bytes: [UInt8] = [], chunk = [UInt8](repeating: 0, count: 1 << 12)
     while case let count = fread(&chunk, 1, chunk.count, pipe), count > 0 { bytes += chunk[..<count] }

@@ -249,9 +249,12 @@ private func rowFiles(in folder: String) throws -> [String] {
     return structured.isEmpty ? named { _ in true } : structured
 }
 
-/// Names of the folders in a folder, hidden ones left out.
+/// Names of the folders in a folder that hold files of rows, hidden ones left out.
 private func folders(in folder: String) throws -> [String] {
-    try listFolder(folder).filter { !$0.hasPrefix(".") && folderExists(joinPath(folder, $0)) }
+    try listFolder(folder).filter {
+        let path = joinPath(folder, $0)
+        return try !$0.hasPrefix(".") && folderExists(path) && !rowFiles(in: path).isEmpty
+    }
 }
 
 private func listed(_ names: [String]) -> String {
@@ -259,8 +262,8 @@ private func listed(_ names: [String]) -> String {
 }
 
 extension DataSource {
-    /// Of each folder among the paths the folders in it, whose files are not read: a line for people where there are some. A
-    /// split says itself where it looks.
+    /// Of each folder among the paths the folders in it, whose files of rows are not read: a line for people where there are
+    /// some. A split says itself where it looks.
     public func folderRemarks() throws -> [String] {
         if split != nil { return [] }
         return try paths.compactMap { path in
@@ -268,7 +271,7 @@ extension DataSource {
             if inner.isEmpty { return nil }
             return prefixed(
                 name,
-                "\(escapedForDisplay(path)): its own folders \(listed(inner)) are not read; give them too, or name a split"
+                "\(escapedForDisplay(path)): its own folders \(listed(inner)) are not read; give them as data, too, or name a split"
             )
         }
     }
@@ -278,7 +281,7 @@ private func rowFiles(_ folder: String, _ source: String) throws -> [String] {
     let files = try rowFiles(in: folder)
     if files.isEmpty {
         let kinds = "no .parquet, .arrow, .jsonl, .json, .csv, .tsv, .txt or .md file in it"
-        let inner = try folders(in: folder).filter { try !rowFiles(in: joinPath(folder, $0)).isEmpty }
+        let inner = try folders(in: folder)
         let hint = inner.isEmpty ? "" : ", but in its folders \(listed(inner)); give one of them, or name a split"
         throw UserError(prefixed(source, "\(escapedForDisplay(folder)): \(kinds)\(hint)"))
     }

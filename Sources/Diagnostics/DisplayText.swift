@@ -51,3 +51,10 @@ private func isHidden(_ scalar: Unicode.Scalar) -> Bool {
     default: false
     }
 }
+
+/// A word as a shell takes it: in quotes where it has characters that a shell may take for its own.
+public func shellWord(_ text: String) -> String {
+    let plain = text.utf8.allSatisfy { ($0 | 0x20) &- 0x61 < 26 || $0 &- 0x30 < 10 || "-_./=,:@%+".utf8.contains($0) }
+    if plain, !text.isEmpty { return text }
+    return "'" + text.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''") + "'"
+}

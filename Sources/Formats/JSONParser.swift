@@ -83,9 +83,13 @@ package struct JSONReader {
         let result = try read(&self)
         skipSpace()
         if at < bytes.count {
-            let isObject = bytes[at] == UInt8(ascii: "{")
+            let place = at
+            if take(UInt8(ascii: ",")) { skipSpace() }
+            let isObject = at < bytes.count && bytes[at] == UInt8(ascii: "{")
+            at = place
             throw failure(
-                "something follows the value; " + (isObject ? "a comma or line break is missing" : "remove it"))
+                "something follows the value; "
+                    + (isObject ? "objects stand one a line, or in [ ] with commas between them" : "remove it"))
         }
         return result
     }

@@ -2,8 +2,8 @@
 //
 // Work: a *unit* is one document's one key/value head; its G = H / K query heads are done together, so that keys and
 // values are read once. A unit's queries are cut into *panels* of some tokens; row r of a panel is token r / G, head
-// r mod G of the group, so that causality is a staircase over rows (an encoder's rows see all keys). Keys are cut into *blocks* of 64. Panels, unit
-// after unit, are dealt out to `parts` as contiguous runs of equal work.
+// r mod G of the group, so that causality is a staircase over rows (an encoder's rows see all keys). Keys are cut into
+// *blocks* of 64. Panels, unit after unit, are dealt out to `parts` as contiguous runs of equal work.
 //
 // Scratch holds keys and values repacked once per call (their operands must be in vector order), and for the backward
 // fp32 sums of dk and dv: two units a part, one that a part before it began and the one in work.

@@ -19,8 +19,8 @@ public struct ModelReference: Sendable, Equatable {
 
     /// - Parameters:
     ///   - base: overrides the base that an adapter names.
-    ///   - report: told about slow work (a conversion) before it starts, about a run that is not done, and about code in the
-    ///     folder, which is ignored.
+    ///   - report: told about slow work (a conversion) before it starts, about a run whose checkpoints end before it does,
+    ///     and about code in the folder, which is ignored.
     /// - Throws: `UserError` saying what is missing.
     public init(_ path: String, base: String? = nil, report: (String) -> Void = { _ in }) throws {
         let path = try Self.weightsPath(path, report: report)
@@ -77,7 +77,7 @@ public struct ModelReference: Sendable, Equatable {
     /// Leads from a run folder to its best checkpoint (the newest whole one while none has been judged), without
     /// checkpoints to what the run delivered; other paths stay.
     ///
-    /// - Parameter report: told where the run is not done.
+    /// - Parameter report: told where the checkpoints end before the run.
     static func weightsPath(_ path: String, report: (String) -> Void = { _ in }) throws -> String {
         if fileExists(path) { return path }
         guard folderExists(path) else {
@@ -94,10 +94,12 @@ public struct ModelReference: Sendable, Equatable {
         let store = CheckpointStore(folder: joinPath(path, "checkpoints"), run: run) { ProgressLine.print($0) }
         if let checkpoint = try store.bestOrNewest() {
             if let progress = store.progress {
+                let which = checkpoint.score == nil ? "it" : "the best, of step \(grouped(checkpoint.step)),"
+                // Checkpoints of later steps may have been taken away after it was written.
+                let delivered = deliveredModel(of: path).map { "; to use what it delivered, name \($0)" } ?? ""
                 report(
-                    "note: \(path): this run is not done (step \(grouped(progress.step)) of \(grouped(progress.of))); its "
-                        + "\(checkpoint.score == nil ? "newest" : "best") checkpoint, of step \(grouped(checkpoint.step)), is used"
-                )
+                    "note: \(path): the newest checkpoint of this run is of step \(grouped(progress.step)) of "
+                        + "\(grouped(progress.of)); \(which) is used\(delivered)")
             }
             return checkpoint.folder
         }

@@ -99,8 +99,8 @@ public enum ConfigLoader {
         }
         let isFamily = (try? recipe(ofFile: file)) == EvolveConfig.recipeName
         // The folder may have been moved since its config was written.
-        let command = "needletail \(isFamily ? "evolve" : "train") \(file) output=\(folder)"
-        return UserError("\(path): a run folder; `\(command)` goes on with it", .usage)
+        let command = "needletail \(isFamily ? "evolve" : "train") \(shellWord(file)) \(shellWord("output=\(folder)"))"
+        return UserError("\(path): a run folder; its config is \(file) (`\(command)` goes on with the run)", .usage)
     }
 
     private static func validPrefixLength(_ bytes: [UInt8]) -> Int {

@@ -293,7 +293,7 @@ struct DataVerbTests {
             _ = try shell("mkdir -p rows/old && needletail data tiny-model tiny", in: folder)
             try write(pairs(0..<3), "rows/a.jsonl", in: folder)
             try write(pairs(3..<6), "b.jsonl", in: folder)
-            let remark = "rows: its own folders \"old\" are not read; give them too, or name a split\n"
+            let remark = "rows: its own folders \"old\" are not read; give them as data, too, or name a split\n"
             for command in [
                 "stats tiny rows --template chatml", "convert rows c.csv", "decontaminate b.jsonl --test rows",
             ] {

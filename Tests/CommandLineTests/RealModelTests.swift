@@ -158,7 +158,7 @@ private func helpExample(_ verb: String) throws -> String {
         #expect(try Workshop.run("ls -d ${TMPDIR:-/tmp}/needletail-bench-* 2> /dev/null").output.isEmpty, "left behind")
     }
 
-    /// A fused step beside reading its weights; nothing of that where operations follow each other.
+    /// A fused step beside reading its weights, of models with and without a gate.
     @Test func generationIsMeasured() throws {
         let shape = #""vocab_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 32"#
         let llama =

@@ -44,9 +44,9 @@ struct RecipeTests {
             #expect(outcome.output == String(repeating: "64\n", count: 5))
             #expect(
                 outcome.errors == """
-                    error: run: a run folder; `needletail train run/config.yaml output=run` goes on with it
-                    error: run/: a run folder; `needletail train run/config.yaml output=run` goes on with it
-                    error: family: a run folder; `needletail evolve family/config.yaml output=family` goes on with it
+                    error: run: a run folder; its config is run/config.yaml (`needletail train run/config.yaml output=run` goes on with the run)
+                    error: run/: a run folder; its config is run/config.yaml (`needletail train run/config.yaml output=run` goes on with the run)
+                    error: family: a run folder; its config is family/config.yaml (`needletail evolve family/config.yaml output=family` goes on with the run)
                     error: ./mine: a folder; name the config in it, ./mine/config.yaml
                     error: empty: a folder, not a config; `needletail recipes cp` writes one to start from
 

@@ -151,7 +151,7 @@ struct FileFormatTests {
         for name in ["a", "old/b"] { _ = try folder.file("\(name).jsonl", "{\"text\":\"\(name)\"}") }
         let rows = try Rows(DataSource([folder.path], name: "data.train"))
         #expect(try contents(rows) == [.text("a")])
-        let remark = "its own folders \"old\" are not read; give them too, or name a split"
+        let remark = "its own folders \"old\" are not read; give them as data, too, or name a split"
         #expect(rows.warnings == ["data.train: \(folder.path): \(remark)"])
         #expect(try Rows(DataSource([folder.path], split: "a")).warnings.isEmpty)
         #expect(try Rows(DataSource(["\(folder.path)/old"])).warnings.isEmpty)

@@ -17,7 +17,8 @@ import Testing
         ("[NaN]", "column 2: NaN is no value of JSON; write null or a number"), ("nan", "nan is no value"),
         ("[-Infinity]", "column 3: Infinity is no value of JSON; write null or a number"), ("None", "write null"),
         ("{\"a\":True}", "write true"), ("[Nano]", "unexpected character"), ("1 x", "follows the value; remove it"),
-        ("{}{}", "column 3: something follows the value; a comma or line break is missing"),
+        ("{}{}", "column 3: something follows the value; objects stand one a line, or in [ ] with commas between them"),
+        ("{}, {}", "column 3: something follows the value; objects stand one a line,"), ("{}, 1", "value; remove it"),
     ])
     func refuses(_ text: String, _ reason: String) {
         #expect { try JSONValue.parse(text) } throws: { "\($0)".contains(reason) }

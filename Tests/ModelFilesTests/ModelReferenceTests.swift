@@ -48,8 +48,8 @@ private final class Files {
 
     @Test(
         arguments: [
-            (["steps": 9], [2: 0.4], "(step 3 of 9); its best checkpoint, of step 2, is used"),
-            (["steps": 1200], [:], "(step 3 of 1,200); its newest checkpoint, of step 3, is used"),
+            (["steps": 9], [2: 0.4], "3 of 9; the best, of step 2, is used"),
+            (["steps": 1200], [:], "3 of 1,200; it is used"),
             (["steps": 3], [2: 0.4], nil), (["steps": 9, "stopped_early": true], [2: 0.4], nil), ([:], [:], nil),
         ] as [(JSONValue, [Int: Double], String?)]) func aRunThatIsNotDoneSaysSo(
             _ state: JSONValue, _ scores: [Int: Double], _ note: String?
@@ -58,7 +58,14 @@ private final class Files {
         let files = try Files(scores: scores, state: state), run = files.path + "/run"
         var told: [String] = []
         _ = try ModelReference(run) { told.append($0) }
-        #expect(told == (note.map { ["note: \(run): this run is not done \($0)"] } ?? []))
+        let beginning = "note: \(run): the newest checkpoint of this run is of step "
+        #expect(told == (note.map { [beginning + $0] } ?? []))
+        // Later checkpoints taken away, and the adapter of the end still there.
+        try files.file("run/adapter/adapter_config.json", files.adapterJSON)
+        told = []
+        _ = try ModelReference(run) { told.append($0) }
+        let delivered = "; to use what it delivered, name \(run)/adapter"
+        #expect(told == (note.map { [beginning + $0 + delivered] } ?? []))
     }
 
     @Test func aDamagedBestIsPassedOver() throws {

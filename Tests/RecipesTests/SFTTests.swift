@@ -86,7 +86,7 @@ import Tokenizers
         }
         #expect(try told(config).isEmpty)
         let killed = try place.killed(config, afterSaving: 3, as: "killed")
-        let note = "this run is not done (step 3 of 8); its best checkpoint, of step 2, is used"
+        let note = "the newest checkpoint of this run is of step 3 of 8; the best, of step 2, is used"
         #expect(try told(killed) == ["note: \(killed.output): \(note)"])
     }
 

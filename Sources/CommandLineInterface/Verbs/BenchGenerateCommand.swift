@@ -11,7 +11,7 @@ public struct BenchGenerateCommand: ThreadedCommand {
             The likeliest token is taken, and no answer ends early. --json prints one object with tokens_per_second \
             (median step, all sequences), step_seconds (a list), prompt_seconds, bytes_per_step (weights read), \
             read_bandwidth (bytes a second, median of reading the weights alone between the steps), \
-            share_of_read_bandwidth (these three null where a step is no single call) and \
+            share_of_read_bandwidth (these three null where a step is no single call, as on other devices) and \
             peak_memory_bytes.
 
             Example:

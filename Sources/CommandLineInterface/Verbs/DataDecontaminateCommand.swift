@@ -107,12 +107,6 @@ extension DataCommand {
             let hits = try vectors.map { try closeRows(tests, training, $0) } ?? wordHits(tests, training)
             let pairs = table(hits, training, tests)
             let found = Set(hits.map(\.row)), clean = training.indices.filter { !found.contains($0) }
-            // Before anything is written.
-            if let output, clean.isEmpty {
-                throw UserError(
-                    "\(output): not written: of \(counted(training.count, "row")) none is without a question of the test "
-                        + "sets; leave out --output to see which, or raise --threshold")
-            }
             if let report {
                 let names = [
                     "train", "test", "train_rows", "questions", "contaminated_rows", "found_questions", "share",
@@ -125,6 +119,11 @@ extension DataCommand {
             }
             if let matches { try write(hits, training, tests, to: matches) }
             if let output, let format {
+                guard !clean.isEmpty else {
+                    throw UserError(
+                        "\(output): not written: of \(counted(training.count, "row")) none is without a question of the test "
+                            + "sets; --matches FILE tells which\(match == .exact ? "" : "; --threshold can be raised")")
+                }
                 let (written, _) = try writeRows(training, clean, to: output, format, as: nil, drops: false)
                 note("\(counted(written, "row")) of \(grouped(training.count)) written")
             }
