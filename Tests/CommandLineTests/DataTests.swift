@@ -115,7 +115,7 @@ struct DataVerbTests {
     /// A file without a row would be read as a mistake later; nothing is written.
     @Test(arguments: [
         (
-            "decontaminate a.jsonl --test a.jsonl --output out.jsonl --report r.tsv --matches m.jsonl",
+            "decontaminate a.jsonl --test a.jsonl --output out.jsonl",
             "out.jsonl: not written: of 3 rows none is without a question of the test sets; "
         ),
         (
@@ -133,6 +133,18 @@ struct DataVerbTests {
             #expect(outcome.status == 65 && outcome.output == "a.jsonl\nbefore\ntags.jsonl\n", "\(outcome)")
             let errors = lines(outcome.errors).filter { $0.hasPrefix("error: ") }
             #expect(errors.count == 1 && errors[0].hasPrefix("error: " + message), "\(outcome.errors)")
+        }
+    }
+
+    /// What was found is not lost with what is left.
+    @Test func contaminationIsReportedWhereNoRowIsLeft() throws {
+        try withTemporaryFolder { folder in
+            try write(pairs(0..<3), "a.jsonl", in: folder)
+            let outcome = try shell(
+                "needletail data decontaminate a.jsonl --test a.jsonl --match exact --output o.jsonl --matches m.jsonl; ls",
+                in: folder)
+            #expect(outcome.output == "a.jsonl\nm.jsonl\n" && !outcome.errors.contains("--threshold"), "\(outcome)")
+            #expect(lines(try readTextFile("\(folder)/m.jsonl")).count == 3)
         }
     }
 
