@@ -302,8 +302,8 @@ struct DataVerbTests {
     /// Once, by verbs that read all rows and by those that tokenize them.
     @Test func foldersInAFolderAreTold() throws {
         try withTemporaryFolder { folder in
-            _ = try shell("mkdir -p rows/old && needletail data tiny-model tiny", in: folder)
-            try write(pairs(0..<3), "rows/a.jsonl", in: folder)
+            _ = try shell("mkdir -p rows/old rows/pictures && needletail data tiny-model tiny", in: folder)
+            for name in ["a", "old/o"] { try write(pairs(0..<3), "rows/\(name).jsonl", in: folder) }
             try write(pairs(3..<6), "b.jsonl", in: folder)
             let remark = "rows: its own folders \"old\" are not read; give them as data, too, or name a split\n"
             for command in [
