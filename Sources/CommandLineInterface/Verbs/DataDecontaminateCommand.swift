@@ -106,7 +106,6 @@ extension DataCommand {
             let training = try policy.read(try shape.source(data))
             let hits = try vectors.map { try closeRows(tests, training, $0) } ?? wordHits(tests, training)
             let pairs = table(hits, training, tests)
-            let found = Set(hits.map(\.row)), clean = training.indices.filter { !found.contains($0) }
             if let report {
                 let names = [
                     "train", "test", "train_rows", "questions", "contaminated_rows", "found_questions", "share",
@@ -119,6 +118,8 @@ extension DataCommand {
             }
             if let matches { try write(hits, training, tests, to: matches) }
             if let output, let format {
+                let found = Set(hits.map(\.row))
+                let clean = training.indices.filter { !found.contains($0) }
                 guard !clean.isEmpty else {
                     throw UserError(
                         "\(output): not written: of \(counted(training.count, "row")) none is without a question of the test "
