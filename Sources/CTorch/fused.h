@@ -11,6 +11,7 @@
 #include "loss.h"
 #include "norm.h"
 #include "packed.h"
+#include "product.h"
 #include "products.h"
 #include "rotary.h"
 #include "shim.h"

@@ -1,6 +1,8 @@
 // Products of two matrices without autograd.
 #include "products.h"
 
+#include "fused.h"
+
 namespace at::native {
 // out = beta out + alpha a b by oneDNN; LibTorch exports it without a header.
 TORCH_API void mkldnn_matmul(const Tensor &a, const Tensor &b, const Tensor &out, float beta, float alpha);
@@ -19,23 +21,44 @@ static bool onednn_is_faster() {
 #endif
 }
 
-static bool takes_onednn(const at::Tensor &a, const at::Tensor &b) {
-    static const bool is_faster = onednn_is_faster();
+/// Who multiplies.
+enum class Maker { aten, onednn, kernel };
+
+static bool is_strided(const at::Tensor &x) { return x.stride(0) == 1 || x.stride(1) == 1; }
+
+static Maker maker(const at::Tensor &a, const at::Tensor &b) {
+    static const bool takes_onednn = onednn_is_faster();
     constexpr int64_t worth_its_call = 1 << 20;  // multiplications; a call of oneDNN costs about 10 us more than MKL's
-    return is_faster && a.is_cpu() && a.scalar_type() == at::kFloat && b.scalar_type() == at::kFloat && a.dim() == 2 &&
+    const bool fits = a.is_cpu() && a.scalar_type() == at::kFloat && b.scalar_type() == at::kFloat && a.dim() == 2 &&
         b.dim() == 2 && a.size(1) == b.size(0) && a.size(0) * a.size(1) * b.size(1) >= worth_its_call;
+    if (!fits) return Maker::aten;
+    if (takes_onednn) return Maker::onednn;
+    constexpr int64_t worth_packing = 4;  // rows; of fewer, memory decides
+    const bool packs = a.size(0) >= worth_packing && is_strided(a) && is_strided(b);
+    return packs && nt_product_is_fast() ? Maker::kernel : Maker::aten;
+}
+
+static void multiply_by_kernel(const at::Tensor &out, const at::Tensor &a, const at::Tensor &b, bool adds, double alpha) {
+    const nt_product product{
+        a.size(0), b.size(1), a.size(1), data<float>(a), a.stride(0), a.stride(1), data<float>(b), b.stride(0), b.stride(1),
+        data<float>(out), out.stride(0), float(alpha), adds, at::get_num_threads()};
+    const auto memory = scratch(nt_product_scratch_bytes(&product));
+    nt_product_f32(&product, memory.data_ptr(), parallel);
 }
 
 at::Tensor product(const at::Tensor &a, const at::Tensor &b) {
-    if (!takes_onednn(a, b)) return at::mm(a, b);
+    if (maker(a, b) == Maker::aten) return at::mm(a, b);
     auto out = at::empty({a.size(0), b.size(1)}, a.options().requires_grad(false));
-    at::native::mkldnn_matmul(a, b, out, 0, 1);
+    product_into(out, a, b);
     return out;
 }
 
 void product_into(at::Tensor out, const at::Tensor &a, const at::Tensor &b, bool adds, double alpha) {
-    if (takes_onednn(a, b) && out.scalar_type() == at::kFloat)
+    const Maker maker = out.scalar_type() == at::kFloat ? shim::maker(a, b) : Maker::aten;
+    if (maker == Maker::onednn)
         at::native::mkldnn_matmul(a, b, out, adds ? 1 : 0, float(alpha));
+    else if (maker == Maker::kernel && out.stride(1) == 1)
+        multiply_by_kernel(out, a, b, adds, alpha);
     else if (adds)
         out.addmm_(a, b, 1, alpha);
     else if (alpha == 1)

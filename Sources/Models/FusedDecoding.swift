@@ -97,7 +97,7 @@ extension CausalLanguageModel {
     /// The fastest way to generate with the weights as they are now. A change of weights needs a new one.
     public func makeScorer() -> any SequenceScorer {
         if let model = self as? any FusedDecoding, let decoder = model.fusedDecoder() {
-            return FusedScorer(model, decoder, ropes: model.ropes)
+            return FusedScorer(model, decoder)
         }
         return makePlainScorer()
     }
@@ -135,15 +135,14 @@ final class PlainScorer: SequenceScorer {
 /// One call a step. Long prompts go through the layers, whose products of many rows are the library's, and so do sequences
 /// that turn by different frequencies.
 final class FusedScorer: SequenceScorer {
-    private let model: any CausalLanguageModel
+    private let model: any FusedDecoding
     private let plain: PlainScorer
     private let decoder: FusedDecoder
-    private let ropes: [RotaryEmbedding]
     /// Tokens of a step from which on the library's products are faster.
     private let longStep: Int
 
-    init(_ model: any CausalLanguageModel, _ decoder: FusedDecoder, ropes: [RotaryEmbedding]) {
-        (self.model, self.decoder, self.ropes) = (model, decoder, ropes)
+    init(_ model: any FusedDecoding, _ decoder: FusedDecoder) {
+        (self.model, self.decoder) = (model, decoder)
         plain = PlainScorer(model)
         longStep = model.computeDType == .bfloat16 ? 512 : 64
     }
@@ -162,6 +161,6 @@ final class FusedScorer: SequenceScorer {
         if kinds.count > 1 || tokens.reduce(0, { $0 + $1.count }) > longStep {
             return plain.scores(after: tokens, rows: rows, cache)
         }
-        return decoder(tokens, rows: rows, cache: cache, ropes: ropes)
+        return decoder(tokens, rows: rows, cache: cache, ropes: model.ropes)
     }
 }

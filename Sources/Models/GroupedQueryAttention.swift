@@ -81,12 +81,6 @@ final class GroupedQueryAttention: Module {
         return oProj(y.reshape(N, -1))  // [N, D]
     }
 
-    /// Of queries and keys as a fused decoder reads them.
-    fileprivate var fusedNorms: (query: FusedDecoder.Norm, key: FusedDecoder.Norm)? {
-        guard let qNorm, let kNorm else { return nil }
-        return (.init(qNorm), .init(kNorm))
-    }
-
     /// `[N, heads · E]` -> `[N, heads, E]`, normalized.
     private func heads(_ x: Tensor, _ norm: RMSNorm?) -> Tensor {
         let apart = { (x: Tensor) in x.reshape(x.shape2.0, -1, self.shape.headDim) }
@@ -102,7 +96,7 @@ extension FusedDecoder.Layer {
             q: weights(attention.qProj), k: weights(attention.kProj), v: weights(attention.vProj),
             o: weights(attention.oProj), gate: weights(mlp.gateProj), up: weights(mlp.upProj),
             down: weights(mlp.downProj))
-        (queryNorm, keyNorm) = (attention.fusedNorms?.query, attention.fusedNorms?.key)
+        (queryNorm, keyNorm) = (attention.qNorm.map { .init($0) }, attention.kNorm.map { .init($0) })
         window = attention.window
     }
 }

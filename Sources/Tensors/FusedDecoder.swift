@@ -202,6 +202,8 @@ public final class FusedDecoder {
     private let table: StoredWeight, head: StoredWeight
     /// Learned positions.
     private let positions: StoredWeight?
+    /// Rotations that the layers count.
+    private let rotationCount: Int
     private var decoder: nt_decoder
     private var scratch = Memory(), logits = Memory()
     /// Steps computed so far: tests ask whether this path was taken.
@@ -216,6 +218,7 @@ public final class FusedDecoder {
     ) {
         (self.layers, self.finalNorm) = (layers, finalNorm)
         (self.table, self.head, self.positions) = (table, head, positions)
+        rotationCount = layers.reduce(0) { max($0, $1.rotation + 1) }
         layerHandles = .allocate(capacity: max(layers.count, 1))
         for (i, layer) in layers.enumerated() { (layerHandles + i).initialize(to: layer.handle) }
         decoder = nt_decoder(
@@ -252,9 +255,9 @@ public final class FusedDecoder {
     ) -> Scores {
         precondition(keys.count == layers.count && values.count == layers.count, "one cache a layer")
         precondition(step.ids.allSatisfy { $0 >= 0 && $0 < table.rows }, "a token id beyond the table")
-        let rows = rotations.map { $0.cos.shape[0] } + (positions.map { [$0.rows] } ?? []) + [slots]
-        precondition(step.positions.allSatisfy { $0 < rows.min()! }, "a position beyond the cache or the tables")
-        precondition(layers.allSatisfy { decoder.rotary == 0 || $0.rotation < rotations.count }, "no such rotation")
+        let reach = rotations.reduce(min(slots, positions?.rows ?? slots)) { min($0, $1.cos.shape[0]) }
+        precondition(step.positions.allSatisfy { $0 < reach }, "a position beyond the cache or the tables")
+        precondition(decoder.rotary == 0 || rotations.count >= rotationCount, "no such rotation")
         let width = head.rows, count = step.outputs.count * width
         logits.reserve(4 * count)
         let output = logits.start.assumingMemoryBound(to: Float.self)

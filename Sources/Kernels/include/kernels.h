@@ -16,6 +16,7 @@
 #include "optimizer.h"
 #include "packed.h"
 #include "parallel.h"
+#include "product.h"
 #include "rotary.h"
 
 #ifdef __cplusplus

@@ -1,0 +1,54 @@
+// What the files of product*.cpp share: how work is cut (Goto and van de Geijn 2008, doi:10.1145/1356052.1356053).
+//
+// C is made in *blocks*: some columns, from some steps of the sum. B's part of a block is packed once, in panels of
+// `panel_columns`, and stays in the last level of the cache; a *task* takes some rows of A, packed in panels of
+// `panel_rows` that stay in the core's own cache, through all of them. A packed panel is [steps, width].
+#pragma once
+#include <algorithm>
+#include <cstdint>
+
+#include "product.h"
+#include "run.h"
+
+namespace nt_products {
+
+constexpr int64_t panel_rows = 6, panel_columns = 16;
+// A panel of B has 24 KiB, within the first level of the cache; the rows of a task 216, B's part at most 4.5 MiB.
+constexpr int64_t most_steps = 384, most_rows = 144, most_columns = 3072;
+
+inline int64_t pieces(int64_t count, int64_t most) { return (count + most - 1) / most; }
+inline int64_t rounded_up(int64_t x, int64_t to) { return pieces(x, to) * to; }
+
+/// Steps of a block: as even as they can be, and the same for every element, so that sums are rounded alike.
+inline int64_t block_steps(const nt_product &p) { return rounded_up(pieces(p.K, pieces(p.K, most_steps)), 8); }
+
+struct Block {
+    int64_t first_column, columns, first_step, steps;
+    bool adds;
+};
+
+/// Rows and panels of columns, ends excluded.
+struct Task {
+    int64_t first_row, last_row, first_panel, last_panel;
+};
+
+/// Of few rows every task takes all, and some of the columns, where there are enough.
+inline bool cuts_rows(const nt_product &p) {
+    return p.M >= p.parts * 32 * panel_rows || p.N < p.parts * 4 * panel_columns;
+}
+
+inline Task task(const nt_product &p, const Block &block, int64_t part) {
+    const int64_t panels = pieces(block.columns, panel_columns), rows = pieces(p.M, panel_rows);
+    if (!cuts_rows(p)) return {0, p.M, panels * part / p.parts, panels * (part + 1) / p.parts};
+    const auto row = [&](int64_t i) { return std::min(p.M, rows * i / p.parts * panel_rows); };
+    return {row(part), row(part + 1), 0, panels};
+}
+
+#if defined(__x86_64__)
+namespace avx2 {
+void pack_columns(const nt_product &p, const Block &block, int64_t panel, float *packed);
+void multiply(const nt_product &p, const Block &block, const Task &task, const float *packed_b, float *packed_a);
+}  // namespace avx2
+#endif
+
+}  // namespace nt_products
