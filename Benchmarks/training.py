@@ -46,15 +46,18 @@ CASES = {
 }
 PEERS = {
     "full": ["fp32", "autocast", "bf16", "fp32-compile", "autocast-compile", "bf16-compile"],
-    "lora": ["fp32", "autocast", "bf16", "bf16-compile"],
+    "lora": ["fp32", "autocast", "bf16", "fp32-compile", "bf16-compile"],
 }
 OURS = {"full": ["fp32", "bf16"], "lora": ["fp32", "bf16"]}
 
 
+def has_bf16():
+    return any(flag in pathlib.Path("/proc/cpuinfo").read_text() for flag in ("avx512_bf16", "amx_bf16"))
+
+
 def modes_of(modes):
     """Those worth waiting for: without instructions for it, bf16 is many times slower than fp32 on both sides."""
-    fast = any(flag in pathlib.Path("/proc/cpuinfo").read_text() for flag in ("avx512_bf16", "amx_bf16"))
-    return [mode for mode in modes if fast or mode.startswith("fp32")]
+    return [mode for mode in modes if has_bf16() or mode.startswith("fp32")]
 
 
 # -- the peer, in a process of its own --------------------------------------------------------------------------------
@@ -257,8 +260,9 @@ def table(title, first, rows):
 
 
 def memory_and_scaling(work, seconds, threads):
-    base = ["--dtype", "bf16", "--seconds", seconds, "--threads", threads]
-    lines = table("What lowers the peak: full-135m, bf16, 2 x 512 tokens", "settings", [
+    dtype = "bf16" if has_bf16() else "fp32"
+    base = ["--dtype", dtype, "--seconds", seconds, "--threads", threads]
+    lines = table(f"What lowers the peak: full-135m, {dtype}, 2 x 512 tokens", "settings", [
         (name, ours(LLAMA_135M, work, *base, *flags)) for name, flags in [
             ("fp32 moments, all activations kept", []),
             ("8-bit moments", ["--state", "int8"]),
@@ -269,13 +273,13 @@ def memory_and_scaling(work, seconds, threads):
         (name, ours(LLAMA_135M, work, *base, "--batch", 4, "--sequence", 2048, "--steps", 3, *flags)) for name, flags in [
             ("fp32 moments, all activations kept", []),
             ("8-bit moments, every block computed again", ["--state", "int8", "--recompute-blocks", 1])]])
-    lines += table("Threads: full-135m, bf16, 2 x 512 tokens", "threads", [
-        (count, ours(LLAMA_135M, work, "--dtype", "bf16", "--seconds", seconds, "--threads", count))
+    lines += table(f"Threads: full-135m, {dtype}, 2 x 512 tokens", "threads", [
+        (count, ours(LLAMA_135M, work, "--dtype", dtype, "--seconds", seconds, "--threads", count))
         for count in range(1, threads + 1)])
-    lines += table("Sequence length: full-135m, bf16, 8,192 tokens a step", "sequences x tokens", [
+    lines += table(f"Sequence length: full-135m, {dtype}, 8,192 tokens a step", "sequences x tokens", [
         (f"{8192 // n} x {n}", ours(LLAMA_135M, work, *base, "--batch", 8192 // n, "--sequence", n, "--steps", 3))
         for n in (512, 2048, 8192)])
-    lines += table("Width: 8 layers, heads of 64, bf16, 2 x 512 tokens", "width", [
+    lines += table(f"Width: 8 layers, heads of 64, {dtype}, 2 x 512 tokens", "width", [
         (width, ours({**LLAMA_135M, "hidden_size": width, "intermediate_size": 8 * width // 3 // 64 * 64,
                       "num_hidden_layers": 8, "num_attention_heads": width // 64, "num_key_value_heads": width // 64},
                      work, *base)) for width in (256, 512, 1024, 2048)])
