@@ -15,16 +15,22 @@ std::atomic<int64_t> fused_calls{0}, fallback_calls{0};
 
 static at::ScalarType gradient_type(const at::Tensor &leaf) { return leaf.grad_dtype().value_or(leaf.scalar_type()); }
 
+/// A leaf's own gradient, undefined or in the dtype to add in.
+static at::Tensor &own_gradient(const at::Tensor &leaf) {
+    auto &own = leaf.mutable_grad();
+    if (own.defined()) own = own.to(gradient_type(leaf));
+    return own;
+}
+
 at::Tensor gradient_to_add_into(const at::Tensor &leaf) {
-    auto &gradient = leaf.mutable_grad();
-    if (!gradient.defined())
-        gradient = at::zeros(leaf.sizes(), leaf.options().dtype(gradient_type(leaf)).requires_grad(false));
-    return gradient;
+    auto &own = own_gradient(leaf);
+    if (!own.defined()) own = at::zeros(leaf.sizes(), leaf.options().dtype(gradient_type(leaf)).requires_grad(false));
+    return own;
 }
 
 at::Tensor give_gradient(const at::Tensor &weight, at::Tensor gradient) {
     if (!weight.is_leaf()) return gradient.to(weight.scalar_type());
-    auto &own = weight.mutable_grad();
+    auto &own = own_gradient(weight);
     if (own.defined())
         own.add_(gradient);
     else
@@ -32,13 +38,14 @@ at::Tensor give_gradient(const at::Tensor &weight, at::Tensor gradient) {
     return {};
 }
 
-static bool sums_in_kernel(const at::Tensor &to, const at::Tensor &dy, const at::Tensor &x) {
-    return to.is_cpu() && to.scalar_type() == at::kFloat && to.stride(1) == 1 && dy.scalar_type() == at::kBFloat16 &&
-        x.scalar_type() == at::kBFloat16 && dy.stride(1) == 1 && x.stride(1) == 1 && nt_weight_gradient_is_fast();
+/// Whether the kernel makes the product of bf16 that is summed in fp32.
+static bool sums_in_kernel(const at::Tensor &dy, const at::Tensor &x) {
+    return dy.is_cpu() && dy.scalar_type() == at::kBFloat16 && x.scalar_type() == at::kBFloat16 && dy.stride(1) == 1 &&
+        x.stride(1) == 1 && nt_weight_gradient_is_fast();
 }
 
 void sum_product(at::Tensor to, const at::Tensor &dy, const at::Tensor &x, bool adds) {
-    if (!sums_in_kernel(to, dy, x)) {
+    if (to.scalar_type() != at::kFloat || to.stride(1) != 1 || !sums_in_kernel(dy, x)) {
         if (to.scalar_type() == dy.scalar_type()) return product_into(to, dy.t(), x, adds);
         const auto sum = product(dy.t(), x);
         adds ? to.add_(sum) : to.copy_(sum);
@@ -54,8 +61,13 @@ void sum_product(at::Tensor to, const at::Tensor &dy, const at::Tensor &x, bool 
 
 at::Tensor give_product(const at::Tensor &weight, const at::Tensor &dy, const at::Tensor &x) {
     if (!weight.is_leaf()) return give_gradient(weight, product(dy.t(), x));
-    auto &own = weight.mutable_grad();
+    auto &own = own_gradient(weight);
     const bool adds = own.defined();
+    // As the library rounds it: fp32 would hold the same numbers.
+    if (!adds && weight.scalar_type() == at::kBFloat16 && dy.is_cpu() && !sums_in_kernel(dy, x)) {
+        own = product(dy.t(), x);
+        return {};
+    }
     if (!adds) own = at::empty(weight.sizes(), weight.options().dtype(gradient_type(weight)).requires_grad(false));
     sum_product(own, dy, x, adds);
     return {};

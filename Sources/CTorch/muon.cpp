@@ -56,7 +56,7 @@ ct_status ct_muon_inplace(
     const ct_orthogonalization *orthogonalization) {
     return guarded([&] {
         c10::NoGradGuard no_grad;
-        const auto p = get(value), m = get(momentum), g = get(gradient) * options->gradient_scale;
+        const auto p = get(value), m = get(momentum), g = get(gradient).to(p.scalar_type()) * options->gradient_scale;
         TORCH_CHECK(
             p.dim() == 2 && g.sizes() == p.sizes() && m.sizes() == p.sizes() && parts > 0 && p.size(0) % parts == 0, "gradient ",
             g.sizes(), " and momentum ", m.sizes(), " of a matrix ", p.sizes(), " of ", parts, " parts");

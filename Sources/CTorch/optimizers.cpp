@@ -18,6 +18,16 @@ void check_beside(const at::Tensor &p, const at::Tensor &x, at::ScalarType type,
         " of ", type, " belong");
 }
 
+/// The gradient of p: fp32, or bf16 as a product has left it.
+nt_gradient gradient_beside(const at::Tensor &p, const at::Tensor &g) {
+    if (g.scalar_type() == at::kBFloat16) {
+        check_beside(p, g, at::kBFloat16, p.numel());
+        return {nullptr, data<uint16_t>(g)};
+    }
+    check_beside(p, g, at::kFloat, p.numel());
+    return {data<float>(g), nullptr};
+}
+
 int64_t scale_count(int64_t elements) { return (elements + NT_ADAM8_BLOCK - 1) / NT_ADAM8_BLOCK; }
 
 /// The tensors of ct_masters, in a form that kernels take; which of them is said by `is_split`.
@@ -53,13 +63,14 @@ double adamw(
     const auto &p = masters.value;
     const auto memory = scratch(nt_adamw_scratch_bytes(p.numel()));
     if (masters.is_split() || (is_flat(p, at::kFloat) && is_flat(g, at::kFloat))) {
-        for (const auto &x : {g, m, v}) check_beside(p, x, at::kFloat, p.numel());
+        for (const auto &x : {m, v}) check_beside(p, x, at::kFloat, p.numel());
+        const auto gradient = gradient_beside(p, g);
         if (masters.is_split())
             return nt_adamw_split(
-                p.numel(), data<uint16_t>(p), data<uint16_t>(masters.low), data<float>(g), data<float>(m), data<float>(v), &o,
+                p.numel(), data<uint16_t>(p), data<uint16_t>(masters.low), gradient, data<float>(m), data<float>(v), &o,
                 memory.data_ptr(), parallel);
         return nt_adamw_f32(
-            p.numel(), data<float>(p), data<float>(g), data<float>(m), data<float>(v), data<uint16_t>(masters.copy), &o,
+            p.numel(), data<float>(p), gradient.f32, data<float>(m), data<float>(v), data<uint16_t>(masters.copy), &o,
             memory.data_ptr(), parallel);
     }
     double sum;
@@ -80,22 +91,21 @@ double adamw(
 
 double square_sum(const at::Tensor &given) {
     const auto x = given.contiguous();
-    if (!is_flat(x, at::kFloat)) {
-        const double norm = at::linalg_vector_norm(x).item().toDouble();
-        return norm * norm;
-    }
     const auto memory = scratch(nt_square_sum_scratch_bytes(x.numel()));
-    return nt_square_sum_f32(x.numel(), data<float>(x), memory.data_ptr(), parallel);
+    if (is_flat(x, at::kFloat)) return nt_square_sum_f32(x.numel(), data<float>(x), memory.data_ptr(), parallel);
+    if (is_flat(x, at::kBFloat16)) return nt_square_sum_bf16(x.numel(), data<uint16_t>(x), memory.data_ptr(), parallel);
+    const double norm = at::linalg_vector_norm(x).item().toDouble();
+    return norm * norm;
 }
 
 double update_square_sum(
     const at::Tensor &given, const at::Tensor &m, const at::Tensor &v, const nt_adamw_options &o) {
     const auto g = given.contiguous();
-    if (is_flat(g, at::kFloat) && is_flat(m, at::kFloat)) {
+    if (is_flat(m, at::kFloat)) {
         for (const auto &x : {m, v}) check_beside(g, x, at::kFloat, g.numel());
         const auto memory = scratch(nt_adamw_scratch_bytes(g.numel()));
         return nt_adamw_update_square_sum_f32(
-            g.numel(), data<float>(g), data<float>(m), data<float>(v), &o, memory.data_ptr(), parallel);
+            g.numel(), gradient_beside(m, g), data<float>(m), data<float>(v), &o, memory.data_ptr(), parallel);
     }
     const auto scaled = g * o.gradient_scale;
     return square_sum_of_update(
@@ -169,7 +179,8 @@ ct_status ct_adamw8_inplace(
         const auto &p = given.value;
         const auto g = get(gradient).contiguous(), m = get(first_codes), v = get(second_codes);
         TORCH_CHECK(given.is_split() || is_flat(p, at::kFloat), "8-bit moments are for fp32 masters on the CPU");
-        check_beside(p, g, at::kFloat, p.numel());
+        const auto gradient = gradient_beside(p, g);
+        TORCH_CHECK(given.is_split() || gradient.f32, "fp32 masters with a bf16 gradient");
         for (const auto &codes : {m, v}) check_beside(p, codes, at::kByte, p.numel());
         for (const auto &scales : {get(first_scales), get(second_scales)})
             check_beside(p, scales, at::kFloat, scale_count(p.numel()));
@@ -179,10 +190,10 @@ ct_status ct_adamw8_inplace(
         *update_square_sum =
             given.is_split()
                 ? nt_adamw8_split(
-                      p.numel(), data<uint16_t>(p), data<uint16_t>(given.low), data<float>(g), data<uint8_t>(m), first,
+                      p.numel(), data<uint16_t>(p), data<uint16_t>(given.low), gradient, data<uint8_t>(m), first,
                       data<uint8_t>(v), second, &o, memory.data_ptr(), parallel)
                 : nt_adamw8_f32(
-                      p.numel(), data<float>(p), data<float>(g), data<uint8_t>(m), first, data<uint8_t>(v), second,
+                      p.numel(), data<float>(p), gradient.f32, data<uint8_t>(m), first, data<uint8_t>(v), second,
                       data<uint16_t>(given.copy), &o, memory.data_ptr(), parallel);
         p.unsafeGetTensorImpl()->bump_version();
     });

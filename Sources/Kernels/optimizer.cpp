@@ -17,6 +17,7 @@ template <class T> struct AdamW {
     bf16 *high;  // or the copy
     uint16_t *low;
     const T *g;
+    const bf16 *narrow_g;  // in the place of g
     T *m, *v;
     uint8_t *m_codes, *v_codes;
     float *m_scales, *v_scales;
@@ -137,37 +138,37 @@ template <class T, Master master> void set_master(const AdamW<T> &a, int64_t i, 
 }
 
 // The new moments, and what the weight moves by but for rate, correction1 and decay.
-template <class T> double moved(const AdamW<T> &a, int64_t i, double &m, double &v) {
+template <class T, bool narrow> double moved(const AdamW<T> &a, int64_t i, double &m, double &v) {
     const nt_adamw_options &o = a.options;
-    const double g = o.gradient_scale * double(a.g[i]);
+    const double g = o.gradient_scale * double(narrow ? T(widened(a.narrow_g[i])) : a.g[i]);
     m = o.beta1 * m + (1 - o.beta1) * g;
     v = o.beta2 * v + (1 - o.beta2) * g * g;
     return m / (std::sqrt(v / o.correction2) + o.epsilon);
 }
 
 // Also adds the move's square to the block's sum.
-template <class T, Master master> void step_at(const AdamW<T> &a, int64_t i, double &m, double &v) {
+template <class T, Master master, bool narrow> void step_at(const AdamW<T> &a, int64_t i, double &m, double &v) {
     const nt_adamw_options &o = a.options;
-    const double move = moved(a, i, m, v), p = master_at<T, master>(a, i);
+    const double move = moved<T, narrow>(a, i, m, v), p = master_at<T, master>(a, i);
     a.sums[i / flat_block] += move * move;
     set_master<T, master>(a, i, p - o.learning_rate * (move / o.correction1 + o.weight_decay * p));
 }
 
-template <class T, Master master> void adamw(const AdamW<T> &a, int64_t begin, int64_t end) {
+template <class T, Master master, bool narrow = false> void adamw(const AdamW<T> &a, int64_t begin, int64_t end) {
     std::fill(a.sums + begin, a.sums + end, 0);
     each_of(a, begin, end, [&](int64_t i) {
         double m = a.m[i], v = a.v[i];
-        step_at<T, master>(a, i, m, v);
+        step_at<T, master, narrow>(a, i, m, v);
         a.m[i] = T(m);
         a.v[i] = T(v);
     });
 }
 
-template <class T> void update_square_sum(const AdamW<T> &a, int64_t begin, int64_t end) {
+template <class T, bool narrow = false> void update_square_sum(const AdamW<T> &a, int64_t begin, int64_t end) {
     std::fill(a.sums + begin, a.sums + end, 0);
     each_of(a, begin, end, [&](int64_t i) {
         double m = a.m[i], v = a.v[i];
-        const double move = moved(a, i, m, v);
+        const double move = moved<T, narrow>(a, i, m, v);
         a.sums[i / flat_block] += move * move;
     });
 }
@@ -186,7 +187,7 @@ inline float encode_block(const Map &map, const double *x, int64_t count, uint8_
     return float(most);
 }
 
-template <class T, Master master> void adamw8(const AdamW<T> &a, int64_t begin, int64_t end) {
+template <class T, Master master, bool narrow = false> void adamw8(const AdamW<T> &a, int64_t begin, int64_t end) {
     double m[flat_block], v[flat_block];
     std::fill(a.sums + begin, a.sums + end, 0);
     for (int64_t block = begin; block < end; ++block) {
@@ -194,7 +195,7 @@ template <class T, Master master> void adamw8(const AdamW<T> &a, int64_t begin, 
         for (int64_t i = 0; i < count; ++i) {
             m[i] = double(maps[1].numbers[a.m_codes[start + i]]) * double(a.m_scales[block]);
             v[i] = double(maps[0].numbers[a.v_codes[start + i]]) * double(a.v_scales[block]);
-            step_at<T, master>(a, start + i, m[i], v[i]);
+            step_at<T, master, narrow>(a, start + i, m[i], v[i]);
         }
         a.m_scales[block] = encode_block(maps[1], m, count, a.m_codes + start);
         a.v_scales[block] = encode_block(maps[0], v, count, a.v_codes + start);
@@ -220,7 +221,7 @@ template <class T> void square_sum(const SquareSum<T> &a, int64_t begin, int64_t
     for (int64_t block = begin; block < end; ++block) {
         double sum = 0;
         for (int64_t i = block * sum_block; i < std::min(a.count, (block + 1) * sum_block); ++i)
-            sum += double(a.x[i]) * double(a.x[i]);
+            sum += get(a.x[i]) * get(a.x[i]);
         a.sums[block] = sum;
     }
 }
@@ -267,6 +268,13 @@ double run_step(nt_parallel parallel, void (*range)(const AdamW<T> &, int64_t, i
     return total(a.sums, blocks(a.count, flat_block)) / (a.options.correction1 * a.options.correction1);
 }
 
+template <class T> double sum_squares(int64_t count, const T *x, void *scratch, nt_parallel parallel) {
+    const SquareSum<T> a{count, x, static_cast<double *>(scratch)};
+    const int64_t parts = blocks(count, sum_block);
+    nt::run(parallel, parts, 1, picked_square_sum<T>(), a);
+    return total(a.sums, parts);
+}
+
 }  // namespace
 
 extern "C" {
@@ -287,11 +295,11 @@ double nt_adamw_f64(int64_t count, double *p, const double *g, double *m, double
     return run_step(parallel, picked_adamw<double, whole>(), a);
 }
 
-double nt_adamw_split(int64_t count, uint16_t *high, uint16_t *low, const float *g, float *m, float *v,
+double nt_adamw_split(int64_t count, uint16_t *high, uint16_t *low, nt_gradient g, float *m, float *v,
                       const nt_adamw_options *options, void *scratch, nt_parallel parallel) {
-    const AdamW<float> a{.count = count, .high = high, .low = low, .g = g, .m = m, .v = v,
+    const AdamW<float> a{.count = count, .high = high, .low = low, .g = g.f32, .narrow_g = g.bf16, .m = m, .v = v,
                          .options = *options, .sums = static_cast<double *>(scratch)};
-    return run_step(parallel, picked_adamw<float, split>(), a);
+    return run_step(parallel, g.bf16 ? picked_adamw<float, split, true>() : picked_adamw<float, split>(), a);
 }
 
 double nt_adamw8_f32(int64_t count, float *p, const float *g, uint8_t *m_codes, float *m_scales, uint8_t *v_codes,
@@ -303,20 +311,21 @@ double nt_adamw8_f32(int64_t count, float *p, const float *g, uint8_t *m_codes, 
     return run_step(parallel, copy ? picked_adamw8<float, copied>() : picked_adamw8<float, whole>(), a);
 }
 
-double nt_adamw8_split(int64_t count, uint16_t *high, uint16_t *low, const float *g, uint8_t *m_codes, float *m_scales,
+double nt_adamw8_split(int64_t count, uint16_t *high, uint16_t *low, nt_gradient g, uint8_t *m_codes, float *m_scales,
                        uint8_t *v_codes, float *v_scales, const nt_adamw_options *options, void *scratch,
                        nt_parallel parallel) {
-    const AdamW<float> a{.count = count, .high = high, .low = low, .g = g, .m_codes = m_codes, .v_codes = v_codes,
-                         .m_scales = m_scales, .v_scales = v_scales, .options = *options,
+    const AdamW<float> a{.count = count, .high = high, .low = low, .g = g.f32, .narrow_g = g.bf16, .m_codes = m_codes,
+                         .v_codes = v_codes, .m_scales = m_scales, .v_scales = v_scales, .options = *options,
                          .sums = static_cast<double *>(scratch)};
-    return run_step(parallel, picked_adamw8<float, split>(), a);
+    return run_step(parallel, g.bf16 ? picked_adamw8<float, split, true>() : picked_adamw8<float, split>(), a);
 }
 
-double nt_adamw_update_square_sum_f32(int64_t count, const float *g, const float *m, const float *v,
+double nt_adamw_update_square_sum_f32(int64_t count, nt_gradient g, const float *m, const float *v,
                                       const nt_adamw_options *options, void *scratch, nt_parallel parallel) {
-    const AdamW<float> a{.count = count, .g = g, .m = const_cast<float *>(m), .v = const_cast<float *>(v),
-                         .options = *options, .sums = static_cast<double *>(scratch)};
-    return run_step(parallel, picked_update_square_sum<float>(), a);
+    const AdamW<float> a{.count = count, .g = g.f32, .narrow_g = g.bf16, .m = const_cast<float *>(m),
+                         .v = const_cast<float *>(v), .options = *options, .sums = static_cast<double *>(scratch)};
+    return run_step(
+        parallel, g.bf16 ? picked_update_square_sum<float, true>() : picked_update_square_sum<float>(), a);
 }
 
 void nt_adam8_map(int is_signed, float numbers[256]) {
@@ -337,10 +346,11 @@ void nt_adam8_decode(int is_signed, int64_t count, const uint8_t *codes, const f
 size_t nt_square_sum_scratch_bytes(int64_t count) { return size_t(blocks(count, sum_block)) * sizeof(double); }
 
 double nt_square_sum_f32(int64_t count, const float *x, void *scratch, nt_parallel parallel) {
-    const SquareSum<float> a{count, x, static_cast<double *>(scratch)};
-    const int64_t parts = blocks(count, sum_block);
-    nt::run(parallel, parts, 1, picked_square_sum<float>(), a);
-    return total(a.sums, parts);
+    return sum_squares(count, x, scratch, parallel);
+}
+
+double nt_square_sum_bf16(int64_t count, const uint16_t *x, void *scratch, nt_parallel parallel) {
+    return sum_squares(count, x, scratch, parallel);
 }
 
 void nt_split_masters(int64_t count, const float *p, uint16_t *high, uint16_t *low, nt_parallel parallel) {

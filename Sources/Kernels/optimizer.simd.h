@@ -31,6 +31,11 @@ template <Master master, class Part> NT_INLINE void store_master(const AdamW<flo
     }
 }
 
+template <bool narrow, class Part> NT_INLINE F load_gradient(const AdamW<float> &a, int64_t i, Part part) {
+    if constexpr (narrow) return load(a.narrow_g + i, part);
+    else return load(a.g + i, part);
+}
+
 // The numbers of a step, ready for use: p' = keep p - rate moved, moved = m / (sqrt(v) root + epsilon).
 struct Step {
     F scale, beta1, rest1, beta2, rest2, keep, rate, root, epsilon;
@@ -57,7 +62,7 @@ NT_INLINE F stepped(const Step &s, F p, F move) { return fnma(s.rate, move, s.ke
 
 NT_INLINE double sum(const Doubles sums[4]) { return (sum(sums[0]) + sum(sums[1])) + (sum(sums[2]) + sum(sums[3])); }
 
-template <class T, Master master> void adamw(const AdamW<T> &a, int64_t begin, int64_t end) {
+template <class T, Master master, bool narrow = false> void adamw(const AdamW<T> &a, int64_t begin, int64_t end) {
     const Step s = make_step(a.options);
     for (int64_t block = begin; block < end; ++block) {
         const int64_t start = block * flat_block;
@@ -65,7 +70,7 @@ template <class T, Master master> void adamw(const AdamW<T> &a, int64_t begin, i
         each(std::min(flat_block, a.count - start), [&](int64_t j, auto part, auto slot) NT_LAMBDA {
             const int64_t i = start + j;
             F m = load(a.m + i, part), v = load(a.v + i, part);
-            const F move = moved(s, load(a.g + i, part), m, v);
+            const F move = moved(s, load_gradient<narrow>(a, i, part), m, v);
             add_squares(sums[slot], move);
             store(a.m + i, m, part);
             store(a.v + i, v, part);
@@ -76,7 +81,7 @@ template <class T, Master master> void adamw(const AdamW<T> &a, int64_t begin, i
 }
 
 // The sums of `adamw`; nothing else is written.
-template <class T> void update_square_sum(const AdamW<T> &a, int64_t begin, int64_t end) {
+template <class T, bool narrow = false> void update_square_sum(const AdamW<T> &a, int64_t begin, int64_t end) {
     const Step s = make_step(a.options);
     for (int64_t block = begin; block < end; ++block) {
         const int64_t start = block * flat_block;
@@ -84,7 +89,7 @@ template <class T> void update_square_sum(const AdamW<T> &a, int64_t begin, int6
         each(std::min(flat_block, a.count - start), [&](int64_t j, auto part, auto slot) NT_LAMBDA {
             const int64_t i = start + j;
             F m = load(a.m + i, part), v = load(a.v + i, part);
-            add_squares(sums[slot], moved(s, load(a.g + i, part), m, v));
+            add_squares(sums[slot], moved(s, load_gradient<narrow>(a, i, part), m, v));
         });
         a.sums[block] = sum(sums);
     }
@@ -130,7 +135,7 @@ template <bool is_signed> NT_INLINE float encode_block(const float *x, int64_t c
     return scale;
 }
 
-template <class T, Master master> void adamw8(const AdamW<T> &a, int64_t begin, int64_t end) {
+template <class T, Master master, bool narrow = false> void adamw8(const AdamW<T> &a, int64_t begin, int64_t end) {
     alignas(64) float kept_m[flat_block], kept_v[flat_block];
     const Step s = make_step(a.options);
     for (int64_t block = begin; block < end; ++block) {
@@ -144,7 +149,7 @@ template <class T, Master master> void adamw8(const AdamW<T> &a, int64_t begin, 
             const int64_t i = start + j;
             F m = decoded<true>(load_whole(a.m_codes + i, part)) * load(m_scale, part);
             F v = decoded<false>(load_whole(a.v_codes + i, part)) * v_scale;
-            const F move = moved(s, load(a.g + i, part), m, v);
+            const F move = moved(s, load_gradient<narrow>(a, i, part), m, v);
             add_squares(sums[slot], move);
             store_master<master>(a, i, stepped(s, load_master<master>(a, i, part), move), part);
             store(kept_m + j, m, part);

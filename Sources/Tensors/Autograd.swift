@@ -22,7 +22,8 @@ extension Tensor {
         set { performInPlace("requiresGradient", [self]) { ct_set_requires_gradient(handle, newValue) } }
     }
 
-    /// Lets backward leave a gradient of another dtype than the leaf's.
+    /// Lets backward sum a gradient in another dtype than the leaf's. A single product that was rounded to bf16 may still
+    /// be left in bf16: it is widened when something is added.
     public func setGradientDType(_ dtype: DType) {
         performInPlace("setGradientDType", [self]) { ct_set_gradient_dtype(handle, dtype.rawValue) }
     }

@@ -61,8 +61,10 @@ extension KernelSuite {
                 start.count, &twin.p, start.g.map(\.double), &twin.m, &twin.v, &now, &sums, nil)
             atEachLevel { level in
                 var state = start, copied = start, copy = [UInt16](repeating: 0, count: count)
-                let before = [nil, twoThreads].map {
-                    nt_adamw_update_square_sum_f32(start.count, start.g, start.m, start.v, &now, &sums, $0)
+                let before = [nil, twoThreads].map { parallel in
+                    withGradient(start.g) {
+                        nt_adamw_update_square_sum_f32(start.count, $0, start.m, start.v, &now, &sums, parallel)
+                    }
                 }
                 let squares = [
                     nt_adamw_f32(start.count, &state.p, start.g, &state.m, &state.v, nil, &now, &sums, nil),
@@ -81,8 +83,9 @@ extension KernelSuite {
 
                 var split = start, high = copy, low = copy, joined = start.p
                 nt_split_masters(start.count, start.p, &high, &low, nil)
-                let again = nt_adamw_split(
-                    start.count, &high, &low, start.g, &split.m, &split.v, &now, &sums, twoThreads)
+                let again = withGradient(start.g) {
+                    nt_adamw_split(start.count, &high, &low, $0, &split.m, &split.v, &now, &sums, twoThreads)
+                }
                 nt_join_masters(start.count, high, low, &joined, nil)
                 let exact = [joined == state.p, split.m == state.m, split.v == state.v, again == squares[0]]
                 #expect(exact == [true, true, true, true], "split masters at level \(level)")
@@ -163,8 +166,10 @@ extension KernelSuite {
                 var split = (mCodes, mScales, vCodes, vScales)
                 let squares = nt_adamw8_f32(
                     start.count, &p, start.g, &mCodes, &mScales, &vCodes, &vScales, &copy, &now, &sums, twoThreads)
-                let again = nt_adamw8_split(
-                    start.count, &high, &low, start.g, &split.0, &split.1, &split.2, &split.3, &now, &sums, nil)
+                let again = withGradient(start.g) {
+                    nt_adamw8_split(
+                        start.count, &high, &low, $0, &split.0, &split.1, &split.2, &split.3, &now, &sums, nil)
+                }
                 #expect(abs(squares / moved - 1) < 1e-5 && again == squares, "level \(level)")
                 nt_join_masters(start.count, high, low, &joined, nil)
                 #expect(distance(p.map(\.double), expected.p.map(\.double)) < 1e-6, "level \(level)")
@@ -179,6 +184,46 @@ extension KernelSuite {
                 let offM = zip(m, mCodes).filter { $0 != $1 }.count, offV = zip(v, vCodes).filter { $0 != $1 }.count
                 #expect(offM <= count / 1000 && offV <= count / 1000, "level \(level): \(offM), \(offV)")
             }
+        }
+
+        /// A gradient in bf16 counts as the fp32 numbers it stands for, bit for bit.
+        @Test(arguments: sizes) func gradientsInBF16(_ count: Int) {
+            let start = State(count), narrow = start.g.map { UInt16(rounding: Double($0)) }
+            let wide = narrow.map { Float(bitPattern: UInt32($0) << 16) }
+            var halves = ([UInt16](repeating: 0, count: count), [UInt16](repeating: 0, count: count))
+            nt_split_masters(start.count, start.p, &halves.0, &halves.1, nil)
+            let zeros = [Float](repeating: 0, count: (count + 255) / 256)
+            let m8 = [UInt8](repeating: UInt8(NT_ADAM8_ZERO_M), count: count), v8 = [UInt8](repeating: 0, count: count)
+            atEachLevel { level in
+                func made(_ g: nt_gradient) -> [String: [Double]] {
+                    var now = options, sums = scratch(count), (high, low) = halves, (m, v) = (start.m, start.v)
+                    var (codes, scales) = ((m8, v8), (zeros, zeros))
+                    let told = nt_adamw_update_square_sum_f32(start.count, g, m, v, &now, &sums, twoThreads)
+                    let moved = nt_adamw_split(start.count, &high, &low, g, &m, &v, &now, &sums, twoThreads)
+                    let whole = (high + low).map(Double.init)
+                    (high, low) = halves
+                    let moved8 = nt_adamw8_split(
+                        start.count, &high, &low, g, &codes.0, &scales.0, &codes.1, &scales.1, &now, &sums, twoThreads)
+                    return [
+                        "sums": [told, moved, moved8], "masters": whole, "moments": (m + v).map(Double.init),
+                        "masters of 8 bits": (high + low).map(Double.init),
+                        "codes": (codes.0 + codes.1).map(Double.init), "scales": (scales.0 + scales.1).map(Double.init),
+                    ]
+                }
+                let (a, b) = (withGradient(wide, made), withGradient(narrow, made))
+                for (name, numbers) in a { #expect(b[name] == numbers, "\(name) at level \(level)") }
+                var sums = [Double](repeating: 0, count: nt_square_sum_scratch_bytes(start.count) / 8)
+                let squares = nt_square_sum_f32(start.count, wide, &sums, nil)
+                #expect(nt_square_sum_bf16(start.count, narrow, &sums, twoThreads) == squares, "level \(level)")
+            }
+        }
+
+        private func withGradient<R>(_ g: [Float], _ body: (nt_gradient) -> R) -> R {
+            g.withUnsafeBufferPointer { body(nt_gradient(f32: $0.baseAddress, bf16: nil)) }
+        }
+
+        private func withGradient<R>(_ g: [UInt16], _ body: (nt_gradient) -> R) -> R {
+            g.withUnsafeBufferPointer { body(nt_gradient(f32: nil, bf16: $0.baseAddress)) }
         }
 
         @Test func squareSums() {

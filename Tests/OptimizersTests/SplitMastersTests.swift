@@ -91,6 +91,20 @@ import Testing
         #expect(gradient.values(Float.self) != gradient.to(.bfloat16).values(Float.self))
     }
 
+    /// One product's gradient is kept as the product has rounded it: wider memory would hold the same numbers.
+    @Test(arguments: Kind.allCases) func aFirstProductIsNotWidened(_ kind: Kind) throws {
+        let x = filled([8, 130], 20, scale: 1).to(.bfloat16), dy = filled([8, 40], 30, scale: 1).to(.bfloat16)
+        let found = try [false, true].map { split in
+            let parameter = parameter(split: split), optimizer = optimizer(kind, parameter)
+            linear(x, parameter.value, copy: parameter.copy(in: .bfloat16)).backward(gradient: dy)
+            let gradient = try #require(parameter.value.gradient), values = gradient.values(Float.self)
+            let isRounded = gradient.to(.bfloat16).values(Float.self) == values  // not where a kernel sums in fp32
+            #expect(gradient.dtype == (split && isRounded ? .bfloat16 : .float32))
+            return (values, optimizer.gradientNorm(), optimizer.updateNorm(gradientScale: 0.5))
+        }
+        #expect(found[0] == found[1])
+    }
+
     /// 4 bytes a number, none of them a copy.
     @Test func whatIsKept() {
         let parameter = parameter(split: true)

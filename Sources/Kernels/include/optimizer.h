@@ -30,8 +30,14 @@ double nt_adamw_f32(int64_t count, float *p, const float *g, float *m, float *v,
 double nt_adamw_f64(int64_t count, double *p, const double *g, double *m, double *v,
                     const struct nt_adamw_options *options, void *scratch, nt_parallel parallel);
 
+/* A gradient [count] in fp32, or in bf16 as a product has left it: the other one is null. */
+struct nt_gradient {
+    const float *f32;
+    const uint16_t *bf16;
+};
+
 /* What the step that nt_adamw_f32 would make next returns, bit for bit; nothing but scratch is written. */
-double nt_adamw_update_square_sum_f32(int64_t count, const float *g, const float *m, const float *v,
+double nt_adamw_update_square_sum_f32(int64_t count, struct nt_gradient g, const float *m, const float *v,
                                       const struct nt_adamw_options *options, void *scratch, nt_parallel parallel);
 
 /* Split masters: an fp32 number as a bf16 number near it (high, which the products use as it is) and the signed
@@ -46,7 +52,7 @@ double nt_adamw_update_square_sum_f32(int64_t count, const float *g, const float
 void nt_split_masters(int64_t count, const float *p, uint16_t *high, uint16_t *low, nt_parallel parallel);
 void nt_join_masters(int64_t count, const uint16_t *high, const uint16_t *low, float *p, nt_parallel parallel);
 /* nt_adamw_f32 on split masters: the same fp32 numbers, bit for bit. */
-double nt_adamw_split(int64_t count, uint16_t *high, uint16_t *low, const float *g, float *m, float *v,
+double nt_adamw_split(int64_t count, uint16_t *high, uint16_t *low, struct nt_gradient g, float *m, float *v,
                       const struct nt_adamw_options *options, void *scratch, nt_parallel parallel);
 
 /* 8-bit state (Dettmers et al. 2022, arXiv:2110.02861): blocks of NT_ADAM8_BLOCK elements, in each the largest
@@ -58,9 +64,9 @@ double nt_adamw_split(int64_t count, uint16_t *high, uint16_t *low, const float 
 double nt_adamw8_f32(int64_t count, float *p, const float *g, uint8_t *m_codes, float *m_scales, uint8_t *v_codes,
                      float *v_scales, uint16_t *copy, const struct nt_adamw_options *options, void *scratch,
                      nt_parallel parallel);
-double nt_adamw8_split(int64_t count, uint16_t *high, uint16_t *low, const float *g, uint8_t *m_codes, float *m_scales,
-                       uint8_t *v_codes, float *v_scales, const struct nt_adamw_options *options, void *scratch,
-                       nt_parallel parallel);
+double nt_adamw8_split(int64_t count, uint16_t *high, uint16_t *low, struct nt_gradient g, uint8_t *m_codes,
+                       float *m_scales, uint8_t *v_codes, float *v_scales, const struct nt_adamw_options *options,
+                       void *scratch, nt_parallel parallel);
 /* The 256 numbers of a map, ascending, -1 ... 1 or 0 ... 1. */
 void nt_adam8_map(int is_signed, float numbers[256]);
 /* x [count] to codes and scales, and back. */
@@ -72,6 +78,7 @@ void nt_adam8_decode(int is_signed, int64_t count, const uint8_t *codes, const f
  * scratch: nt_square_sum_scratch_bytes(count). */
 size_t nt_square_sum_scratch_bytes(int64_t count);
 double nt_square_sum_f32(int64_t count, const float *x, void *scratch, nt_parallel parallel);
+double nt_square_sum_bf16(int64_t count, const uint16_t *x, void *scratch, nt_parallel parallel);
 
 #ifdef __cplusplus
 }
