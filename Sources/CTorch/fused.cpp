@@ -1,6 +1,6 @@
 // Norm, rotary positions, gate and attention on the fused kernels, as autograd nodes; ATen's operations elsewhere.
 // Gradients of trained weights go straight into the leaf's gradient in its own dtype, which a bf16 leaf says is fp32 when
-// it is the upper half of split masters: nothing passes through bf16 twice.
+// it is the upper half of split masters: nothing is rounded to bf16 twice.
 // N tokens, D row width, H query heads, K key/value heads, E head dimension
 #include "fused.h"
 
@@ -38,7 +38,7 @@ at::Tensor give_gradient(const at::Tensor &weight, at::Tensor gradient) {
     return {};
 }
 
-/// Whether the kernel makes the product of bf16 that is summed in fp32.
+/// Whether a kernel sums dy^T x of bf16 in fp32 (AMX).
 static bool sums_in_kernel(const at::Tensor &dy, const at::Tensor &x) {
     return dy.is_cpu() && dy.scalar_type() == at::kBFloat16 && x.scalar_type() == at::kBFloat16 && dy.stride(1) == 1 &&
         x.stride(1) == 1 && nt_weight_gradient_is_fast();
@@ -63,8 +63,8 @@ at::Tensor give_product(const at::Tensor &weight, const at::Tensor &dy, const at
     if (!weight.is_leaf()) return give_gradient(weight, product(dy.t(), x));
     auto &own = own_gradient(weight);
     const bool adds = own.defined();
-    // As the library rounds it: fp32 would hold the same numbers.
-    if (!adds && weight.scalar_type() == at::kBFloat16 && dy.is_cpu() && !sums_in_kernel(dy, x)) {
+    const bool is_rounded = dy.is_cpu() && dy.scalar_type() == at::kBFloat16 && !sums_in_kernel(dy, x);
+    if (!adds && is_rounded && weight.scalar_type() == at::kBFloat16) {
         own = product(dy.t(), x);
         return {};
     }

@@ -11,7 +11,6 @@
 #include "loss.h"
 #include "norm.h"
 #include "packed.h"
-#include "product.h"
 #include "products.h"
 #include "rotary.h"
 #include "shim.h"
@@ -88,7 +87,7 @@ inline void parallel(int64_t count, int64_t grain, nt_body body, void *context) 
 /// The gradient of a leaf as memory to add into, zero where nothing was added yet.
 at::Tensor gradient_to_add_into(const at::Tensor &leaf);
 
-/// Adds a gradient into a trained leaf's own, in the leaf's gradient dtype. A weight that is not a leaf gets its gradient the
+/// Adds a gradient into a trained leaf's own, in the leaf's gradient dtype, or begins it. A weight that is not a leaf gets its gradient the
 /// usual way: the result is then what the node's backward returns, else undefined.
 at::Tensor give_gradient(const at::Tensor &weight, at::Tensor gradient);
 
@@ -96,7 +95,8 @@ at::Tensor give_gradient(const at::Tensor &weight, at::Tensor gradient);
 /// kernel is faster than the library (AMX), else a product and an addition.
 void sum_product(at::Tensor to, const at::Tensor &dy, const at::Tensor &x, bool adds);
 
-/// give_gradient of dy^T x.
+/// give_gradient of dy^T x. One that begins a bf16 leaf's gradient stays in bf16 as the library has rounded it, until
+/// something is added: fp32 would hold the same numbers (docs/decisions/005).
 at::Tensor give_product(const at::Tensor &weight, const at::Tensor &dy, const at::Tensor &x);
 
 }  // namespace shim

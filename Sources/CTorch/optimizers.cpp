@@ -91,11 +91,14 @@ double adamw(
 
 double square_sum(const at::Tensor &given) {
     const auto x = given.contiguous();
+    const bool is_wide = is_flat(x, at::kFloat);
+    if (!is_wide && !is_flat(x, at::kBFloat16)) {
+        const double norm = at::linalg_vector_norm(x).item().toDouble();
+        return norm * norm;
+    }
     const auto memory = scratch(nt_square_sum_scratch_bytes(x.numel()));
-    if (is_flat(x, at::kFloat)) return nt_square_sum_f32(x.numel(), data<float>(x), memory.data_ptr(), parallel);
-    if (is_flat(x, at::kBFloat16)) return nt_square_sum_bf16(x.numel(), data<uint16_t>(x), memory.data_ptr(), parallel);
-    const double norm = at::linalg_vector_norm(x).item().toDouble();
-    return norm * norm;
+    return is_wide ? nt_square_sum_f32(x.numel(), data<float>(x), memory.data_ptr(), parallel)
+                   : nt_square_sum_bf16(x.numel(), data<uint16_t>(x), memory.data_ptr(), parallel);
 }
 
 double update_square_sum(

@@ -2,6 +2,7 @@
 #include "products.h"
 
 #include "fused.h"
+#include "product.h"
 
 namespace at::native {
 // out = beta out + alpha a b by oneDNN; LibTorch exports it without a header.
@@ -33,12 +34,17 @@ static Maker maker(const at::Tensor &a, const at::Tensor &b) {
         b.dim() == 2 && a.size(1) == b.size(0) && a.size(0) * a.size(1) * b.size(1) >= worth_its_call;
     if (!fits) return Maker::aten;
     if (takes_onednn) return Maker::onednn;
-    constexpr int64_t worth_packing = 4;  // rows; of fewer, memory decides
-    const bool packs = a.size(0) >= worth_packing && is_strided(a) && is_strided(b);
-    return packs && nt_product_is_fast() ? Maker::kernel : Maker::aten;
+    // Of fewer rows memory decides, and fewer columns are padded.
+    constexpr int64_t fewest_rows = 4, fewest_columns = 16;
+    const bool is_worth_packing =
+        a.size(0) >= fewest_rows && b.size(1) >= fewest_columns && is_strided(a) && is_strided(b);
+    return is_worth_packing && nt_product_is_fast() ? Maker::kernel : Maker::aten;
 }
 
 static void multiply_by_kernel(const at::Tensor &out, const at::Tensor &a, const at::Tensor &b, bool adds, double alpha) {
+    TORCH_CHECK(
+        b.is_cpu() && out.is_cpu() && out.dim() == 2 && out.size(0) == a.size(0) && out.size(1) == b.size(1), "product of ",
+        a.sizes(), " and ", b.sizes(), " into ", out.sizes());
     const nt_product product{
         a.size(0), b.size(1), a.size(1), data<float>(a), a.stride(0), a.stride(1), data<float>(b), b.stride(0), b.stride(1),
         data<float>(out), out.stride(0), float(alpha), adds, at::get_num_threads()};

@@ -1,4 +1,5 @@
-// Products of two matrices without autograd: LibTorch's library, or the one of its two that is faster on this processor.
+// Products of two matrices without autograd: by whichever is fastest on this processor, one of LibTorch's two libraries or
+// our kernel.
 #pragma once
 #include "shim.h"
 

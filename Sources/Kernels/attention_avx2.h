@@ -1,4 +1,4 @@
-// AVX2's vector operations for attention_body.h: 8 floats a vector. Included in the namespaces of level 1.
+// AVX2's vector operations for attention_body.h and products: 8 floats a vector. Included in the namespaces of level 1.
 
 using F = __m256;
 constexpr int64_t lanes = 8;

@@ -177,7 +177,7 @@ class Attention {
         for (int64_t t = 0; t < n_; ++t)
             for (int64_t h = 0; h < H_; ++h)
                 nt::join(parts_ + (before_[t] * K_ + h / group) * width() + h % group * (E_ + 2),
-                       before_[t + 1] - before_[t], K_ * width(), E_, out + t * stride + h * E_);
+                         before_[t + 1] - before_[t], K_ * width(), E_, out + t * stride + h * E_);
     }
 
   private:

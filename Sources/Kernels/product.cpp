@@ -35,8 +35,7 @@ extern "C" int nt_product_is_fast(void) {
 static int64_t packed_a_floats() { return most_rows * most_steps; }
 
 extern "C" size_t nt_product_scratch_bytes(const nt_product *p) {
-    const int64_t columns = rounded_up(std::min(p->N, most_columns), panel_columns);
-    return size_t(columns * block_steps(*p) + p->parts * packed_a_floats()) * sizeof(float) + 64;
+    return size_t(block_columns(*p) * block_steps(*p) + p->parts * packed_a_floats()) * sizeof(float) + 64;
 }
 
 #if defined(__x86_64__)
@@ -57,13 +56,13 @@ extern "C" void nt_product_f32(const nt_product *product, void *scratch, nt_para
 #if defined(__x86_64__)
     if (nt_isa_level() >= 1 && p.K > 0) {
         auto *packed_b = reinterpret_cast<float *>(rounded_up(int64_t(reinterpret_cast<uintptr_t>(scratch)), 64));
-        const int64_t steps = block_steps(p), widest = rounded_up(std::min(p.N, most_columns), panel_columns);
-        for (int64_t column = 0; column < p.N; column += most_columns)
+        const int64_t steps = block_steps(p), columns = block_columns(p);
+        for (int64_t column = 0; column < p.N; column += columns)
             for (int64_t step = 0; step < p.K; step += steps)
                 multiply_block(p,
-                               {column, std::min(most_columns, p.N - column), step, std::min(steps, p.K - step),
+                               {column, std::min(columns, p.N - column), step, std::min(steps, p.K - step),
                                 p.adds != 0 || step > 0},
-                               packed_b, packed_b + widest * steps, parallel);
+                               packed_b, packed_b + columns * steps, parallel);
         return;
     }
 #endif

@@ -4,7 +4,6 @@
 
 #include <cstring>
 
-#include "numbers.h"
 #include "product_types.h"
 
 #define NT_INLINE static inline __attribute__((always_inline))
@@ -105,7 +104,7 @@ NT_INLINE void multiply_panel(const nt_product &p, const Block &block, int64_t f
 void multiply(const nt_product &p, const Block &block, const Task &task, const float *packed_b, float *packed_a) {
     const int64_t rows = task.last_row - task.first_row;
     if (rows <= 0 || task.first_panel >= task.last_panel) return;
-    const int64_t stretch = rounded_up(pieces(rows, pieces(rows, most_rows)), panel_rows);
+    const int64_t stretch = even_piece(rows, most_rows, panel_rows);
     for (int64_t first = task.first_row; first < task.last_row; first += stretch) {
         const int64_t last = std::min(first + stretch, task.last_row);
         for (int64_t row = first; row < last; row += panel_rows)

@@ -13,14 +13,19 @@
 namespace nt_products {
 
 constexpr int64_t panel_rows = 6, panel_columns = 16;
-// A panel of B has 24 KiB, within the first level of the cache; the rows of a task 216, B's part at most 4.5 MiB.
+// A panel of B has 24 KiB, within the first level of the cache; the rows of a task 216 KiB, B's part at most 4.5 MiB.
 constexpr int64_t most_steps = 384, most_rows = 144, most_columns = 3072;
 
 inline int64_t pieces(int64_t count, int64_t most) { return (count + most - 1) / most; }
 inline int64_t rounded_up(int64_t x, int64_t to) { return pieces(x, to) * to; }
+/// Of `count` cut into as few pieces of at most `most` as can be, all but the last the same multiple of `step`.
+inline int64_t even_piece(int64_t count, int64_t most, int64_t step) {
+    return rounded_up(pieces(count, std::max<int64_t>(1, pieces(count, most))), step);
+}
 
-/// Steps of a block: as even as they can be, and the same for every element, so that sums are rounded alike.
-inline int64_t block_steps(const nt_product &p) { return rounded_up(pieces(p.K, pieces(p.K, most_steps)), 8); }
+/// Steps of a block: the same for every element, so that sums are rounded alike.
+inline int64_t block_steps(const nt_product &p) { return even_piece(p.K, most_steps, 8); }
+inline int64_t block_columns(const nt_product &p) { return even_piece(p.N, most_columns, panel_columns); }
 
 struct Block {
     int64_t first_column, columns, first_step, steps;

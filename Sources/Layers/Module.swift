@@ -66,7 +66,7 @@ public final class Parameter {
     }
 
     /// A trained parameter holds fp32 masters; layers compute with a copy in their input's dtype. Of split masters
-    /// (`splitMasters`) this is the bf16 half, which products take as it is; backward still leaves gradients in fp32.
+    /// (`splitMasters`) this is the bf16 half, which products take as it is; backward still sums gradients in fp32.
     ///
     /// - Precondition: it is not packed.
     public var value: Tensor {

@@ -12,8 +12,9 @@ public struct MemoryEstimate: Sendable, Equatable {
     public let weights: Int
     /// Of what is trained, beside its weights where they are counted already: fp32 masters, gradients and the optimizer's
     /// moments, and the copies that an adapter's bf16 products use. 16 bytes a number, 12 of a full run, whose masters are
-    /// its weights, also where products are in bf16 (they are split then); adapters in bf16 18. 8-bit moments of all but
-    /// token tables take 6 less, and Muon's one moment of the blocks' matrices 4 less.
+    /// its weights, also where products are in bf16 (they are split then; a step of one micro-batch takes up to 2 less);
+    /// adapters in bf16 18. 8-bit moments of all but token tables take 6 less, and Muon's one moment of the blocks' matrices
+    /// 4 less.
     public let trainedState: Int
     /// What forward keeps for backward of the largest micro-batch:
     ///

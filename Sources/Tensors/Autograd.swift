@@ -22,8 +22,8 @@ extension Tensor {
         set { performInPlace("requiresGradient", [self]) { ct_set_requires_gradient(handle, newValue) } }
     }
 
-    /// Lets backward sum a gradient in another dtype than the leaf's. A single product that was rounded to bf16 may still
-    /// be left in bf16: it is widened when something is added.
+    /// Lets backward sum a gradient in another dtype than the leaf's. One product that was rounded to bf16 is left in bf16;
+    /// `linear`, `embedding` and the loss heads widen it before they add to it, other operations do not.
     public func setGradientDType(_ dtype: DType) {
         performInPlace("setGradientDType", [self]) { ct_set_gradient_dtype(handle, dtype.rawValue) }
     }

@@ -83,6 +83,19 @@ extension KernelSuite {
             }
         }
 
+        /// A sum of nothing is 0, and a matrix without rows or columns is left alone.
+        @Test func emptyOnes() {
+            let one = Matrix([2], rows: 1, columns: 1, order: .rows)
+            atEachLevel { level in
+                let sum = Shape(M: 1, N: 1, K: 0)
+                #expect(product(sum, one, one, onto: [5, 7, 7]) == [0, 7, 7], "level \(level)")
+                #expect(product(sum, one, one, onto: [5, 7, 7], adds: true) == [5, 7, 7], "level \(level)")
+                for shape in [Shape(M: 0, N: 1, K: 1), Shape(M: 1, N: 0, K: 1)] {
+                    #expect(product(shape, one, one, onto: [5, 7, 7], parts: 2) == [5, 7, 7], "level \(level)")
+                }
+            }
+        }
+
         @Test(arguments: shapes) func hasTheSameBitsInEveryCompany(_ shape: Shape) {
             let (M, N, K) = (shape.M, shape.N, shape.K)
             let a = noise(M * K, 4), b = noise(K * N, 5)

@@ -105,6 +105,28 @@ import Testing
         #expect(found[0] == found[1])
     }
 
+    /// Whatever adds to it widens it first.
+    @Test(arguments: ["linear", "loss", "embedding"]) func aSecondOneWidensIt(_ second: String) throws {
+        let x = filled([8, 130], 20, scale: 1).to(.bfloat16), labels = Tensor((0..<8).map { Int64($0) })
+        let gradients = try [false, true].map { split in
+            let parameter = parameter(split: split), copy = parameter.copy(in: .bfloat16)
+            func product(_ seed: Int) {
+                let dy = filled([8, 40], seed, scale: 1).to(.bfloat16)
+                linear(x, parameter.value, copy: copy).backward(gradient: dy)
+            }
+            product(30)
+            switch second {
+            case "linear": product(31)
+            case "loss": linearCrossEntropySum(x, parameter.value, copy: copy, labels: labels).backward()
+            default: embedding(parameter.value, labels, copy: copy).backward(gradient: x)
+            }
+            return try #require(parameter.value.gradient)
+        }
+        #expect(gradients.map(\.dtype) == [.float32, .float32])
+        #expect(gradients[0].values(Float.self) == gradients[1].values(Float.self))
+        #expect(gradients[0].values(Float.self) != gradients[0].to(.bfloat16).values(Float.self))
+    }
+
     /// 4 bytes a number, none of them a copy.
     @Test func whatIsKept() {
         let parameter = parameter(split: true)
