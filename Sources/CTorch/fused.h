@@ -87,8 +87,8 @@ inline void parallel(int64_t count, int64_t grain, nt_body body, void *context) 
 /// The gradient of a leaf as memory to add into, zero where nothing was added yet.
 at::Tensor gradient_to_add_into(const at::Tensor &leaf);
 
-/// Adds a gradient into a trained leaf's own, in the leaf's gradient dtype, or begins it. A weight that is not a leaf gets its gradient the
-/// usual way: the result is then what the node's backward returns, else undefined.
+/// Adds a gradient into a trained leaf's own, in the leaf's gradient dtype, or begins it. A weight that is not a leaf gets its
+/// gradient the usual way: the result is then what the node's backward returns, else undefined.
 at::Tensor give_gradient(const at::Tensor &weight, at::Tensor gradient);
 
 /// to [O, I] = dy^T x, or += it: dy [N, O], x [N, I]. Summed by the product itself in one dtype, and of bf16 in fp32 where a

@@ -21,11 +21,9 @@
 namespace nt_attention_kernels {
 
 using bf16 = uint16_t;
-using nt::run, nt::run_each, nt::widened;
+using nt::rounded_up, nt::run, nt::run_each, nt::widened;
 
 constexpr int64_t block_keys = 64, subpanel_rows = 32;
-
-inline int64_t rounded_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
 // A document as the kernels see it: queries are its keys' newest.
 struct Document {

@@ -31,7 +31,7 @@ extern "C" void nt_weight_gradient_bf16(int64_t N, int64_t O, int64_t I, const u
     const Arguments a{N, O, I, dy, dy_stride, x, x_stride, adds != 0, dw, dw_stride, parts};
 #if defined(__x86_64__)
     if (nt_weight_gradient_is_fast()) {
-        auto *packed = reinterpret_cast<float *>(rounded_up(int64_t(reinterpret_cast<uintptr_t>(scratch)), 64));
+        float *packed = nt::aligned(scratch);
         float *of_parts = packed + a.x_panels() * a.pairs() * panel;
         nt::run_each(parallel, a.pairs() / 16, [&](int64_t i) { amx::pack_x(a, i, packed); });
         nt::run_each(parallel, parts, [&](int64_t part) {

@@ -15,10 +15,9 @@
 namespace nt_gradient {
 
 using bf16 = uint16_t;
+using nt::rounded_up;
 
 constexpr int64_t panel = 32, task_rows = 96, block_rows = 1024;
-
-inline int64_t rounded_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
 struct Arguments {
     int64_t N, O, I;

@@ -55,7 +55,7 @@ extern "C" void nt_product_f32(const nt_product *product, void *scratch, nt_para
     const nt_product &p = *product;
 #if defined(__x86_64__)
     if (nt_isa_level() >= 1 && p.K > 0) {
-        auto *packed_b = reinterpret_cast<float *>(rounded_up(int64_t(reinterpret_cast<uintptr_t>(scratch)), 64));
+        float *packed_b = nt::aligned(scratch);
         const int64_t steps = block_steps(p), columns = block_columns(p);
         for (int64_t column = 0; column < p.N; column += columns)
             for (int64_t step = 0; step < p.K; step += steps)

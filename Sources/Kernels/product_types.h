@@ -12,12 +12,12 @@
 
 namespace nt_products {
 
+using nt::pieces, nt::rounded_up;
+
 constexpr int64_t panel_rows = 6, panel_columns = 16;
 // A panel of B has 24 KiB, within the first level of the cache; the rows of a task 216 KiB, B's part at most 4.5 MiB.
 constexpr int64_t most_steps = 384, most_rows = 144, most_columns = 3072;
 
-inline int64_t pieces(int64_t count, int64_t most) { return (count + most - 1) / most; }
-inline int64_t rounded_up(int64_t x, int64_t to) { return pieces(x, to) * to; }
 /// Of `count` cut into as few pieces of at most `most` as can be, all but the last the same multiple of `step`.
 inline int64_t even_piece(int64_t count, int64_t most, int64_t step) {
     return rounded_up(pieces(count, std::max<int64_t>(1, pieces(count, most))), step);

@@ -1,4 +1,4 @@
-// Loops on the caller's threads.
+// Loops on the caller's threads, and how counts are cut for them.
 #pragma once
 #include <cstdint>
 #include <type_traits>
@@ -6,6 +6,14 @@
 #include "parallel.h"
 
 namespace nt {
+
+inline int64_t pieces(int64_t count, int64_t most) { return (count + most - 1) / most; }
+inline int64_t rounded_up(int64_t x, int64_t to) { return pieces(x, to) * to; }
+
+/// The caller's scratch from its first whole cache line on.
+inline float *aligned(void *scratch) {
+    return reinterpret_cast<float *>(rounded_up(int64_t(reinterpret_cast<uintptr_t>(scratch)), 64));
+}
 
 /// call(begin, end) on ranges that cover 0 ..< count.
 template <class Call> void run(nt_parallel parallel, int64_t count, int64_t grain, Call &&call) {

@@ -213,6 +213,8 @@ import Testing
         for (a, b) in zip(whole.model.namedParameters(), split.model.namedParameters()) {
             #expect(b.parameter.value.dtype == (a.parameter.shape.count == 2 ? .bfloat16 : .float32), "\(a.name)")
             let gradients = [a, b].map { $0.parameter.value.gradient! }
+            #expect(gradients[0].dtype == .float32)
+            #expect(gradients[1].dtype == .float32 || b.parameter.value.dtype == .bfloat16)
             #expect(gradients[0].values(Float.self) == gradients[1].values(Float.self), "\(a.name)")
         }
         for (name, each) in [("whole", whole), ("split", split)] {
