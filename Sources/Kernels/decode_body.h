@@ -1,6 +1,6 @@
 // The kernels of generation once for all vector instruction sets: included by decode_avx2.cpp, decode_avx512.cpp,
 // decode_avx512bf16.cpp and decode_amx.cpp, each inside its own namespace and under its own target attribute.
-// NT_WIDE: 16 lanes instead of 8, and products of bytes. NT_PAIRS: products of bf16 pairs. NT_TILES: products of tiles.
+// NT_WIDE: 16 lanes instead of 8. NT_PAIRS: products of bf16 pairs. NT_TILES: products of tiles.
 // n rows of x, I inputs, R weight rows at a time, L lanes
 
 #include "decode_vectors.h"
@@ -9,9 +9,7 @@
 #if NT_PAIRS
 #include "decode_pairs.h"
 #endif
-#if NT_WIDE
 #include "decode_bytes.h"
-#endif
 
 // MARK: Packing and products
 
@@ -19,21 +17,14 @@ inline Packing packing(int32_t type) {
 #if NT_PAIRS
     if (type == NT_W_BF16) return Packing::pairs;
 #endif
-#if NT_WIDE
-    if (is_quantised(type)) return Packing::bytes;
-#endif
-    (void)type;
-    return Packing::floats;
+    return is_quantised(type) ? Packing::bytes : Packing::floats;
 }
 
 inline void pack(Packing packing, const float *x, int64_t stride, int64_t columns, int64_t n, void *out) {
 #if NT_PAIRS
     if (packing == Packing::pairs) return pack_pairs(x, stride, columns, n, (uint16_t *)out);
 #endif
-#if NT_WIDE
     if (packing == Packing::bytes) return pack_bytes(x, stride, columns, n, out);
-#endif
-    (void)packing;
     pack_floats(x, stride, columns, n, (float *)out);
 }
 
@@ -51,11 +42,7 @@ inline void rows(
             float_rows<uint16_t>(w, (const float *)packed, n, begin, end, sink);
 #endif
         else
-#if NT_WIDE
             byte_rows<type>(w, packed, n, begin, end, sink);
-#else
-            decoded_rows<type>(w, (const float *)packed, n, begin, end, sink);
-#endif
     });
 }
 

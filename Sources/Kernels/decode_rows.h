@@ -84,12 +84,12 @@ struct Sink {
     }
 };
 
-/// Calls body<R> over begin ..< end, R at a time, then one at a time.
+/// Calls body<R> over begin ..< end, R at a time, then for what is left half as many.
 template <int R, class Body>
 inline void in_tiles(int64_t begin, int64_t end, Body &&body) {
     int64_t o = begin;
     for (; o + R <= end; o += R) body(std::integral_constant<int, R>{}, o);
-    for (; o < end; ++o) body(std::integral_constant<int, 1>{}, o);
+    if constexpr (R > 1) in_tiles<R / 2>(o, end, body);
 }
 
 template <class Body>

@@ -181,7 +181,7 @@ inline int64_t rounded_up(int64_t x, int64_t to) { return (x + to - 1) / to * to
 constexpr int64_t kAhead = 8192;
 inline void prefetch(const void *p) { _mm_prefetch((const char *)p + kAhead, _MM_HINT_T0); }
 
-#if NT_WIDE
-/// 16 elements of which `left` exist, zeros for the others.
+inline float from_f16_fast(uint16_t half) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half))); }
+
+/// L elements of which `left` exist, zeros for the others.
 inline Vec up_to(const float *p, int64_t left) { return left >= L ? load(p) : left > 0 ? load_part(p, left) : zero(); }
-#endif

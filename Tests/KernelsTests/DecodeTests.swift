@@ -155,7 +155,7 @@ extension KernelSuite {
             switch Int(type) {
             case NT_W_F32: 1e-5
             case NT_W_BF16: level < 3 ? 1e-5 : 0x1p-7
-            default: level < 2 ? 1e-5 : 0x1p-6
+            default: 0x1p-6
             }
         }
 
@@ -169,9 +169,9 @@ extension KernelSuite {
                         guard let y = atLevel(level, { matrix.product(x, n) }) else { continue }
                         let error = relativeError(y, twin)
                         #expect(error <= Self.tolerance(type, level), "I \(I), n \(n), level \(level)")
-                        if level < 3 { continue }
                         // The control: the instruction set is in use, since it rounds.
-                        #expect(type == NT_W_F32 || error > 1e-6, "I \(I), n \(n), level \(level)")
+                        let isExact = type == NT_W_F32 || type == NT_W_BF16 && level < 3
+                        #expect(isExact || error > 1e-6, "I \(I), n \(n), level \(level)")
                     }
                 }
             }

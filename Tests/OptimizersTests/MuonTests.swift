@@ -61,10 +61,13 @@ import Testing
         }
     }
 
+    /// In the mean: one element's error is luck, up to twice as large with one thread as with two, since a norm that
+    /// differs in its last bit rounds other elements up. PyTorch is off by 0.024 to 0.025 for six random matrices.
     @Test func bfloat16ProductsComeNear() {
         let x = RandomStream(seed: 6, 0).normal([300, 517])
         let exact = x.orthogonalized(.newtonSchulz(.float64)), near = x.orthogonalized(.newtonSchulz(.bfloat16))
-        #expect(near.dtype == .float32 && relativeDifference(near, exact) < 0.05)
+        #expect(near.dtype == .float32)
+        #expect(globalNorm([near.to(.float64) - exact]) < 0.035 * globalNorm([exact]))
         #expect(relativeDifference(x.orthogonalized(.newtonSchulz(.float32)), exact) < 1e-5)
     }
 

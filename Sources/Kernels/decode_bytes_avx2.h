@@ -1,0 +1,171 @@
+// Part of decode_bytes.h: codes, scales and products of bytes in 8 lanes, with AVX2. Products of an unsigned and a signed
+// byte are added in pairs to 16 bits, which saturate: codes of up to 6 bits stay below that. Codes of 8 bits are taken
+// signed, w = d q, as the size of one and the other with its sign.
+
+using Codes = __m256i;
+/// Codes in a vector.
+constexpr int64_t kCodes = 32;
+constexpr bool has_signed_codes(int32_t type) { return type == NT_W_I8 || type == NT_W_Q8_0; }
+
+inline Codes load_codes(const int8_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+inline void store_codes(uint8_t *p, Codes v) { _mm256_storeu_si256((__m256i *)p, v); }
+/// The same four codes everywhere.
+inline Codes four_codes(const uint8_t *p) {
+    int four;
+    memcpy(&four, p, 4);
+    return _mm256_set1_epi32(four);
+}
+
+/// Codes, scale and sums of 32 elements, of which `left` exist.
+inline void pack_block(const float *x, int64_t left, int8_t *codes, float &scale, float *half_sums) {
+    Vec v[4], top = zero();
+    for (int i = 0; i < 4; ++i) {
+        v[i] = up_to(x + i * L, left - i * L);
+        top = max(top, max(v[i], sub(zero(), v[i])));
+    }
+    scale = largest(top) / 127;
+    const Vec inverse = set1(scale > 0 ? 1 / scale : 0);
+    __m256i whole[4];
+    for (int i = 0; i < 4; ++i) whole[i] = _mm256_cvtps_epi32(mul(v[i], inverse));
+    for (int half = 0; half < 2; ++half) {
+        const __m256i low = whole[2 * half], high = whole[2 * half + 1];
+        half_sums[half] = scale * sum(_mm256_cvtepi32_ps(_mm256_add_epi32(low, high)));
+        const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xD8);
+        const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+        _mm_storeu_si128((__m128i *)(codes + 16 * half), bytes);
+    }
+}
+
+/// 32 codes in order, the s-th 32 of a row of `columns`.
+template <int32_t type>
+inline Codes codes_at(const uint8_t *row, int64_t s, int64_t columns) {
+    const __m256i four_bits = _mm256_set1_epi8(15);
+    const auto bytes = [](const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)p); };
+    if constexpr (type == NT_W_I8) {
+        const int64_t left = columns - 32 * s;
+        if (left >= 32) return bytes(row + 32 * s);
+        uint8_t part[32] = {};
+        memcpy(part, row + 32 * s, size_t(left));
+        return bytes(part);
+    } else if constexpr (type == NT_W_Q8_0) {
+        return bytes(row + 34 * s + 2);
+    } else if constexpr (type == NT_W_Q4_0 || type == NT_W_Q4_1) {
+        constexpr int size = type == NT_W_Q4_0 ? 18 : 20, head = size - 16;
+        const __m128i v = _mm_loadu_si128((const __m128i *)(row + size * s + head));
+        return _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(v, 4), v), four_bits);
+    } else if constexpr (type == NT_W_Q4_K) {
+        const __m256i v = bytes(row + s / 8 * 144 + 16 + s % 8 / 2 * 32);
+        return _mm256_and_si256(s % 2 ? _mm256_srli_epi16(v, 4) : v, four_bits);
+    } else {
+        const uint8_t *block = row + s / 8 * 210;
+        const int64_t half = s % 8 / 4, quarter = s % 4;
+        const __m256i low = bytes(block + 64 * half + quarter % 2 * 32), high = bytes(block + 128 + 32 * half);
+        // Two bits of `high` by the quarter, moved to the code's fifth and sixth.
+        const __m256i moved = quarter == 0   ? _mm256_slli_epi16(high, 4)
+                              : quarter == 1 ? _mm256_slli_epi16(high, 2)
+                              : quarter == 2 ? high
+                                             : _mm256_srli_epi16(high, 2);
+        return _mm256_or_si256(
+            _mm256_and_si256(quarter < 2 ? low : _mm256_srli_epi16(low, 4), four_bits),
+            _mm256_and_si256(moved, _mm256_set1_epi8(48)));
+    }
+}
+
+/// The first words of up to 8 blocks, zeros beyond them.
+template <int size>
+inline __m256i first_words(const uint8_t *at, int64_t blocks) {
+    const auto word = [&](int64_t block) {
+        int word = 0;
+        if (block < blocks) memcpy(&word, at + block * size, 4);
+        return word;
+    };
+    return _mm256_set_epi32(word(7), word(6), word(5), word(4), word(3), word(2), word(1), word(0));
+}
+
+/// 8 halves, each the lower part of a word.
+inline Vec from_halves(__m256i words) {
+    const __m128i low = _mm256_castsi256_si128(words), high = _mm256_extracti128_si256(words, 1);
+    return _mm256_cvtph_ps(_mm_packus_epi32(low, high));
+}
+
+/// d and m of up to 8 groups from `at` on, zeros beyond them; of a Q6_K block the first 8 or the last.
+template <int32_t type>
+inline void chunk_scales(const uint8_t *at, int64_t part, float row_scale, int64_t groups, Vec &d, Vec &m) {
+    if constexpr (type == NT_W_I8) {
+        d = set1(row_scale);
+        m = zero();
+    } else if constexpr (type == NT_W_Q4_K) {
+        uint32_t u[3];
+        memcpy(u, at + 4, 12);
+        const __m128i small = _mm_set_epi32(
+            int((u[2] >> 4 & 0x0F0F0F0F) | (u[1] >> 6 & 0x03030303) << 4), int(u[1] & 0x3F3F3F3F),
+            int((u[2] & 0x0F0F0F0F) | (u[0] >> 6 & 0x03030303) << 4), int(u[0] & 0x3F3F3F3F));
+        const __m256i scales = _mm256_cvtepu8_epi32(small), least = _mm256_cvtepu8_epi32(_mm_srli_si128(small, 8));
+        d = mul(_mm256_cvtepi32_ps(scales), set1(from_f16_fast(half_bits(at))));
+        m = mul(_mm256_cvtepi32_ps(least), set1(-from_f16_fast(half_bits(at + 2))));
+    } else if constexpr (type == NT_W_Q6_K) {
+        const __m128i small = _mm_loadl_epi64((const __m128i *)(at + 192 + 8 * part));
+        d = mul(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(small)), set1(from_f16_fast(half_bits(at + 208))));
+        m = mul(d, set1(-32));
+    } else {
+        constexpr int size = type == NT_W_Q8_0 ? 34 : type == NT_W_Q4_0 ? 18 : 20;
+        const __m256i words = groups >= L ? first_words<size>(at, L) : first_words<size>(at, groups);
+        d = from_halves(_mm256_and_si256(words, _mm256_set1_epi32(0xFFFF)));
+        m = type == NT_W_Q8_0   ? zero()
+            : type == NT_W_Q4_0 ? mul(d, set1(-8))
+                                : from_halves(_mm256_srli_epi32(words, 16));
+    }
+}
+
+/// Scales of 8 groups, each of which can be had in the lanes of its products.
+struct Spread {
+    alignas(32) float scales[L];
+    Spread() = default;
+    explicit Spread(Vec v) { store(scales, v); }
+    /// Those of the s-th vector of codes, of `per_step` groups.
+    template <int64_t per_step>
+    Vec at(int64_t s) const {
+        if constexpr (per_step == 1) return set1(scales[s]);
+        return _mm256_set_m128(_mm_set1_ps(scales[2 * s + 1]), _mm_set1_ps(scales[2 * s]));
+    }
+};
+
+/// Each of 4 numbers twice.
+inline Vec load_twice(const float *p) {
+    const __m128 v = _mm_loadu_ps(p);
+    return _mm256_set_m128(_mm_unpackhi_ps(v, v), _mm_unpacklo_ps(v, v));
+}
+
+/// Sums of two products each, in 16 bits.
+template <int32_t type>
+inline __m256i dot_pairs(Codes q, Codes x) {
+    if constexpr (has_signed_codes(type)) return _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(x, q));
+    return _mm256_maddubs_epi16(q, x);
+}
+
+/// Sums of four products each.
+template <int32_t type>
+inline Vec dot_fours(Codes q, Codes x) {
+    return _mm256_cvtepi32_ps(_mm256_madd_epi16(dot_pairs<type>(q, x), _mm256_set1_epi16(1)));
+}
+
+/// Sums over a group's quads of codes, in whole numbers: R rows against 8 lanes.
+template <int32_t type, int R>
+inline void lane_dots(const uint8_t (*q)[kPanel], int64_t begin, int64_t end, const int8_t *codes, Vec *out) {
+    // Quads whose sums 16 bits hold: of 2 x 127 x 15, 63 or 128 each.
+    constexpr int64_t quads = has_signed_codes(type) ? 1 : type == NT_W_Q6_K ? 2 : 8;
+    __m256i whole[R];
+    for (int r = 0; r < R; ++r) whole[r] = _mm256_setzero_si256();
+    for (int64_t from = begin; from < end; from += quads) {
+        __m256i sums[R];
+        for (int r = 0; r < R; ++r) sums[r] = _mm256_setzero_si256();
+        for (int64_t quad = from; quad < from + quads; ++quad) {
+            const Codes v = load_codes(codes + quad * 4 * L);
+            for (int r = 0; r < R; ++r)
+                sums[r] = _mm256_add_epi16(sums[r], dot_pairs<type>(four_codes(q[r] + 4 * quad), v));
+        }
+        for (int r = 0; r < R; ++r)
+            whole[r] = _mm256_add_epi32(whole[r], _mm256_madd_epi16(sums[r], _mm256_set1_epi16(1)));
+    }
+    for (int r = 0; r < R; ++r) out[r] = _mm256_cvtepi32_ps(whole[r]);
+}
