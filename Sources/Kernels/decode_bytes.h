@@ -2,6 +2,9 @@
 // d dx (sum of q xq) + m (dx sum of xq).
 // n rows of x, I inputs, R weight rows at a time, N rows of x at a time
 
+/// Codes that are multiplied at a time.
+constexpr int64_t kStep = 64;
+
 #if NT_WIDE
 #include "decode_bytes_avx512.h"
 #else
@@ -31,7 +34,7 @@ inline void pack_bytes(const float *x, int64_t stride, int64_t columns, int64_t 
                 packed.half_sums[half + (lanes ? L : 1)] = sums[1];
             }
             if (!lanes) {
-                memcpy(packed.codes + t * packed.width + 32 * b, codes, 64);
+                store_row_codes(packed.codes + t * packed.width + 32 * b, codes);
                 continue;
             }
             int8_t *to = packed.codes + group * L * packed.width + b * 32 * L + 4 * lane;
@@ -43,7 +46,7 @@ inline void pack_bytes(const float *x, int64_t stride, int64_t columns, int64_t 
 /// out[r][t] = x[t] . w[r]. L groups at a time: their scales stay near.
 template <int32_t type, int R, int N>
 inline void byte_dot_tile(const nt_weight &w, int64_t o, const PackedBytes &x, float (*out)[kDotRows]) {
-    constexpr int64_t group = group_of(type), per_step = kCodes / group, span = L * group;
+    constexpr int64_t group = group_of(type), span = L * group;
     const int64_t I = w.columns, blocks = x.width / 32;
     const Block block = block_of(type);
     const uint8_t *first = row_of(w, o);
@@ -72,18 +75,16 @@ inline void byte_dot_tile(const nt_weight &w, int64_t o, const PackedBytes &x, f
         const int8_t *codes = x.codes + from;
         const auto step = [&](int64_t s) {
             for (int r = 0; r < R; ++r) {
-                const Codes q = codes_at<type>(chunk + r * row_bytes, part * (span / kCodes) + s, count);
-                for (int t = 0; t < N; ++t) {
-                    const Vec whole = dot_fours<type>(q, load_codes(codes + t * x.width + kCodes * s));
-                    sums[r][t] = fma(whole, products[r][t].template at<per_step>(s), sums[r][t]);
-                }
+                const Codes q = codes_at<type>(chunk + r * row_bytes, part * (span / kStep) + s, count);
+                for (int t = 0; t < N; ++t)
+                    sums[r][t] = add_dots<type>(q, codes + t * x.width + kStep * s, products[r][t], s, sums[r][t]);
             }
         };
         if (count == span) {
 #pragma clang loop unroll(full)
-            for (int64_t s = 0; s < span / kCodes; ++s) step(s);
+            for (int64_t s = 0; s < span / kStep; ++s) step(s);
         } else {
-            for (int64_t s = 0; kCodes * s < count; ++s) step(s);
+            for (int64_t s = 0; kStep * s < count; ++s) step(s);
         }
     }
     for (int r = 0; r < R; ++r)
@@ -124,8 +125,8 @@ inline void decode_panel(const uint8_t *row, float row_scale, int64_t count, uin
         chunk_scales<type>(chunk, part, row_scale, (left + group - 1) / group, scale, least);
         store(d + from / group, scale);
         store(m + from / group, least);
-        for (int64_t s = 0; kCodes * s < left; ++s)
-            store_codes(q + from + kCodes * s, codes_at<type>(chunk, part * (span / kCodes) + s, left));
+        for (int64_t s = 0; kStep * s < left; ++s)
+            store_codes(q + from + kStep * s, codes_at<type>(chunk, part * (span / kStep) + s, left));
     }
 }
 
@@ -138,7 +139,7 @@ inline void byte_rows(const nt_weight &w, const void *packed, int64_t n, int64_t
     const Block block = block_of(type);
     if (!in_lanes(n)) {
         with_rows(n, [&](auto N) {
-            in_tiles<1>(begin, end, [&](auto R, int64_t o) {
+            in_tiles<(!NT_WIDE ? 1 : N > 2 ? 2 : 4)>(begin, end, [&](auto R, int64_t o) {
                 float out[R][kDotRows];
                 byte_dot_tile<type, R, N>(w, o, x, out);
                 sink.rows<R>(o, out);

@@ -2,18 +2,35 @@
 // byte are added in pairs to 16 bits, which saturate: codes of up to 6 bits stay below that. Codes of 8 bits are taken
 // signed, w = d q, as the size of one and the other with its sign.
 
-using Codes = __m256i;
-/// Codes in a vector.
-constexpr int64_t kCodes = 32;
+/// 64 codes of two blocks, their first halves and their second halves: sums over a block's halves are joined before they
+/// are widened.
+struct Codes {
+    __m256i first, second;
+};
 constexpr bool has_signed_codes(int32_t type) { return type == NT_W_I8 || type == NT_W_Q8_0; }
 
-inline Codes load_codes(const int8_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
-inline void store_codes(uint8_t *p, Codes v) { _mm256_storeu_si256((__m256i *)p, v); }
-/// The same four codes everywhere.
-inline Codes four_codes(const uint8_t *p) {
-    int four;
-    memcpy(&four, p, 4);
-    return _mm256_set1_epi32(four);
+inline __m256i load_bytes(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
+/// 16 bytes from one place and 16 from another.
+inline __m256i load_bytes(const void *low, const void *high) {
+    return _mm256_set_m128i(_mm_loadu_si128((const __m128i *)high), _mm_loadu_si128((const __m128i *)low));
+}
+inline __m256i four_bits(__m256i v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
+/// 32 bytes of either of two blocks.
+inline Codes codes_of(const uint8_t *a, const uint8_t *b) { return {load_bytes(a, b), load_bytes(a + 16, b + 16)}; }
+
+/// In their order in the row.
+inline void store_codes(uint8_t *p, Codes v) {
+    __m128i *to = (__m128i *)p;
+    _mm_storeu_si128(to, _mm256_castsi256_si128(v.first));
+    _mm_storeu_si128(to + 1, _mm256_castsi256_si128(v.second));
+    _mm_storeu_si128(to + 2, _mm256_extracti128_si256(v.first, 1));
+    _mm_storeu_si128(to + 3, _mm256_extracti128_si256(v.second, 1));
+}
+/// 64 codes of a row of x as `add_dots` reads them.
+inline void store_row_codes(int8_t *p, const int8_t *codes) {
+    const Codes v = codes_of((const uint8_t *)codes, (const uint8_t *)codes + 32);
+    _mm256_storeu_si256((__m256i *)p, v.first);
+    _mm256_storeu_si256((__m256i *)(p + 32), v.second);
 }
 
 /// Codes, scale and sums of 32 elements, of which `left` exist.
@@ -36,38 +53,42 @@ inline void pack_block(const float *x, int64_t left, int8_t *codes, float &scale
     }
 }
 
-/// 32 codes in order, the s-th 32 of a row of `columns`.
+/// The s-th 64 codes of a row of `columns`.
 template <int32_t type>
 inline Codes codes_at(const uint8_t *row, int64_t s, int64_t columns) {
-    const __m256i four_bits = _mm256_set1_epi8(15);
-    const auto bytes = [](const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)p); };
+    const int64_t left = columns - kStep * s;
     if constexpr (type == NT_W_I8) {
-        const int64_t left = columns - 32 * s;
-        if (left >= 32) return bytes(row + 32 * s);
-        uint8_t part[32] = {};
-        memcpy(part, row + 32 * s, size_t(left));
-        return bytes(part);
-    } else if constexpr (type == NT_W_Q8_0) {
-        return bytes(row + 34 * s + 2);
-    } else if constexpr (type == NT_W_Q4_0 || type == NT_W_Q4_1) {
-        constexpr int size = type == NT_W_Q4_0 ? 18 : 20, head = size - 16;
-        const __m128i v = _mm_loadu_si128((const __m128i *)(row + size * s + head));
-        return _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(v, 4), v), four_bits);
+        const uint8_t *at = row + kStep * s;
+        if (left >= kStep) return codes_of(at, at + 32);
+        uint8_t some[kStep] = {};
+        memcpy(some, at, size_t(left));
+        return codes_of(some, some + 32);
+    } else if constexpr (type == NT_W_Q8_0 || type == NT_W_Q4_0 || type == NT_W_Q4_1) {
+        constexpr int64_t bytes = type == NT_W_Q8_0 ? 34 : type == NT_W_Q4_0 ? 18 : 20;
+        constexpr int64_t head = type == NT_W_Q4_1 ? 4 : 2;
+        const uint8_t *a = row + 2 * bytes * s + head, *b = left > 32 ? a + bytes : a;  // the last may stand alone
+        if constexpr (type == NT_W_Q8_0) return codes_of(a, b);
+        const __m256i v = load_bytes(a, b);
+        return {four_bits(v), four_bits(_mm256_srli_epi16(v, 4))};
     } else if constexpr (type == NT_W_Q4_K) {
-        const __m256i v = bytes(row + s / 8 * 144 + 16 + s % 8 / 2 * 32);
-        return _mm256_and_si256(s % 2 ? _mm256_srli_epi16(v, 4) : v, four_bits);
+        const auto half = [](const uint8_t *at) {
+            const __m128i v = _mm_loadu_si128((const __m128i *)at);
+            return four_bits(_mm256_set_m128i(_mm_srli_epi16(v, 4), v));
+        };
+        const uint8_t *at = row + s / 4 * 144 + 16 + s % 4 * 32;
+        return {half(at), half(at + 16)};
     } else {
-        const uint8_t *block = row + s / 8 * 210;
-        const int64_t half = s % 8 / 4, quarter = s % 4;
-        const __m256i low = bytes(block + 64 * half + quarter % 2 * 32), high = bytes(block + 128 + 32 * half);
-        // Two bits of `high` by the quarter, moved to the code's fifth and sixth.
-        const __m256i moved = quarter == 0   ? _mm256_slli_epi16(high, 4)
-                              : quarter == 1 ? _mm256_slli_epi16(high, 2)
-                              : quarter == 2 ? high
-                                             : _mm256_srli_epi16(high, 2);
-        return _mm256_or_si256(
-            _mm256_and_si256(quarter < 2 ? low : _mm256_srli_epi16(low, 4), four_bits),
-            _mm256_and_si256(moved, _mm256_set1_epi8(48)));
+        const uint8_t *block = row + s / 4 * 210, *low = block + s % 4 / 2 * 64, *high = block + 128 + s % 4 / 2 * 32;
+        const auto half = [&](int64_t at) {
+            const __m256i four = load_bytes(low + at, low + 32 + at);
+            const __m128i two = _mm_loadu_si128((const __m128i *)(high + at));
+            const __m256i moved = s % 2 == 0 ? _mm256_set_m128i(_mm_slli_epi16(two, 2), _mm_slli_epi16(two, 4))
+                                             : _mm256_set_m128i(_mm_srli_epi16(two, 2), two);
+            return _mm256_or_si256(
+                four_bits(s % 2 == 0 ? four : _mm256_srli_epi16(four, 4)),
+                _mm256_and_si256(moved, _mm256_set1_epi8(48)));
+        };
+        return {half(0), half(16)};
     }
 }
 
@@ -117,17 +138,13 @@ inline void chunk_scales(const uint8_t *at, int64_t part, float row_scale, int64
     }
 }
 
-/// Scales of 8 groups, each of which can be had in the lanes of its products.
+/// Scales of 8 groups in memory, where each can be had in many lanes.
 struct Spread {
     alignas(32) float scales[L];
     Spread() = default;
     explicit Spread(Vec v) { store(scales, v); }
-    /// Those of the s-th vector of codes, of `per_step` groups.
-    template <int64_t per_step>
-    Vec at(int64_t s) const {
-        if constexpr (per_step == 1) return set1(scales[s]);
-        return _mm256_set_m128(_mm_set1_ps(scales[2 * s + 1]), _mm_set1_ps(scales[2 * s]));
-    }
+    /// Two groups', each in half the lanes.
+    Vec of(int64_t a, int64_t b) const { return _mm256_set_m128(_mm_set1_ps(scales[b]), _mm_set1_ps(scales[a])); }
 };
 
 /// Each of 4 numbers twice.
@@ -138,15 +155,25 @@ inline Vec load_twice(const float *p) {
 
 /// Sums of two products each, in 16 bits.
 template <int32_t type>
-inline __m256i dot_pairs(Codes q, Codes x) {
+inline __m256i dot_pairs(__m256i q, __m256i x) {
     if constexpr (has_signed_codes(type)) return _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(x, q));
     return _mm256_maddubs_epi16(q, x);
 }
+inline __m256i widened_pairs(__m256i sums) { return _mm256_madd_epi16(sums, _mm256_set1_epi16(1)); }
 
-/// Sums of four products each.
+/// sum += the products of the s-th 64 codes times their groups' scales.
 template <int32_t type>
-inline Vec dot_fours(Codes q, Codes x) {
-    return _mm256_cvtepi32_ps(_mm256_madd_epi16(dot_pairs<type>(q, x), _mm256_set1_epi16(1)));
+inline Vec add_dots(const Codes &q, const int8_t *x, const Spread &scales, int64_t s, Vec sum) {
+    const __m256i first = dot_pairs<type>(q.first, load_bytes(x)), second = dot_pairs<type>(q.second, load_bytes(x + 32));
+    if constexpr (type == NT_W_Q6_K) {  // whose halves are groups
+        sum = fma(_mm256_cvtepi32_ps(widened_pairs(first)), scales.of(4 * s, 4 * s + 2), sum);
+        return fma(_mm256_cvtepi32_ps(widened_pairs(second)), scales.of(4 * s + 1, 4 * s + 3), sum);
+    } else {
+        const __m256i whole = has_signed_codes(type)
+                                  ? _mm256_add_epi32(widened_pairs(first), widened_pairs(second))
+                                  : widened_pairs(_mm256_add_epi16(first, second));
+        return fma(_mm256_cvtepi32_ps(whole), scales.of(2 * s, 2 * s + 1), sum);
+    }
 }
 
 /// Sums over a group's quads of codes, in whole numbers: R rows against 8 lanes.
@@ -160,12 +187,14 @@ inline void lane_dots(const uint8_t (*q)[kPanel], int64_t begin, int64_t end, co
         __m256i sums[R];
         for (int r = 0; r < R; ++r) sums[r] = _mm256_setzero_si256();
         for (int64_t quad = from; quad < from + quads; ++quad) {
-            const Codes v = load_codes(codes + quad * 4 * L);
-            for (int r = 0; r < R; ++r)
-                sums[r] = _mm256_add_epi16(sums[r], dot_pairs<type>(four_codes(q[r] + 4 * quad), v));
+            const __m256i v = load_bytes(codes + quad * 4 * L);
+            for (int r = 0; r < R; ++r) {
+                int four;
+                memcpy(&four, q[r] + 4 * quad, 4);
+                sums[r] = _mm256_add_epi16(sums[r], dot_pairs<type>(_mm256_set1_epi32(four), v));
+            }
         }
-        for (int r = 0; r < R; ++r)
-            whole[r] = _mm256_add_epi32(whole[r], _mm256_madd_epi16(sums[r], _mm256_set1_epi16(1)));
+        for (int r = 0; r < R; ++r) whole[r] = _mm256_add_epi32(whole[r], widened_pairs(sums[r]));
     }
     for (int r = 0; r < R; ++r) out[r] = _mm256_cvtepi32_ps(whole[r]);
 }

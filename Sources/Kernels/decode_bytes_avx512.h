@@ -1,17 +1,10 @@
 // Part of decode_bytes.h: codes, scales and products of bytes in 16 lanes, with AVX512-VNNI.
 
 using Codes = __m512i;
-/// Codes in a vector.
-constexpr int64_t kCodes = 64;
 
-inline Codes load_codes(const int8_t *p) { return _mm512_loadu_si512(p); }
 inline void store_codes(uint8_t *p, Codes v) { _mm512_storeu_si512(p, v); }
-/// The same four codes everywhere.
-inline Codes four_codes(const uint8_t *p) {
-    int four;
-    memcpy(&four, p, 4);
-    return _mm512_set1_epi32(four);
-}
+/// 64 codes of a row of x as `add_dots` reads them.
+inline void store_row_codes(int8_t *p, const int8_t *codes) { memcpy(p, codes, kStep); }
 
 /// Codes, scale and sums of 32 elements, of which `left` exist.
 inline void pack_block(const float *x, int64_t left, int8_t *codes, float &scale, float *half_sums) {
@@ -155,19 +148,7 @@ inline void chunk_scales(const uint8_t *at, int64_t /*part*/, float row_scale, i
     }
 }
 
-/// Scales of 16 groups, each of which can be had in the lanes of its products.
-struct Spread {
-    Vec scales;
-    Spread() = default;
-    explicit Spread(Vec v) : scales(v) {}
-    /// Those of the s-th vector of codes, of `per_step` groups.
-    template <int64_t per_step>
-    Vec at(int64_t s) const {
-        const __m512i pick = per_step == 4 ? _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0)
-                                           : _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
-        return _mm512_permutexvar_ps(_mm512_add_epi32(pick, _mm512_set1_epi32(int(per_step * s))), scales);
-    }
-};
+using Spread = Vec;
 
 /// Each of 8 numbers twice.
 inline Vec load_twice(const float *p) {
@@ -175,20 +156,29 @@ inline Vec load_twice(const float *p) {
     return _mm512_permutexvar_ps(twice, _mm512_castps256_ps512(_mm256_loadu_ps(p)));
 }
 
-/// Sums of four products each.
+/// sum += the products of the s-th 64 codes, four to a lane, times their groups' scales.
 template <int32_t type>
-inline Vec dot_fours(Codes q, Codes x) {
-    return _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), q, x));
+inline Vec add_dots(Codes q, const int8_t *x, Vec scales, int64_t s, Vec sum) {
+    constexpr int64_t per_step = kStep / group_of(type);
+    const __m512i pick = per_step == 4 ? _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0)
+                                       : _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
+    const __m512i groups = _mm512_add_epi32(pick, _mm512_set1_epi32(int(per_step * s)));
+    const __m512i whole = _mm512_dpbusd_epi32(_mm512_setzero_si512(), q, _mm512_loadu_si512(x));
+    return fma(_mm512_cvtepi32_ps(whole), _mm512_permutexvar_ps(groups, scales), sum);
 }
 
 /// Sums over a group's quads of codes, in whole numbers: R rows against 16 lanes.
 template <int32_t type, int R>
 inline void lane_dots(const uint8_t (*q)[kPanel], int64_t begin, int64_t end, const int8_t *codes, Vec *out) {
-    Codes whole[R];
+    __m512i whole[R];
     for (int r = 0; r < R; ++r) whole[r] = _mm512_setzero_si512();
     for (int64_t quad = begin; quad < end; ++quad) {
-        const Codes v = load_codes(codes + quad * 4 * L);
-        for (int r = 0; r < R; ++r) whole[r] = _mm512_dpbusd_epi32(whole[r], four_codes(q[r] + 4 * quad), v);
+        const __m512i v = _mm512_loadu_si512(codes + quad * 4 * L);
+        for (int r = 0; r < R; ++r) {
+            int four;
+            memcpy(&four, q[r] + 4 * quad, 4);
+            whole[r] = _mm512_dpbusd_epi32(whole[r], _mm512_set1_epi32(four), v);
+        }
     }
     for (int r = 0; r < R; ++r) out[r] = _mm512_cvtepi32_ps(whole[r]);
 }
