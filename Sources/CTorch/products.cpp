@@ -1,7 +1,10 @@
 // Products of two matrices without autograd.
 #include "products.h"
 
+#include <utility>
+
 #include "fused.h"
+#include "isa.h"
 #include "product.h"
 
 namespace at::native {
@@ -11,34 +14,37 @@ TORCH_API void mkldnn_matmul(const Tensor &a, const Tensor &b, const Tensor &out
 
 namespace shim {
 
-/// ATen gives fp32 products to MKL, which takes its AVX2 code on AVX-512 processors that are not Intel's; oneDNN, which
-/// ATen keeps for bf16, asks what the processor can do, and makes 2.2 times the products (docs/decisions/012).
-static bool onednn_is_faster() {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512f") && !__builtin_cpu_is("intel");
-#else
-    return false;
-#endif
-}
-
 /// Who multiplies.
 enum class Maker { aten, onednn, kernel };
+
+/// Who is fastest with large fp32 matrices (docs/decisions/012). ATen gives them to MKL, whose code is Intel's for Intel; on
+/// other processors it takes its AVX2 code even where there is AVX-512, and oneDNN, which ATen keeps for bf16, makes 2.2
+/// times the products there. Without AVX-512 our own kernel is faster than both.
+static Maker fastest() {
+#if defined(__x86_64__)
+    static const auto [is_intels, has_avx512] = [] {
+        __builtin_cpu_init();
+        return std::pair(bool(__builtin_cpu_is("intel")), bool(__builtin_cpu_supports("avx512f")));
+    }();
+    if (is_intels) return Maker::aten;
+    if (has_avx512) return Maker::onednn;
+    if (nt_isa_level() > 0) return Maker::kernel;
+#endif
+    return Maker::aten;
+}
 
 static bool is_strided(const at::Tensor &x) { return x.stride(0) == 1 || x.stride(1) == 1; }
 
 static Maker maker(const at::Tensor &a, const at::Tensor &b) {
-    static const bool takes_onednn = onednn_is_faster();
     constexpr int64_t worth_its_call = 1 << 20;  // multiplications; a call of oneDNN costs about 10 us more than MKL's
     const bool fits = a.is_cpu() && a.scalar_type() == at::kFloat && b.scalar_type() == at::kFloat && a.dim() == 2 &&
         b.dim() == 2 && a.size(1) == b.size(0) && a.size(0) * a.size(1) * b.size(1) >= worth_its_call;
     if (!fits) return Maker::aten;
-    if (takes_onednn) return Maker::onednn;
     // Of fewer rows memory decides, and fewer columns are padded.
     constexpr int64_t fewest_rows = 4, fewest_columns = 16;
     const bool is_worth_packing =
         a.size(0) >= fewest_rows && b.size(1) >= fewest_columns && is_strided(a) && is_strided(b);
-    return is_worth_packing && nt_product_is_fast() ? Maker::kernel : Maker::aten;
+    return fastest() == Maker::kernel && !is_worth_packing ? Maker::aten : fastest();
 }
 
 static void multiply_by_kernel(const at::Tensor &out, const at::Tensor &a, const at::Tensor &b, bool adds, double alpha) {

@@ -10,7 +10,7 @@
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 namespace nt_attention_kernels::avx2 {
 
-#include "attention_avx2.h"
+#include "vectors_avx2.h"
 
 #define NT_BF16_PAIRS 0
 #define NT_TILES 0

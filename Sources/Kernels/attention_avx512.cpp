@@ -11,7 +11,7 @@
                              apply_to = function)
 namespace nt_attention_kernels::avx512 {
 
-#include "attention_avx512.h"
+#include "vectors_avx512.h"
 #define NT_BF16_PAIRS 0
 #define NT_TILES 0
 #include "attention_body.h"

@@ -11,7 +11,7 @@
                              apply_to = function)
 namespace nt_attention_kernels::avx512bf16 {
 
-#include "attention_avx512.h"
+#include "vectors_avx512.h"
 #include "attention_pairs.h"
 
 #define NT_BF16_PAIRS 1

@@ -1,9 +1,21 @@
-// Part of decode_body.h: products of bytes, for weights in blocks. The sum of w x is, with w = d q + m, the sum over groups of
-// d dx (sum of q xq) + m (dx sum of xq).
+// Part of decode_body.h: products of bytes, for weights in blocks. The sum of w x is, with w = d q + m, the sum over groups
+// of d dx (sum of q xq) + m (dx sum of xq).
 // n rows of x, I inputs, R weight rows at a time, N rows of x at a time
 
 /// Codes that are multiplied at a time.
 constexpr int64_t kStep = 64;
+
+/// What x is multiplied by to be codes: 0 where they would not be finite, also for NaN, which stays in the scale.
+inline float inverse_of(float scale) { return scale >= 0x1p-126f ? 1 / scale : 0; }
+
+/// Scales and minima of a Q4_K block's 8 groups, 6 bits each, as bytes.
+inline __m128i q4_k_scales(const uint8_t *block) {
+    uint32_t u[3];
+    memcpy(u, block + 4, 12);
+    return _mm_set_epi32(
+        int((u[2] >> 4 & 0x0F0F0F0F) | (u[1] >> 6 & 0x03030303) << 4), int(u[1] & 0x3F3F3F3F),
+        int((u[2] & 0x0F0F0F0F) | (u[0] >> 6 & 0x03030303) << 4), int(u[0] & 0x3F3F3F3F));
+}
 
 #if NT_WIDE
 #include "decode_bytes_avx512.h"
@@ -34,7 +46,7 @@ inline void pack_bytes(const float *x, int64_t stride, int64_t columns, int64_t 
                 packed.half_sums[half + (lanes ? L : 1)] = sums[1];
             }
             if (!lanes) {
-                store_row_codes(packed.codes + t * packed.width + 32 * b, codes);
+                interleave_codes(packed.codes + t * packed.width + 32 * b, codes);
                 continue;
             }
             int8_t *to = packed.codes + group * L * packed.width + b * 32 * L + 4 * lane;

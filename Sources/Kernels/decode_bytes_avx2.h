@@ -2,8 +2,8 @@
 // byte are added in pairs to 16 bits, which saturate: codes of up to 6 bits stay below that. Codes of 8 bits are taken
 // signed, w = d q, as the size of one and the other with its sign.
 
-/// 64 codes of two blocks, their first halves and their second halves: sums over a block's halves are joined before they
-/// are widened.
+/// Two times 32 codes, interleaved: their first halves and their second halves, so that the sums over two halves are joined
+/// before they are widened.
 struct Codes {
     __m256i first, second;
 };
@@ -15,10 +15,9 @@ inline __m256i load_bytes(const void *low, const void *high) {
     return _mm256_set_m128i(_mm_loadu_si128((const __m128i *)high), _mm_loadu_si128((const __m128i *)low));
 }
 inline __m256i four_bits(__m256i v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
-/// 32 bytes of either of two blocks.
 inline Codes codes_of(const uint8_t *a, const uint8_t *b) { return {load_bytes(a, b), load_bytes(a + 16, b + 16)}; }
 
-/// In their order in the row.
+/// In the row's order.
 inline void store_codes(uint8_t *p, Codes v) {
     __m128i *to = (__m128i *)p;
     _mm_storeu_si128(to, _mm256_castsi256_si128(v.first));
@@ -26,8 +25,8 @@ inline void store_codes(uint8_t *p, Codes v) {
     _mm_storeu_si128(to + 2, _mm256_extracti128_si256(v.first, 1));
     _mm_storeu_si128(to + 3, _mm256_extracti128_si256(v.second, 1));
 }
-/// 64 codes of a row of x as `add_dots` reads them.
-inline void store_row_codes(int8_t *p, const int8_t *codes) {
+/// 64 codes of a row of x, in that order, as `add_dots` reads them.
+inline void interleave_codes(int8_t *p, const int8_t *codes) {
     const Codes v = codes_of((const uint8_t *)codes, (const uint8_t *)codes + 32);
     _mm256_storeu_si256((__m256i *)p, v.first);
     _mm256_storeu_si256((__m256i *)(p + 32), v.second);
@@ -35,13 +34,18 @@ inline void store_row_codes(int8_t *p, const int8_t *codes) {
 
 /// Codes, scale and sums of 32 elements, of which `left` exist.
 inline void pack_block(const float *x, int64_t left, int8_t *codes, float &scale, float *half_sums) {
-    Vec v[4], top = zero();
+    // Sizes compared as bits, of which a NaN's are the largest.
+    Vec v[4];
+    __m256i sizes = _mm256_setzero_si256();
     for (int i = 0; i < 4; ++i) {
         v[i] = up_to(x + i * L, left - i * L);
-        top = max(top, max(v[i], sub(zero(), v[i])));
+        sizes = _mm256_max_epi32(sizes, _mm256_and_si256(_mm256_castps_si256(v[i]), _mm256_set1_epi32(0x7FFFFFFF)));
     }
-    scale = largest(top) / 127;
-    const Vec inverse = set1(scale > 0 ? 1 / scale : 0);
+    __m128i top = _mm_max_epi32(_mm256_castsi256_si128(sizes), _mm256_extracti128_si256(sizes, 1));
+    top = _mm_max_epi32(top, _mm_shuffle_epi32(top, 0x4E));
+    top = _mm_max_epi32(top, _mm_shuffle_epi32(top, 0xB1));
+    scale = float_of(uint32_t(_mm_cvtsi128_si32(top))) / 127;
+    const Vec inverse = set1(inverse_of(scale));
     __m256i whole[4];
     for (int i = 0; i < 4; ++i) whole[i] = _mm256_cvtps_epi32(mul(v[i], inverse));
     for (int half = 0; half < 2; ++half) {
@@ -116,11 +120,7 @@ inline void chunk_scales(const uint8_t *at, int64_t part, float row_scale, int64
         d = set1(row_scale);
         m = zero();
     } else if constexpr (type == NT_W_Q4_K) {
-        uint32_t u[3];
-        memcpy(u, at + 4, 12);
-        const __m128i small = _mm_set_epi32(
-            int((u[2] >> 4 & 0x0F0F0F0F) | (u[1] >> 6 & 0x03030303) << 4), int(u[1] & 0x3F3F3F3F),
-            int((u[2] & 0x0F0F0F0F) | (u[0] >> 6 & 0x03030303) << 4), int(u[0] & 0x3F3F3F3F));
+        const __m128i small = q4_k_scales(at);
         const __m256i scales = _mm256_cvtepu8_epi32(small), least = _mm256_cvtepu8_epi32(_mm_srli_si128(small, 8));
         d = mul(_mm256_cvtepi32_ps(scales), set1(from_f16_fast(half_bits(at))));
         m = mul(_mm256_cvtepi32_ps(least), set1(-from_f16_fast(half_bits(at + 2))));

@@ -3,15 +3,16 @@
 using Codes = __m512i;
 
 inline void store_codes(uint8_t *p, Codes v) { _mm512_storeu_si512(p, v); }
-/// 64 codes of a row of x as `add_dots` reads them.
-inline void store_row_codes(int8_t *p, const int8_t *codes) { memcpy(p, codes, kStep); }
+/// 64 codes of a row of x as `add_dots` reads them: as they are.
+inline void interleave_codes(int8_t *p, const int8_t *codes) { memcpy(p, codes, kStep); }
 
 /// Codes, scale and sums of 32 elements, of which `left` exist.
 inline void pack_block(const float *x, int64_t left, int8_t *codes, float &scale, float *half_sums) {
     const Vec low = up_to(x, left), high = up_to(x + 16, left - 16);
-    const float top = largest(max(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-    scale = top / 127;
-    const Vec inverse = set1(top > 0 ? 127 / top : 0);
+    // Sizes compared as bits, of which a NaN's are the largest.
+    const __m512i sizes = _mm512_max_epi32(_mm512_castps_si512(_mm512_abs_ps(low)), _mm512_castps_si512(_mm512_abs_ps(high)));
+    scale = float_of(uint32_t(_mm512_reduce_max_epi32(sizes))) / 127;
+    const Vec inverse = set1(inverse_of(scale));
     const __m512i a = _mm512_cvtps_epi32(mul(low, inverse)), b = _mm512_cvtps_epi32(mul(high, inverse));
     _mm_storeu_si128((__m128i *)codes, _mm512_cvtsepi32_epi8(a));
     _mm_storeu_si128((__m128i *)(codes + 16), _mm512_cvtsepi32_epi8(b));
@@ -130,12 +131,7 @@ inline void chunk_scales(const uint8_t *at, int64_t /*part*/, float row_scale, i
     } else if constexpr (type == NT_W_Q4_K) {
         Vec halves[2][2] = {{zero(), zero()}, {zero(), zero()}};
         for (int b = 0; b < groups / 8; ++b, at += 144) {
-            uint32_t u[3];
-            memcpy(u, at + 4, 12);
-            const __m128i small = _mm_set_epi32(
-                int((u[2] >> 4 & 0x0F0F0F0F) | (u[1] >> 6 & 0x03030303) << 4), int(u[1] & 0x3F3F3F3F),
-                int((u[2] & 0x0F0F0F0F) | (u[0] >> 6 & 0x03030303) << 4), int(u[0] & 0x3F3F3F3F));
-            const Vec wide = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(small));
+            const Vec wide = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(q4_k_scales(at)));
             halves[0][b] = mul(wide, set1(from_f16_fast(half_bits(at))));
             halves[1][b] = mul(wide, set1(-from_f16_fast(half_bits(at + 2))));
         }

@@ -18,38 +18,25 @@ inline void pack_floats(const float *x, int64_t stride, int64_t columns, int64_t
     }
 }
 
-/// out[r][t] += x[t] . w[r], each sum in several parts: an addition waits for the one before it.
-template <class T, int R, int N>
-inline void dot_tile(const T *w, int64_t row, const float *x, int64_t x_row, int64_t columns, float (*out)[kDotRows]) {
-    constexpr int parts = R * N >= 4 ? 1 : 4 / (R * N);
-    Vec sums[R][N][parts];
-    for (int r = 0; r < R; ++r)
-        for (int t = 0; t < N; ++t)
-            for (int p = 0; p < parts; ++p) sums[r][t][p] = zero();
-    const auto add_vector = [&](int r, int64_t i, int part) {
-        const Vec v = load(w + r * row + i);
-        for (int t = 0; t < N; ++t) sums[r][t][part] = fma(v, load(x + t * x_row + i), sums[r][t][part]);
+/// out[t] = x[t] . w, each sum in four parts, since an addition waits for the one before it; in the same order for any N.
+template <int N, class T>
+inline void dot_row(const T *w, const float *x, int64_t x_row, int64_t columns, float *out) {
+    constexpr int64_t parts = 4, line = 64 / int64_t(sizeof(T));
+    Vec sums[N][parts];
+    for (int t = 0; t < N; ++t)
+        for (int p = 0; p < parts; ++p) sums[t][p] = zero();
+    const auto add_products = [&](Vec v, int64_t i, int part) {
+        for (int t = 0; t < N; ++t) sums[t][part] = fma(v, load(x + t * x_row + i), sums[t][part]);
     };
     int64_t i = 0;
     for (; i + parts * L <= columns; i += parts * L)
-        for (int r = 0; r < R; ++r)
-            for (int p = 0; p < parts; ++p) {
-                if ((i + p * L) * int64_t(sizeof(T)) % 64 == 0) prefetch(w + r * row + i + p * L);
-                add_vector(r, i + p * L, p);
-            }
-    for (; i + L <= columns; i += L)
-        for (int r = 0; r < R; ++r) add_vector(r, i, 0);
-    if (i < columns)
-        for (int r = 0; r < R; ++r) {
-            const Vec v = load_part(w + r * row + i, columns - i);
-            for (int t = 0; t < N; ++t) sums[r][t][0] = fma(v, load(x + t * x_row + i), sums[r][t][0]);
+        for (int p = 0; p < parts; ++p) {
+            if ((i + p * L) % line == 0) prefetch(w + i + p * L);
+            add_products(load(w + i + p * L), i + p * L, p);
         }
-    for (int r = 0; r < R; ++r)
-        for (int t = 0; t < N; ++t) {
-            Vec total = sums[r][t][0];
-            for (int p = 1; p < parts; ++p) total = add(total, sums[r][t][p]);
-            out[r][t] += sum(total);
-        }
+    for (; i < columns; i += L)
+        add_products(columns - i < L ? load_part(w + i, columns - i) : load(w + i), i, 0);
+    for (int t = 0; t < N; ++t) out[t] = sum(add(add(sums[t][0], sums[t][1]), add(sums[t][2], sums[t][3])));
 }
 
 /// out[v][r][lane] += x[v][lane] . w[r] for V groups of L rows of x as lanes, each [columns][L] and `x_group` from the next.
@@ -61,20 +48,17 @@ inline void lane_tile(
     Vec sums[R][V];
     for (int r = 0; r < R; ++r)
         for (int v = 0; v < V; ++v) sums[r][v] = load(out[v] + r * L);
-    const auto add_product = [&](int r, Vec weight, const Vec *lanes) {
-        for (int v = 0; v < V; ++v) sums[r][v] = fma(weight, lanes[v], sums[r][v]);
-    };
-    const auto lanes_at = [&](int64_t i, Vec *lanes) {
-        for (int v = 0; v < V; ++v) lanes[v] = load(x + v * x_group + i * L);
-    };
     for (int64_t first = 0; first < columns; first += line) {
         if (ahead)
             for (int r = 0; r < R; ++r) _mm_prefetch((const char *)(w + r * row + first) + ahead, _MM_HINT_T0);
         const int64_t end = first + line < columns ? first + line : columns;
         for (int64_t i = first; i < end; ++i) {
             Vec lanes[V];
-            lanes_at(i, lanes);
-            for (int r = 0; r < R; ++r) add_product(r, set1(widened(w[r * row + i])), lanes);
+            for (int v = 0; v < V; ++v) lanes[v] = load(x + v * x_group + i * L);
+            for (int r = 0; r < R; ++r) {
+                const Vec weight = set1(widened(w[r * row + i]));
+                for (int v = 0; v < V; ++v) sums[r][v] = fma(weight, lanes[v], sums[r][v]);
+            }
         }
     }
     for (int r = 0; r < R; ++r)
@@ -137,17 +121,21 @@ template <class T>
 inline void float_rows(const nt_weight &w, const float *x, int64_t n, int64_t begin, int64_t end, const Sink &sink) {
     const int64_t I = w.columns, width = padded(Packing::floats, I);
     if (in_lanes(n)) {
-        // As many sums as there are registers, beside a weight and its lanes.
-        if (NT_WIDE) return lane_rows<16, 1, T>(w, x, n, begin, end, sink);
-        if (n <= L) return lane_rows<8, 1, T>(w, x, n, begin, end, sink);
-        return lane_rows<6, 2, T>(w, x, n, begin, end, sink);
+        // Sums in registers, with room for a weight and for its lanes.
+        if constexpr (NT_WIDE)
+            lane_rows<16, 1, T>(w, x, n, begin, end, sink);
+        else if (n <= L)
+            lane_rows<8, 1, T>(w, x, n, begin, end, sink);
+        else
+            lane_rows<6, 2, T>(w, x, n, begin, end, sink);
+        return;
     }
     with_rows(n, [&](auto N) {
         // One at a time: rows side by side are read less fast (pairs of bf16 lie far apart: pair_blocks).
-        in_tiles<1>(begin, end, [&](auto R, int64_t o) {
-            float out[R][kDotRows] = {};
-            dot_tile<T, R, N>((const T *)w.data + o * I, I, x, width, I, out);
-            sink.rows<R>(o, out);
-        });
+        for (int64_t o = begin; o < end; ++o) {
+            float out[1][kDotRows];
+            dot_row<N>((const T *)w.data + o * I, x, width, I, out[0]);
+            sink.rows<1>(o, out);
+        }
     });
 }

@@ -70,7 +70,7 @@ inline void packed_scale(const uint8_t *scales, int j, int &scale, int &min) {
     }
 }
 
-/// Elements per scale when a row is written as codes: w = d q + m with q unsigned bytes.
+/// Elements per scale when a row is written as codes: w = d q + m with q unsigned bytes (AVX2 takes those of 8 bits signed).
 constexpr int64_t group_of(int32_t type) { return type == NT_W_Q6_K ? 16 : 32; }
 
 /// Elements begin ..< begin + count as codes q and, per group, d and m. `count` may end at the row's end for NT_W_I8,

@@ -14,7 +14,7 @@ namespace nt {
 
 inline const DecodeKernels &kernels() {
 #if defined(__x86_64__)
-    // The first processors with AVX-512 do not multiply bytes; those after them do.
+    // The first processors with AVX-512 have no instruction for sums of products of bytes: AVX2's two serve them.
     static const bool has_bytes = __builtin_cpu_supports("avx512vnni");
     const int level = has_bytes ? nt_isa_level() : std::min(nt_isa_level(), 1);
     if (level >= 4) return decode_amx;
@@ -45,7 +45,7 @@ class Arena {
     size_t used_ = 0;
 };
 
-/// Rows of weights that threads take at a time: a multiple of every kernel's tile.
+/// Rows of weights that threads take at a time.
 constexpr int64_t kTileRows = 16;
 
 inline int64_t tiles(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }

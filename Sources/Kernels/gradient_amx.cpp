@@ -11,7 +11,7 @@
                              apply_to = function)
 namespace nt_gradient::amx {
 
-#include "attention_avx512.h"
+#include "vectors_avx512.h"
 #include "attention_pairs.h"
 #include "tiles.h"
 

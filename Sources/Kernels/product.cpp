@@ -18,20 +18,6 @@ static void twin(const nt_product &p, nt_parallel parallel) {
     });
 }
 
-static bool is_intels() {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    return __builtin_cpu_is("intel");
-#else
-    return false;
-#endif
-}
-
-extern "C" int nt_product_is_fast(void) {
-    static const bool has_fast_library = is_intels();
-    return nt_isa_level() == 1 && !has_fast_library;
-}
-
 static int64_t packed_a_floats() { return most_rows * most_steps; }
 
 extern "C" size_t nt_product_scratch_bytes(const nt_product *p) {

@@ -12,7 +12,7 @@
 namespace nt_products::avx2 {
 
 using bf16 = uint16_t;
-#include "attention_avx2.h"
+#include "vectors_avx2.h"
 
 /// `count` lines of a matrix (rows of A, columns of B), at most `width`, as a panel [steps, width], zeros behind them.
 /// Element (line, step) is at[line * line_stride + step * step_stride].

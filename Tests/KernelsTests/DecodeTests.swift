@@ -70,11 +70,12 @@ private final class Matrix {
     private var bytes: [UInt8]
     private var scales: [Float], bias: [Float]
 
-    init(_ type: Int32, _ rows: Int, _ columns: Int, seed: UInt64 = 1) {
+    /// Random codes, or each of its bytes `code`.
+    init(_ type: Int32, _ rows: Int, _ columns: Int, seed: UInt64 = 1, code: UInt8? = nil) {
         var numbers = Numbers(seed)
         (self.type, self.rows, self.columns) = (type, rows, columns)
         let rowBytes = Int(nt_weight_row_bytes(type, Int64(columns)))
-        bytes = (0..<rows * rowBytes).map { _ in UInt8(truncatingIfNeeded: numbers.bits()) }
+        bytes = (0..<rows * rowBytes).map { _ in code ?? UInt8(truncatingIfNeeded: numbers.bits()) }
         scales = (0..<rows).map { _ in 0.001 + abs(numbers.float()) / 1000 }
         bias = numbers.floats(rows)
         func half(_ at: Int, _ value: Float) {
@@ -145,6 +146,19 @@ private func relativeError(_ a: [Float], _ b: [Float]) -> Double {
     return (difference / size).squareRoot()
 }
 
+/// Rows of `columns` rounded to bytes in blocks of 32 with a scale each, as blocks of weights meet them.
+private func asBytes(_ x: [Float], _ columns: Int) -> [Float] {
+    var out = x
+    for row in stride(from: 0, to: x.count, by: columns) {
+        for block in stride(from: row, to: row + columns, by: 32) {
+            let range = block..<min(block + 32, row + columns)
+            let scale = x[range].map(\.magnitude).max()! / 127
+            for i in range { out[i] = (x[i] * (1 / scale)).rounded(.toNearestOrEven) * scale }
+        }
+    }
+    return out
+}
+
 extension KernelSuite {
     @Suite struct DecodeTests {
         static let types = [NT_W_F32, NT_W_BF16, NT_W_I8, NT_W_Q8_0, NT_W_Q4_0, NT_W_Q4_1, NT_W_Q4_K, NT_W_Q6_K]
@@ -161,17 +175,76 @@ extension KernelSuite {
 
         @Test(arguments: types) func productsEqualTheTwin(_ type: Int) {
             for I in [33, 64, 96, 576, 768, 1536, 2560] where nt_weight_row_bytes(Int32(type), Int64(I)) > 0 {
-                let matrix = Matrix(Int32(type), 37, I, seed: UInt64(I))
-                for n in [1, 2, 3, 4, 5, 8, 16, 17, 33, 70] {
+                // Rows and n that leave something of every tile.
+                let matrix = Matrix(Int32(type), 47, I, seed: UInt64(I))
+                for n in [1, 2, 3, 4, 5, 8, 9, 12, 15, 16, 17, 25, 33, 70] {
                     var numbers = Numbers(UInt64(n))
                     let x = numbers.floats(n * I), twin = atLevel(0) { matrix.product(x, n) }!
+                    let ofBytes = type < NT_W_I8 ? twin : atLevel(0) { matrix.product(asBytes(x, I), n) }!
                     for level in levels.dropFirst() {
                         guard let y = atLevel(level, { matrix.product(x, n) }) else { continue }
                         let error = relativeError(y, twin)
                         #expect(error <= Self.tolerance(type, level), "I \(I), n \(n), level \(level)")
+                        if type >= NT_W_I8 {
+                            #expect(relativeError(y, ofBytes) < 1e-4, "I \(I), n \(n), level \(level)")
+                        }
                         // The control: the instruction set is in use, since it rounds.
                         let isExact = type == NT_W_F32 || type == NT_W_BF16 && level < 3
                         #expect(isExact || error > 1e-6, "I \(I), n \(n), level \(level)")
+                    }
+                }
+            }
+        }
+
+        /// Codes as large as they can be against inputs as large: sums of products fill what holds them. Inputs of one size
+        /// are not rounded.
+        @Test(arguments: types.filter { $0 >= NT_W_I8 }, [0x7F, 0x80, 0xFF] as [UInt8])
+        func theLargestSumsHold(_ type: Int, _ code: UInt8) {
+            let I = 512, matrix = Matrix(Int32(type), 16, I, code: code)
+            for n in [1, 4, 8, 16] {
+                for input in [1, -1] as [Float] {
+                    let x = [Float](repeating: input, count: n * I), twin = atLevel(0) { matrix.product(x, n) }!
+                    for level in levels.dropFirst() {
+                        guard let y = atLevel(level, { matrix.product(x, n) }) else { continue }
+                        #expect(relativeError(y, twin) < 1e-5, "n \(n), input \(input), level \(level)")
+                    }
+                }
+            }
+        }
+
+        /// Up to four rows are each what they are alone.
+        @Test(arguments: types) func fewRowsDoNotChangeEachOther(_ type: Int) {
+            let I = 768, matrix = Matrix(Int32(type), 37, I)
+            var numbers = Numbers(9)
+            let x = numbers.floats(4 * I)
+            for level in levels.dropFirst() {
+                _ = atLevel(level) {
+                    let alone = (0..<4).map { matrix.product(Array(x[$0 * I..<($0 + 1) * I]), 1) }
+                    for n in 2...4 {
+                        #expect(matrix.product(x, n) == Array(alone[..<n].joined()), "n \(n), level \(level)")
+                    }
+                }
+            }
+        }
+
+        /// NaN in a row makes the row NaN, and no other; inputs too small for a scale make nothing, or what they should.
+        @Test(arguments: types) func inputsThatHaveNoScale(_ type: Int) {
+            let I = 256, matrix = Matrix(Int32(type), 16, I)
+            for level in levels.dropFirst() {
+                for n in [1, 3, 8, 16] {
+                    for at in [0, 9, 24, 31, 255] {
+                        var numbers = Numbers(4), x = numbers.floats(n * I)
+                        guard let clean = atLevel(level, { matrix.product(x, n) }) else { continue }
+                        x[(n - 1) * I + at] = .nan
+                        let y = atLevel(level) { matrix.product(x, n) }!
+                        #expect(y[((n - 1) * 16)...].allSatisfy(\.isNaN), "at \(at), n \(n), level \(level)")
+                        #expect(y[..<((n - 1) * 16)] == clean[..<((n - 1) * 16)], "at \(at), n \(n), level \(level)")
+                    }
+                    let tiny = [Float](repeating: 1e-37, count: n * I)
+                    let twin = atLevel(0) { matrix.product(tiny, n, hasBias: false) }!
+                    let y = atLevel(level) { matrix.product(tiny, n, hasBias: false) } ?? twin
+                    for (a, b) in zip(y, twin) {
+                        #expect(a == 0 || abs(a - b) <= abs(b) / 10, "n \(n), level \(level)")
                     }
                 }
             }

@@ -44,8 +44,8 @@ void nt_weight_row(const struct nt_weight *w, int64_t o, float *out);
 
 /* y = x W^T + bias. x [n, I] (stride in elements) and y [n, O] in NT_F32 or NT_BF16.
  * fp32 weights: fp32 products. bf16 weights: x is rounded to bf16 where the processor multiplies bf16, products summed
- * in fp32. Bytes and blocks: where the processor multiplies bytes (AVX512-VNNI), x is rounded to bytes in blocks of 32
- * with an fp32 scale each (as llama.cpp does); otherwise fp32 products with the decoded weights. */
+ * in fp32. Bytes and blocks: from level 1 on, x is rounded to bytes in blocks of 32 with an fp32 scale each (as llama.cpp
+ * does); a block with NaN in it makes NaN. The twin multiplies the decoded weights. */
 void nt_decode_linear(const struct nt_weight *w, const void *x, int32_t x_type, int64_t x_stride, int64_t n, void *y,
                       int32_t y_type, int64_t y_stride, void *scratch, nt_parallel parallel);
 size_t nt_decode_linear_scratch_bytes(const struct nt_weight *w, int64_t n);

@@ -23,14 +23,10 @@ typedef struct {
     int64_t parts; /* pieces of work, as many as threads; >= 1 */
 } nt_product;
 
-/* Whether the level in use has vector code for it that is faster than LibTorch's libraries (docs/decisions/012):
- * level 1 on processors that are not Intel's. */
-int nt_product_is_fast(void);
-
 /* Bytes of scratch, any alignment. */
 size_t nt_product_scratch_bytes(const nt_product *product);
 
-/* Products and sums in fp32, from level 1 on (fp64 in the twin). An element has the same bits on any number of threads and
+/* Products and sums in fp32 and AVX2's vectors from level 1 on (fp64 in the twin, level 0). An element has the same bits on any number of threads and
  * parts, and whatever other rows and columns are multiplied with it. A, B and C do not overlap. */
 void nt_product_f32(const nt_product *product, void *scratch, nt_parallel parallel);
 
