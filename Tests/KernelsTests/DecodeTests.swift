@@ -206,7 +206,7 @@ extension KernelSuite {
                     let x = [Float](repeating: input, count: n * I), twin = atLevel(0) { matrix.product(x, n) }!
                     for level in levels.dropFirst() {
                         guard let y = atLevel(level, { matrix.product(x, n) }) else { continue }
-                        #expect(relativeError(y, twin) < 1e-5, "n \(n), input \(input), level \(level)")
+                        #expect(relativeError(y, twin) < 1e-3, "n \(n), input \(input), level \(level)")
                     }
                 }
             }
@@ -227,7 +227,7 @@ extension KernelSuite {
             }
         }
 
-        /// NaN in a row makes the row NaN, and no other; inputs too small for a scale make nothing, or what they should.
+        /// NaN in a row makes the row NaN, and no other; as bytes, inputs too small for a scale make nothing, or what they should.
         @Test(arguments: types) func inputsThatHaveNoScale(_ type: Int) {
             let I = 256, matrix = Matrix(Int32(type), 16, I)
             for level in levels.dropFirst() {
@@ -240,6 +240,7 @@ extension KernelSuite {
                         #expect(y[((n - 1) * 16)...].allSatisfy(\.isNaN), "at \(at), n \(n), level \(level)")
                         #expect(y[..<((n - 1) * 16)] == clean[..<((n - 1) * 16)], "at \(at), n \(n), level \(level)")
                     }
+                    if type < NT_W_I8 { continue }
                     let tiny = [Float](repeating: 1e-37, count: n * I)
                     let twin = atLevel(0) { matrix.product(tiny, n, hasBias: false) }!
                     let y = atLevel(level) { matrix.product(tiny, n, hasBias: false) } ?? twin
