@@ -7,6 +7,7 @@
 
 #include "decode.h"
 #include "numbers.h"
+#include "run.h"
 
 namespace nt {
 

@@ -175,8 +175,6 @@ inline void store_sums(const Vec *v, float factor, float *out) {
     _mm_storeu_ps(out, _mm_mul_ps(sums, _mm_set1_ps(factor)));
 }
 
-inline int64_t rounded_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
-
 /// Lines ahead of the reading position that are asked for, in bytes.
 constexpr int64_t kAhead = 8192;
 inline void prefetch(const void *p) { _mm_prefetch((const char *)p + kAhead, _MM_HINT_T0); }

@@ -8,7 +8,6 @@
 
 #include "decode_types.h"
 #include "isa.h"
-#include "run.h"
 
 namespace nt {
 
