@@ -237,7 +237,7 @@ extension KernelSuite {
                         guard let clean = atLevel(level, { matrix.product(x, n) }) else { continue }
                         x[(n - 1) * I + at] = .nan
                         let y = atLevel(level) { matrix.product(x, n) }!
-                        #expect(y[((n - 1) * 16)...].allSatisfy(\.isNaN), "at \(at), n \(n), level \(level)")
+                        #expect(y[((n - 1) * 16)...].allSatisfy { $0.isNaN }, "at \(at), n \(n), level \(level)")
                         #expect(y[..<((n - 1) * 16)] == clean[..<((n - 1) * 16)], "at \(at), n \(n), level \(level)")
                     }
                     if type < NT_W_I8 { continue }
