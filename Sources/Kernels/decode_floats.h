@@ -18,25 +18,38 @@ inline void pack_floats(const float *x, int64_t stride, int64_t columns, int64_t
     }
 }
 
-/// out[t] = x[t] . w, each sum in four parts, since an addition waits for the one before it; in the same order for any N.
-template <int N, class T>
-inline void dot_row(const T *w, const float *x, int64_t x_row, int64_t columns, float *out) {
-    constexpr int64_t parts = 4, line = 64 / int64_t(sizeof(T));
-    Vec sums[N][parts];
-    for (int t = 0; t < N; ++t)
-        for (int p = 0; p < parts; ++p) sums[t][p] = zero();
-    const auto add_products = [&](Vec v, int64_t i, int part) {
-        for (int t = 0; t < N; ++t) sums[t][part] = fma(v, load(x + t * x_row + i), sums[t][part]);
+/// out[r][t] = x[t] . w[r], R rows `row` elements apart: a chain of sums each, whatever is multiplied beside it.
+template <int R, int N, class T>
+inline void dot_tile(const T *w, int64_t row, const float *x, int64_t x_row, int64_t columns, float *out) {
+    constexpr int64_t line = 64 / int64_t(sizeof(T));
+    Vec sums[R][N];
+    for (int r = 0; r < R; ++r)
+        for (int t = 0; t < N; ++t) sums[r][t] = zero();
+    const auto add_products = [&](Vec v, int64_t i, int r) {
+        for (int t = 0; t < N; ++t) sums[r][t] = fma(v, load(x + t * x_row + i), sums[r][t]);
     };
     int64_t i = 0;
-    for (; i + parts * L <= columns; i += parts * L)
-        for (int p = 0; p < parts; ++p) {
-            if ((i + p * L) % line == 0) prefetch(w + i + p * L);
-            add_products(load(w + i + p * L), i + p * L, p);
-        }
-    for (; i < columns; i += L)
-        add_products(columns - i < L ? load_part(w + i, columns - i) : load(w + i), i, 0);
-    for (int t = 0; t < N; ++t) out[t] = sum(add(add(sums[t][0], sums[t][1]), add(sums[t][2], sums[t][3])));
+    for (; i + L <= columns; i += L) {
+        if (R == 1 && i % line == 0) prefetch(w + i);
+        for (int r = 0; r < R; ++r) add_products(load(w + r * row + i), i, r);
+    }
+    if (i < columns)
+        for (int r = 0; r < R; ++r) add_products(load_part(w + r * row + i, columns - i), i, r);
+    for (int r = 0; r < R; ++r)
+        for (int t = 0; t < N; ++t) out[r * N + t] = sum(sums[r][t]);
+}
+
+/// R far ranges at the same time (why: pair_blocks), since one chain of sums is also slower than memory.
+template <int R, int N, class T>
+inline void dot_rows(const nt_weight &w, const float *x, int64_t begin, int64_t end, const Sink &sink) {
+    const int64_t I = w.columns, width = padded(Packing::floats, I), apart = (end - begin) / R;
+    const T *data = (const T *)w.data;
+    for (int64_t o = begin; o < begin + apart; ++o) {
+        float out[R * N];
+        dot_tile<R, N>(data + o * I, apart * I, x, width, I, out);
+        sink.block<R, N>(o, apart, 0, out);
+    }
+    if constexpr (R > 1) dot_rows<1, N, T>(w, x, begin + R * apart, end, sink);
 }
 
 /// out[v][r][lane] += x[v][lane] . w[r] for V groups of L rows of x as lanes, each [columns][L] and `x_group` from the next.
@@ -130,12 +143,5 @@ inline void float_rows(const nt_weight &w, const float *x, int64_t n, int64_t be
             lane_rows<6, 2, T>(w, x, n, begin, end, sink);
         return;
     }
-    with_rows(n, [&](auto N) {
-        // One at a time: rows side by side are read less fast (pairs of bf16 lie far apart: pair_blocks).
-        for (int64_t o = begin; o < end; ++o) {
-            float out[1][kDotRows];
-            dot_row<N>((const T *)w.data + o * I, x, width, I, out[0]);
-            sink.rows<1>(o, out);
-        }
-    });
+    with_rows(n, [&](auto N) { dot_rows<(N > 2 ? 1 : 4), N, T>(w, x, begin, end, sink); });
 }
