@@ -132,7 +132,6 @@ inline void lane_rows(const nt_weight &w, const float *x, int64_t n, int64_t beg
 
 template <class T>
 inline void float_rows(const nt_weight &w, const float *x, int64_t n, int64_t begin, int64_t end, const Sink &sink) {
-    const int64_t I = w.columns, width = padded(Packing::floats, I);
     if (in_lanes(n)) {
         // Sums in registers, with room for a weight and for its lanes.
         if constexpr (NT_WIDE)
