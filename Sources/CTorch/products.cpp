@@ -44,7 +44,8 @@ static Maker maker(const at::Tensor &a, const at::Tensor &b) {
     constexpr int64_t fewest_rows = 4, fewest_columns = 16;
     const bool is_worth_packing =
         a.size(0) >= fewest_rows && b.size(1) >= fewest_columns && is_strided(a) && is_strided(b);
-    return fastest() == Maker::kernel && !is_worth_packing ? Maker::aten : fastest();
+    const Maker maker = fastest();
+    return maker == Maker::kernel && !is_worth_packing ? Maker::aten : maker;
 }
 
 static void multiply_by_kernel(const at::Tensor &out, const at::Tensor &a, const at::Tensor &b, bool adds, double alpha) {

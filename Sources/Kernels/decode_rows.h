@@ -10,9 +10,9 @@ inline int64_t padded(Packing packing, int64_t columns) {
 inline bool in_lanes(int64_t n) { return n > kDotRows; }
 inline int64_t packed_rows(int64_t n) { return in_lanes(n) ? rounded_up(n, L) : n; }
 
-/// Bytes: codes (of rows each 64 as `interleave_codes` orders them); per block of 32 a scale and the sum of scale x code; that sum per half block. Rows: [n][width],
-/// [n][width / 32], [n][width / 16]; as lanes: [groups][width / 4][L][4], [groups][width / 32][L],
-/// [groups][width / 16][L].
+/// Bytes: codes (of rows each 64 as `interleave_codes` orders them); per block of 32 a scale and the sum of scale x code;
+/// that sum per half block. Rows: [n][width], [n][width / 32], [n][width / 16]; as lanes: [groups][width / 4][L][4],
+/// [groups][width / 32][L], [groups][width / 16][L].
 struct PackedBytes {
     int8_t *codes;
     float *scales, *sums, *half_sums;

@@ -186,7 +186,9 @@ extension KernelSuite {
                         let error = relativeError(y, twin)
                         #expect(error <= Self.tolerance(type, level), "I \(I), n \(n), level \(level)")
                         if type >= NT_W_I8 {
-                            #expect(relativeError(y, ofBytes) < 1e-4, "I \(I), n \(n), level \(level)")
+                            // Wider where 8 bits are taken unsigned, so that sums of offsets cancel.
+                            let bound = level < 2 ? 1e-5 : 1e-4
+                            #expect(relativeError(y, ofBytes) < bound, "I \(I), n \(n), level \(level)")
                         }
                         // The control: the instruction set is in use, since it rounds.
                         let isExact = type == NT_W_F32 || type == NT_W_BF16 && level < 3
