@@ -26,8 +26,8 @@ typedef struct {
 /* Bytes of scratch, any alignment. */
 size_t nt_product_scratch_bytes(const nt_product *product);
 
-/* Products and sums in fp32 and AVX2's vectors from level 1 on (fp64 in the twin, level 0). An element has the same bits on any number of threads and
- * parts, and whatever other rows and columns are multiplied with it. A, B and C do not overlap. */
+/* Products and sums in fp32 and AVX2's vectors from level 1 on (fp64 in the twin, level 0). An element has the same bits on
+ * any number of threads and parts, and whatever other rows and columns are multiplied with it. A, B and C do not overlap. */
 void nt_product_f32(const nt_product *product, void *scratch, nt_parallel parallel);
 
 #ifdef __cplusplus
