@@ -14,18 +14,19 @@
 // MARK: Packing and products
 
 inline Packing packing(int32_t type) {
-#if NT_PAIRS
     if (type == NT_W_BF16) return Packing::pairs;
-#endif
     return is_quantised(type) ? Packing::bytes : Packing::floats;
 }
 
 inline void pack(Packing packing, const float *x, int64_t stride, int64_t columns, int64_t n, void *out) {
+    if (packing == Packing::pairs)
 #if NT_PAIRS
-    if (packing == Packing::pairs) return pack_pairs(x, stride, columns, n, (uint16_t *)out);
+        return pack_pairs(x, stride, columns, n, (uint16_t *)out);
+#else
+        return pack_floats<uint16_t>(x, stride, columns, n, (float *)out);
 #endif
     if (packing == Packing::bytes) return pack_bytes(x, stride, columns, n, out);
-    pack_floats(x, stride, columns, n, (float *)out);
+    pack_floats<float>(x, stride, columns, n, (float *)out);
 }
 
 inline void rows(

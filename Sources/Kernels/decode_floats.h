@@ -1,40 +1,54 @@
 // Part of decode_body.h: products in fp32, weights in fp32 or bf16.
 // n rows of x, I inputs, R weight rows at a time, N rows of x at a time
 
+/// Vectors that one read of a weight row fills: of bf16 the even elements, then the odd ones, which takes fewer
+/// instructions than widening them in order. x stands alike: `place` is where its element i is.
+template <class T> constexpr int64_t kReads = sizeof(T) == 2 ? 2 : 1;
+inline void read(const float *p, Vec (&v)[1]) { v[0] = load(p); }
+inline void read(const uint16_t *p, Vec (&v)[2]) { load_halves(p, v[0], v[1]); }
+template <class T>
+inline int64_t place(int64_t i) {
+    constexpr int64_t step = kReads<T> * L;
+    return i - i % step + i % kReads<T> * L + i % step / kReads<T>;
+}
+/// The same of the first `count` elements, zeros after them.
+template <class T>
+inline void read_part(const T *p, int64_t count, Vec (&v)[kReads<T>]) {
+    T part[kReads<T> * L] = {};
+    for (int64_t i = 0; i < count; ++i) part[i] = p[i];
+    read(part, v);
+}
+
+/// For weights of type T.
+template <class T>
 inline void pack_floats(const float *x, int64_t stride, int64_t columns, int64_t n, float *out) {
-    const int64_t width = padded(Packing::floats, columns);
-    if (!in_lanes(n)) {
-        for (int64_t t = 0; t < n; ++t, out += width) {
-            memcpy(out, x + t * stride, size_t(4 * columns));
-            for (int64_t i = columns; i < width; ++i) out[i] = 0;
-        }
-        return;
-    }
-    for (int64_t t = 0; t < n; t += L, out += width * L) {
-        const int64_t lanes = n - t < L ? n - t : L;
-        if (lanes < L) memset(out, 0, size_t(4 * width * L));
-        for (int64_t lane = 0; lane < lanes; ++lane)
-            for (int64_t i = 0; i < columns; ++i) out[i * L + lane] = x[(t + lane) * stride + i];
+    const int64_t width = rounded_up(columns, kReads<T> * L), lanes = in_lanes(n) ? L : 1;
+    for (int64_t t = 0; t < n; t += lanes, out += width * lanes) {
+        if (width > columns || n - t < lanes) memset(out, 0, size_t(4 * width * lanes));
+        for (int64_t lane = 0; lane < lanes && t + lane < n; ++lane)
+            for (int64_t i = 0; i < columns; ++i) out[place<T>(i) * lanes + lane] = x[(t + lane) * stride + i];
     }
 }
 
 /// out[r][t] = x[t] . w[r], R rows `row` elements apart: a chain of sums each, whatever is multiplied beside it.
 template <int R, int N, class T>
 inline void dot_tile(const T *w, int64_t row, const float *x, int64_t x_row, int64_t columns, float *out) {
-    constexpr int64_t line = 64 / int64_t(sizeof(T));
+    constexpr int64_t line = 64 / int64_t(sizeof(T)), step = kReads<T> * L;
     Vec sums[R][N];
     for (int r = 0; r < R; ++r)
         for (int t = 0; t < N; ++t) sums[r][t] = zero();
-    const auto add_products = [&](Vec v, int64_t i, int r) {
-        for (int t = 0; t < N; ++t) sums[r][t] = fma(v, load(x + t * x_row + i), sums[r][t]);
+    const auto add_products = [&](const Vec (&v)[kReads<T>], int64_t i, int r) {
+        for (int j = 0; j < kReads<T>; ++j)
+            for (int t = 0; t < N; ++t) sums[r][t] = fma(v[j], load(x + t * x_row + i + j * L), sums[r][t]);
     };
+    Vec v[kReads<T>];
     int64_t i = 0;
-    for (; i + L <= columns; i += L) {
+    for (; i + step <= columns; i += step) {
         if (R == 1 && i % line == 0) prefetch(w + i);
-        for (int r = 0; r < R; ++r) add_products(load(w + r * row + i), i, r);
+        for (int r = 0; r < R; ++r) read(w + r * row + i, v), add_products(v, i, r);
     }
     if (i < columns)
-        for (int r = 0; r < R; ++r) add_products(load_part(w + r * row + i, columns - i), i, r);
+        for (int r = 0; r < R; ++r) read_part(w + r * row + i, columns - i, v), add_products(v, i, r);
     for (int r = 0; r < R; ++r)
         for (int t = 0; t < N; ++t) out[r * N + t] = sum(sums[r][t]);
 }
@@ -42,7 +56,7 @@ inline void dot_tile(const T *w, int64_t row, const float *x, int64_t x_row, int
 /// R far ranges at the same time (why: pair_blocks), since one chain of sums is also slower than memory.
 template <int R, int N, class T>
 inline void dot_rows(const nt_weight &w, const float *x, int64_t begin, int64_t end, const Sink &sink) {
-    const int64_t I = w.columns, width = padded(Packing::floats, I), apart = (end - begin) / R;
+    const int64_t I = w.columns, width = rounded_up(I, kReads<T> * L), apart = (end - begin) / R;
     const T *data = (const T *)w.data;
     for (int64_t o = begin; o < begin + apart; ++o) {
         float out[R * N];
@@ -96,27 +110,28 @@ inline void wide_lane_tile(const uint16_t *w, const float *x, int64_t n, int64_t
     // With 16 rows a quarter of a first-level cache; no power of two, whose rows share sets.
     constexpr int64_t panel_width = 192, line = 32;
     alignas(64) float panel[R * panel_width];
-    const int64_t width = padded(Packing::floats, I);
+    const int64_t width = rounded_up(I, 2 * L);
     for (int64_t i = 0; i < I; i += panel_width) {
-        const int64_t count = I - i < panel_width ? I - i : panel_width;
+        const int64_t count = I - i < panel_width ? I - i : panel_width, whole = rounded_up(count, 2 * L);
         for (int r = 0; r < R; ++r) {
             const uint16_t *from = w + r * I + i;
             float *to = panel + r * panel_width;
-            int64_t j = 0;
-            for (; j + line <= count; j += line) {
-                if (ahead) _mm_prefetch((const char *)(from + j) + ahead, _MM_HINT_T0);
-                for (int64_t l = 0; l < line; l += L) store(to + j + l, load(from + j + l));
+            for (int64_t j = 0; j < whole; j += 2 * L) {
+                if (ahead && j % line == 0) _mm_prefetch((const char *)(from + j) + ahead, _MM_HINT_T0);
+                Vec v[2];
+                count - j < 2 * L ? read_part(from + j, count - j, v) : read(from + j, v);
+                store(to + j, v[0]);
+                store(to + j + L, v[1]);
             }
-            for (; j < count; j += L) store(to + j, count - j < L ? load_part(from + j, count - j) : load(from + j));
         }
-        lane_tiles<R, V>(panel, panel_width, x + i * L, width, n, count, 0, out);
+        lane_tiles<R, V>(panel, panel_width, x + i * L, width, n, whole, 0, out);
     }
 }
 
 /// R rows of weights and V groups of lanes at a time.
 template <int R, int V, class T>
 inline void lane_rows(const nt_weight &w, const float *x, int64_t n, int64_t begin, int64_t end, const Sink &sink) {
-    const int64_t I = w.columns, width = padded(Packing::floats, I);
+    const int64_t I = w.columns, width = rounded_up(I, kReads<T> * L);
     in_tiles<R>(begin, end, [&](auto rows, int64_t o) {
         const int64_t next = o + 2 * rows <= end ? rows * I * int64_t(sizeof(T)) : 0;
         const T *data = (const T *)w.data + o * I;

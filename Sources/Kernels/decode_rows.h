@@ -5,7 +5,7 @@
 // for pairs of bf16 without tiles, whose rows always stand one after the other.
 
 inline int64_t padded(Packing packing, int64_t columns) {
-    return rounded_up(columns, packing == Packing::floats ? L : packing == Packing::pairs ? 64 : kPanel);
+    return rounded_up(columns, packing == Packing::floats ? L : packing == Packing::pairs ? (NT_PAIRS ? 64 : 2 * L) : kPanel);
 }
 inline bool in_lanes(int64_t n) { return n > kDotRows; }
 inline int64_t packed_rows(int64_t n) { return in_lanes(n) ? rounded_up(n, L) : n; }
@@ -34,7 +34,7 @@ inline size_t packed_bytes(Packing packing, int64_t columns, int64_t n) {
     const int64_t elements = packed_rows(n) * padded(packing, columns);
     switch (packing) {
         case Packing::floats: return size_t(4 * elements);
-        case Packing::pairs: return size_t(2 * elements);
+        case Packing::pairs: return size_t((NT_PAIRS ? 2 : 4) * elements);
         case Packing::bytes: return PackedBytes::bytes(columns, n);
     }
     return 0;

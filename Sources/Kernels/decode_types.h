@@ -180,7 +180,7 @@ inline void with_type(int32_t type, Body &&body) {
     }
 }
 
-/// How x is packed for a product.
+/// How x is packed for a product with weights in fp32, bf16 and blocks.
 enum class Packing { floats, pairs, bytes };
 
 /// Keys of one task of attention, at most: so few that short texts are work for several threads.

@@ -10,6 +10,12 @@ inline Vec load(const float *p) { return _mm512_loadu_ps(p); }
 inline Vec load(const uint16_t *p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
+/// 2 L elements: the even ones and the odd ones.
+inline void load_halves(const uint16_t *p, Vec &even, Vec &odd) {
+    const __m512i both = _mm512_loadu_si512(p);
+    even = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
+    odd = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32(int(0xffff0000))));
+}
 /// The first `count` < L elements, zeros after them.
 inline Vec load_part(const float *p, int64_t count) { return _mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p); }
 inline Vec load_part(const uint16_t *p, int64_t count) {
@@ -42,6 +48,11 @@ inline Vec set1(float x) { return _mm256_set1_ps(x); }
 inline Vec load(const float *p) { return _mm256_loadu_ps(p); }
 inline Vec load(const uint16_t *p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
+}
+inline void load_halves(const uint16_t *p, Vec &even, Vec &odd) {
+    const __m256i both = _mm256_loadu_si256((const __m256i *)p);
+    even = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
+    odd = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(int(0xffff0000))));
 }
 template <class T>
 inline Vec load_part(const T *p, int64_t count) {
