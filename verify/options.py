@@ -127,6 +127,8 @@ def options(place):
         ("training.epochs", 2, {"training.steps": None}),
         ("training.steps", 7, {}), ("training.batch_rows", 3, {}),
         ("training.micro_batch_tokens", 300, {}), ("training.micro_batch_tokens", 300, {"data.packing": False}),
+        ("training.label_smoothing", 0.1, {}), ("training.z_loss", 0.01, {}), ("training.recompute_in_bf16", True, {}),
+        ("training.recompute_in_bf16", True, {"training.recompute_blocks": 1}),
         ("training.loss_reduction", "sequence", {}), ("training.loss_reduction", "sum", {}),
         ("training.max_grad_norm", 0.01, {}), ("training.max_grad_norm", None, {}), ("training.seed", 4, {}),
         ("training.seed", 4, {"adapter.method": "full", "adapter.rank": 16}), ("training.log_every", 2, {}),
@@ -160,7 +162,7 @@ def check_options(report, place):
         tried.add(key)
         shutil.rmtree(folder, ignore_errors=True)
     keys = {k for k in listed_keys(place)} - tried - {"recipe", "model.path", "training.on_nonfinite",
-                                           "training.recompute_blocks",  # memory only: PropertyTests
+                                           "training.recompute_blocks", "training.recompute_selective",  # memory only: PropertyTests
                                            "data.cache"}  # time only: token_cache.py
     report.identical("keys of the config that were not tried", ", ".join(sorted(keys)))
 

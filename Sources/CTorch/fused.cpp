@@ -12,6 +12,7 @@ using torch::autograd::variable_list;
 namespace shim {
 
 std::atomic<int64_t> fused_calls{0}, fallback_calls{0};
+std::atomic<bool> kernels_enabled{true};
 
 static at::ScalarType gradient_type(const at::Tensor &leaf) { return leaf.grad_dtype().value_or(leaf.scalar_type()); }
 
@@ -75,36 +76,68 @@ at::Tensor give_product(const at::Tensor &weight, const at::Tensor &dy, const at
 
 }  // namespace shim
 
+bool ct_set_kernels(bool enabled) { return kernels_enabled.exchange(enabled); }
 int64_t ct_fused_calls(void) { return fused_calls.load(); }
 int64_t ct_fallback_calls(void) { return fallback_calls.load(); }
 
 namespace {
 
+thread_local bool is_selective = false;
+
+/// Where a node keeps what it made again for the products that read it, until its own backward, which is behind theirs.
+constexpr auto made_again = "again";
+void forget_again(AutogradContext *ctx) { ctx->saved_data.erase(made_again); }
+
 /// Rows of width D.
 int64_t rows_of(const at::Tensor &x) { return x.numel() / std::max<int64_t>(1, x.size(-1)); }
 
+/// A norm's weight or bias as the kernels read it beside x.
+at::Tensor row(const at::Tensor &weight, const at::Tensor &x) { return weight.detach().to(wide(x)).contiguous(); }
+
+at::Tensor whole(const std::optional<at::Tensor> &x) { return x ? x->contiguous() : at::Tensor(); }
+
+/// y of x, and behind it, where there is a residual, s = x + residual, of which y is then.
 struct RMSNorm : public Function<RMSNorm> {
-    static at::Tensor forward(
-        AutogradContext *ctx, const at::Tensor &given, const at::Tensor &weight, double offset, double epsilon) {
-        const auto x = given.contiguous(), w = weight.detach().to(wide(x)).contiguous();
+    static variable_list forward(
+        AutogradContext *ctx, const at::Tensor &given, const std::optional<at::Tensor> &residual, const at::Tensor &weight,
+        double offset, double epsilon) {
+        const auto x = given.contiguous(), added = whole(residual), w = row(weight, x);
         const int64_t D = x.size(-1), N = rows_of(x);
-        auto y = at::empty_like(x), r = at::empty({N}, w.options());
+        auto y = at::empty_like(x), r = at::empty({N}, w.options()), s = residual ? at::empty_like(x) : at::Tensor();
         by_type(x, [&](auto f) {
             using F = decltype(f);
             using T = typename F::T;
             using W = typename F::W;
             F::rms_norm(
-                N, D, data<T>(x), D, nullptr, 0, data<W>(w), W(offset), W(epsilon), nullptr, 0, data<T>(y), D, data<W>(r), parallel);
+                N, D, data<T>(x), D, data<T>(added), D, data<W>(w), W(offset), W(epsilon), data<T>(s), D, data<T>(y), D,
+                data<W>(r), parallel);
         });
-        ctx->save_for_backward({x, weight, r});
+        ctx->save_for_backward({residual ? s : x, weight, r});
         ctx->saved_data["offset"] = offset;
+        return residual ? variable_list{y, s} : variable_list{y};
+    }
+
+    /// y once more.
+    static at::Tensor again(const AutogradContext &ctx) {
+        const auto saved = ctx.get_saved_variables();
+        const auto s = saved[0].detach(), w = row(saved[1], s);
+        const double offset = ctx.saved_data.at("offset").toDouble();
+        const int64_t D = s.size(-1);
+        auto y = at::empty_like(s);
+        by_type(s, [&](auto f) {
+            using F = decltype(f);
+            using T = typename F::T;
+            using W = typename F::W;
+            F::rms_norm_again(rows_of(s), D, data<T>(s), D, data<W>(w), W(offset), data<W>(saved[2]), data<T>(y), D, parallel);
+        });
         return y;
     }
 
     static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
+        forget_again(ctx);
         const auto saved = ctx->get_saved_variables();
-        const auto x = saved[0], weight = saved[1], dy = gradients[0].contiguous();
-        const auto w = weight.detach().to(wide(x)).contiguous();
+        const auto x = saved[0], weight = saved[1], dy = gradients[0].contiguous(), w = row(weight, x);
+        const auto ds = gradients.size() > 1 ? gradients[1].contiguous() : at::Tensor();
         const double offset = ctx->saved_data["offset"].toDouble();
         const int64_t D = x.size(-1), N = rows_of(x);
         auto dx = at::empty_like(x), dw = weight.requires_grad() ? at::zeros_like(w) : at::Tensor();
@@ -114,10 +147,10 @@ struct RMSNorm : public Function<RMSNorm> {
             using T = typename F::T;
             using W = typename F::W;
             F::rms_norm_backward(
-                N, D, data<T>(dy), D, data<T>(x), D, data<W>(saved[2]), data<W>(w), W(offset), nullptr, 0, data<T>(dx), D,
-                data<W>(dw), memory.data_ptr(), parallel);
+                N, D, data<T>(dy), D, data<T>(x), D, data<W>(saved[2]), data<W>(w), W(offset), data<T>(ds), D,
+                data<T>(dx), D, data<W>(dw), memory.data_ptr(), parallel);
         });
-        return {dx, dw.defined() ? give_gradient(weight, dw) : dw, {}, {}};
+        return {dx, ds.defined() ? dx : at::Tensor(), dw.defined() ? give_gradient(weight, dw) : dw, {}, {}};
     }
 };
 
@@ -128,27 +161,48 @@ at::Tensor plain_rms_norm(const at::Tensor &x, const at::Tensor &weight, double 
 }
 
 /// Rows centered, scaled to deviation 1, then weight and bias (Ba et al. 2016, arXiv:1607.06450).
+/// Outputs as RMSNorm's.
 struct LayerNorm : public Function<LayerNorm> {
-    static at::Tensor forward(
-        AutogradContext *ctx, const at::Tensor &given, const at::Tensor &weight, const at::Tensor &bias, double epsilon) {
-        const auto x = given.contiguous(), w = row(weight, x), b = row(bias, x);
+    static variable_list forward(
+        AutogradContext *ctx, const at::Tensor &given, const std::optional<at::Tensor> &residual, const at::Tensor &weight,
+        const at::Tensor &bias, double epsilon) {
+        const auto x = given.contiguous(), added = whole(residual), w = row(weight, x), b = row(bias, x);
         const int64_t D = x.size(-1), N = rows_of(x);
-        auto y = at::empty_like(x), mean = at::empty({N}, w.options()), r = at::empty({N}, w.options());
+        auto y = at::empty_like(x), mean = at::empty({N}, w.options()), r = at::empty({N}, w.options()),
+             s = residual ? at::empty_like(x) : at::Tensor();
         by_type(x, [&](auto f) {
             using F = decltype(f);
             using T = typename F::T;
             using W = typename F::W;
             F::layer_norm(
-                N, D, data<T>(x), D, nullptr, 0, data<W>(w), data<W>(b), W(epsilon), nullptr, 0, data<T>(y), D, data<W>(mean),
-                data<W>(r), parallel);
+                N, D, data<T>(x), D, data<T>(added), D, data<W>(w), data<W>(b), W(epsilon), data<T>(s), D, data<T>(y), D,
+                data<W>(mean), data<W>(r), parallel);
         });
-        ctx->save_for_backward({x, weight, bias, mean, r});
+        ctx->save_for_backward({residual ? s : x, weight, bias, mean, r});
+        return residual ? variable_list{y, s} : variable_list{y};
+    }
+
+    static at::Tensor again(const AutogradContext &ctx) {
+        const auto saved = ctx.get_saved_variables();
+        const auto s = saved[0].detach(), w = row(saved[1], s), b = row(saved[2], s);
+        const int64_t D = s.size(-1);
+        auto y = at::empty_like(s);
+        by_type(s, [&](auto f) {
+            using F = decltype(f);
+            using T = typename F::T;
+            using W = typename F::W;
+            F::layer_norm_again(
+                rows_of(s), D, data<T>(s), D, data<W>(w), data<W>(b), data<W>(saved[3]), data<W>(saved[4]), data<T>(y), D,
+                parallel);
+        });
         return y;
     }
 
     static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
+        forget_again(ctx);
         const auto saved = ctx->get_saved_variables();
         const auto x = saved[0], weight = saved[1], bias = saved[2], dy = gradients[0].contiguous(), w = row(weight, x);
+        const auto ds = gradients.size() > 1 ? gradients[1].contiguous() : at::Tensor();
         const int64_t D = x.size(-1), N = rows_of(x);
         auto dx = at::empty_like(x), dw = weight.requires_grad() ? at::zeros_like(w) : at::Tensor(),
              db = bias.requires_grad() ? at::zeros_like(w) : at::Tensor();
@@ -158,19 +212,23 @@ struct LayerNorm : public Function<LayerNorm> {
             using T = typename F::T;
             using W = typename F::W;
             F::layer_norm_backward(
-                N, D, data<T>(dy), D, data<T>(x), D, data<W>(saved[3]), data<W>(saved[4]), data<W>(w), nullptr, 0, data<T>(dx), D,
-                data<W>(dw), data<W>(db), memory.data_ptr(), parallel);
+                N, D, data<T>(dy), D, data<T>(x), D, data<W>(saved[3]), data<W>(saved[4]), data<W>(w), data<T>(ds), D,
+                data<T>(dx), D, data<W>(dw), data<W>(db), memory.data_ptr(), parallel);
         });
-        return {dx, dw.defined() ? give_gradient(weight, dw) : dw, db.defined() ? give_gradient(bias, db) : db, {}};
+        return {
+            dx, ds.defined() ? dx : at::Tensor(), dw.defined() ? give_gradient(weight, dw) : dw,
+            db.defined() ? give_gradient(bias, db) : db, {}};
     }
-
-    /// A weight as the kernel reads it beside x.
-    static at::Tensor row(const at::Tensor &weight, const at::Tensor &x) { return weight.detach().to(wide(x)).contiguous(); }
 };
 
 at::Tensor plain_layer_norm(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias, double epsilon) {
     const auto type = wide(x);
     return at::layer_norm(x.to(type), {x.size(-1)}, weight.to(type), bias.to(type), epsilon).to(x.scalar_type());
+}
+
+/// [N, H, E] with the heads of a token side by side; the tokens may lie apart, as the parts of one product do.
+at::Tensor whole_rows(const at::Tensor &x) {
+    return x.stride(2) == 1 && x.stride(1) == x.size(2) ? x : x.contiguous();
 }
 
 /// Queries and keys turned to their positions: tables [positions, R / 2].
@@ -192,19 +250,21 @@ struct Rotary : public Function<Rotary> {
     static variable_list turned(
         const at::Tensor &q, const at::Tensor &k, const at::Tensor &cos, const at::Tensor &sin, const at::Tensor &positions,
         int sign) {
-        const auto contiguous = at::MemoryFormat::Contiguous;
-        auto a = q.clone(contiguous), b = k.clone(contiguous);
+        const auto from_q = whole_rows(q), from_k = whole_rows(k);
+        auto to_q = at::empty(q.sizes(), q.options()), to_k = at::empty(k.sizes(), k.options());
         const auto c = cos.to(wide(q)), s = sin.to(wide(q));
-        const int64_t N = a.size(0), H = a.size(1), K = b.size(1), E = a.size(2);
-        by_type(a, [&](auto f) {
+        by_type(q, [&](auto f) {
             using F = decltype(f);
             using T = typename F::T;
             using W = typename F::W;
+            const auto side = [](const at::Tensor &x, at::Tensor &to) {
+                return typename F::Turned{data<T>(x), x.stride(0), data<T>(to), to.stride(0), x.size(1)};
+            };
             F::rotary(
-                N, E, 2 * c.size(1), data<T>(a), H * E, H, data<T>(b), K * E, K, data<W>(c), data<W>(s), data<int64_t>(positions),
-                sign, parallel);
+                q.size(0), q.size(2), 2 * c.size(1), side(from_q, to_q), side(from_k, to_k), data<W>(c), data<W>(s),
+                data<int64_t>(positions), sign, parallel);
         });
-        return {a, b};
+        return {to_q, to_k};
     }
 };
 
@@ -226,32 +286,44 @@ at::Tensor plain_rotary(const at::Tensor &x, const at::Tensor &cos, const at::Te
 struct Gated : public Function<Gated> {
     static at::Tensor forward(AutogradContext *ctx, const at::Tensor &gate, const at::Tensor &up, bool is_gelu) {
         const auto a = flat(gate), b = flat(up);
-        auto h = at::empty(gate.sizes(), gate.options());
-        by_type(a, [&](auto f) {
+        ctx->save_for_backward({a, b});
+        ctx->saved_data["gelu"] = is_gelu;
+        return made(a, b, kind(is_gelu), gate.sizes());
+    }
+
+    /// h of `sizes`, from gate and up [rows, width].
+    static at::Tensor made(const at::Tensor &gate, const at::Tensor &up, nt_gate kind, at::IntArrayRef sizes) {
+        const int64_t D = gate.size(1);
+        auto h = at::empty(sizes, gate.options());
+        by_type(gate, [&](auto f) {
             using F = decltype(f);
             using T = typename F::T;
             F::gated(
-                kind(is_gelu), a.size(0), a.size(1), data<T>(a), a.stride(0), data<T>(b), b.stride(0), data<T>(h), a.size(1),
-                parallel);
+                kind, gate.size(0), D, data<T>(gate), gate.stride(0), data<T>(up), up.stride(0), data<T>(h), D, parallel);
         });
-        ctx->save_for_backward({a, b});
-        ctx->saved_data["gelu"] = is_gelu;
         return h;
     }
 
+    static at::Tensor again(const AutogradContext &ctx) {
+        const auto saved = ctx.get_saved_variables();
+        const auto gate = saved[0].detach();
+        return made(gate, saved[1].detach(), kind(ctx.saved_data.at("gelu").toBool()), gate.sizes());
+    }
+
     static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
+        forget_again(ctx);
         const auto saved = ctx->get_saved_variables();
-        auto a = saved[0].clone(at::MemoryFormat::Contiguous), b = saved[1].clone(at::MemoryFormat::Contiguous);
-        const auto dh = gradients[0].contiguous();
+        const auto a = saved[0], b = saved[1], dh = gradients[0].contiguous();
         const int64_t D = a.size(1);
+        auto da = at::empty(dh.sizes(), dh.options()), db = at::empty_like(da);
         by_type(a, [&](auto f) {
             using F = decltype(f);
             using T = typename F::T;
             F::gated_backward(
-                kind(ctx->saved_data["gelu"].toBool()), a.size(0), D, data<T>(dh), D, data<T>(a), D, data<T>(b), D, /*make_h=*/0,
-                parallel);
+                kind(ctx->saved_data["gelu"].toBool()), a.size(0), D, data<T>(dh), D, data<T>(a), a.stride(0), data<T>(b),
+                b.stride(0), data<T>(da), D, data<T>(db), D, parallel);
         });
-        return {a.view(dh.sizes()), b.view(dh.sizes()), {}};
+        return {da, db, {}};
     }
 
     static nt_gate kind(bool is_gelu) { return is_gelu ? NT_GEGLU : NT_SWIGLU; }
@@ -266,6 +338,11 @@ struct Gated : public Function<Gated> {
 struct GELU : public Function<GELU> {
     static at::Tensor forward(AutogradContext *ctx, const at::Tensor &given) {
         const auto x = given.contiguous();
+        ctx->save_for_backward({x});
+        return made(x);
+    }
+
+    static at::Tensor made(const at::Tensor &x) {
         auto h = at::empty_like(x);
         const int64_t D = x.size(-1);
         by_type(x, [&](auto f) {
@@ -273,18 +350,21 @@ struct GELU : public Function<GELU> {
             using T = typename F::T;
             F::gated(NT_GELU, rows_of(x), D, data<T>(x), D, nullptr, 0, data<T>(h), D, parallel);
         });
-        ctx->save_for_backward({x});
         return h;
     }
 
+    static at::Tensor again(const AutogradContext &ctx) { return made(ctx.get_saved_variables()[0].detach()); }
+
     static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
-        auto dx = ctx->get_saved_variables()[0].clone();
-        const auto dh = gradients[0].contiguous();
+        forget_again(ctx);
+        const auto x = ctx->get_saved_variables()[0], dh = gradients[0].contiguous();
+        auto dx = at::empty_like(x);
         const int64_t D = dx.size(-1);
         by_type(dx, [&](auto f) {
             using F = decltype(f);
             using T = typename F::T;
-            F::gated_backward(NT_GELU, rows_of(dx), D, data<T>(dh), D, data<T>(dx), D, nullptr, 0, /*make_h=*/0, parallel);
+            F::gated_backward(
+                NT_GELU, rows_of(dx), D, data<T>(dh), D, data<T>(x), D, nullptr, 0, data<T>(dx), D, nullptr, 0, parallel);
         });
         return {dx};
     }
@@ -334,11 +414,6 @@ struct DocumentAttention : public Function<DocumentAttention> {
                 data<T>(dq), HE, data<T>(dk), KE, data<T>(dv), KE, memory.data_ptr(), parallel);
         });
         return {dq, dk, dv, {}, {}, {}, {}, {}};
-    }
-
-    /// [N, H, E] with the heads of a token side by side; the tokens may lie apart, as the parts of one product do.
-    static at::Tensor whole_rows(const at::Tensor &x) {
-        return x.stride(2) == 1 && x.stride(1) == x.size(2) ? x : x.contiguous();
     }
 
     static nt_attention shape_of(
@@ -410,23 +485,108 @@ at::Tensor plain_document_attention(
 
 }  // namespace
 
-ct_status ct_rms_norm(ct_tensor x, ct_tensor weight, double offset, double epsilon, ct_tensor *out) {
-    return giving(out, [&] {
-        SHIM_NAMED("rms_norm");
-        const auto input = get(x), w = get(weight);
-        TORCH_CHECK(w.dim() == 1 && w.size(0) == input.size(-1), "weight ", w.sizes(), " for rows of ", input.sizes());
-        return takes_kernel(input) ? RMSNorm::apply(input, w, offset, epsilon) : plain_rms_norm(input, w, offset, epsilon);
+// MARK: Selective checkpointing (Korthikanti et al. 2022, arXiv:2205.05198, section 5, of the cheap operations instead)
+
+namespace {
+
+/// A node of the graph as a node's data can hold it.
+struct Source : public torch::CustomClassHolder {
+    c10::intrusive_ptr<torch::autograd::Node> node;
+    explicit Source(c10::intrusive_ptr<torch::autograd::Node> node) : node(std::move(node)) {}
+};
+
+/// The output of a node of type Operation, made again once for all that ask.
+template <class Operation>
+std::optional<at::Tensor> output_of(torch::autograd::Node *node) {
+    const auto made = dynamic_cast<torch::autograd::CppNode<Operation> *>(node);
+    if (!made) return std::nullopt;
+    auto &kept = made->ctx_.saved_data;
+    if (kept.find(made_again) == kept.end()) kept[made_again] = Operation::again(made->ctx_);
+    return kept.at(made_again).toTensor();
+}
+
+template <class Operation>
+bool is_output_of(torch::autograd::Node *node) {
+    return dynamic_cast<torch::autograd::CppNode<Operation> *>(node) != nullptr;
+}
+
+}  // namespace
+
+bool ct_set_selective(bool selective) {
+    std::swap(selective, is_selective);
+    return selective;
+}
+
+at::Tensor shim::kept(AutogradContext *ctx, const at::Tensor &x) {
+    const auto node = x.grad_fn();
+    const auto can_be_made = [](torch::autograd::Node *of) {
+        return is_output_of<RMSNorm>(of) || is_output_of<LayerNorm>(of) || is_output_of<Gated>(of) || is_output_of<GELU>(of);
+    };
+    // A norm's second output is the sum itself, which it keeps.
+    if (!is_selective || !node || x.output_nr() != 0 || !can_be_made(node.get())) return x;
+    ctx->saved_data["source"] = c10::IValue::make_capsule(c10::make_intrusive<Source>(node));
+    return {};
+}
+
+at::Tensor shim::restored(AutogradContext *ctx, const at::Tensor &saved) {
+    const auto source = ctx->saved_data.find("source");
+    if (source == ctx->saved_data.end()) return saved;
+    const auto holder = source->second.toCapsule();
+    ctx->saved_data.erase(source);
+    const auto node = static_cast<Source *>(holder.get())->node.get();
+    if (auto y = output_of<RMSNorm>(node)) return *y;
+    if (auto y = output_of<LayerNorm>(node)) return *y;
+    if (auto h = output_of<Gated>(node)) return *h;
+    return output_of<GELU>(node).value();
+}
+
+namespace {
+
+/// Calls norm(x, residual), which gives y and, where there is a residual, the sum.
+template <typename Norm>
+ct_status normalize(ct_tensor x, ct_tensor residual, ct_tensor *out, ct_tensor *sum, Norm &&norm) {
+    return guarded([&] {
+        const auto input = get(x), added = get(residual);
+        TORCH_CHECK(
+            !added.defined() || (added.sizes() == input.sizes() && added.scalar_type() == input.scalar_type()), "residual ",
+            added.sizes(), " for ", input.sizes());
+        const variable_list results = norm(input, if_defined(added));
+        if (added.defined()) *sum = own(results[1]);
+        *out = own(results[0]);
     });
 }
 
-ct_status ct_layer_norm(ct_tensor x, ct_tensor weight, ct_tensor bias, double epsilon, ct_tensor *out) {
-    return giving(out, [&] {
+/// The same by ATen.
+template <typename Norm>
+variable_list plainly(const at::Tensor &x, const std::optional<at::Tensor> &residual, Norm &&norm) {
+    if (!residual) return {norm(x)};
+    const auto s = x + *residual;
+    return {norm(s), s};
+}
+
+}  // namespace
+
+ct_status ct_rms_norm(
+    ct_tensor x, ct_tensor residual, ct_tensor weight, double offset, double epsilon, ct_tensor *out, ct_tensor *sum) {
+    return normalize(x, residual, out, sum, [&](const at::Tensor &input, const std::optional<at::Tensor> &added) {
+        SHIM_NAMED("rms_norm");
+        const auto w = get(weight);
+        TORCH_CHECK(w.dim() == 1 && w.size(0) == input.size(-1), "weight ", w.sizes(), " for rows of ", input.sizes());
+        if (takes_kernel(input)) return RMSNorm::apply(input, added, w, offset, epsilon);
+        return plainly(input, added, [&](const at::Tensor &s) { return plain_rms_norm(s, w, offset, epsilon); });
+    });
+}
+
+ct_status ct_layer_norm(
+    ct_tensor x, ct_tensor residual, ct_tensor weight, ct_tensor bias, double epsilon, ct_tensor *out, ct_tensor *sum) {
+    return normalize(x, residual, out, sum, [&](const at::Tensor &input, const std::optional<at::Tensor> &added) {
         SHIM_NAMED("layer_norm");
-        const auto input = get(x), w = get(weight), b = get(bias);
+        const auto w = get(weight), b = get(bias);
         TORCH_CHECK(
             w.dim() == 1 && w.size(0) == input.size(-1) && b.sizes() == w.sizes(), "weight ", w.sizes(), " and bias ", b.sizes(),
             " for rows of ", input.sizes());
-        return takes_kernel(input) ? LayerNorm::apply(input, w, b, epsilon) : plain_layer_norm(input, w, b, epsilon);
+        if (takes_kernel(input)) return LayerNorm::apply(input, added, w, b, epsilon);
+        return plainly(input, added, [&](const at::Tensor &s) { return plain_layer_norm(s, w, b, epsilon); });
     });
 }
 

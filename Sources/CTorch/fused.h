@@ -27,9 +27,12 @@ struct Fused;
         using T = Element;                                                        \
         using W = Wide;                                                           \
         static constexpr auto rms_norm = nt_rms_norm_##S;                         \
+        static constexpr auto rms_norm_again = nt_rms_norm_again_##S;             \
         static constexpr auto rms_norm_backward = nt_rms_norm_backward_##S;       \
         static constexpr auto layer_norm = nt_layer_norm_##S;                     \
+        static constexpr auto layer_norm_again = nt_layer_norm_again_##S;         \
         static constexpr auto layer_norm_backward = nt_layer_norm_backward_##S;   \
+        using Turned = nt_turned_##S;                                             \
         static constexpr auto rotary = nt_rotary_##S;                             \
         static constexpr auto gated = nt_gated_##S;                               \
         static constexpr auto gated_backward = nt_gated_backward_##S;             \
@@ -48,10 +51,13 @@ SHIM_FUSED(double, double, f64)
 /// Calls of operations that took a kernel, and that a kernel exists for but took ATen instead.
 extern std::atomic<int64_t> fused_calls, fallback_calls;
 
+/// Off: ATen's operations everywhere, as where there is no kernel.
+extern std::atomic<bool> kernels_enabled;
+
 /// Whether the kernels take this tensor; counts the answer.
 inline bool takes_kernel(const at::Tensor &x, bool fits = true) {
     const auto type = x.scalar_type();
-    const bool yes = fits && x.is_cpu() && (type == at::kBFloat16 || type == at::kFloat || type == at::kDouble);
+    const bool yes = kernels_enabled.load(std::memory_order_relaxed) && fits && x.is_cpu() && (type == at::kBFloat16 || type == at::kFloat || type == at::kDouble);
     (yes ? fused_calls : fallback_calls).fetch_add(1, std::memory_order_relaxed);
     return yes;
 }
@@ -98,5 +104,10 @@ void sum_product(at::Tensor to, const at::Tensor &dy, const at::Tensor &x, bool 
 /// give_gradient of dy^T x. One that begins a bf16 leaf's gradient stays in bf16 as the library has rounded it, until
 /// something is added: fp32 would hold the same numbers (docs/decisions/005).
 at::Tensor give_product(const at::Tensor &weight, const at::Tensor &dy, const at::Tensor &x);
+
+/// The input of a product, for its backward: what to save of x, which is nothing where x is what a norm or an activation
+/// gave and selective checkpointing is on in this thread (ct_set_selective): `restored` makes it again then.
+at::Tensor kept(torch::autograd::AutogradContext *ctx, const at::Tensor &x);
+at::Tensor restored(torch::autograd::AutogradContext *ctx, const at::Tensor &saved);
 
 }  // namespace shim

@@ -20,14 +20,14 @@ struct Linear : public Function<Linear> {
         const std::optional<at::Tensor> &given_bias) {
         const bool trains = weight.requires_grad();
         const auto bias = given_bias.value_or(at::Tensor());
-        ctx->save_for_backward({trains ? x : at::Tensor(), weight, copy, bias});
+        ctx->save_for_backward({trains ? kept(ctx, x) : at::Tensor(), weight, copy, bias});
         const auto b = bias.defined() ? std::optional<at::Tensor>(bias.to(x.scalar_type())) : std::nullopt;
         return linear(x, copy, b);
     }
 
     static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
         const auto saved = ctx->get_saved_variables();
-        const auto x = saved[0], weight = saved[1], copy = saved[2], bias = saved[3];
+        const auto weight = saved[1], copy = saved[2], bias = saved[3];
         const auto dy = rows(gradients[0]);
         at::Tensor dx, dw, db;
         if (ctx->needs_input_grad(0)) {
@@ -35,7 +35,7 @@ struct Linear : public Function<Linear> {
             shape.back() = copy.size(1);
             dx = product(dy, copy).view(shape);
         }
-        if (weight.requires_grad()) dw = give_product(weight, dy, rows(x));
+        if (weight.requires_grad()) dw = give_product(weight, dy, rows(restored(ctx, saved[0])));
         if (bias.defined() && bias.requires_grad()) db = give_gradient(bias, at::sum(dy, 0, false, wide(dy)));
         return {dx, dw, {}, db};
     }
@@ -146,9 +146,11 @@ void log_probabilities(const at::Tensor &logits, const at::Tensor &labels, doubl
 
 /// The gradients are linear in the incoming scalar, so forward computes them for 1 while it has the logits.
 struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
+    using Options = nt_cross_entropy_options;
+
     static at::Tensor forward(
         AutogradContext *ctx, const at::Tensor &hidden, const at::Tensor &weight, const at::Tensor &copy,
-        const at::Tensor &labels, const at::Tensor &factors, double cap, int64_t chunk) {
+        const at::Tensor &labels, const at::Tensor &factors, const Options &options, int64_t chunk) {
         const bool needs_hidden = hidden.requires_grad(), needs_weight = weight.requires_grad();
         const int64_t M = hidden.size(0), V = copy.size(0);
         chunk = std::min(chunk, M);
@@ -164,11 +166,11 @@ struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
             product_into(u, h, copy.t());
             if (!needs_hidden && !needs_weight) {  // judging
                 auto parts = at::empty_like(f);
-                log_probabilities(u, y, cap, parts);
+                log_probabilities(u, y, options.soft_cap, parts);
                 loss -= (parts * f).sum(at::kDouble);
                 continue;
             }
-            loss += rows_loss(u, y, f, cap);  // u becomes its gradient
+            loss += rows_loss(u, y, f, options);  // u becomes its gradient
             if (needs_hidden) {
                 product_into(d_hidden.narrow(0, start, count), u, copy);
             }
@@ -181,12 +183,11 @@ struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
     }
 
     /// The rows' summed loss, fp64; their logits become the gradients.
-    static at::Tensor rows_loss(at::Tensor &logits, const at::Tensor &labels, const at::Tensor &factors, double cap) {
+    static at::Tensor rows_loss(
+        at::Tensor &logits, const at::Tensor &labels, const at::Tensor &factors, const Options &options) {
         const int64_t rows = logits.size(0), V = logits.size(1);
         if (takes_kernel(logits)) {
             auto losses = at::empty({rows}, at::kDouble);
-            nt_cross_entropy_options options{};
-            options.soft_cap = cap;
             const double sum = by_type(logits, [&](auto f) {
                 using F = decltype(f);
                 using T = typename F::T;
@@ -197,11 +198,14 @@ struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
             return at::scalar_tensor(sum, at::kDouble);
         }
         const auto y = labels.unsqueeze(1), f = factors.unsqueeze(1);
+        const double cap = options.soft_cap, alpha = options.label_smoothing, zeta = options.z_loss;
         const auto l = capped(logits.to(wide(logits)), cap);
-        const auto lse = at::logsumexp(l, 1, /*keepdim=*/true);
-        const auto loss = ((lse - l.gather(1, y)) * f).sum(at::kDouble);
-        auto gradient = (l - lse).exp_();
-        gradient.scatter_add_(1, y, at::full_like(y, -1, gradient.options())).mul_(f);
+        const auto z = at::logsumexp(l, 1, /*keepdim=*/true);
+        auto row_losses = (z - l.gather(1, y)) * (1 - alpha) + z.square() * zeta;
+        if (alpha != 0) row_losses += (z - l.mean(1, /*keepdim=*/true)) * alpha;
+        const auto loss = (row_losses * f).sum(at::kDouble);
+        auto gradient = (l - z).exp_().mul_(1 + z * (2 * zeta)).sub_(alpha / double(V));
+        gradient.scatter_add_(1, y, at::full_like(y, alpha - 1, gradient.options())).mul_(f);
         if (cap != 0) gradient.mul_(1 - at::square(l / cap));
         logits.copy_(gradient);
         return loss;
@@ -270,8 +274,8 @@ ct_status ct_embedding(ct_tensor weight, ct_tensor copy, ct_tensor ids, ct_tenso
 }
 
 ct_status ct_linear_cross_entropy(
-    ct_tensor hidden, ct_tensor weight, ct_tensor copy, ct_tensor labels, ct_tensor factors, double cap, int64_t chunk,
-    ct_tensor *out) {
+    ct_tensor hidden, ct_tensor weight, ct_tensor copy, ct_tensor labels, ct_tensor factors, ct_loss_options options,
+    int64_t chunk, ct_tensor *out) {
     return giving(out, [&] {
         SHIM_NAMED("linear_cross_entropy");
         const auto h = get(hidden).contiguous();
@@ -283,7 +287,8 @@ ct_status ct_linear_cross_entropy(
         const auto y = get(labels).contiguous();
         check_labels(h, c, y);
         TORCH_CHECK(f.dim() == 1 && f.size(0) == h.size(0) && f.scalar_type() == wide(h), "factors ", f.sizes());
-        return LinearCrossEntropy::apply(h, w, c, y, f.contiguous(), cap, chunk);
+        const nt_cross_entropy_options terms{options.cap, options.label_smoothing, options.z_loss};
+        return LinearCrossEntropy::apply(h, w, c, y, f.contiguous(), terms, chunk);
     });
 }
 

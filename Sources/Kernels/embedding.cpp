@@ -1,4 +1,4 @@
-// Embedding rows and their gradient: arguments, the scalar twin, the C entries. Meaning: include/embedding.h.
+// The gradient of an embedding table: arguments, the scalar twin, the C entries. Meaning: include/embedding.h.
 #include "embedding.h"
 
 #include "dispatch.h"
@@ -6,17 +6,6 @@
 using nt_twin::Wide;
 
 namespace {
-
-template <class T> struct Gather {
-    int64_t width;
-    const int64_t *ids;
-    const T *table;
-    int64_t table_stride;
-    void *out;
-    int64_t out_stride;
-};
-template <class T, bool converted>
-using Gathered = std::conditional_t<!converted, T, std::conditional_t<std::is_same_v<T, bf16>, float, bf16>>;
 
 // Positions in the order of their ids; segment s is order[starts[s]] ..< order[starts[s + 1]], all of one id.
 template <class T> struct Scatter {
@@ -51,16 +40,6 @@ const int32_t *sorted_positions(int64_t count, const int64_t *ids, int32_t *orde
 
 namespace nt_twin {
 
-template <class T, bool converted> void gather(const Gather<T> &a, int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-        const T *row = a.table + a.ids[n] * a.table_stride;
-        auto *out = static_cast<Gathered<T, converted> *>(a.out) + n * a.out_stride;
-        if constexpr (!converted) std::copy(row, row + a.width, out);
-        else
-            for (int64_t i = 0; i < a.width; ++i) put(out[i], get(row[i]));
-    }
-}
-
 template <class T> void scatter(const Scatter<T> &a, int64_t begin, int64_t end) {
     for (int64_t segment = begin; segment < end; ++segment) {
         const int32_t *first = a.order + a.starts[segment], *last = a.order + a.starts[segment + 1];
@@ -78,7 +57,6 @@ template <class T> void scatter(const Scatter<T> &a, int64_t begin, int64_t end)
 #define NT_BODY "embedding.simd.h"
 #include "each_isa.h"
 
-NT_DISPATCH(gather)
 NT_DISPATCH(scatter)
 
 namespace {
@@ -103,17 +81,6 @@ void backward(int64_t count, Scatter<T> a, void *scratch, nt_parallel parallel) 
 extern "C" {
 
 size_t nt_embedding_scratch_bytes(int64_t count) { return size_t(3 * count + 1 + digit) * sizeof(int32_t); }
-
-#define NT_GATHER(S, T, O, converted)                                                                                 \
-    void nt_embedding_##S(int64_t count, int64_t width, const int64_t *ids, const T *table, int64_t table_stride,     \
-                          O *out, int64_t out_stride, nt_parallel parallel) {                                         \
-        const Gather<T> a{width, ids, table, table_stride, out, out_stride};                                          \
-        nt::run(parallel, count, nt::row_grain(width), picked_gather<T, converted>(), a);                             \
-    }
-NT_GATHER(f32, float, float, false)
-NT_GATHER(bf16, uint16_t, uint16_t, false)
-NT_GATHER(f32_to_bf16, float, uint16_t, true)
-NT_GATHER(bf16_to_f32, uint16_t, float, true)
 
 #define NT_SCATTER(S, T, W)                                                                                           \
     void nt_embedding_backward_##S(int64_t count, int64_t width, const int64_t *ids, const T *dx, int64_t dx_stride,  \

@@ -1,16 +1,4 @@
-// Embedding rows and their gradient on vectors. Compiled per instruction set by embedding.cpp.
-
-template <class T, bool converted> void gather(const Gather<T> &a, int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-        const T *row = a.table + a.ids[n] * a.table_stride;
-        auto *out = static_cast<Gathered<T, converted> *>(a.out) + n * a.out_stride;
-        if constexpr (!converted) memcpy(out, row, size_t(a.width) * sizeof(T));
-        else
-            each(a.width, [&](int64_t i, auto part, auto) NT_LAMBDA {
-                store_exactly(out + i, load(row + i, part), part);
-            });
-    }
-}
+// The gradient of an embedding table on vectors. Compiled per instruction set by embedding.cpp.
 
 template <class T> void scatter(const Scatter<T> &a, int64_t begin, int64_t end) {
     const F scale = set(a.scale);

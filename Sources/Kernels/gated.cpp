@@ -17,13 +17,16 @@ template <class T> struct Gated {
 
 template <class T> struct GatedBackward {
     int64_t width;
-    T *dh;
+    const T *dh;
     int64_t dh_stride;
-    T *gate;
+    const T *gate;
     int64_t gate_stride;
-    T *up;
+    const T *up;
     int64_t up_stride;
-    int make_h;
+    T *dgate;
+    int64_t dgate_stride;
+    T *dup;
+    int64_t dup_stride;
 };
 
 constexpr double geglu_k = 0.7978845608028654, geglu_cubic = 0.044715;
@@ -58,12 +61,11 @@ template <class T, nt_gate kind> void gated_backward(const GatedBackward<T> &a, 
     double slope;
     for (int64_t row = begin; row < end; ++row)
         for (int64_t i = 0; i < a.width; ++i) {
-            T &dh = a.dh[row * a.dh_stride + i], &gate = a.gate[row * a.gate_stride + i];
-            T *up = kind == NT_GELU ? nullptr : a.up + row * a.up_stride + i;
-            const double f = activation<kind>(get(gate), &slope), d = get(dh), u = up ? get(*up) : 1;
-            if (a.make_h) put(dh, f * u);
-            put(gate, d * u * slope);
-            if (up) put(*up, d * f);
+            const double f = activation<kind>(get(a.gate[row * a.gate_stride + i]), &slope);
+            const double d = get(a.dh[row * a.dh_stride + i]);
+            const double u = kind == NT_GELU ? 1 : get(a.up[row * a.up_stride + i]);
+            put(a.dgate[row * a.dgate_stride + i], d * u * slope);
+            if (kind != NT_GELU) put(a.dup[row * a.dup_stride + i], d * f);
         }
 }
 
@@ -84,13 +86,15 @@ NT_DISPATCH(gated_backward)
         const Gated<T> a{width, gate, gate_stride, up, up_stride, h, h_stride};                                     \
         nt::run(parallel, rows, nt::row_grain(width), range, a);                                                    \
     }                                                                                                               \
-    extern "C" void nt_gated_backward_##S(nt_gate kind, int64_t rows, int64_t width, T *dh, int64_t dh_stride,      \
-                                          T *gate, int64_t gate_stride, T *up, int64_t up_stride, int make_h,       \
-                                          nt_parallel parallel) {                                                   \
+    extern "C" void nt_gated_backward_##S(nt_gate kind, int64_t rows, int64_t width, const T *dh,                   \
+                                          int64_t dh_stride, const T *gate, int64_t gate_stride, const T *up,       \
+                                          int64_t up_stride, T *dgate, int64_t dgate_stride, T *dup,                \
+                                          int64_t dup_stride, nt_parallel parallel) {                               \
         const auto range = kind == NT_SWIGLU  ? picked_gated_backward<T, NT_SWIGLU>()                               \
                            : kind == NT_GEGLU ? picked_gated_backward<T, NT_GEGLU>()                                \
                                               : picked_gated_backward<T, NT_GELU>();                                \
-        const GatedBackward<T> a{width, dh, dh_stride, gate, gate_stride, up, up_stride, make_h};                   \
+        const GatedBackward<T> a{width,     dh,    dh_stride,    gate, gate_stride, up,                             \
+                                 up_stride, dgate, dgate_stride, dup,  dup_stride};                                 \
         nt::run(parallel, rows, nt::row_grain(width), range, a);                                                    \
     }
 

@@ -32,19 +32,18 @@ template <class T, nt_gate kind> void gated(const Gated<T> &a, int64_t begin, in
 
 template <class T, nt_gate kind> void gated_backward(const GatedBackward<T> &a, int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-        T *dh = a.dh + row * a.dh_stride, *gate = a.gate + row * a.gate_stride;
-        T *up = kind == NT_GELU ? nullptr : a.up + row * a.up_stride;
+        const T *dh = a.dh + row * a.dh_stride, *gate = a.gate + row * a.gate_stride;
+        const T *up = kind == NT_GELU ? nullptr : a.up + row * a.up_stride;
+        T *dgate = a.dgate + row * a.dgate_stride, *dup = kind == NT_GELU ? nullptr : a.dup + row * a.dup_stride;
         each(a.width, [&](int64_t i, auto part, auto) NT_LAMBDA {
             F slope;
             const F d = load(dh + i, part), f = activation<kind>(load(gate + i, part), &slope);
             if constexpr (kind == NT_GELU) {
-                if (a.make_h) store(dh + i, f, part);
-                store(gate + i, d * slope, part);
+                store(dgate + i, d * slope, part);
             } else {
                 const F u = load(up + i, part);
-                if (a.make_h) store(dh + i, f * u, part);
-                store(gate + i, d * u * slope, part);
-                store(up + i, d * f, part);
+                store(dgate + i, d * u * slope, part);
+                store(dup + i, d * f, part);
             }
         });
     }

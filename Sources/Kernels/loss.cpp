@@ -9,15 +9,10 @@ using nt_twin::Wide;
 
 namespace {
 
-// Gradients are stored as T, or as bf16 when `narrow`.
-template <class T, bool narrow> using Gradient = std::conditional_t<narrow, bf16, T>;
-
 template <class T> struct CrossEntropy {
     int64_t vocabulary;
-    const T *logits;
+    T *logits;  // which become their gradient
     int64_t stride;
-    void *gradients;
-    int64_t gradient_stride;
     const int64_t *labels;
     const Wide<T> *factors;
     nt_cross_entropy_options options;
@@ -57,15 +52,14 @@ template <class T> double log_sum(const T *u, int64_t count, double cap, int64_t
     return most + std::log(sum);
 }
 
-template <class T, bool narrow> void cross_entropy(const CrossEntropy<T> &a, int64_t begin, int64_t end) {
+template <class T> void cross_entropy(const CrossEntropy<T> &a, int64_t begin, int64_t end) {
     const nt_cross_entropy_options &o = a.options;
     for (int64_t row = begin; row < end; ++row) {
-        const T *u = a.logits + row * a.stride;
-        auto *du = static_cast<Gradient<T, narrow> *>(a.gradients) + row * a.gradient_stride;
+        T *u = a.logits + row * a.stride;
         const int64_t label = a.labels[row], V = a.vocabulary;
         const double f = double(a.factors[row]);
         if (label < 0) {
-            for (int64_t i = 0; i < V; ++i) put(du[i], 0);
+            for (int64_t i = 0; i < V; ++i) put(u[i], 0);
             a.row_losses[row] = 0;
             continue;
         }
@@ -77,7 +71,7 @@ template <class T, bool narrow> void cross_entropy(const CrossEntropy<T> &a, int
         for (int64_t i = 0; i < V; ++i) {
             const double l = capped(get(u[i]), o.soft_cap);
             const double target = (i == label ? 1 - o.label_smoothing : 0) + o.label_smoothing / double(V);
-            put(du[i], f * (std::exp(l - z) * (1 + 2 * o.z_loss * z) - target) * cap_slope(l, o.soft_cap));
+            put(u[i], f * (std::exp(l - z) * (1 + 2 * o.z_loss * z) - target) * cap_slope(l, o.soft_cap));
         }
     }
 }
@@ -105,8 +99,8 @@ NT_DISPATCH(log_probabilities)
 
 namespace {
 
-template <class T, bool narrow> double cross_entropy(int64_t rows, const CrossEntropy<T> &a, nt_parallel parallel) {
-    nt::run(parallel, rows, nt::row_grain(a.vocabulary), picked_cross_entropy<T, narrow>(), a);
+template <class T> double cross_entropy(int64_t rows, const CrossEntropy<T> &a, nt_parallel parallel) {
+    nt::run(parallel, rows, nt::row_grain(a.vocabulary), picked_cross_entropy<T>(), a);
     double total = 0;
     for (int64_t row = 0; row < rows; ++row) total += a.row_losses[row];
     return total;
@@ -119,8 +113,8 @@ template <class T, bool narrow> double cross_entropy(int64_t rows, const CrossEn
                                            const int64_t *labels, const W *factors,                                    \
                                            const nt_cross_entropy_options *options, double *row_losses,                \
                                            nt_parallel parallel) {                                                     \
-        return cross_entropy<T, false>(                                                                                \
-            rows, {vocabulary, logits, stride, logits, stride, labels, factors, *options, row_losses}, parallel);      \
+        return cross_entropy<T>(                                                                                       \
+            rows, {vocabulary, logits, stride, labels, factors, *options, row_losses}, parallel);                      \
     }                                                                                                                  \
     extern "C" void nt_log_probabilities_##S(int64_t rows, int64_t vocabulary, const T *logits, int64_t stride,        \
                                              const int64_t *labels, double soft_cap, W *log_probabilities,             \
@@ -133,12 +127,3 @@ template <class T, bool narrow> double cross_entropy(int64_t rows, const CrossEn
 NT_ENTRIES(uint16_t, float, bf16)
 NT_ENTRIES(float, float, f32)
 NT_ENTRIES(double, double, f64)
-
-extern "C" double nt_cross_entropy_f32_to_bf16(int64_t rows, int64_t vocabulary, const float *logits, int64_t stride,
-                                               uint16_t *gradients, int64_t gradient_stride, const int64_t *labels,
-                                               const float *factors, const nt_cross_entropy_options *options,
-                                               double *row_losses, nt_parallel parallel) {
-    const CrossEntropy<float> a{vocabulary,      logits, stride,  gradients,
-                                gradient_stride, labels, factors, *options,  row_losses};
-    return cross_entropy<float, true>(rows, a, parallel);
-}

@@ -45,10 +45,9 @@ template <class T, bool with_cap> NT_INLINE RowScan scan_row(const T *u, int64_t
     return scan;
 }
 
-template <class T, bool with_cap, class G>
-NT_INLINE void cross_entropy_row(const CrossEntropy<T> &a, int64_t row, G *du) {
+template <class T, bool with_cap> NT_INLINE void cross_entropy_row(const CrossEntropy<T> &a, int64_t row) {
     const nt_cross_entropy_options &o = a.options;
-    const T *u = a.logits + row * a.stride;
+    T *u = a.logits + row * a.stride;
     const int64_t label = a.labels[row], V = a.vocabulary;
     const RowScan scan = scan_row<T, with_cap>(u, V, float(o.soft_cap));
     const double z = double(scan.most) + std::log(scan.sum), f = double(a.factors[row]);
@@ -67,21 +66,20 @@ NT_INLINE void cross_entropy_row(const CrossEntropy<T> &a, int64_t row, G *du) {
             const F t = l * inverse;
             d = d * fnma(t, t, set(1.0f));
         }
-        store(du + i, d, part);
+        store(u + i, d, part);
     });
-    nt_twin::put(du[label], du_y);
+    nt_twin::put(u[label], du_y);
 }
 
-template <class T, bool narrow> void cross_entropy(const CrossEntropy<T> &a, int64_t begin, int64_t end) {
+template <class T> void cross_entropy(const CrossEntropy<T> &a, int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-        auto *du = static_cast<Gradient<T, narrow> *>(a.gradients) + row * a.gradient_stride;
         if (a.labels[row] < 0) {
-            memset(du, 0, size_t(a.vocabulary) * sizeof *du);
+            memset(a.logits + row * a.stride, 0, size_t(a.vocabulary) * sizeof(T));
             a.row_losses[row] = 0;
         } else if (a.options.soft_cap > 0) {
-            cross_entropy_row<T, true>(a, row, du);
+            cross_entropy_row<T, true>(a, row);
         } else {
-            cross_entropy_row<T, false>(a, row, du);
+            cross_entropy_row<T, false>(a, row);
         }
     }
 }

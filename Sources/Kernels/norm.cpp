@@ -7,9 +7,9 @@ using nt_twin::Wide;
 
 namespace {
 
-// One struct for both norms and for heads: row i starts at (i / groups) stride + (i mod groups) width.
+// One struct for both norms.
 template <class T> struct Norm {
-    int64_t rows, width, groups;
+    int64_t rows, width;
     const T *x;
     int64_t x_stride;
     const T *residual;
@@ -21,11 +21,10 @@ template <class T> struct Norm {
     T *y;
     int64_t y_stride;
     Wide<T> *mean, *r;
-    int64_t at(int64_t row, int64_t stride) const { return row / groups * stride + row % groups * width; }
 };
 
 template <class T> struct NormBackward {
-    int64_t rows, width, groups;
+    int64_t rows, width;
     const T *dy;
     int64_t dy_stride;
     const T *s;
@@ -38,7 +37,6 @@ template <class T> struct NormBackward {
     int64_t dx_stride;
     Wide<T> *dweight, *dbias;
     void *scratch;
-    int64_t at(int64_t row, int64_t stride) const { return row / groups * stride + row % groups * width; }
 };
 
 // Rows whose dw is summed by one thread: at most 64 blocks, whatever the threads.
@@ -61,7 +59,7 @@ namespace nt_twin {
 
 // y from s and the statistics as they are stored, so that a second time gives the same bits.
 template <class T, bool centered> void norm_row(const Norm<T> &a, int64_t row, const T *s) {
-    T *y = a.y + a.at(row, a.y_stride);
+    T *y = a.y + row * a.y_stride;
     for (int64_t i = 0; i < a.width; ++i) {
         const double w = a.weight ? double(a.weight[i]) + double(a.offset) : 1;
         const double xhat = (get(s[i]) - (centered ? double(a.mean[row]) : 0)) * double(a.r[row]);
@@ -71,10 +69,10 @@ template <class T, bool centered> void norm_row(const Norm<T> &a, int64_t row, c
 
 template <class T, bool centered> void norm_forward(const Norm<T> &a, int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-        const T *s = a.x + a.at(row, a.x_stride);
+        const T *s = a.x + row * a.x_stride;
         if (a.residual) {
-            const T *residual = a.residual + a.at(row, a.residual_stride);
-            T *sum = a.sum + a.at(row, a.sum_stride);
+            const T *residual = a.residual + row * a.residual_stride;
+            T *sum = a.sum + row * a.sum_stride;
             for (int64_t i = 0; i < a.width; ++i) put(sum[i], get(s[i]) + get(residual[i]));
             s = sum;
         }
@@ -88,7 +86,7 @@ template <class T, bool centered> void norm_forward(const Norm<T> &a, int64_t be
 }
 
 template <class T, bool centered> void norm_again(const Norm<T> &a, int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) norm_row<T, centered>(a, row, a.x + a.at(row, a.x_stride));
+    for (int64_t row = begin; row < end; ++row) norm_row<T, centered>(a, row, a.x + row * a.x_stride);
 }
 
 template <class T, bool centered> void norm_backward(const NormBackward<T> &a, int64_t begin, int64_t end) {
@@ -98,9 +96,9 @@ template <class T, bool centered> void norm_backward(const NormBackward<T> &a, i
         double *db = dw ? dw + a.width : nullptr;
         if (dw) std::fill(dw, dw + 2 * a.width, 0.0);
         for (int64_t row = block * rows; row < std::min(a.rows, (block + 1) * rows); ++row) {
-            const T *dy = a.dy + a.at(row, a.dy_stride), *s = a.s + a.at(row, a.s_stride);
-            const T *ds = a.ds ? a.ds + a.at(row, a.ds_stride) : nullptr;
-            T *dx = a.dx + a.at(row, a.dx_stride);
+            const T *dy = a.dy + row * a.dy_stride, *s = a.s + row * a.s_stride;
+            const T *ds = a.ds ? a.ds + row * a.ds_stride : nullptr;
+            T *dx = a.dx + row * a.dx_stride;
             const double r = double(a.r[row]), mean = centered ? double(a.mean[row]) : 0;
             double mean_g = 0, mean_gx = 0;
             for (int64_t i = 0; i < a.width; ++i) {
@@ -163,52 +161,39 @@ template <class T, bool centered> void backward(NormBackward<T> a, nt_parallel p
     extern "C" void nt_rms_norm_##S(int64_t rows, int64_t width, const T *x, int64_t x_stride, const T *residual,      \
                                     int64_t residual_stride, const W *weight, W offset, W epsilon, T *sum,             \
                                     int64_t sum_stride, T *y, int64_t y_stride, W *r, nt_parallel parallel) {          \
-        forward<T, false>({rows, width, 1, x, x_stride, residual, residual_stride, weight, nullptr, offset, epsilon,   \
+        forward<T, false>({rows, width, x, x_stride, residual, residual_stride, weight, nullptr, offset, epsilon,   \
                            sum, sum_stride, y, y_stride, nullptr, r}, parallel);                                       \
     }                                                                                                                  \
     extern "C" void nt_rms_norm_again_##S(int64_t rows, int64_t width, const T *s, int64_t s_stride, const W *weight,  \
                                           W offset, const W *r, T *y, int64_t y_stride, nt_parallel parallel) {        \
-        again<T, false>({rows, width, 1, s, s_stride, nullptr, 0, weight, nullptr, offset, 0, nullptr, 0, y, y_stride, \
+        again<T, false>({rows, width, s, s_stride, nullptr, 0, weight, nullptr, offset, 0, nullptr, 0, y, y_stride, \
                          nullptr, const_cast<W *>(r)}, parallel);                                                      \
     }                                                                                                                  \
     extern "C" void nt_rms_norm_backward_##S(                                                                          \
         int64_t rows, int64_t width, const T *dy, int64_t dy_stride, const T *s, int64_t s_stride, const W *r,         \
         const W *weight, W offset, const T *ds, int64_t ds_stride, T *dx, int64_t dx_stride, W *dweight,               \
         void *scratch, nt_parallel parallel) {                                                                         \
-        backward<T, false>({rows, width, 1, dy, dy_stride, s, s_stride, nullptr, r, weight, offset, ds, ds_stride, dx, \
+        backward<T, false>({rows, width, dy, dy_stride, s, s_stride, nullptr, r, weight, offset, ds, ds_stride, dx, \
                             dx_stride, dweight, nullptr, scratch}, parallel);                                          \
-    }                                                                                                                  \
-    extern "C" void nt_head_norm_##S(int64_t tokens, int64_t heads, int64_t width, const T *x, int64_t x_stride,       \
-                                     const W *weight, W offset, W epsilon, T *y, int64_t y_stride, W *r,               \
-                                     nt_parallel parallel) {                                                           \
-        forward<T, false>({tokens * heads, width, heads, x, x_stride, nullptr, 0, weight, nullptr, offset, epsilon,    \
-                           nullptr, 0, y, y_stride, nullptr, r}, parallel);                                            \
-    }                                                                                                                  \
-    extern "C" void nt_head_norm_backward_##S(                                                                         \
-        int64_t tokens, int64_t heads, int64_t width, const T *dy, int64_t dy_stride, const T *x, int64_t x_stride,    \
-        const W *r, const W *weight, W offset, T *dx, int64_t dx_stride, W *dweight, void *scratch,                    \
-        nt_parallel parallel) {                                                                                        \
-        backward<T, false>({tokens * heads, width, heads, dy, dy_stride, x, x_stride, nullptr, r, weight, offset,      \
-                            nullptr, 0, dx, dx_stride, dweight, nullptr, scratch}, parallel);                          \
     }                                                                                                                  \
     extern "C" void nt_layer_norm_##S(int64_t rows, int64_t width, const T *x, int64_t x_stride, const T *residual,    \
                                       int64_t residual_stride, const W *weight, const W *bias, W epsilon, T *sum,      \
                                       int64_t sum_stride, T *y, int64_t y_stride, W *mean, W *r,                       \
                                       nt_parallel parallel) {                                                          \
-        forward<T, true>({rows, width, 1, x, x_stride, residual, residual_stride, weight, bias, 0, epsilon, sum,       \
+        forward<T, true>({rows, width, x, x_stride, residual, residual_stride, weight, bias, 0, epsilon, sum,       \
                           sum_stride, y, y_stride, mean, r}, parallel);                                                \
     }                                                                                                                  \
     extern "C" void nt_layer_norm_again_##S(int64_t rows, int64_t width, const T *s, int64_t s_stride,                 \
                                             const W *weight, const W *bias, const W *mean, const W *r, T *y,           \
                                             int64_t y_stride, nt_parallel parallel) {                                  \
-        again<T, true>({rows, width, 1, s, s_stride, nullptr, 0, weight, bias, 0, 0, nullptr, 0, y, y_stride,          \
+        again<T, true>({rows, width, s, s_stride, nullptr, 0, weight, bias, 0, 0, nullptr, 0, y, y_stride,          \
                         const_cast<W *>(mean), const_cast<W *>(r)}, parallel);                                         \
     }                                                                                                                  \
     extern "C" void nt_layer_norm_backward_##S(                                                                        \
         int64_t rows, int64_t width, const T *dy, int64_t dy_stride, const T *s, int64_t s_stride, const W *mean,      \
         const W *r, const W *weight, const T *ds, int64_t ds_stride, T *dx, int64_t dx_stride, W *dweight, W *dbias,   \
         void *scratch, nt_parallel parallel) {                                                                         \
-        backward<T, true>({rows, width, 1, dy, dy_stride, s, s_stride, mean, r, weight, 0, ds, ds_stride, dx,          \
+        backward<T, true>({rows, width, dy, dy_stride, s, s_stride, mean, r, weight, 0, ds, ds_stride, dx,          \
                            dx_stride, dweight, dbias, scratch}, parallel);                                             \
     }
 

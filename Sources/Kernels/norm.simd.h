@@ -7,7 +7,7 @@ template <class Part> NT_INLINE F norm_weight(const float *weight, F offset, int
 
 template <class T, bool centered> NT_INLINE void norm_row(const Norm<T> &a, int64_t row, const T *s) {
     const F mean = set(centered ? a.mean[row] : 0.0f), r = set(a.r[row]), offset = set(a.offset);
-    T *y = a.y + a.at(row, a.y_stride);
+    T *y = a.y + row * a.y_stride;
     each(a.width, [&](int64_t i, auto part, auto) NT_LAMBDA {
         const F x = centered ? load(s + i, part) - mean : load(s + i, part);
         const F scaled = x * r * norm_weight(a.weight, offset, i, part);
@@ -17,11 +17,11 @@ template <class T, bool centered> NT_INLINE void norm_row(const Norm<T> &a, int6
 
 template <class T, bool centered> void norm_forward(const Norm<T> &a, int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-        const T *s = a.x + a.at(row, a.x_stride);
+        const T *s = a.x + row * a.x_stride;
         Four sums{}, squares{};
         if (a.residual) {
-            const T *residual = a.residual + a.at(row, a.residual_stride);
-            T *sum = a.sum + a.at(row, a.sum_stride);
+            const T *residual = a.residual + row * a.residual_stride;
+            T *sum = a.sum + row * a.sum_stride;
             each(a.width, [&](int64_t i, auto part, auto slot) NT_LAMBDA {
                 store(sum + i, load(s + i, part) + load(residual + i, part), part);
                 const F x = load(sum + i, part);  // as rounded: backward sees only that
@@ -51,14 +51,14 @@ template <class T, bool centered> void norm_forward(const Norm<T> &a, int64_t be
 }
 
 template <class T, bool centered> void norm_again(const Norm<T> &a, int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) norm_row<T, centered>(a, row, a.x + a.at(row, a.x_stride));
+    for (int64_t row = begin; row < end; ++row) norm_row<T, centered>(a, row, a.x + row * a.x_stride);
 }
 
 template <class T, bool centered>
 NT_INLINE void norm_backward_row(const NormBackward<T> &a, int64_t row, float *dw, float *db) {
-    const T *dy = a.dy + a.at(row, a.dy_stride), *s = a.s + a.at(row, a.s_stride);
-    const T *ds = a.ds ? a.ds + a.at(row, a.ds_stride) : nullptr;
-    T *dx = a.dx + a.at(row, a.dx_stride);
+    const T *dy = a.dy + row * a.dy_stride, *s = a.s + row * a.s_stride;
+    const T *ds = a.ds ? a.ds + row * a.ds_stride : nullptr;
+    T *dx = a.dx + row * a.dx_stride;
     const F r = set(a.r[row]), mean = set(centered ? a.mean[row] : 0.0f), offset = set(a.offset);
     Four sum_g{}, sum_gx{};
     each(a.width, [&](int64_t i, auto part, auto slot) NT_LAMBDA {

@@ -63,6 +63,8 @@ public final class Embedding: Module {
 /// What brings the rows of activations `[..., D]` to one size.
 public protocol Normalization: Module {
     func callAsFunction(_ x: Tensor) -> Tensor
+    /// x + residual, and that normalized.
+    func callAsFunction(_ x: Tensor, adding residual: Tensor) -> (sum: Tensor, normed: Tensor)
 }
 
 /// Root mean square normalization (Zhang and Sennrich 2019, arXiv:1910.07467).
@@ -80,6 +82,10 @@ public final class RMSNorm: Normalization {
     public var parameters: KeyValuePairs<String, Parameter> { ["weight": weight] }
 
     public func callAsFunction(_ x: Tensor) -> Tensor { rmsNorm(x, weight.value, offset: offset, epsilon: epsilon) }
+
+    public func callAsFunction(_ x: Tensor, adding residual: Tensor) -> (sum: Tensor, normed: Tensor) {
+        rmsNorm(x, adding: residual, weight.value, offset: offset, epsilon: epsilon)
+    }
 }
 
 /// Layer normalization (Ba et al. 2016, arXiv:1607.06450) with weight and bias.
@@ -96,4 +102,8 @@ public final class LayerNorm: Normalization {
     public var parameters: KeyValuePairs<String, Parameter> { ["weight": weight, "bias": bias] }
 
     public func callAsFunction(_ x: Tensor) -> Tensor { layerNorm(x, weight.value, bias.value, epsilon: epsilon) }
+
+    public func callAsFunction(_ x: Tensor, adding residual: Tensor) -> (sum: Tensor, normed: Tensor) {
+        layerNorm(x, adding: residual, weight.value, bias.value, epsilon: epsilon)
+    }
 }

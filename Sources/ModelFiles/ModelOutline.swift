@@ -27,7 +27,7 @@ public struct ModelOutline: Sendable, Equatable {
     /// Longest document the model can take; nil for any.
     public let positions: Int?
     /// Norms of a block; whether queries and keys are normalized too.
-    private let norms: Int, normalizesHeads: Bool
+    private let norms: Int, normalizesInputs: Bool, normalizesHeads: Bool
 
     /// - Parameters:
     ///   - model: a Hugging Face, adapter or run folder, or a GGUF file; of an adapter, its base counts.
@@ -77,6 +77,8 @@ public struct ModelOutline: Sendable, Equatable {
         positions = positionLimit(config)
         let first = weights.filter { $0.name.hasPrefix(naming.blocks + "0.") && $0.name.hasSuffix(".weight") }
         norms = first.count { $0.name.hasSuffix("layernorm.weight") || $0.name.contains(".ln_") }
+        let inputNorms = [".input_layernorm.weight", ".ln_1.weight"]
+        normalizesInputs = first.contains { weight in inputNorms.contains { weight.name.hasSuffix($0) } }
         normalizesHeads = first.contains { $0.name.hasSuffix(".q_norm.weight") }
         tables = weights.filter { $0.shape.count == 2 && !$0.name.hasPrefix(naming.blocks) }
             .reduce(0) { $0 + $1.shape.reduce(1, *) }
@@ -86,16 +88,24 @@ public struct ModelOutline: Sendable, Equatable {
     ///
     /// Norms keep their inputs and the maps theirs, attention q, k and v, the MLP what its activation is made of.
     public var keptByBlock: Int {
-        func width(_ names: String...) -> Int {
-            names.reduce(0) { sum, name in
-                sum + (blockLinears.first { $0.name.hasSuffix(".\(name)") }?.outputs ?? 0)
-            }
-        }
         let qkv = width("q_proj", "k_proj", "v_proj", "c_attn", "qkv_proj", "query_key_value")
         let beforeNorm = normalizesHeads ? width("q_proj", "k_proj") : 0
-        let gated = 3 * (width("gate_proj") + width("gate_up_proj") / 2), plain = 2 * width("c_fc", "dense_h_to_4h")
-        return (norms + 2) * hiddenSize + qkv + beforeNorm + queryWidth + gated + plain
+        return (norms + 2) * hiddenSize + qkv + beforeNorm + queryWidth + 3 * gatedWidth + 2 * plainWidth
     }
+
+    /// Of these, what selective checkpointing makes again: what norms in front of maps give, and what gates and activations do.
+    public var madeAgainByBlock: Int {
+        (normalizesInputs ? 2 * hiddenSize : 0) + gatedWidth + plainWidth
+    }
+
+    private func width(_ names: String...) -> Int {
+        names.reduce(0) { sum, name in
+            sum + (blockLinears.first { $0.name.hasSuffix(".\(name)") }?.outputs ?? 0)
+        }
+    }
+    /// Of the MLP, with a gate and without.
+    private var gatedWidth: Int { width("gate_proj") + width("gate_up_proj") / 2 }
+    private var plainWidth: Int { width("c_fc", "dense_h_to_4h") }
 
     /// Width of all query heads of a block together: what its attention hands to the map after it.
     public var queryWidth: Int {

@@ -68,8 +68,8 @@ final class GPT2Block: Module {
     }
 
     func callAsFunction(_ x: Tensor, _ plan: AttentionPlan, _ cache: KVCache?) -> Tensor {
-        let h = x + attn(ln1(x), plan, cache)
-        return h + mlp(ln2(h))
+        let (h, normed) = ln2(attn(ln1(x), plan, cache), adding: x)
+        return h + mlp(normed)
     }
 
     func fusedLayer(_ weights: MergedWeights) -> FusedDecoder.Layer {

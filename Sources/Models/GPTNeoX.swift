@@ -136,8 +136,10 @@ public final class GPTNeoXBlock: RotaryBlock {
     }
 
     public func callAsFunction(_ x: Tensor, _ rotation: Rotation, _ plan: AttentionPlan, _ cache: KVCache?) -> Tensor {
-        let h = x + attention(inputNorm(x), rotation, plan, cache)
-        return h + mlp(postAttentionNorm(isParallel ? x : h))
+        let y = attention(inputNorm(x), rotation, plan, cache)
+        if isParallel { return x + y + mlp(postAttentionNorm(x)) }
+        let (h, normed) = postAttentionNorm(y, adding: x)
+        return h + mlp(normed)
     }
 
     public func fusedLayer(_ weights: MergedWeights) -> FusedDecoder.Layer {

@@ -120,8 +120,9 @@ public final class GemmaBlock: RotaryBlock {
     }
 
     public func callAsFunction(_ x: Tensor, _ rotation: Rotation, _ plan: AttentionPlan, _ cache: KVCache?) -> Tensor {
-        let h = x + postAttentionNorm(selfAttention(inputNorm(x), rotation, plan, cache))
-        return h + postMLPNorm(mlp(preMLPNorm(h)))
+        let y = postAttentionNorm(selfAttention(inputNorm(x), rotation, plan, cache))
+        let (h, normed) = preMLPNorm(y, adding: x)
+        return h + postMLPNorm(mlp(normed))
     }
 
     public func fusedLayer(_ weights: MergedWeights) -> FusedDecoder.Layer {

@@ -39,8 +39,8 @@ public final class LlamaBlock: RotaryBlock {
     }
 
     public func callAsFunction(_ x: Tensor, _ rotation: Rotation, _ plan: AttentionPlan, _ cache: KVCache?) -> Tensor {
-        let h = x + selfAttention(inputNorm(x), rotation, plan, cache)
-        return h + mlp(postAttentionNorm(h))
+        let (h, normed) = postAttentionNorm(selfAttention(inputNorm(x), rotation, plan, cache), adding: x)
+        return h + mlp(normed)
     }
 
     public func fusedLayer(_ weights: MergedWeights) -> FusedDecoder.Layer {

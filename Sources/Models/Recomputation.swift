@@ -9,10 +9,14 @@ public import Tensors
 public struct Recomputation: Sendable, Equatable {
     /// Blocks of a stretch; 0 keeps everything.
     public var stride: Int
+    /// Whether the outputs of norms and gates are not kept for the products behind them, but made again (selective).
+    public var isSelective: Bool
+    /// Whether the inputs kept of the stretches are rounded to bf16.
+    public var keepsBFloat16: Bool
 
-    public init(stride: Int = 0) {
+    public init(stride: Int = 0, isSelective: Bool = false, keepsBFloat16: Bool = false) {
         precondition(stride >= 0)
-        self.stride = stride
+        (self.stride, self.isSelective, self.keepsBFloat16) = (stride, isSelective, keepsBFloat16)
     }
 
     /// The stretches of a model of `blocks` blocks; all but the last are computed again.
@@ -29,8 +33,9 @@ public struct Recomputation: Sendable, Equatable {
     public func run(_ x: Tensor, blocks: Int, recomputes: Bool, _ block: @escaping (Int, Tensor) -> Tensor) -> Tensor {
         let stretches = stretches(of: blocks)
         return stretches.reduce(x) { x, stretch in
-            let body = { (x: Tensor) in stretch.reduce(x) { block($1, $0) } }
-            return recomputes && stretch != stretches.last ? recomputed(x, body) : body(x)
+            let body = { (x: Tensor) in selectively(isSelective) { stretch.reduce(x) { block($1, $0) } } }
+            guard recomputes, stretch != stretches.last else { return body(x) }
+            return recomputed(x, keptIn: keepsBFloat16 ? .bfloat16 : nil, body)
         }
     }
 }

@@ -54,20 +54,22 @@ public struct MemoryEstimate: Sendable, Equatable {
         trainedState = state - 6 * narrow - (run.optimizer.name == .muon ? 4 * matrices : 0)
         let blocks = model.layers, stretch = run.training.recomputeBlocks
         let kept = stretch > 0 && stretch < blocks ? stretch : blocks
+        let inputBytes = run.training.recomputeInBf16 ? 2 : e
         activations =
             tokens
-            * (Self.activationBytes(config, model, adapted, e) * kept / max(1, blocks)
-                + (kept < blocks ? e * model.hiddenSize * (blocks / kept) : 0))
+            * (Self.activationBytes(run, model, adapted, e) * kept / max(1, blocks)
+                + (kept < blocks ? inputBytes * model.hiddenSize * (blocks / kept) : 0))
         logits = min(512, trainedTokens) * model.vocabSize * e
     }
 
     /// Bytes a token over all layers.
     private static func activationBytes(
-        _ config: AdapterSection, _ model: ModelOutline, _ adapted: [ModelOutline.LinearMap], _ e: Int
+        _ run: SFTConfig, _ model: ModelOutline, _ adapted: [ModelOutline.LinearMap], _ e: Int
     ) -> Int {
+        let config = run.adapter, madeAgain = run.training.recomputeSelective ? model.madeAgainByBlock : 0
         let middles = config.method == .full ? 0 : config.rank * adapted.count
         let outputs = config.method == .dora ? adapted.reduce(0) { $0 + $1.outputs } : 0
-        return model.layers * e * model.keptByBlock + e * (middles + outputs)
+        return model.layers * e * (model.keptByBlock - madeAgain) + e * (middles + outputs)
     }
 }
 

@@ -31,8 +31,7 @@ public struct RunTime: Sendable {
         let inputs = try SFTInputs(given), config = inputs.config
         let trained = try TrainedModel(config, inputs)
         let optimizer = config.optimizer(of: trained)
-        let gradients = StepGradients(
-            reduction: config.training.lossReduction, sampler: inputs.sampler, trained: trained)
+        let gradients = StepGradients(config.training, inputs.sampler, trained)
         let schedule = config.learningRateSchedule(steps: inputs.steps)
         func take(_ step: Int) -> (tokens: Int, seconds: Double) {
             let clock = StepClock(), plan = inputs.sampler.plan(step: step)

@@ -75,9 +75,7 @@ final class SFTSession {
     /// Adds the gradients of the step, which is recorded first if asked; its loss as `StepGradients` gives it.
     func accumulateGradients(_ plan: StepPlan) throws -> Double {
         if let batches { try store.waitingForSpace("batches.jsonl") { try batches.write(plan, inputs.sampler) } }
-        return StepGradients(
-            reduction: config.training.lossReduction, sampler: inputs.sampler, trained: trained
-        ).accumulate(plan)
+        return StepGradients(config.training, inputs.sampler, trained).accumulate(plan)
     }
 
     /// Makes the update unless a guard forbids it; stops the run, with its state as it was, where policy says so.

@@ -7,8 +7,15 @@ internal import Tensors
 /// Backward over the micro-batches of a step.
 struct StepGradients {
     let reduction: TrainingSection.Reduction
+    let terms: LossTerms
     let sampler: BatchSampler
     let trained: TrainedModel
+
+    init(_ training: TrainingSection, _ sampler: BatchSampler, _ trained: TrainedModel) {
+        reduction = training.lossReduction
+        terms = LossTerms(labelSmoothing: training.labelSmoothing, zLoss: training.zLoss)
+        (self.sampler, self.trained) = (sampler, trained)
+    }
 
     /// Adds the gradients of the whole step's loss.
     ///
@@ -21,7 +28,7 @@ struct StepGradients {
             trained.drawDropout(step: plan.step, microBatch: index)
             let part = trained.loaded.model.lossSum(
                 batch.inputIDs, labels: batch.labels, documentStarts: batch.documentStarts,
-                factors: factors(batch, plan))
+                factors: factors(batch, plan), terms: terms)
             part.backward()
             loss = loss + part.detached()  // no device sync in the loop
         }

@@ -30,7 +30,9 @@ final class TrainedModel {
             inputs.reference, dtype: config.computeDType(on: device), device: device, trainsAll: isFull,
             randomSeed: config.model.initialize == .random ? config.training.seed : nil,
             quantization: config.model.quantize.quantization)
-        loaded.model.recomputation = .init(stride: config.training.recomputeBlocks)
+        loaded.model.recomputation = .init(
+            stride: config.training.recomputeBlocks, isSelective: config.training.recomputeSelective,
+            keepsBFloat16: config.training.recomputeInBf16)
         tokenizer = inputs.tokenizer
         seed = config.training.seed
         // Also those of an adapter that is continued: its tokenizer lies beside it.

@@ -27,12 +27,22 @@ public struct TrainingSection: Codable, Sendable, Equatable {
     /// Blocks of which only the first one's input is kept for backward, where the rest is computed again: less memory for
     /// about a third more time; results stay the same. 0 keeps everything.
     public var recomputeBlocks = 0
+    /// Whether backward computes the outputs of norms and gates again instead of keeping them (selective checkpointing):
+    /// less memory for a few percent of the time; results stay the same.
+    public var recomputeSelective = false
+    /// Whether what `recompute_blocks` keeps is rounded to bf16, also where training computes in fp32: half the memory, and
+    /// gradients of the rounded states.
+    public var recomputeInBf16 = false
     /// Quantization-aware training of all weights, on the CPU: products see every matrix rounded to this block type, and
     /// `needletail export --type` of the same name then loses nothing that was trained.
     public var quantizeAware = QuantizeAware.none
     /// Steps before that begins.
     public var quantizeAwareAfter = 0
     public var lossReduction = Reduction.token
+    /// Share of a token's target that all tokens of the vocabulary have in common; only in training, not in validation.
+    public var labelSmoothing = 0.0
+    /// What the squared logarithm of the softmax's denominator counts in the loss, which keeps it near 0; only in training.
+    public var zLoss = 0.0
     /// Largest norm of all gradients; null does not clip.
     public var maxGradNorm: Double? = 1.0
     /// Adapter weights, dropout and, unless `data.seed` is given, the order of rows.
@@ -77,6 +87,13 @@ public struct TrainingSection: Codable, Sendable, Equatable {
         ]
         for (key, value) in atLeastOne { problems += atLeast(1, value, key) }
         problems += atLeast(0, recomputeBlocks, "recompute_blocks")
+        if recomputeInBf16, recomputeBlocks == 0 {
+            problems.append(.init("recompute_in_bf16", "has no effect without recompute_blocks; remove it"))
+        }
+        if !(labelSmoothing >= 0 && labelSmoothing < 1) {
+            problems.append(.init("label_smoothing", "\(labelSmoothing) is not from 0 to below 1"))
+        }
+        if !(zLoss >= 0 && zLoss.isFinite) { problems.append(.init("z_loss", "\(zLoss) is not 0 or more")) }
         problems += atLeast(0, quantizeAwareAfter, "quantize_aware_after")
         if quantizeAwareAfter > 0, quantizeAware == .none {
             problems.append(.init("quantize_aware_after", "has no effect without quantize_aware; remove it"))

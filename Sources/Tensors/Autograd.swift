@@ -80,18 +80,28 @@ public func customFunction(
 
 /// `body(x)` whose inner activations are not kept: backward runs it again from x (Chen et al. 2016, arXiv:1604.06174).
 ///
-/// - Parameter body: gives the same output each time; what it trains gets its gradient when it is run again. It may hold
-///   modules and plans, but nothing of the graph.
-public func recomputed(_ x: Tensor, _ body: @escaping (Tensor) -> Tensor) -> Tensor {
+/// - Parameters:
+///   - dtype: what x is kept in; in a narrower one than its own the second run begins at the rounded x. nil: its own.
+///   - body: gives the same output each time; what it trains gets its gradient when it is run again. It may hold modules
+///     and plans, but nothing of the graph.
+public func recomputed(_ x: Tensor, keptIn dtype: DType? = nil, _ body: @escaping (Tensor) -> Tensor) -> Tensor {
     // x may need no gradient where the parameters inside do: an input that does keeps the node in the graph.
     let witness = Tensor.zeros([], x.dtype, on: x.device)
     witness.requiresGradient = true
-    return customFunction([x, witness], forward: { ([body($0[0])], [$0[0]]) }) { saved, gradients in
-        let input = saved[0].detached()
+    return customFunction([x, witness], forward: { ([body($0[0])], [$0[0].to(dtype ?? x.dtype)]) }) {
+        saved, gradients in
+        let input = saved[0].detached().to(gradients[0].dtype)
         input.requiresGradient = true
         withGradients { body(input) }.backward(gradient: gradients[0])
         return [input.gradient, nil]
     }[0]
+}
+
+/// Runs `body`, in whose graph products keep no input that a norm or a gate made: backward makes it again.
+public func selectively<Result>(_ selective: Bool, _ body: () throws -> Result) rethrows -> Result {
+    let before = ct_set_selective(selective)
+    defer { _ = ct_set_selective(before) }
+    return try body()
 }
 
 /// The closure of a custom function, as the shim carries it.

@@ -43,6 +43,8 @@ public enum Engine {
     }
     /// Calls of operations with a fused kernel that took it, and that took LibTorch's operations instead: for tests.
     public static var fusedCalls: (fused: Int, fallback: Int) { (Int(ct_fused_calls()), Int(ct_fallback_calls())) }
+    /// Whether operations take fused kernels at all, else LibTorch's own; the process's, for tests that compare the two.
+    public static func setKernels(_ enabled: Bool) { _ = ct_set_kernels(enabled) }
     /// Tensor handles alive in the process: for leak tests.
     public static var liveHandles: Int { Int(ct_live_handles()) }
 }

@@ -131,13 +131,39 @@ public func embedding(_ weight: Tensor, _ ids: Tensor, copy: Tensor? = nil) -> T
 /// `x / √(mean(x²) + ε) · (weight + offset)` over the last dimension (Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4).
 /// Statistics in fp32 at least; the result has x's dtype.
 public func rmsNorm(_ x: Tensor, _ weight: Tensor, offset: Double = 0, epsilon: Double) -> Tensor {
-    perform("rmsNorm", x, weight) { ct_rms_norm(x.handle, weight.handle, offset, epsilon, &$0) }
+    perform("rmsNorm", x, weight) {
+        ct_rms_norm(x.handle, ct_tensor(impl: nil), weight.handle, offset, epsilon, &$0, nil)
+    }
+}
+
+/// x + residual and `rmsNorm` of it, in one pass.
+public func rmsNorm(
+    _ x: Tensor, adding residual: Tensor, _ weight: Tensor, offset: Double = 0, epsilon: Double
+) -> (sum: Tensor, normed: Tensor) {
+    var sum = ct_tensor(impl: nil)
+    let normed = perform("rmsNorm", x, residual, weight) {
+        ct_rms_norm(x.handle, residual.handle, weight.handle, offset, epsilon, &$0, &sum)
+    }
+    return (Tensor(owning: sum), normed)
 }
 
 /// `(x - mean) / √(variance + ε) · weight + bias` over the last dimension (Ba et al. 2016, arXiv:1607.06450, eq. 4).
 /// Statistics in fp32 at least; the result has x's dtype.
 public func layerNorm(_ x: Tensor, _ weight: Tensor, _ bias: Tensor, epsilon: Double) -> Tensor {
-    perform("layerNorm", x, weight, bias) { ct_layer_norm(x.handle, weight.handle, bias.handle, epsilon, &$0) }
+    perform("layerNorm", x, weight, bias) {
+        ct_layer_norm(x.handle, ct_tensor(impl: nil), weight.handle, bias.handle, epsilon, &$0, nil)
+    }
+}
+
+/// x + residual and `layerNorm` of it, in one pass.
+public func layerNorm(
+    _ x: Tensor, adding residual: Tensor, _ weight: Tensor, _ bias: Tensor, epsilon: Double
+) -> (sum: Tensor, normed: Tensor) {
+    var sum = ct_tensor(impl: nil)
+    let normed = perform("layerNorm", x, residual, weight, bias) {
+        ct_layer_norm(x.handle, residual.handle, weight.handle, bias.handle, epsilon, &$0, &sum)
+    }
+    return (Tensor(owning: sum), normed)
 }
 
 /// Rotary positions, the half-split form (Su et al. 2021, arXiv:2104.09864, eq. 34): q `[N, H, E]`, k `[N, K, E]`.
@@ -209,14 +235,28 @@ public func maskedAttention(
 /// - Parameters:
 ///   - copy: the weight in hidden's dtype, when it is kept in another.
 ///   - cap: of the logits, as `softCap`; nil for none.
+///   - terms: what training adds; a loss without gradients is the plain one.
 /// - Returns: a scalar, fp32 (fp64 for fp64 input).
 public func linearCrossEntropySum(
     _ hidden: Tensor, _ weight: Tensor, copy: Tensor? = nil, labels: Tensor, factors: Tensor? = nil,
-    cap: Double? = nil, chunk: Int = 512
+    cap: Double? = nil, terms: LossTerms = .init(), chunk: Int = 512
 ) -> Tensor {
-    perform("linearCrossEntropySum", hidden, weight, copy, labels, factors) {
+    let options = ct_loss_options(cap: cap ?? 0, label_smoothing: terms.labelSmoothing, z_loss: terms.zLoss)
+    return perform("linearCrossEntropySum", hidden, weight, copy, labels, factors) {
         ct_linear_cross_entropy(
-            hidden.handle, weight.handle, copy.handle, labels.handle, factors.handle, cap ?? 0, Int64(chunk), &$0)
+            hidden.handle, weight.handle, copy.handle, labels.handle, factors.handle, options, Int64(chunk), &$0)
+    }
+}
+
+/// What training may add to a row's cross-entropy `-log p(label)`, with z the logarithm of the softmax's denominator.
+public struct LossTerms: Sendable, Equatable {
+    /// α: the target is `1 - α` of the label and `α / V` of every token (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+    public var labelSmoothing: Double
+    /// ζ: plus `ζ z²`, which keeps z near 0 (Chowdhery et al. 2022, arXiv:2204.02311, section 5).
+    public var zLoss: Double
+
+    public init(labelSmoothing: Double = 0, zLoss: Double = 0) {
+        (self.labelSmoothing, self.zLoss) = (labelSmoothing, zLoss)
     }
 }
 

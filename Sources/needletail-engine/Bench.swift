@@ -107,7 +107,9 @@ private final class TrainingBench {
         let isFull = command.method == .full
         loaded = try Self.load(command.model, dtype, command.method)
         let model = loaded.model, settings = AdamW.Settings(hasNarrowMoments: command.state == .int8)
-        model.recomputation = .init(stride: command.recomputeBlocks)
+        model.recomputation = .init(
+            stride: command.recomputeBlocks, isSelective: command.recomputeSelective,
+            keepsBFloat16: command.recomputeInBf16)
         if isFull {
             loaded.splitMasters()
             optimizer = AdamW(model.namedParameters(), tables: model.tables, settings)

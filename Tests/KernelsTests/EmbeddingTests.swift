@@ -1,4 +1,4 @@
-// Embedding rows and their gradient, which is summed in the order of positions whatever the threads.
+// The gradient of an embedding table, which is summed in the order of positions whatever the threads.
 internal import Kernels
 internal import Testing
 
@@ -13,29 +13,6 @@ extension KernelSuite {
             noise(c.0, 9).map { x in
                 let choice = Int((x + 1) / 2 * Double(c.2))
                 return Int64(choice == c.2 - 1 ? c.3 : choice * 7919 % (c.3 + 1))
-            }
-        }
-
-        @Test(arguments: cases) func forward(_ c: (Int, Int, Int, Int)) {
-            let (count, width, _, largest) = c
-            guard largest < 100_000 else { return }
-            let ids = ids(c), values = noise((largest + 1) * width, 1), stride = width + 1
-            let single: [Float] = strided(values, width: width, stride: stride)
-            let half: [UInt16] = strided(values, width: width, stride: stride)
-            let N = Int64(count), D = Int64(width), S = Int64(stride)
-            let expected = ids.flatMap { id in (0..<width).map { single[Int(id) * stride + $0] } }
-            atEachLevel { level in
-                var f32: [Float] = strided(expected.map { _ in 0 }, width: width, stride: stride)
-                var bf16: [UInt16] = strided(expected.map { _ in 0 }, width: width, stride: stride)
-                nt_embedding_f32(N, D, ids, single, S, &f32, S, twoThreads)
-                #expect(rows(f32, width: width, stride: stride) == expected.map(\.double), "level \(level)")
-                nt_embedding_f32_to_bf16(N, D, ids, single, S, &bf16, S, twoThreads)
-                let narrow = rounded(expected.map(\.double), to: UInt16.self)
-                #expect(rows(bf16, width: width, stride: stride) == narrow, "level \(level)")
-                nt_embedding_bf16(N, D, ids, half, S, &bf16, S, twoThreads)
-                #expect(rows(bf16, width: width, stride: stride) == narrow, "level \(level)")
-                nt_embedding_bf16_to_f32(N, D, ids, half, S, &f32, S, twoThreads)
-                #expect(rows(f32, width: width, stride: stride) == narrow, "level \(level)")
             }
         }
 

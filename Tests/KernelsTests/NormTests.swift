@@ -1,4 +1,4 @@
-// RMSNorm, LayerNorm and head norms: every level against the f64 twin, the twin against its formula and against finite
+// RMSNorm and LayerNorm: every level against the f64 twin, the twin against its formula and against finite
 // differences.
 internal import Kernels
 internal import Testing
@@ -14,12 +14,6 @@ private struct NormKernels<T: Element, W: Element> {
     let rmsBackward:
         (
             Int64, Int64, In<T>, Int64, In<T>, Int64, In<W>, In<W>, W, In<T>, Int64, Out<T>, Int64, Out<W>,
-            UnsafeMutableRawPointer?, nt_parallel?
-        ) -> Void
-    let head: (Int64, Int64, Int64, In<T>, Int64, In<W>, W, W, Out<T>, Int64, Out<W>, nt_parallel?) -> Void
-    let headBackward:
-        (
-            Int64, Int64, Int64, In<T>, Int64, In<T>, Int64, In<W>, In<W>, W, Out<T>, Int64, Out<W>,
             UnsafeMutableRawPointer?, nt_parallel?
         ) -> Void
     let layer:
@@ -38,25 +32,22 @@ private struct NormKernels<T: Element, W: Element> {
 private var bf16: NormKernels<UInt16, Float> {
     NormKernels(
         rms: nt_rms_norm_bf16, rmsAgain: nt_rms_norm_again_bf16, rmsBackward: nt_rms_norm_backward_bf16,
-        head: nt_head_norm_bf16, headBackward: nt_head_norm_backward_bf16, layer: nt_layer_norm_bf16,
-        layerAgain: nt_layer_norm_again_bf16, layerBackward: nt_layer_norm_backward_bf16)
+        layer: nt_layer_norm_bf16, layerAgain: nt_layer_norm_again_bf16, layerBackward: nt_layer_norm_backward_bf16)
 }
 private var f32: NormKernels<Float, Float> {
     NormKernels(
         rms: nt_rms_norm_f32, rmsAgain: nt_rms_norm_again_f32, rmsBackward: nt_rms_norm_backward_f32,
-        head: nt_head_norm_f32, headBackward: nt_head_norm_backward_f32, layer: nt_layer_norm_f32,
-        layerAgain: nt_layer_norm_again_f32, layerBackward: nt_layer_norm_backward_f32)
+        layer: nt_layer_norm_f32, layerAgain: nt_layer_norm_again_f32, layerBackward: nt_layer_norm_backward_f32)
 }
 private var f64: NormKernels<Double, Double> {
     NormKernels(
         rms: nt_rms_norm_f64, rmsAgain: nt_rms_norm_again_f64, rmsBackward: nt_rms_norm_backward_f64,
-        head: nt_head_norm_f64, headBackward: nt_head_norm_backward_f64, layer: nt_layer_norm_f64,
-        layerAgain: nt_layer_norm_again_f64, layerBackward: nt_layer_norm_backward_f64)
+        layer: nt_layer_norm_f64, layerAgain: nt_layer_norm_again_f64, layerBackward: nt_layer_norm_backward_f64)
 }
 
 /// One case and its inputs, as f64.
 private struct Case: CustomTestStringConvertible {
-    var rows: Int, width: Int, centered = false, residual = true, weighted = true, offset = 0.0, heads = 1
+    var rows: Int, width: Int, centered = false, residual = true, weighted = true, offset = 0.0
     var testDescription: String { "\(rows)x\(width)\(centered ? " layer" : " rms")\(residual ? " residual" : "")" }
     let epsilon = 1e-5
     var x: [Double] { noise(rows * width, 1) }
@@ -188,32 +179,6 @@ extension KernelSuite {
             let dweight = zip(found.dweight, start).map { $0 - $1 }, dbias = zip(found.dbias, start).map { $0 - $1 }
             #expect(distance(dweight, numericGradient(weight) { loss(c.x, $0, bias) }) < 1e-8)
             if centered { #expect(distance(dbias, numericGradient(bias) { loss(c.x, weight, $0) }) < 1e-8) }
-        }
-
-        /// Heads are rows: strided heads give what the same rows give when they lie apart.
-        @Test func heads() {
-            let (tokens, heads, width) = (5, 3, 20), stride = 3 * 20 + 9, count = 5 * 3 * 20
-            let x = rounded(noise(count, 1), to: Float.self), dy = rounded(noise(count, 2), to: Float.self)
-            let weight: [Float] = stored(noise(width, 3))
-            atEachLevel { level in
-                let xs: [Float] = strided(x, width: 60, stride: stride),
-                    dys: [Float] = strided(dy, width: 60, stride: stride)
-                var y = xs, dx = xs, r = [Float](repeating: 0, count: 15), dweight = [Float](repeating: 1, count: width)
-                var scratch = [UInt8](repeating: 0, count: nt_norm_scratch_bytes(15, 20))
-                let S = Int64(stride)
-                nt_head_norm_f32(5, 3, 20, xs, S, weight, 1, 1e-6, &y, S, &r, twoThreads)
-                nt_head_norm_backward_f32(5, 3, 20, dys, S, xs, S, r, weight, 1, &dx, S, &dweight, &scratch, twoThreads)
-                var y2 = [Float](repeating: 0, count: count), r2 = r, dx2 = y2,
-                    dweight2 = [Float](repeating: 1, count: width)
-                let flat: [Float] = stored(x), dflat: [Float] = stored(dy)
-                nt_rms_norm_f32(15, 20, flat, 20, nil, 0, weight, 1, 1e-6, nil, 0, &y2, 20, &r2, nil)
-                nt_rms_norm_backward_f32(
-                    15, 20, dflat, 20, flat, 20, r2, weight, 1, nil, 0, &dx2, 20, &dweight2, &scratch, nil)
-                #expect(rows(y, width: 60, stride: stride) == y2.map(\.double), "level \(level)")
-                #expect(rows(dx, width: 60, stride: stride) == dx2.map(\.double), "level \(level)")
-                #expect(r == r2 && dweight == dweight2, "level \(level)")
-                #expect(tokens * heads == r.count)
-            }
         }
 
         /// dx over dy and over ds, s over x: the same bits.

@@ -3,10 +3,18 @@ internal import Foundation
 internal import Kernels
 internal import Testing
 
-private typealias RotaryKernel<T, W> = (
-    Int64, Int64, Int64, UnsafeMutablePointer<T>?, Int64, Int64, UnsafeMutablePointer<T>?, Int64, Int64,
-    UnsafePointer<W>?, UnsafePointer<W>?, UnsafePointer<Int64>?, Int32, nt_parallel?
+private typealias RotaryKernel<Side, W> = (
+    Int64, Int64, Int64, Side, Side, UnsafePointer<W>?, UnsafePointer<W>?, UnsafePointer<Int64>?, Int32, nt_parallel?
 ) -> Void
+
+/// What becomes of q or k, by element type.
+private protocol Turned<T> {
+    associatedtype T: Element
+    init(x: UnsafePointer<T>!, x_stride: Int64, to: UnsafeMutablePointer<T>!, to_stride: Int64, heads: Int64)
+}
+extension nt_turned_bf16: Turned {}
+extension nt_turned_f32: Turned {}
+extension nt_turned_f64: Turned {}
 
 private struct Case: CustomTestStringConvertible {
     var tokens: Int, heads: Int, kvHeads: Int, width: Int, rotary: Int
@@ -23,21 +31,38 @@ private struct Case: CustomTestStringConvertible {
     }
 }
 
-/// q then k, rotated in place by `T`'s kernel.
-private func run<T: Element, W: Element, R: Element>(
-    _ kernel: RotaryKernel<T, W>, _ c: Case, inputs _: R.Type, signs: [Int32] = [1], parallel: nt_parallel? = nil
+/// q then k, turned by each of the signs in turn: at first to another place, then there.
+private func run<Side: Turned, W: Element, R: Element>(
+    _ kernel: RotaryKernel<Side, W>, _ c: Case, inputs _: R.Type, signs: [Int32] = [1], parallel: nt_parallel? = nil
 ) -> [Double] {
-    let qWidth = c.heads * c.width, kWidth = c.kvHeads * c.width, stride = qWidth + kWidth + 3
-    var q: [T] = strided(rounded(c.q, to: R.self), width: qWidth, stride: stride)
-    var k: [T] = strided(rounded(c.k, to: R.self), width: kWidth, stride: stride)
+    let widths = (c.heads * c.width, c.kvHeads * c.width), stride = widths.0 + widths.1 + 3, S = Int64(stride)
+    let q: [Side.T] = strided(rounded(c.q, to: R.self), width: widths.0, stride: stride)
+    let k: [Side.T] = strided(rounded(c.k, to: R.self), width: widths.1, stride: stride)
+    var toQ: [Side.T] = strided(c.q.map { _ in 0 }, width: widths.0, stride: stride + 2)
+    var toK: [Side.T] = strided(c.k.map { _ in 0 }, width: widths.1, stride: stride + 2)
     let cosine: [W] = stored(rounded(c.table(cos), to: Float.self)),
         sine: [W] = stored(rounded(c.table(sin), to: Float.self))
-    for sign in signs {
-        kernel(
-            Int64(c.tokens), Int64(c.width), Int64(c.rotary), &q, Int64(stride), Int64(c.heads), &k, Int64(stride),
-            Int64(c.kvHeads), cosine, sine, c.positions, sign, parallel)
+    toQ.withUnsafeMutableBufferPointer { toQ in
+        toK.withUnsafeMutableBufferPointer { toK in
+            q.withUnsafeBufferPointer { q in
+                k.withUnsafeBufferPointer { k in
+                    for (i, sign) in signs.enumerated() {
+                        let side = {
+                            (x: UnsafeBufferPointer<Side.T>, to: UnsafeMutableBufferPointer<Side.T>, heads: Int) in
+                            Side(
+                                x: i == 0 ? x.baseAddress : UnsafePointer(to.baseAddress), x_stride: i == 0 ? S : S + 2,
+                                to: to.baseAddress, to_stride: S + 2, heads: Int64(heads))
+                        }
+                        kernel(
+                            Int64(c.tokens), Int64(c.width), Int64(c.rotary), side(q, toQ, c.heads),
+                            side(k, toK, c.kvHeads), cosine, sine, c.positions, sign, parallel)
+                    }
+                }
+            }
+        }
     }
-    return rows(q, width: qWidth, stride: stride) + (kWidth > 0 ? rows(k, width: kWidth, stride: stride) : [])
+    return rows(toQ, width: widths.0, stride: stride + 2)
+        + (widths.1 > 0 ? rows(toK, width: widths.1, stride: stride + 2) : [])
 }
 
 private let cases = [

@@ -70,6 +70,48 @@ import Testing
         }
     }
 
+    /// With the kernels and without them, by LibTorch's operations: every family, all weights, LoRA and DoRA.
+    @Test func everyFamilyTrainsAsByPlainOperations() async {
+        await #expect(processExitsWith: .success) {
+            for family in TinyFamily.allCases {
+                for kind in 0..<3 {
+                    func losses(_ kernels: Bool) throws -> [Double] {
+                        Engine.setKernels(kernels)
+                        let model = try tinyModel(family.config, scale: 0.2)
+                        let parameters =
+                            kind == 0
+                            ? model.trainAll().namedParameters() : attachAdapters(to: model, hasMagnitude: kind == 2)
+                        let optimizer = AdamW(parameters, .init())
+                        return (0..<20).map { _ in
+                            let loss = model.documentLoss([someIDs(9, seed: 1), someIDs(14, seed: 2)], factor: 1 / 21)
+                            loss.backward()
+                            optimizer.step(learningRate: 2e-3, gradientScale: 1)
+                            optimizer.zeroGradients()
+                            return loss.item
+                        }
+                    }
+                    let before = Engine.fusedCalls
+                    let plain = try losses(false)
+                    precondition(Engine.fusedCalls.fused == before.fused, "\(family) took a kernel")
+                    let fused = try losses(true)
+                    let worst = zip(fused, plain).map { abs($0 - $1) / $1 }.max()!
+                    precondition(worst < 1e-4 && fused != plain, "\(family), kind \(kind): \(worst)")
+                    precondition(fused.last! < fused[0], "\(family), kind \(kind): \(fused)")
+                }
+            }
+        }
+    }
+
+    @Test func twoHundredStepsAreThoseOfPlainOperations() async {
+        await #expect(processExitsWith: .success) {
+            let fused = try FusedPathTests.losses(.float32)
+            Engine.setKernels(false)
+            let plain = try FusedPathTests.losses(.float32)
+            let worst = zip(fused, plain).map { abs($0 - $1) / $1 }.max()!
+            precondition(worst < 1e-3 && fused != plain, "\(worst)")
+        }
+    }
+
     @Test func twoHundredStepsAreThoseOfTheTwins() async {
         await #expect(processExitsWith: .success) {
             let fused = try FusedPathTests.losses(.float32)

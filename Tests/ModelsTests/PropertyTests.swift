@@ -104,6 +104,26 @@ import Testing
         #expect(inputs == 4 + [1: 3, 2: 2, 3: 3][stride]!)
     }
 
+    /// Selective checkpointing, too, alone and inside blocks that are run again.
+    @Test(arguments: TinyFamily.allCases, [false, true]) func selectionChangesNoBit(
+        _ family: TinyFamily, _ isAdapter: Bool
+    ) throws {
+        let model = try tinyModel(family.config).trainAll()
+        var parameters = model.namedParameters()
+        if isAdapter {
+            for (_, parameter) in parameters { parameter.isTrained = false }
+            parameters = attachAdapters(to: model, hasMagnitude: true)
+        }
+        func gradients(_ recomputation: Recomputation) -> [[Float]] {
+            model.recomputation = recomputation
+            model.documentLoss([someIDs(9, seed: 1), someIDs(5, seed: 2)]).backward()
+            return takeGradients(parameters).map { $0.values(Float.self) }
+        }
+        let kept = gradients(.init())
+        #expect(gradients(.init(isSelective: true)) == kept)
+        #expect(gradients(.init(stride: 1, isSelective: true)) == kept)
+    }
+
     @Test(arguments: TinyFamily.allCases) func oneBatchOverfits(_ family: TinyFamily) throws {
         let model = try tinyModel(family.config, scale: 0.2).trainAll()
         let optimizer = AdamW(model.namedParameters(), .init()), ids = someIDs(16, seed: 8)

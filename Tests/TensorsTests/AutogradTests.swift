@@ -22,6 +22,65 @@ import Testing
         #expect(error < 1e-6)
     }
 
+    /// Both outputs count: the sum goes on beside the norm.
+    @Test(arguments: [false, true]) func normsOfSums(_ centered: Bool) {
+        let x = normal64([5, 8], seed: 1), added = normal64([5, 8], seed: 5)
+        let weight = normal64([8], seed: 2), bias = normal64([8], seed: 3)
+        func both(_ x: Tensor, _ added: Tensor, _ weight: Tensor, _ bias: Tensor) -> (sum: Tensor, normed: Tensor) {
+            centered
+                ? layerNorm(x, adding: added, weight, bias, epsilon: 1e-5)
+                : rmsNorm(x, adding: added, weight, offset: 1, epsilon: 1e-5)
+        }
+        let error = gradientError([x, added, weight, bias]) {
+            let (sum, normed) = both($0[0], $0[1], $0[2], $0[3])
+            return weighed(normed) + (sum * sum).sum() + (centered ? 0 : 1) * $0[3].sum()
+        }
+        #expect(error < 1e-6)
+        let (sum, normed) = both(x, added, weight, bias), plain = x + added
+        #expect(sum.values(Double.self) == plain.values(Double.self))
+        let alone =
+            centered ? layerNorm(plain, weight, bias, epsilon: 1e-5) : rmsNorm(plain, weight, offset: 1, epsilon: 1e-5)
+        #expect(normed.values(Double.self) == alone.values(Double.self))
+        // Without a kernel.
+        let half = both(x.to(.float16), added.to(.float16), weight, bias)
+        #expect(relativeDifference(half.sum.to(.float64), sum) < 2e-3)
+        #expect(relativeDifference(half.normed.to(.float64), normed) < 3e-3)
+    }
+
+    /// What a product reads is made again from norms, gates and activations, also where several products read it.
+    @Test(arguments: ["rms", "layer", "sum", "silu", "gelu gate", "gelu"]) func whatIsMadeAgain(_ maker: String) {
+        let x = normal64([5, 8], seed: 1), w = normal64([8], seed: 2), b = normal64([8], seed: 3)
+        let maps = [normal64([6, 8], seed: 4), normal64([3, 8], seed: 5)]
+        func gradients(_ selective: Bool) -> [[Double]] {
+            let leaves = ([x, w, b] + maps).map { $0.clone() }
+            for leaf in leaves { leaf.requiresGradient = true }
+            let loss = selectively(selective) {
+                var (x, rest) = (leaves[0] * leaves[1], Tensor.zeros([5, 8], .float64))
+                switch maker {
+                case "rms": x = rmsNorm(x, leaves[1], offset: 1, epsilon: 1e-5)
+                case "layer": x = layerNorm(x, leaves[1], leaves[2], epsilon: 1e-5)
+                case "sum": (rest, x) = rmsNorm(x, adding: x, leaves[1], epsilon: 1e-5)
+                case "silu": x = swiGLU(x, x + leaves[2])
+                case "gelu gate": x = geGLU(x, x + leaves[2])
+                default: x = gelu(x)
+                }
+                return weighed(linear(x, leaves[3])) + weighed(linear(x, leaves[4])) + weighed(rest)
+            }
+            loss.backward()
+            return leaves.map { $0.gradient?.values(Double.self) ?? [] }
+        }
+        #expect(gradients(true) == gradients(false))
+    }
+
+    /// A rounded input is where the second run begins.
+    @Test func recomputedFromARoundedInput() {
+        let x = Tensor([1.0000001, 3.14159265, -2.71828] as [Float])
+        x.requiresGradient = true
+        recomputed(x, keptIn: .bfloat16) { $0 * $0 }.sum().backward()
+        #expect(
+            x.gradient!.values(Float.self) == x.detached().to(.bfloat16).to(.float32).values(Float.self).map { 2 * $0 })
+    }
+
     /// fp16 has no kernel; ATen's operations must give the same numbers.
     @Test func withoutAKernelTheResultIsTheSame() {
         let x = normal64([5, 8], seed: 1).to(.float16), weight = normal64([8], seed: 2), bias = normal64([8], seed: 3)
@@ -223,6 +282,34 @@ import Testing
             linearCrossEntropySum($0[0], $0[1], labels: labels, chunk: chunk) * 0.37
         }
         #expect(error < 1e-6)
+    }
+
+    /// Label smoothing and z-loss, by their formulas in LibTorch's operations, with a kernel and without.
+    @Test func smoothedCrossEntropy() {
+        let labels = Tensor([2, 0, 10, 5, 5, 1] as [Int64]), terms = LossTerms(labelSmoothing: 0.2, zLoss: 0.05)
+        let hidden = normal64([6, 5], seed: 9), weight = normal64([11, 5], seed: 10)
+        func judged(_ x: Tensor, _ w: Tensor) -> Tensor {
+            linearCrossEntropySum(x, w, labels: labels, cap: 3, terms: terms, chunk: 4)
+        }
+        /// Of hidden states that are trained, else the terms do not count.
+        func loss(_ x: Tensor, _ w: Tensor) -> Tensor {
+            x.requiresGradient = true
+            return judged(x, w)
+        }
+        #expect(gradientError([hidden, weight]) { loss($0[0], $0[1]) * 0.37 } < 1e-6)
+        let l = softCap(linear(hidden.detached(), weight), 3), p = l.logSoftmax(dim: 1)
+        let z = l.narrow(1, 0, 1) - p.narrow(1, 0, 1), own = p.gather(1, labels.reshape(6, 1)).sum()
+        let expected = own * -0.8 - p.sum() * (0.2 / 11) + (z * z).sum() * 0.05
+        #expect(abs(loss(hidden, weight).item - expected.item) < 1e-12 * expected.item)
+        let half = hidden.detached().to(.float16)
+        let without = loss(half, weight.to(.float16))
+        #expect(abs(without.item - expected.item) < 2e-3 * expected.item)
+        without.backward()
+        hidden.clearGradient()
+        loss(hidden, weight).backward()
+        #expect(relativeDifference(half.gradient!.to(.float64), hidden.gradient!) < 5e-3)
+        // Where nothing is trained it is the plain loss.
+        #expect(abs(judged(hidden.detached(), weight).item + own.item) < 1e-12 * abs(own.item))
     }
 
     @Test func chunkedCrossEntropyEqualsTheUnchunkedOne() {

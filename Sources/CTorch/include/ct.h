@@ -114,10 +114,13 @@ ct_status ct_adapted_linear(
     ct_tensor b_copy, double scaling, ct_tensor *out);
 /* Rows of copy [V, D] picked by ids [N] int64, in the copy's dtype. */
 ct_status ct_embedding(ct_tensor weight, ct_tensor copy, ct_tensor ids, ct_tensor *out);
-/* x [..., D], weight [D], which counts as weight + offset; statistics in fp32 (fp64 for fp64 input), result in x's dtype */
-ct_status ct_rms_norm(ct_tensor x, ct_tensor weight, double offset, double epsilon, ct_tensor *out);
-/* x [..., D], weight and bias [D]; statistics and result as above */
-ct_status ct_layer_norm(ct_tensor x, ct_tensor weight, ct_tensor bias, double epsilon, ct_tensor *out);
+/* x [..., D], weight [D], which counts as weight + offset; statistics in fp32 (fp64 for fp64 input), result in x's dtype.
+   residual: null, or of x's shape and dtype: then of *sum = x + residual. */
+ct_status ct_rms_norm(
+    ct_tensor x, ct_tensor residual, ct_tensor weight, double offset, double epsilon, ct_tensor *out, ct_tensor *sum);
+/* x [..., D], weight and bias [D]; statistics, residual and results as above */
+ct_status ct_layer_norm(
+    ct_tensor x, ct_tensor residual, ct_tensor weight, ct_tensor bias, double epsilon, ct_tensor *out, ct_tensor *sum);
 /* q [N, H, E], k [N, K, E]; cos, sin [*, R / 2] with R <= E, positions [N] int64 rows of them: the halves (x1, x2) of the
    first R numbers of a head become (x1 cos - x2 sin, x2 cos + x1 sin), the others stay. */
 ct_status ct_rotary(
@@ -139,12 +142,15 @@ ct_status ct_document_attention(
    -> [B, H, T, E] */
 ct_status ct_masked_attention(
     ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask, double scale, double cap, ct_tensor *out);
+/* cap: of the logits, 0 for none. label_smoothing 0 ... 1 and z_loss: Kernels/include/loss.h; they count only where there is
+   something to train, so that a loss without gradients is the plain one. */
+typedef struct { double cap, label_smoothing, z_loss; } ct_loss_options;
 /* Sum over rows of -log softmax(hidden weight^T)[label] * factor; hidden [M, D], weight, copy [V, D], labels [M] int64,
-   factors [M] in fp32 (fp64 for fp64 input) or null for ones. cap: of the logits, 0 for none.
+   factors [M] in fp32 (fp64 for fp64 input) or null for ones.
    `chunk` rows of logits exist at a time; the gradients are computed with them, so no logits are kept. */
 ct_status ct_linear_cross_entropy(
-    ct_tensor hidden, ct_tensor weight, ct_tensor copy, ct_tensor labels, ct_tensor factors, double cap, int64_t chunk,
-    ct_tensor *out);
+    ct_tensor hidden, ct_tensor weight, ct_tensor copy, ct_tensor labels, ct_tensor factors, ct_loss_options options,
+    int64_t chunk, ct_tensor *out);
 /* log softmax(hidden weight^T)[label] per row, fp32 (fp64 for fp64), no gradient. -> [M] */
 ct_status ct_linear_log_probabilities(
     ct_tensor hidden, ct_tensor weight, ct_tensor labels, double cap, int64_t chunk, ct_tensor *out);
@@ -157,6 +163,8 @@ ct_status ct_qr_r(ct_tensor t, ct_tensor *out); /* R [K, N] of t = Q R, Q not fo
 /* Operations above that took a fused kernel, and that took ATen's instead although the operation has one. */
 int64_t ct_fused_calls(void);
 int64_t ct_fallback_calls(void);
+/* Whether the process takes kernels at all, else ATen's operations; returns what it was. For comparing the two. */
+bool ct_set_kernels(bool enabled);
 
 /* Profiling: from start to stop, operations of this thread and of the backward passes it begins are recorded with their
    shapes and times. stop writes them in Chrome's trace format; a file that cannot be written is not an error of this call. */
@@ -165,6 +173,9 @@ ct_status ct_trace_stop(const char *path);
 
 /* Autograd */
 bool ct_set_gradients_enabled(bool enabled); /* this thread's; returns what it was */
+/* Selective checkpointing, this thread's; returns what it was: products keep no input that a norm or a gate made, which is
+   made again in backward. */
+bool ct_set_selective(bool selective);
 int64_t ct_changes(ct_tensor t); /* changes in place so far */
 bool ct_requires_gradient(ct_tensor t);
 ct_status ct_set_requires_gradient(ct_tensor t, bool required);

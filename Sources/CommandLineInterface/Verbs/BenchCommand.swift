@@ -104,6 +104,12 @@ public struct BenchTrainCommand: ThreadedCommand {
             "Blocks computed again in backward, of which only the input is kept; 0: none.", valueName: "blocks"))
     public var recomputeBlocks: Int = 0
 
+    @Flag(help: "Compute the outputs of norms and gates again in backward.")
+    public var recomputeSelective = false
+
+    @Flag(help: "Round what --recompute-blocks keeps to bf16.")
+    public var recomputeInBf16 = false
+
     @Option(
         help: ArgumentHelp(
             "Also write a trace of two more steps, every operation with its shapes and times, for chrome://tracing or "

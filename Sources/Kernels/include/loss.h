@@ -39,12 +39,6 @@ NT_LOSS_KERNELS(uint16_t, float, bf16)
 NT_LOSS_KERNELS(float, float, f32)
 NT_LOSS_KERNELS(double, double, f64)
 
-/* fp32 logits stay, du goes to bf16 `gradients` [rows, vocabulary], which must not overlap them. */
-double nt_cross_entropy_f32_to_bf16(int64_t rows, int64_t vocabulary, const float *logits, int64_t stride,
-                                    uint16_t *gradients, int64_t gradient_stride, const int64_t *labels,
-                                    const float *factors, const struct nt_cross_entropy_options *options,
-                                    double *row_losses, nt_parallel parallel);
-
 #ifdef __cplusplus
 }
 #endif

@@ -1,4 +1,5 @@
-/* RMSNorm, LayerNorm and per-head RMSNorm with the residual addition in front of them, forward and backward.
+/* RMSNorm and LayerNorm with the residual addition in front of them, forward and backward. The norm of each head's queries
+ * or keys (QK-norm) is RMSNorm of rows of the head's width.
  *
  * T: activations (bf16 as its 16 bits, float; double for the twin). W: weights and statistics (float; double with it).
  * Matrices are row-major with a stride in elements from row to row; D is the row's width. All arithmetic is in W: the
@@ -41,13 +42,6 @@ size_t nt_norm_scratch_bytes(int64_t rows, int64_t width);
                                   int64_t s_stride, const W *r, const W *weight, W offset, const T *ds,                \
                                   int64_t ds_stride, T *dx, int64_t dx_stride, W *dweight, void *scratch,              \
                                   nt_parallel parallel);                                                               \
-    /* RMSNorm of each head alone (QK-norm): x [tokens, heads, width], stride from token to token, one weight [width] \
-       for all heads, r [tokens, heads]. Scratch of backward: nt_norm_scratch_bytes(tokens * heads, width). */         \
-    void nt_head_norm_##S(int64_t tokens, int64_t heads, int64_t width, const T *x, int64_t x_stride, const W *weight, \
-                          W offset, W epsilon, T *y, int64_t y_stride, W *r, nt_parallel parallel);                    \
-    void nt_head_norm_backward_##S(int64_t tokens, int64_t heads, int64_t width, const T *dy, int64_t dy_stride,       \
-                                   const T *x, int64_t x_stride, const W *r, const W *weight, W offset, T *dx,         \
-                                   int64_t dx_stride, W *dweight, void *scratch, nt_parallel parallel);                \
     /* As the three of RMSNorm, with mean [rows] beside r, and a bias [width] that may be null. */                     \
     void nt_layer_norm_##S(int64_t rows, int64_t width, const T *x, int64_t x_stride, const T *residual,               \
                            int64_t residual_stride, const W *weight, const W *bias, W epsilon, T *sum,                 \
