@@ -429,8 +429,11 @@ struct DocumentAttention : public Function<DocumentAttention> {
         shape.window = window;
         shape.scale = scale;
         shape.soft_cap = cap;
-        // More parts than threads, so that the result is one on any number of threads up to this.
-        shape.parts = std::max<int32_t>(16, ct_threads());
+        // More parts than threads, so that the result is one on any number of threads up to this; fewer of long documents,
+        // since backward keeps sums of a whole one for each part.
+        int64_t longest = 2048;
+        for (int64_t d = 0; d < shape.documents; ++d) longest = std::max(longest, starts[d + 1] - starts[d]);
+        shape.parts = std::max<int64_t>(16 * 2048 / longest, ct_threads());
         return shape;
     }
 };
