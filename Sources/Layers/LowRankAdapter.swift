@@ -46,19 +46,16 @@ public final class LowRankAdapter: Module {
     ///   - weight: W, frozen, `[O, I]`
     /// - Returns: the adapted output without bias, `[N, O]`.
     func callAsFunction(_ x: Tensor, on weight: Parameter) -> Tensor {
-        var dropped: Tensor?
-        if let dropoutStream, dropout > 0 {
-            dropped = x * dropoutStream.dropoutMask(x.shape, probability: dropout, x.dtype).to(x.device)
-        }
+        let drawn = dropoutStream.map { Dropout($0, probability: dropout) }
         let (aCopy, bCopy) = (a.copy(in: x.dtype), b.copy(in: x.dtype))
         let sum =
             weight.packed.map {
                 adaptedLinear(
-                    x, dropped: dropped, $0, a: a.value, aCopy: aCopy, b: b.value, bCopy: bCopy, scaling: scaling)
+                    x, $0, a: a.value, aCopy: aCopy, b: b.value, bCopy: bCopy, scaling: scaling, dropout: drawn)
             }
             ?? adaptedLinear(
-                x, dropped: dropped, weight.read(in: x.dtype), a: a.value, aCopy: aCopy, b: b.value, bCopy: bCopy,
-                scaling: scaling)
+                x, weight.read(in: x.dtype), a: a.value, aCopy: aCopy, b: b.value, bCopy: bCopy, scaling: scaling,
+                dropout: drawn)
         guard let magnitude else { return sum }
         return sum * (magnitude.value / rowNorms(weight)).to(x.dtype)
     }

@@ -45,6 +45,28 @@ import Testing
         #expect((mean - without).maxAbs().item < 0.05 * (without - base).maxAbs().item)
     }
 
+    /// Output and gradients are those of a mask, written out: backward makes the same one.
+    @Test func dropoutIsAMaskInBackwardToo() {
+        let linear = adapted(dropout: 0.25, hasMagnitude: false), adapter = linear.adapter!
+        let stream = RandomStream(seed: 3, 8), trained = adapter.namedParameters()
+        for (_, parameter) in trained { parameter.isTrained = true }
+        adapter.dropoutStream = stream
+        let mask = Tensor(stream.uniform(6 * 40).map { $0 < 0.25 ? 0 : Float(1 / 0.75) }, [6, 40])
+        func pass(_ output: (Tensor) -> Tensor) -> [Tensor] {
+            let x = filled([6, 40], 2, scale: 1)
+            x.requiresGradient = true
+            let y = output(x)
+            (y * filled([6, 5], 3, scale: 1)).sum().backward()
+            return [y, x.gradient!] + takeGradients(trained)
+        }
+        let found = pass { linear($0) }
+        let expected = pass { x in
+            let low = Tensors.linear(Tensors.linear(x * mask, adapter.a.value), adapter.b.value)
+            return Tensors.linear(x, linear.weight.value) + low * 2
+        }
+        for (a, b) in zip(found, expected) { #expect(relativeDifference(a, b) < 1e-6) }
+    }
+
     @Test func namesAreDottedInOrder() {
         let tree = ModuleList([Linear(2, 3, bias: true, .float32, on: .cpu), Linear(2, 3, .float32, on: .cpu)])
         #expect(

@@ -1,5 +1,6 @@
 // Gradients of every operation with a backward of our own or a composition in the shim, against finite differences.
 // N tokens, H query heads, K key/value heads, E head dimension
+import RandomStreams
 import Tensors
 import TestSupport
 import Testing
@@ -60,14 +61,14 @@ import Testing
         #expect(error < 1e-6)
     }
 
-    @Test(arguments: [false, true]) func adaptedLinearGradients(_ drops: Bool) {
-        let weight = normal64([3, 5], seed: 18), mask = normal64([4, 5], seed: 22)
+    @Test(arguments: [nil, 0.4]) func adaptedLinearGradients(_ probability: Double?) {
+        let weight = normal64([3, 5], seed: 18)
         let inputs = [normal64([4, 5], seed: 19), normal64([2, 5], seed: 20), normal64([3, 2], seed: 21)]
+        let dropout = probability.map { Dropout(RandomStream(seed: 1, 22), probability: $0) }
         let error = gradientError(inputs) {
             weighed(
                 adaptedLinear(
-                    $0[0], dropped: drops ? $0[0] * mask : nil, weight, a: $0[1], aCopy: nil, b: $0[2], bCopy: nil,
-                    scaling: 1.7))
+                    $0[0], weight, a: $0[1], aCopy: nil, b: $0[2], bCopy: nil, scaling: 1.7, dropout: dropout))
         }
         #expect(error < 1e-6)
     }
