@@ -77,8 +77,8 @@ struct AdaptedLinear : public Function<AdaptedLinear> {
         const auto dropping = Dropping::restored(ctx);
         const auto q = product(dy, b_copy);  // [N, r]
         variable_list result(8);
-        if (a.requires_grad()) result[2] = give_gradient(a, product(q.t(), dropping.of(x)).mul_(s));
-        if (b.requires_grad()) result[4] = give_gradient(b, product(dy.t(), u).mul_(s));
+        if (a.requires_grad()) result[2] = give_scaled(a, q, dropping.of(x), s);
+        if (b.requires_grad()) result[4] = give_scaled(b, dy, u, s);
         if (!ctx->needs_input_grad(0)) return result;
         auto dx = FrozenWeight::restored(ctx, saved).back(dy);
         if (dropping.drops()) {
@@ -90,6 +90,16 @@ struct AdaptedLinear : public Function<AdaptedLinear> {
         }
         result[0] = dx;
         return result;
+    }
+
+    /// give_gradient of s dy^T x, scaled in the gradient's precision: of bf16, only a product that rounds has rounded.
+    static at::Tensor give_scaled(const at::Tensor &weight, const at::Tensor &dy, const at::Tensor &x, double s) {
+        // The kernel that sums bf16 in fp32 gives threads columns of its first matrix, of which r are too few.
+        const bool flips = dy.size(1) < x.size(1) && dy.scalar_type() == at::kBFloat16 && nt_weight_gradient_is_fast();
+        const auto &first = flips ? x : dy, &second = flips ? dy : x;
+        const auto sum = at::empty({first.size(1), second.size(1)}, dy.options().dtype(wide(dy)));
+        sum_product(sum, first, second, /*adds=*/false);
+        return give_gradient(weight, (flips ? sum.t().contiguous() : sum).mul_(s));
     }
 };
 
