@@ -122,12 +122,6 @@ public final class PackedWeight {
         }
     }
 
-    /// Ranges of rows that cover the matrix, each at most 4 MiB in fp32.
-    public var panels: [Range<Int>] {
-        let count = max(1, (1 << 20) / max(1, columns))
-        return stride(from: 0, to: rows, by: count).map { $0..<min(rows, $0 + count) }
-    }
-
     fileprivate var tensors: [Tensor] { [data] + (scales.map { [$0.codes, $0.steps] } ?? []) }
 
     fileprivate func withHandle<R>(_ body: (UnsafePointer<ct_packed>) -> R) -> R {
