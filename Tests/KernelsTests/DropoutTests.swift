@@ -44,7 +44,7 @@ extension KernelSuite {
             }
         }
 
-        /// The smallest number is kept as it is, an infinite one can be dropped: nothing is flushed, nothing is 0 times infinity.
+        /// The smallest number is kept as it is, an infinite one can be dropped: nothing is flushed, no 0 times infinity.
         @Test func extremes() {
             var options = nt_dropout(seed: 3, stream: 4, probability: 0.5)
             let small = [UInt16](repeating: 1, count: 70), infinite = [Float](repeating: .infinity, count: 70)
