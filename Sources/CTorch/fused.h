@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "attention.h"
+#include "dropout.h"
 #include "embedding.h"
 #include "gated.h"
 #include "gradient.h"
@@ -39,6 +40,7 @@ struct Fused;
         static constexpr auto attention = nt_attention_forward_##S;               \
         static constexpr auto attention_backward = nt_attention_backward_##S;     \
         static constexpr auto cross_entropy = nt_cross_entropy_##S;               \
+        static constexpr auto dropout = nt_dropout_##S;                           \
         static constexpr auto log_probabilities = nt_log_probabilities_##S;       \
         static constexpr auto embedding_backward = nt_embedding_backward_##S;     \
         static constexpr auto packed_decode = nt_packed_decode_##S;               \

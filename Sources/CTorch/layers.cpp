@@ -4,6 +4,7 @@
 // A trained weight has a master (a leaf, fp32) and a copy in the dtype of the products, converted once per update; of split
 // masters the leaf is the bf16 half, which is its own copy. The nodes multiply by the copy and add the gradient into the
 // leaf's own: `give_gradient`.
+#include "dropping.h"
 #include "frozen.h"
 
 using namespace shim;
@@ -54,38 +55,50 @@ struct Linear : public Function<Linear> {
 };
 
 /// x W^T + s (x' A^T) B^T with W frozen, perhaps packed; x' is x, or x after dropout (Hu et al. 2021, arXiv:2106.09685, eq. 3).
-/// Neither dW nor B A is ever formed.
+/// Neither dW nor B A is ever formed, and x' is made again in backward.
 struct AdaptedLinear : public Function<AdaptedLinear> {
     static at::Tensor forward(
-        AutogradContext *ctx, const at::Tensor &x, const std::optional<at::Tensor> &dropped, const FrozenWeight &weight,
-        const at::Tensor &a,
-        const at::Tensor &a_copy, const at::Tensor &b, const at::Tensor &b_copy, double scaling) {
-        const auto input = dropped.value_or(x);
-        const auto u = product(input, a_copy.t());  // [N, r]
+        AutogradContext *ctx, const at::Tensor &x, const FrozenWeight &weight, const at::Tensor &a, const at::Tensor &a_copy,
+        const at::Tensor &b, const at::Tensor &b_copy, double scaling, const Dropping &dropping) {
+        const auto u = product(dropping.of(x), a_copy.t());  // [N, r]
         auto y = weight.product(x);
         product_into(y, u, b_copy.t(), /*adds=*/true, scaling);
-        weight.save(ctx, {input, a, a_copy, b, b_copy, u});
+        weight.save(ctx, {kept(ctx, x), a, a_copy, b, b_copy, u});
         ctx->saved_data["scaling"] = scaling;
-        ctx->saved_data["drops"] = dropped.has_value();
+        dropping.save(ctx);
         return y;
     }
 
     static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
         const auto saved = ctx->get_saved_variables();
-        const auto input = saved[0], a = saved[1], a_copy = saved[2], b = saved[3], b_copy = saved[4], u = saved[5],
-                   dy = gradients[0];
+        const auto a = saved[1], a_copy = saved[2], b = saved[3], b_copy = saved[4], u = saved[5], dy = gradients[0];
         const double s = ctx->saved_data["scaling"].toDouble();
+        const auto dropping = Dropping::restored(ctx);
         const auto q = product(dy, b_copy);  // [N, r]
         variable_list result(8);
-        if (a.requires_grad()) result[3] = give_gradient(a, product(q.t(), input).mul_(s));
-        if (b.requires_grad()) result[5] = give_gradient(b, product(dy.t(), u).mul_(s));
-        const bool drops = ctx->saved_data["drops"].toBool();
-        if (ctx->needs_input_grad(0)) {
-            result[0] = FrozenWeight::restored(ctx, saved).back(dy);
-            if (!drops) product_into(result[0], q, a_copy, /*adds=*/true, s);
+        if (a.requires_grad()) result[2] = give_scaled(a, q, dropping.of(shim::restored(ctx, saved[0])), s);
+        if (b.requires_grad()) result[4] = give_scaled(b, dy, u, s);
+        if (!ctx->needs_input_grad(0)) return result;
+        auto dx = FrozenWeight::restored(ctx, saved).back(dy);
+        if (dropping.drops()) {
+            auto through = at::empty_like(dx);
+            product_into(through, q, a_copy, /*adds=*/false, s);
+            dropping.add(dx, through);
+        } else {
+            product_into(dx, q, a_copy, /*adds=*/true, s);
         }
-        if (drops && ctx->needs_input_grad(1)) result[1] = product(q, a_copy).mul_(s);
+        result[0] = dx;
         return result;
+    }
+
+    /// give_gradient of s dy^T x, scaled in the gradient's precision: of bf16, only a product that rounds has rounded.
+    static at::Tensor give_scaled(const at::Tensor &weight, const at::Tensor &dy, const at::Tensor &x, double s) {
+        // The kernel that sums bf16 in fp32 gives threads columns of its first matrix, of which r are too few.
+        const bool flips = dy.size(1) < x.size(1) && dy.scalar_type() == at::kBFloat16 && nt_weight_gradient_is_fast();
+        const auto &first = flips ? x : dy, &second = flips ? dy : x;
+        const auto sum = at::empty({first.size(1), second.size(1)}, dy.options().dtype(wide(dy)));
+        sum_product(sum, first, second, /*adds=*/false);
+        return give_gradient(weight, (flips ? sum.t().contiguous() : sum).mul_(s));
     }
 };
 
@@ -254,14 +267,14 @@ ct_status ct_linear(ct_tensor x, ct_tensor weight, ct_tensor copy, ct_tensor bia
     });
 }
 ct_status ct_adapted_linear(
-    ct_tensor x, ct_tensor dropped, ct_tensor weight, const ct_packed *packed, ct_tensor a, ct_tensor a_copy, ct_tensor b,
-    ct_tensor b_copy, double scaling, ct_tensor *out) {
+    ct_tensor x, ct_tensor weight, const ct_packed *packed, ct_tensor a, ct_tensor a_copy, ct_tensor b, ct_tensor b_copy,
+    double scaling, ct_dropout dropout, ct_tensor *out) {
     return giving(out, [&] {
         SHIM_NAMED("adapted_linear");
         const auto A = get(a), B = get(b);
         return AdaptedLinear::apply(
-            get(x), if_defined(get(dropped)), packed ? FrozenWeight(*packed) : FrozenWeight(get(weight)), A,
-            or_weight(get(a_copy), A), B, or_weight(get(b_copy), B), scaling);
+            get(x), packed ? FrozenWeight(*packed) : FrozenWeight(get(weight)), A, or_weight(get(a_copy), A), B,
+            or_weight(get(b_copy), B), scaling, Dropping(dropout));
     });
 }
 ct_status ct_embedding(ct_tensor weight, ct_tensor copy, ct_tensor ids, ct_tensor *out) {

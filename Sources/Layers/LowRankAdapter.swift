@@ -20,6 +20,7 @@ public final class LowRankAdapter: Module {
     public var dropoutStream: RandomStream?
     /// ‖W_i‖² of the frozen base, fp32 `[O]`.
     private let squaredBaseNorms: Tensor?
+    private var lastNorms: Norms?
 
     public init(
         on base: Linear, rank: Int, scaling: Double, dropout: Double, hasMagnitude: Bool, initialization: RandomStream
@@ -46,30 +47,33 @@ public final class LowRankAdapter: Module {
     ///   - weight: W, frozen, `[O, I]`
     /// - Returns: the adapted output without bias, `[N, O]`.
     func callAsFunction(_ x: Tensor, on weight: Parameter) -> Tensor {
-        var dropped: Tensor?
-        if let dropoutStream, dropout > 0 {
-            dropped = x * dropoutStream.dropoutMask(x.shape, probability: dropout, x.dtype).to(x.device)
-        }
+        let drawn = dropoutStream.map { Dropout($0, probability: dropout) }
         let (aCopy, bCopy) = (a.copy(in: x.dtype), b.copy(in: x.dtype))
         let sum =
             weight.packed.map {
                 adaptedLinear(
-                    x, dropped: dropped, $0, a: a.value, aCopy: aCopy, b: b.value, bCopy: bCopy, scaling: scaling)
+                    x, $0, a: a.value, aCopy: aCopy, b: b.value, bCopy: bCopy, scaling: scaling, dropout: drawn)
             }
             ?? adaptedLinear(
-                x, dropped: dropped, weight.read(in: x.dtype), a: a.value, aCopy: aCopy, b: b.value, bCopy: bCopy,
-                scaling: scaling)
+                x, weight.read(in: x.dtype), a: a.value, aCopy: aCopy, b: b.value, bCopy: bCopy, scaling: scaling,
+                dropout: drawn)
         guard let magnitude else { return sum }
         return sum * (magnitude.value / rowNorms(weight)).to(x.dtype)
     }
 
-    /// ‖W_i + s (B A)_i‖ `[O]` without forming B A: ‖W_i‖² + 2 s B_i·(W Aᵀ)_i + s² B_i (A Aᵀ) B_iᵀ.
-    func rowNorms(_ weight: Parameter) -> Tensor {
+    /// ‖W_i + s (B A)_i‖ `[O]`, made once after each change of A or B: the micro-batches of an update share it.
+    private func rowNorms(_ weight: Parameter) -> Tensor {
+        if let lastNorms, lastNorms.areOf(a.value, b.value) { return lastNorms.values }
+        let norms = Norms(newRowNorms(weight), of: a.value, b.value)
+        lastNorms = norms
+        return norms.values
+    }
+
+    /// The norms without forming B A: ‖W_i‖² + 2 s B_i·(W Aᵀ)_i + s² B_i (A Aᵀ) B_iᵀ.
+    private func newRowNorms(_ weight: Parameter) -> Tensor {
         withoutGradients {
             let A = a.value.detached(), B = b.value.detached()
-            // W Aᵀ [O, r]
-            let projected =
-                weight.packed.map { linear(A, $0).transpose(0, 1) } ?? linear(weight.value.detached().to(A.dtype), A)
+            let projected = weight.mapRows(in: A.dtype) { linear($0, A) }  // W Aᵀ [O, r]
             let cross = (projected * B).sum(dim: 1)
             let own = (B.matmul(linear(A, A)) * B).sum(dim: 1)
             return (squaredBaseNorms! + cross * (2 * scaling) + own * (scaling * scaling)).sqrt()
@@ -88,12 +92,36 @@ public final class LowRankAdapter: Module {
     }
 }
 
+/// Norms with the A and B they are of.
+private struct Norms {
+    let values: Tensor  // [O]
+    private let a: Tensor, b: Tensor
+    private let versions: [Int]
+
+    init(_ values: Tensor, of a: Tensor, _ b: Tensor) {
+        (self.values, self.a, self.b, versions) = (values, a, b, [a.version, b.version])
+    }
+
+    func areOf(_ a: Tensor, _ b: Tensor) -> Bool {
+        a === self.a && b === self.b && versions == [a.version, b.version]
+    }
+}
+
 extension Parameter {
     /// ‖W_i‖² of every row, `[O]`.
     fileprivate func squaredRowNorms(in dtype: DType) -> Tensor {
-        withoutGradients {
-            guard let packed else { return value.detached().to(dtype).pow(2).sum(dim: 1) }
-            return .cat(packed.panels.map { packed.decoded($0, in: dtype).pow(2).sum(dim: 1) }, dim: 0)
+        withoutGradients { mapRows(in: dtype) { $0.pow(2).sum(dim: 1) } }
+    }
+
+    /// What `body` makes of the rows of a frozen matrix, one below the other. At most 4 MiB of it are in `dtype` at a time.
+    fileprivate func mapRows(in dtype: DType, _ body: (Tensor) -> Tensor) -> Tensor {
+        let most = max(1, (1 << 20) / max(1, shape[1]))
+        let parts = stride(from: 0, to: shape[0], by: most).map { first in
+            let count = min(most, shape[0] - first)
+            return body(
+                packed.map { $0.decoded(first..<first + count, in: dtype) }
+                    ?? value.detached().narrow(0, first, count).to(dtype))
         }
+        return .cat(parts, dim: 0)
     }
 }

@@ -111,15 +111,15 @@ public func linear(_ x: Tensor, _ weight: Tensor, _ bias: Tensor? = nil, copy: T
 /// `x weightᵀ + scaling · (x' aᵀ) bᵀ` with a frozen weight: x `[N, I]`, weight `[O, I]`, a `[r, I]`, b `[O, r]`.
 ///
 /// - Parameters:
-///   - dropped: x', x after dropout; x itself when nil.
 ///   - aCopy, bCopy: a and b in x's dtype, when they are kept in another.
+///   - dropout: makes x' of x, and again in backward: only x is kept. x' is x when nil.
 public func adaptedLinear(
-    _ x: Tensor, dropped: Tensor?, _ weight: Tensor, a: Tensor, aCopy: Tensor?, b: Tensor, bCopy: Tensor?,
-    scaling: Double
+    _ x: Tensor, _ weight: Tensor, a: Tensor, aCopy: Tensor?, b: Tensor, bCopy: Tensor?, scaling: Double,
+    dropout: Dropout? = nil
 ) -> Tensor {
-    perform("adaptedLinear", x, dropped, weight, a, aCopy, b, bCopy) {
+    perform("adaptedLinear", x, weight, a, aCopy, b, bCopy) {
         ct_adapted_linear(
-            x.handle, dropped.handle, weight.handle, nil, a.handle, aCopy.handle, b.handle, bCopy.handle, scaling, &$0)
+            x.handle, weight.handle, nil, a.handle, aCopy.handle, b.handle, bCopy.handle, scaling, dropout.options, &$0)
     }
 }
 

@@ -122,12 +122,6 @@ public final class PackedWeight {
         }
     }
 
-    /// Ranges of rows that cover the matrix, each at most 4 MiB in fp32.
-    public var panels: [Range<Int>] {
-        let count = max(1, (1 << 20) / max(1, columns))
-        return stride(from: 0, to: rows, by: count).map { $0..<min(rows, $0 + count) }
-    }
-
     fileprivate var tensors: [Tensor] { [data] + (scales.map { [$0.codes, $0.steps] } ?? []) }
 
     fileprivate func withHandle<R>(_ body: (UnsafePointer<ct_packed>) -> R) -> R {
@@ -148,14 +142,14 @@ public func linear(_ x: Tensor, _ weight: PackedWeight, _ bias: Tensor? = nil) -
 
 /// `adaptedLinear` on a packed weight.
 public func adaptedLinear(
-    _ x: Tensor, dropped: Tensor?, _ weight: PackedWeight, a: Tensor, aCopy: Tensor?, b: Tensor, bCopy: Tensor?,
-    scaling: Double
+    _ x: Tensor, _ weight: PackedWeight, a: Tensor, aCopy: Tensor?, b: Tensor, bCopy: Tensor?, scaling: Double,
+    dropout: Dropout? = nil
 ) -> Tensor {
-    perform("adaptedLinear", [x, a, b] + [dropped, aCopy, bCopy].compactMap { $0 } + weight.tensors) { out in
+    perform("adaptedLinear", [x, a, b] + [aCopy, bCopy].compactMap { $0 } + weight.tensors) { out in
         weight.withHandle {
             ct_adapted_linear(
-                x.handle, dropped.handle, ct_tensor(impl: nil), $0, a.handle, aCopy.handle, b.handle, bCopy.handle,
-                scaling, &out)
+                x.handle, ct_tensor(impl: nil), $0, a.handle, aCopy.handle, b.handle, bCopy.handle, scaling,
+                dropout.options, &out)
         }
     }
 }

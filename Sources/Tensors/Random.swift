@@ -1,4 +1,5 @@
-// Tensors of random numbers.
+// Tensors of random numbers, and dropout.
+internal import CTorch
 internal import Glibc
 public import RandomStreams
 
@@ -21,10 +22,23 @@ extension RandomStream {
         }
         return Tensor(values, shape)
     }
+}
 
-    /// A mask `[shape]` of the given dtype for dropout: `1 / (1 - p)` where an element is kept, else 0.
-    public func dropoutMask(_ shape: [Int], probability p: Double, _ dtype: DType) -> Tensor {
-        let scale = Float(1 / (1 - p)), threshold = Float(p)
-        return Tensor(uniform(shape.reduce(1, *)).map { $0 < threshold ? 0 : scale }, shape).to(dtype)
+/// Sets elements to zero and divides the others by `1 - p` (Srivastava et al. 2014,
+/// jmlr.org/papers/v15/srivastava14a.html). Number i in row-major order is dropped where number i of
+/// `stream.uniform` is below p.
+public struct Dropout: Sendable, Equatable {
+    public let stream: RandomStream
+    /// p, 0 ..< 1.
+    public let probability: Double
+
+    public init(_ stream: RandomStream, probability: Double) {
+        (self.stream, self.probability) = (stream, probability)
+    }
+}
+
+extension Dropout? {
+    var options: ct_dropout {
+        ct_dropout(seed: self?.stream.seed ?? 0, stream: self?.stream.stream ?? 0, probability: self?.probability ?? 0)
     }
 }

@@ -115,9 +115,8 @@ private final class TrainingBench {
             optimizer = AdamW(model.namedParameters(), tables: model.tables, settings)
         } else {
             let adapter = AdapterConfig(
-                rank: 16, alpha: 32, dropout: 0, scaling: .standard, hasMagnitude: false,
-                targets: model.blockLinearKinds,
-                savedModules: [],
+                rank: 16, alpha: 32, dropout: command.dropout, scaling: .standard,
+                hasMagnitude: command.method == .dora, targets: model.blockLinearKinds, savedModules: [],
                 baseModel: command.model)
             try Adapter.attachNew(adapter, to: loaded, seed: 1)
             let parameters = Adapter.parts(of: loaded, adapter)
@@ -150,6 +149,9 @@ private final class TrainingBench {
     }
 
     func step() -> Step {
+        for (i, (_, linear)) in loaded.model.blockLinears.enumerated() {
+            linear.adapter?.dropoutStream = RandomStream(seed: 3, UInt64(i), UInt64(optimizer.steps))
+        }
         var step = Step(), clock = StepClock()
         let factor = 1 / Double(ids.count)
         let loss = loaded.model.lossSum(

@@ -83,6 +83,10 @@ private func helpExample(_ verb: String) throws -> String {
         let names = Set(try #require(trace["traceEvents"]?.array).compactMap { $0["name"]?.string })
         #expect(names.isSuperset(of: ["needletail::rms_norm", "needletail::document_attention", "aten::mm"]))
         #expect(names.contains { $0.contains("CppNode") && $0.contains("RMSNorm") })
+        let adapted = try Workshop.run("\(bench) dora.json --method dora --dropout 0.1 --recompute-blocks 1")
+        try #require(adapted.status == 0, "\(adapted.errors)")
+        let dora = try readJSONFile("\(Workshop.folder)/dora.json")["traceEvents"]?.array ?? []
+        #expect(Set(dora.compactMap { $0["name"]?.string }).contains("needletail::dropout"))
         let nowhere = try Workshop.run("\(bench) missing/trace.json")
         #expect(nowhere.status == 73 && nowhere.errors.hasPrefix("error: missing/trace.json"), "\(nowhere.errors)")
         #expect(nowhere.errors.split(separator: "\n").count == 1)

@@ -1,5 +1,6 @@
 // Gradients of every operation with a backward of our own or a composition in the shim, against finite differences.
 // N tokens, H query heads, K key/value heads, E head dimension
+import RandomStreams
 import Tensors
 import TestSupport
 import Testing
@@ -119,16 +120,37 @@ import Testing
         #expect(error < 1e-6)
     }
 
-    @Test(arguments: [false, true]) func adaptedLinearGradients(_ drops: Bool) {
-        let weight = normal64([3, 5], seed: 18), mask = normal64([4, 5], seed: 22)
+    @Test(arguments: [nil, 0.4]) func adaptedLinearGradients(_ probability: Double?) {
+        let weight = normal64([3, 5], seed: 18)
         let inputs = [normal64([4, 5], seed: 19), normal64([2, 5], seed: 20), normal64([3, 2], seed: 21)]
+        let dropout = probability.map { Dropout(RandomStream(seed: 1, 22), probability: $0) }
         let error = gradientError(inputs) {
             weighed(
                 adaptedLinear(
-                    $0[0], dropped: drops ? $0[0] * mask : nil, weight, a: $0[1], aCopy: nil, b: $0[2], bCopy: nil,
-                    scaling: 1.7))
+                    $0[0], weight, a: $0[1], aCopy: nil, b: $0[2], bCopy: nil, scaling: 1.7, dropout: dropout))
         }
         #expect(error < 1e-6)
+    }
+
+    /// Factors of products in bf16 and the factor behind them: one rounding, also where the scaling is no power of 2.
+    @Test func gradientsOfAdaptersAreRoundedOnce() {
+        let (N, I, O, r) = (24, 50, 70, 8), scaling = 1.7
+        func positive(_ shape: [Int], _ stream: UInt64) -> Tensor {
+            RandomStream(seed: 1, stream).uniform(shape, 0.5, 1.5).to(.bfloat16)
+        }
+        let x = positive([N, I], 1), weight = positive([O, I], 2), dy = positive([N, O], 3)
+        let copies = [positive([r, I], 4), positive([O, r], 5)], masters = copies.map { $0.to(.float32) }
+        for master in masters { master.requiresGradient = true }
+        let y = adaptedLinear(
+            x, weight, a: masters[0], aCopy: copies[0], b: masters[1], bCopy: copies[1], scaling: scaling)
+        y.backward(gradient: dy)
+        let u = linear(x, copies[0]), q = dy.matmul(copies[1])  // [N, r]
+        for (master, (left, right)) in zip(masters, [(q, x), (dy, u)]) {
+            let exact = left.to(.float64).transpose(0, 1).matmul(right.to(.float64)) * scaling
+            let error = master.gradient!.to(.float64) / exact - .ones(exact.shape, .float64)
+            // bf16 rounds by at most 2^-8; twice, some of these numbers are off by more.
+            #expect(master.gradient!.dtype == .float32 && error.maxAbs().item < 1.001 * 0x1p-8)
+        }
     }
 
     @Test func embeddingGradients() {

@@ -52,8 +52,7 @@ import Testing
         let results = [DType.float32, .float64].map { dtype in
             let leaves = trained(values, dtype)
             let y = adaptedLinear(
-                leaves[0], dropped: nil, frozen.to(dtype), a: leaves[1], aCopy: nil, b: leaves[2], bCopy: nil,
-                scaling: 0.25)
+                leaves[0], frozen.to(dtype), a: leaves[1], aCopy: nil, b: leaves[2], bCopy: nil, scaling: 0.25)
             (y * weights.to(dtype)).sum().backward()
             return [y.detached()] + leaves.map { $0.gradient! }
         }

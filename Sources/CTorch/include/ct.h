@@ -107,11 +107,16 @@ typedef struct {
 ct_status ct_packed_rows(const ct_packed *weight, int64_t row, int64_t rows, ct_dtype dtype, ct_tensor *out);
 /* x weight^T + bias: x [N, I], fp32, bf16 or fp64 on the CPU, bias [O] frozen or null. */
 ct_status ct_packed_linear(ct_tensor x, const ct_packed *weight, ct_tensor bias, ct_tensor *out);
+/* Dropout by a stream of random words (Kernels' dropout.h); probability 0: none. */
+typedef struct {
+    uint64_t seed, stream;
+    double probability;
+} ct_dropout;
 /* x weight^T + scaling (x' a^T) b^T: x [N, I], weight [O, I] frozen (`packed` in its place unless null), a [r, I],
-   b [O, r]; x' = dropped, or x when null. */
+   b [O, r]; x' = x after dropout, which backward makes again. */
 ct_status ct_adapted_linear(
-    ct_tensor x, ct_tensor dropped, ct_tensor weight, const ct_packed *packed, ct_tensor a, ct_tensor a_copy, ct_tensor b,
-    ct_tensor b_copy, double scaling, ct_tensor *out);
+    ct_tensor x, ct_tensor weight, const ct_packed *packed, ct_tensor a, ct_tensor a_copy, ct_tensor b, ct_tensor b_copy,
+    double scaling, ct_dropout dropout, ct_tensor *out);
 /* Rows of copy [V, D] picked by ids [N] int64, in the copy's dtype. */
 ct_status ct_embedding(ct_tensor weight, ct_tensor copy, ct_tensor ids, ct_tensor *out);
 /* x [..., D], weight [D], which counts as weight + offset; statistics in fp32 (fp64 for fp64 input), result in x's dtype.

@@ -92,9 +92,14 @@ public struct BenchTrainCommand: ThreadedCommand {
 
     @Option(
         help: ArgumentHelp(
-            "What is trained: full (all weights), lora (rank 16 on every linear map of the blocks), qlora (the same on "
-                + "frozen weights in NF4)."))
+            "What is trained: full (all weights), lora (rank 16 on every linear map of the blocks), dora (the same with "
+                + "magnitudes), qlora (lora on frozen weights in NF4)."))
     public var method: Method = .full
+
+    @Option(
+        help: ArgumentHelp(
+            "Inputs of adapters set to zero, 0 to below 1; for every method but full.", valueName: "share"))
+    public var dropout: Double = 0
 
     @Option(help: "Moments of the optimizer: fp32 or int8.")
     public var state: MomentType = .fp32
@@ -119,7 +124,7 @@ public struct BenchTrainCommand: ThreadedCommand {
     @OptionGroup public var options: BenchOptions
 
     public enum MomentType: String, CaseIterable, ExpressibleByArgument, Sendable { case fp32, int8 }
-    public enum Method: String, CaseIterable, ExpressibleByArgument, Sendable { case full, lora, qlora }
+    public enum Method: String, CaseIterable, ExpressibleByArgument, Sendable { case full, lora, dora, qlora }
 
     public init() {}
 
@@ -127,6 +132,9 @@ public struct BenchTrainCommand: ThreadedCommand {
         try require(batch > 0, "--batch is 1 or more, not \(batch)")
         try require(sequence > 1, "--sequence is 2 or more, not \(sequence)")
         try require(steps ?? 1 > 0, "--steps is 1 or more, not \(steps ?? 0)")
+        try require((0..<1).contains(dropout), "--dropout is 0 or more and below 1, not \(dropout)")
+        try require(
+            dropout == 0 || method != .full, "--dropout is for adapters: use it with --method lora, dora or qlora")
         try require(recomputeBlocks >= 0, "--recompute-blocks is 0 or more, not \(recomputeBlocks)")
         try require(seconds > 0 && seconds.isFinite, "--seconds is above 0, not \(seconds)")
     }

@@ -6,6 +6,7 @@
 
 #include "attention.h"
 #include "decode.h"
+#include "dropout.h"
 #include "embedding.h"
 #include "gated.h"
 #include "gradient.h"
