@@ -66,6 +66,23 @@ import Tokenizers
         #expect(later[0] == alone[5])
     }
 
+    /// A token of prompt or answer is as good as forbidden.
+    @Test func whatWasWrittenIsRemembered() throws {
+        let generator = try Generator(random(.llama), tokenizer)
+        let sampling = SamplingSettings(repetitionPenalty: 1e6)
+        let answers = generator.answers(to: prompts, .init(sampling: sampling, maxNewTokens: 20))
+        for (prompt, answer) in zip(prompts, answers) {
+            #expect(Set(prompt + answer.ids).count == Set(prompt).count + answer.ids.count)
+        }
+        // The control: left alone, the model repeats itself.
+        let free = generator.answers(to: prompts, .init(maxNewTokens: 20))
+        #expect(free.contains { Set($0.ids).count < $0.ids.count })
+        // A talk remembers, too.
+        let reply = generator.reply(
+            to: prompts[0], in: ChatSession(), .init(sampling: sampling, maxNewTokens: 20), onText: { _ in })
+        #expect(reply == answers[0])
+    }
+
     /// One call a step: a silent fall-back to operations one by one would be fifty times slower and go unnoticed.
     @Test(arguments: [DType.float32, .bfloat16]) func everyStepIsFused(_ dtype: DType) throws {
         let config = textConfig(), folder = folder["fused"]
