@@ -190,7 +190,7 @@ private func helpExample(_ verb: String) throws -> String {
             "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 16}' > figures.json
             bench() { needletail bench "$@" --dtype fp32 --json; }
             bench train --model figures.json --batch 1 --sequence 8 --steps 2 \
-                && bench generate --model figures.json --batch 2 --prompt-tokens 4 --tokens 4 --temperature 1 --top-p 0.9 \
+                && bench generate --model figures.json --prompt-tokens 4 --tokens 4 --temperature 1 --top-p 0.9 \
                 && bench gemm --size 64
             """)
         let reports = try outcome.output.split(separator: "\n").map { try JSONValue.parse(String($0)) }

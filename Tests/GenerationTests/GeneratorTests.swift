@@ -105,6 +105,17 @@ import Tokenizers
         #expect(answers(3) == answers(1))
     }
 
+    /// What is left of long prompts goes through the layers, behind the beginning that they share.
+    @Test(arguments: [TinyFamily.llama, .mistral, .gemma2])
+    func longRemaindersBehindASharedBeginning(_ family: TinyFamily) throws {
+        let generator = try Generator(random(family), tokenizer), start = someIDs(30, seed: 9, vocabulary: 268)
+        let prompts = (0..<3).map { start + someIDs(40 + 30 * $0, seed: UInt64(90 + $0), vocabulary: 268) }
+        func answers(_ batch: Int) -> [Answer] {
+            generator.answers(to: prompts, .init(maxNewTokens: 8, batch: batch))
+        }
+        #expect(answers(3) == answers(1))
+    }
+
     /// Where frequencies change with length, a sequence's own length decides, and what a talk holds is computed again when
     /// it comes beyond: prompts that share a beginning, short and long, and two turns of a talk.
     @Test func longSequencesAnswerAlikeInEveryBatchAndTalk() throws {

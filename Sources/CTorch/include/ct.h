@@ -135,10 +135,11 @@ ct_status ct_soft_cap(ct_tensor x, double cap, ct_tensor *out);
 ct_status ct_document_attention(
     ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, size_t documents, bool causal, int64_t window, double scale,
     double cap, ct_tensor *out);
-/* q [B, H, T, E]; k, v [B, K, S, E]; mask [B or 1, 1, T, S] bool, true where a key is seen; cap as above.
-   -> [B, H, T, E] */
-ct_status ct_masked_attention(
-    ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask, double scale, double cap, ct_tensor *out);
+/* The same behind a past, causal, without gradients: the keys of document d are rows key_starts[d] ..< key_starts[d] +
+   key_counts[d] of k and v [M, K, E]; its queries, one at least, are the newest of them. -> [N, H, E] */
+ct_status ct_continued_attention(
+    ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, const int64_t *key_starts, const int64_t *key_counts,
+    size_t documents, int64_t window, double scale, double cap, ct_tensor *out);
 /* Sum over rows of -log softmax(hidden weight^T)[label] * factor; hidden [M, D], weight, copy [V, D], labels [M] int64,
    factors [M] in fp32 (fp64 for fp64 input) or null for ones. cap: of the logits, 0 for none.
    `chunk` rows of logits exist at a time; the gradients are computed with them, so no logits are kept. */
