@@ -197,7 +197,8 @@ let targets: [Target] = [
             "Formats", "Diagnostics", "TestSupport",
         ]),
     tests(
-        "GenerationTests", ["Generation", "Models", "Layers", "Tensors", "Tokenizers", "Formats", "TestSupport"],
+        "GenerationTests",
+        ["Generation", "Models", "Layers", "Tensors", "RandomStreams", "Tokenizers", "Formats", "TestSupport"],
         fixtures: false),
     tests(
         "EvaluationTests",

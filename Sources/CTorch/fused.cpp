@@ -376,17 +376,7 @@ struct DocumentAttention : public Function<DocumentAttention> {
         AutogradContext *ctx, const at::Tensor &given_q, const at::Tensor &given_k, const at::Tensor &given_v,
         std::vector<int64_t> starts, bool causal, int64_t window, double scale, double cap) {
         const auto q = whole_rows(given_q), k = whole_rows(given_k), v = whole_rows(given_v);
-        auto o = at::empty(q.sizes(), q.options()), lse = at::empty({q.size(1), q.size(0)}, q.options().dtype(wide(q)));
-        const auto shape = shape_of(q, k, starts, causal, window, scale, cap);
-        const auto memory = scratch(nt_attention_scratch_bytes(&shape, int(q.element_size()), 0));
-        by_type(q, [&](auto f) {
-            using F = decltype(f);
-            using T = typename F::T;
-            F::attention(
-                &shape, data<T>(q), q.stride(0), data<T>(k), k.stride(0), data<T>(v), v.stride(0), data<T>(o), o.stride(0),
-                data<typename F::W>(lse),
-                memory.data_ptr(), parallel);
-        });
+        const auto [o, lse] = attended(shape_of(q, k, starts, causal, window, scale, cap), q, k, v);
         ctx->save_for_backward({q, k, v, o, lse});
         ctx->saved_data["starts"] = starts;
         ctx->saved_data["causal"] = causal;
@@ -414,6 +404,21 @@ struct DocumentAttention : public Function<DocumentAttention> {
                 data<T>(dq), HE, data<T>(dk), KE, data<T>(dv), KE, memory.data_ptr(), parallel);
         });
         return {dq, dk, dv, {}, {}, {}, {}, {}};
+    }
+
+    /// o [N, H, E] and lse [H, N] of whole rows.
+    static std::pair<at::Tensor, at::Tensor> attended(
+        const nt_attention &shape, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v) {
+        const auto o = at::empty(q.sizes(), q.options()), lse = at::empty({q.size(1), q.size(0)}, q.options().dtype(wide(q)));
+        const auto memory = scratch(nt_attention_scratch_bytes(&shape, int(q.element_size()), 0));
+        by_type(q, [&](auto f) {
+            using F = decltype(f);
+            using T = typename F::T;
+            F::attention(
+                &shape, data<T>(q), q.stride(0), data<T>(k), k.stride(0), data<T>(v), v.stride(0), data<T>(o), o.stride(0),
+                data<typename F::W>(lse), memory.data_ptr(), parallel);
+        });
+        return {o, lse};
     }
 
     static nt_attention shape_of(
@@ -484,6 +489,64 @@ at::Tensor plain_document_attention(
     for (size_t i = 0; i < lengths.size(); ++i)
         parts.push_back(plain_attention(qs[i], ks[i], vs[i], causal, window, scale, cap));
     return at::cat(parts, 0);
+}
+
+/// Documents behind a past: the queries from starts[d] on are the newest of the key_counts[d] keys from key_starts[d] on.
+struct Continued {
+    std::vector<int64_t> starts, key_starts, key_counts;
+    int64_t window;
+    double scale, cap;
+    int64_t documents() const { return int64_t(key_starts.size()); }
+    int64_t queries(int64_t d) const { return starts[d + 1] - starts[d]; }
+};
+
+at::Tensor continued_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const Continued &c) {
+    using Kernel = DocumentAttention;
+    const auto a = whole_rows(q), keys = whole_rows(k), values = whole_rows(v);
+    auto shape = Kernel::shape_of(a, keys, c.starts, /*causal=*/true, c.window, c.scale, c.cap);
+    shape.key_starts = c.key_starts.data();
+    shape.key_counts = c.key_counts.data();
+    return Kernel::attended(shape, a, keys, values).first;
+}
+
+/// The same for documents side by side, the shorter ones filled up: T queries and S keys each. The G query heads of a key/value
+/// head stand where positions would, so no key is copied per head.
+at::Tensor plain_continued_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const Continued &c) {
+    const int64_t B = c.documents(), K = k.size(1), G = q.size(1) / K, E = q.size(2);
+    std::vector<int64_t> counts;
+    for (int64_t d = 0; d < B; ++d) counts.push_back(c.queries(d));
+    const int64_t T = *std::max_element(counts.begin(), counts.end());
+    const int64_t S = *std::max_element(c.key_counts.begin(), c.key_counts.end());
+    const auto column = [&](const std::vector<int64_t> &x) {  // [B, 1]
+        return at::tensor(at::IntArrayRef(x.data(), size_t(B)), at::kLong).to(q.device()).unsqueeze(1);
+    };
+    const auto n = column(counts), m = column(c.key_counts), t = at::arange(T, n.options()), s = at::arange(S, n.options());
+    const auto position = (m - n + t).unsqueeze(2);  // [B, T, 1]
+    auto seen = s <= position;                       // [B, T, S]
+    if (c.window > 0) seen = seen & (s > position - c.window);
+    const auto mask = seen.repeat({1, G, 1}).unsqueeze(1);  // [B, 1, G T, S]
+    // What is filled up repeats a document's last row.
+    const auto queries = q.index_select(0, (column(c.starts) + at::minimum(t, n - 1)).flatten());
+    const auto grouped = queries.view({B, T, K, G, E}).permute({0, 2, 3, 1, 4}).reshape({B, K, G * T, E});
+    const auto rows = (column(c.key_starts) + at::minimum(s, m - 1)).flatten();
+    const auto keys = k.index_select(0, rows).view({B, S, K, E}).transpose(1, 2);
+    const auto values = v.index_select(0, rows).view({B, S, K, E}).transpose(1, 2);
+    const auto y = c.cap > 0 ? capped_attention(grouped, keys, values, mask, c.scale, c.cap)
+                             : at::scaled_dot_product_attention(grouped, keys, values, mask, 0.0, /*is_causal=*/false, c.scale);
+    const auto flat = y.reshape({B, K, G, T, E}).permute({0, 3, 1, 2, 4}).reshape({B * T, K * G, E});
+    return flat.index_select(0, (t < n).flatten().nonzero().squeeze(1));
+}
+
+/// Of q [N, H, E], k and v [M, K, E].
+void check_attention(
+    const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const std::vector<int64_t> &starts) {
+    TORCH_CHECK(
+        q.dim() == 3 && k.dim() == 3 && k.sizes() == v.sizes() && q.size(2) == k.size(2) && k.size(1) > 0 &&
+            q.size(1) % k.size(1) == 0 && q.scalar_type() == k.scalar_type() && k.scalar_type() == v.scalar_type(),
+        "q ", q.sizes(), ", k ", k.sizes(), ", v ", v.sizes());
+    TORCH_CHECK(
+        starts.front() == 0 && starts.back() == q.size(0) && std::is_sorted(starts.begin(), starts.end()),
+        "document offsets ", starts, " for ", q.size(0), " tokens");
 }
 
 }  // namespace
@@ -646,13 +709,8 @@ ct_status ct_document_attention(
         SHIM_NAMED("document_attention");
         const auto a = get(q), b = get(k), c = get(v);
         const std::vector<int64_t> offsets(starts, starts + documents + 1);
-        TORCH_CHECK(
-            a.dim() == 3 && b.dim() == 3 && b.sizes() == c.sizes() && a.size(0) == b.size(0) && a.size(2) == b.size(2) &&
-                b.size(1) > 0 && a.size(1) % b.size(1) == 0 && a.scalar_type() == b.scalar_type() && b.scalar_type() == c.scalar_type(),
-            "q ", a.sizes(), ", k ", b.sizes(), ", v ", c.sizes());
-        TORCH_CHECK(
-            offsets.front() == 0 && offsets.back() == a.size(0) && std::is_sorted(offsets.begin(), offsets.end()),
-            "document offsets ", offsets, " for ", a.size(0), " tokens");
+        check_attention(a, b, c, offsets);
+        TORCH_CHECK(a.size(0) == b.size(0), a.size(0), " queries, ", b.size(0), " keys");
         TORCH_CHECK(causal || window == 0, "a window of ", window, " keys where later keys are seen");
         return takes_kernel(a, a.size(2) <= NT_ATTENTION_LARGEST_HEAD)
             ? DocumentAttention::apply(a, b, c, offsets, causal, window, scale, cap)
@@ -660,11 +718,25 @@ ct_status ct_document_attention(
     });
 }
 
-ct_status ct_masked_attention(
-    ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask, double scale, double cap, ct_tensor *out) {
+ct_status ct_continued_attention(
+    ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, const int64_t *key_starts, const int64_t *key_counts,
+    size_t documents, int64_t window, double scale, double cap, ct_tensor *out) {
     return giving(out, [&] {
-        if (cap > 0) return capped_attention(get(q), get(k), get(v), get(mask), scale, cap);
-        return at::scaled_dot_product_attention(
-            get(q), get(k), get(v), get(mask), 0.0, /*is_causal=*/false, scale, /*enable_gqa=*/true);
+        SHIM_NAMED("continued_attention");
+        const auto a = get(q), b = get(k), c = get(v);
+        const Continued continued{
+            {starts, starts + documents + 1}, {key_starts, key_starts + documents}, {key_counts, key_counts + documents},
+            window, scale, cap};
+        check_attention(a, b, c, continued.starts);
+        for (int64_t d = 0; d < continued.documents(); ++d)
+            TORCH_CHECK(
+                continued.queries(d) > 0 && continued.queries(d) <= key_counts[d] && key_starts[d] >= 0 &&
+                    key_starts[d] + key_counts[d] <= b.size(0),
+                continued.queries(d), " queries behind ", key_counts[d], " keys from row ", key_starts[d], " of ", b.size(0));
+        TORCH_CHECK(
+            !c10::GradMode::is_enabled() || !(a.requires_grad() || b.requires_grad() || c.requires_grad()),
+            "attention behind a past has no backward");
+        return takes_kernel(a, a.size(2) <= NT_ATTENTION_LARGEST_HEAD) ? continued_attention(a, b, c, continued)
+                                                                       : plain_continued_attention(a, b, c, continued);
     });
 }

@@ -94,9 +94,8 @@ public final class Generator {
                 limit: min(settings.maxNewTokens, capacity - prompts[$0].count))
         }
         func take(_ scores: FusedDecoder.Scores, _ rows: [Int]) {
-            for (i, row) in rows.enumerated() {
-                scores.withRow(i) { writings[row].take($0, settings.sampling, onText) }
-            }
+            let ids = settings.sampling.pick(scores, rows.map { writings[$0].draw })
+            for (row, id) in zip(rows, ids) { writings[row].take(id, onText) }
         }
         let shared = shareBeginning(of: prompts, scorer, cache)
         for rows in groups(of: prompts.map { $0.count - shared }) {
@@ -173,9 +172,8 @@ public final class Generator {
             session.held = prompt
             var next = Array(prompt[shared...])
             while true {
-                scorer.scores(after: [next], rows: [0], cache).withRow(0) {
-                    writing.take($0, settings.sampling) { onText($1) }
-                }
+                let scores = scorer.scores(after: [next], rows: [0], cache)
+                writing.take(settings.sampling.pick(scores, [writing.draw])[0]) { onText($1) }
                 if writing.isDone || shouldStop() { return writing.answer }
                 next = [writing.ids.last!]
                 session.held.append(next[0])
@@ -199,7 +197,8 @@ private final class Writing {
     private(set) var ids: [Int32] = []
     private(set) var isDone = false
     private var reason = FinishReason.length
-    private var seen: Set<Int32>
+    /// Ids of prompt and answer so far; nil where no draw looks at them.
+    private var seen: Set<Int32>?
     private var decoder: StreamingDecoder
     /// Text that is final, and text that may yet turn out to begin a stop string.
     private var text = "", held = ""
@@ -215,18 +214,20 @@ private final class Writing {
         self.settings = settings
         self.endTokens = endTokens
         self.limit = limit
-        seen = Set(prompt)
+        seen = settings.sampling.repetitionPenalty == 1 ? nil : Set(prompt)
         decoder = tokenizer.streamingDecoder(skipSpecialTokens: true)
         isDone = limit <= 0
     }
 
     var answer: Answer { Answer(text: text, ids: ids, reason: reason) }
 
-    func take(_ logits: UnsafeBufferPointer<Float>, _ sampling: SamplingSettings, _ onText: (Int, String) -> Void) {
+    /// What the next token's draw depends on.
+    var draw: SamplingSettings.Draw { .init(seen: seen ?? [], sequence: index, step: ids.count) }
+
+    func take(_ id: Int32, _ onText: (Int, String) -> Void) {
         if isDone { return }
-        let id = sampling.pick(logits, seen: seen, sequence: index, step: ids.count)
         ids.append(id)
-        seen.insert(id)
+        seen?.insert(id)
         if endTokens.contains(id) {
             finish(.end, onText)
         } else {

@@ -113,6 +113,22 @@ int64_t nt_argmax_f32(const float *x, int64_t count) {
     return 0;  // nothing but NaN and -infinity
 }
 
+int64_t nt_indices_f32(const float *x, int64_t count, float least, int32_t *indices) {
+    // Few are expected: each block is counted first, which the compiler vectorises.
+    constexpr int64_t block = 128;
+    int64_t found = 0;
+    for (int64_t i = 0; i < count; i += block) {
+        const int64_t end = std::min(i + block, count);
+        int32_t here = 0;
+        for (int64_t j = i; j < end; ++j) here += x[j] >= least;
+        if (here && indices)
+            for (int64_t j = i, at = found; at < found + here; ++j)
+                if (x[j] >= least) indices[at++] = int32_t(j);
+        found += here;
+    }
+    return found;
+}
+
 double nt_softmax_weights_f32(const float *x, int64_t count, float factor, float *out) {
     if (count == 0) return 0;
     return kernels().weights(x, count, x[nt_argmax_f32(x, count)], factor, out);

@@ -45,9 +45,6 @@ public struct AttentionPlan {
         self.positions = Tensor(positions, on: device)
         positionBound = Int(positions.max() ?? -1) + 1
     }
-
-    /// True when every stretch is one token of a cached sequence.
-    var isDecoding: Bool { !rows.isEmpty && starts.last == rows.count }
 }
 
 /// Keys and values of sequences under generation, per layer `[B, S, K, E]`.
@@ -76,10 +73,24 @@ public final class KVCache {
         let slots = plan.rows.indices.flatMap { i in
             (0..<plan.starts[i + 1] - plan.starts[i]).map { Int64(plan.rows[i] * capacity + plan.pasts[i] + $0) }
         }
-        let index = Tensor(slots, on: k.device)
-        let flat = [lengths.count * capacity, k.shape[1], k.shape[2]]
-        keys[layer].reshape(flat).indexCopyInPlace(0, index, k)
-        values[layer].reshape(flat).indexCopyInPlace(0, index, v)
+        let index = Tensor(slots, on: k.device), (keys, values) = allSlots(ofLayer: layer)
+        keys.indexCopyInPlace(0, index, k)
+        values.indexCopyInPlace(0, index, v)
+    }
+
+    /// Keys and values of a layer `[B S, K, E]`: all slots in one row.
+    func allSlots(ofLayer layer: Int) -> (keys: Tensor, values: Tensor) {
+        let (B, S, K, E) = keys[layer].shape4
+        return (keys[layer].reshape(B * S, K, E), values[layer].reshape(B * S, K, E))
+    }
+
+    /// Slots whose keys some query of each stretch sees, once the step's are written.
+    func seenSlots(_ plan: AttentionPlan, window: Int?) -> [Range<Int>] {
+        plan.rows.indices.map { i in
+            let first = plan.rows[i] * capacity, past = plan.pasts[i], length = plan.starts[i + 1] - plan.starts[i]
+            let unseen = window.map { max(0, past + 1 - $0) } ?? 0
+            return first + unseen..<first + past + length
+        }
     }
 
     /// Counts the step's tokens as held; once a step, after the last layer.
@@ -128,53 +139,10 @@ public func attention(
     guard let cache else { return whole() }
     cache.write(k, v, layer: layer, plan)
     if plan.pasts.allSatisfy({ $0 == 0 }) { return whole() }
-    if plan.isDecoding {
-        return decodingAttention(q, plan, cache, layer: layer, window: window, scale: scale, cap: cap)
-    }
-    let parts = plan.rows.indices.map { i in
-        let length = plan.starts[i + 1] - plan.starts[i], seen = plan.pasts[i] + length
-        let keys = cache.keys[layer].narrow(0, plan.rows[i], 1).narrow(1, 0, seen).transpose(1, 2)  // [1, K, seen, E]
-        let values = cache.values[layer].narrow(0, plan.rows[i], 1).narrow(1, 0, seen).transpose(1, 2)
-        let query = q.narrow(0, plan.starts[i], length).transpose(0, 1)  // [H, length, E]
-        let (H, T, E) = query.shape3
-        let mask = visible(queries: plan.pasts[i]..<seen, keys: seen, window: window, on: q.device)
-        return maskedAttention(query.reshape(1, H, T, E), keys, values, mask: mask, scale: scale, cap: cap)
-            .reshape(H, T, E).transpose(0, 1)
-    }
-    return .cat(parts, dim: 0)
-}
-
-/// One token a sequence: the queries of a group take the place of query positions, so no key is copied per head.
-private func decodingAttention(
-    _ q: Tensor, _ plan: AttentionPlan, _ cache: KVCache, layer: Int, window: Int?, scale: Double, cap: Double?
-) -> Tensor {
-    let (N, H, E) = q.shape3
-    let K = cache.keys[layer].shape4.2, longest = plan.pasts.max()! + 1
-    var keys = cache.keys[layer], values = cache.values[layer]
-    if plan.rows != Array(0..<cache.lengths.count) {
-        let index = Tensor(plan.rows.int64, on: q.device)
-        (keys, values) = (keys.indexSelect(0, index), values.indexSelect(0, index))
-    }
-    keys = keys.narrow(1, 0, longest).transpose(1, 2)  // [N, K, S, E]
-    values = values.narrow(1, 0, longest).transpose(1, 2)
-    let seen = plan.pasts.flatMap { past in (0..<longest).map { sees($0, from: past, window) } }
-    let mask = Tensor(seen, [N, 1, 1, longest], on: q.device).to(.bool)
-    return maskedAttention(
-        q.reshape(N, K, H / K, E), keys, values, mask: mask.expand(N, 1, H / K, longest), scale: scale,
-        cap: cap
-    )
-    .reshape(N, H, E)
-}
-
-/// Bool `[1, 1, T, S]`: which of the positions 0 ..< S each query position sees.
-private func visible(queries: Range<Int>, keys: Int, window: Int?, on device: Device) -> Tensor {
-    let seen = queries.flatMap { t in (0..<keys).map { sees($0, from: t, window) } }
-    return Tensor(seen, [1, 1, queries.count, keys], on: device).to(.bool)
-}
-
-/// 1 when a query at position t sees the key at position s.
-private func sees(_ s: Int, from t: Int, _ window: Int?) -> UInt8 {
-    s <= t && s > t - (window ?? Int.max / 2) ? 1 : 0
+    let (keys, values) = cache.allSlots(ofLayer: layer)
+    return continuedAttention(
+        q, keys, values, starts: plan.starts, keys: cache.seenSlots(plan, window: window), window: window, scale: scale,
+        cap: cap)
 }
 
 extension [Int] {

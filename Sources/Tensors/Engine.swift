@@ -28,6 +28,19 @@ public enum Engine {
         get { Int(ct_threads()) }
         set { ct_set_threads(Int32(newValue)) }
     }
+    /// Calls `body` with 0 ..< count on as many threads as an operation may use; returns when all calls have.
+    ///
+    /// - Parameter grain: calls that are worth waking a thread for.
+    static func inParallel(_ count: Int, grain: Int, _ body: @escaping @Sendable (Int) -> Void) {
+        withUnsafePointer(to: Loop(body: body)) { loop in
+            ct_parallel_for(
+                Int64(count), Int64(grain),
+                { context, begin, end in
+                    let loop = context!.assumingMemoryBound(to: Loop.self)
+                    for i in begin..<end { loop.pointee.body(Int(i)) }
+                }, UnsafeMutableRawPointer(mutating: loop))
+        }
+    }
     /// Back ends of process groups that this build of LibTorch has.
     public static var processGroups: [String] {
         [("gloo", ct_has_gloo()), ("nccl", ct_has_nccl()), ("mpi", ct_has_mpi())].filter(\.1).map(\.0)
@@ -47,4 +60,9 @@ public enum Engine {
     public static func setKernels(_ enabled: Bool) { _ = ct_set_kernels(enabled) }
     /// Tensor handles alive in the process: for leak tests.
     public static var liveHandles: Int { Int(ct_live_handles()) }
+}
+
+/// What a C loop carries.
+private struct Loop {
+    let body: @Sendable (Int) -> Void
 }

@@ -173,7 +173,7 @@ public final class FusedDecoder {
     /// Scores of a step, one row per stretch of tokens; valid until the decoder's next step.
     public struct Scores {
         private let values: UnsafeBufferPointer<Float>
-        private let width: Int
+        let width: Int
         private let owner: AnyObject
 
         fileprivate init(_ values: UnsafeBufferPointer<Float>, width: Int, owner: AnyObject) {
@@ -240,6 +240,14 @@ public final class FusedDecoder {
     /// Bytes of weights that a step of one token reads.
     public var bytesPerStep: Int {
         layers.flatMap(\.weights).reduce(head.byteCount) { $0 + $1.byteCount }
+    }
+
+    /// Floating-point operations of one token that sees `keys` keys, itself included: the products of weights and of attention,
+    /// a multiplication and an addition being two.
+    public func operations(seeing keys: Int) -> Double {
+        let weights = layers.flatMap(\.weights).reduce(head.rows * head.columns) { $0 + $1.rows * $1.columns }
+        let seen = layers.reduce(0) { $0 + min(keys, $1.window ?? keys) }
+        return 2 * Double(weights) + 4 * Double(decoder.heads * decoder.head_dim) * Double(seen)
     }
 
     /// Reads those bytes and does nothing else: what a benchmark compares a step with.
@@ -311,23 +319,4 @@ private final class Memory {
 extension Tensor {
     /// Outside the graph, fp32, contiguous.
     fileprivate var plainFloats: Tensor { detached().to(.float32).contiguous() }
-}
-
-/// `exp(factor · (x - max x))` of every score.
-///
-/// - Returns: the weights and their sum.
-public func softmaxWeights(_ scores: UnsafeBufferPointer<Float>, factor: Double) -> (weights: [Float], total: Double) {
-    var total = 0.0
-    let weights = [Float](unsafeUninitializedCapacity: scores.count) { weights, count in
-        // Factors beyond fp32 act like the largest one: only the best score is left.
-        total = nt_softmax_weights_f32(
-            scores.baseAddress, Int64(scores.count), Float(min(factor, 1e30)), weights.baseAddress)
-        count = scores.count
-    }
-    return (weights, total)
-}
-
-/// Index of the first largest value.
-public func argmax(_ values: UnsafeBufferPointer<Float>) -> Int {
-    Int(nt_argmax_f32(values.baseAddress, Int64(values.count)))
 }

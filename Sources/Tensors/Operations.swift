@@ -219,12 +219,21 @@ public func documentAttention(
     }
 }
 
-/// Attention under a mask: q `[B, H, T, E]`, k and v `[B, K, S, E]`, mask bool `[B or 1, 1, T, S]`, true = seen.
-public func maskedAttention(
-    _ q: Tensor, _ k: Tensor, _ v: Tensor, mask: Tensor, scale: Double, cap: Double? = nil
+/// The same, causal, behind a past: the queries of a document are the newest of its keys. It has no backward.
+///
+/// - Parameters:
+///   - k, v: `[M, K, E]`, such as all slots of a cache.
+///   - keys: rows of k and v that belong to each document, no fewer than its queries.
+/// - Returns: `[N, H, E]`.
+public func continuedAttention(
+    _ q: Tensor, _ k: Tensor, _ v: Tensor, starts: [Int], keys: [Range<Int>], window: Int?, scale: Double,
+    cap: Double? = nil
 ) -> Tensor {
-    perform("maskedAttention", q, k, v, mask) {
-        ct_masked_attention(q.handle, k.handle, v.handle, mask.handle, scale, cap ?? 0, &$0)
+    precondition(keys.count == starts.count - 1, "\(keys.count) stretches of keys, \(starts.count - 1) documents")
+    return perform("continuedAttention", q, k, v) {
+        ct_continued_attention(
+            q.handle, k.handle, v.handle, starts.int64, keys.map(\.lowerBound).int64, keys.map(\.count).int64,
+            keys.count, Int64(window ?? 0), scale, cap ?? 0, &$0)
     }
 }
 

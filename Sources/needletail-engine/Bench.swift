@@ -13,21 +13,22 @@ import Tensors
 
 func benchGemm(_ command: BenchGemmCommand) throws {
     let dtype = command.options.dtype.dtype(on: .cpu)
-    let gflops = measuredGFLOPS(size: command.size, dtype)
+    let speed = GemmSpeed(size: command.size, dtype)
     if command.options.json {
         let report: JSONValue = [
-            "dtype": .string(name(dtype)), "size": .init(command.size), "gflops": .init(gflops),
+            "dtype": .string(name(dtype)), "size": .init(command.size), "gflops": .init(speed.gflops),
+            "peak_memory_bytes": .init(peakMemoryBytes()), "step_seconds": .array(speed.seconds.map { .init($0) }),
         ]
         return try StandardOutput.write(report.serialized() + "\n")
     }
     try StandardOutput.write(
-        "\(name(dtype)) product of \(command.size) x \(command.size) matrices: \(significant(gflops, 3)) GFLOP/s on "
-            + "\(counted(Engine.threads, "thread"))\n")
+        "\(name(dtype)) product of \(command.size) x \(command.size) matrices: "
+            + "\(significant(speed.gflops, 3)) GFLOP/s on \(counted(Engine.threads, "thread"))\n")
 }
 
 func benchTrain(_ command: BenchTrainCommand) throws {
     let dtype = command.options.dtype.dtype(on: .cpu)
-    let peak = measuredGFLOPS(size: 2048, dtype)
+    let peak = GemmSpeed(size: 2048, dtype).gflops
     let bench = try TrainingBench(command, dtype)
     for _ in 0..<2 { _ = bench.step() }
     var steps: [TrainingBench.Step] = []
@@ -55,8 +56,7 @@ func benchTrain(_ command: BenchTrainCommand) throws {
     try StandardOutput.write(
         """
         \(decimals(Double(tokens) / median.seconds, 0)) tokens/s (median of \(counted(steps.count, "step")) of \(counted(tokens, "token")))
-        \(decimals(gflops, 0)) GFLOP/s, \(decimals(100 * gflops / peak, 0)) % of this machine's \(name(dtype)) product \
-        (\(decimals(peak, 0)) GFLOP/s)
+        \(gemmShare(gflops, ofPeak: peak, dtype))
         forward \(share(median.forward)), backward \(share(median.backward)), update \(share(median.update))
         peak memory \(byteSize(peakMemoryBytes()))
 
@@ -75,18 +75,32 @@ private func writeTrace(to path: String, _ body: () -> Void) throws {
 
 private func name(_ dtype: DType) -> String { dtype == .bfloat16 ? "bf16" : "fp32" }
 
-/// 10⁹ operations a second of the fastest of several square products.
-private func measuredGFLOPS(size: Int, _ dtype: DType) -> Double {
-    withoutGradients {
-        let a = RandomStream(seed: 1, 0).normal([size, size]).to(dtype), b = a.clone()
-        var best = Double.infinity
-        for _ in 0..<8 {
-            let clock = StepClock()
-            _ = a.matmul(b)
-            best = min(best, clock.seconds)
+/// "12 GFLOP/s, 3 % of ...": what was reached beside what the machine can do at most.
+func gemmShare(_ gflops: Double, ofPeak peak: Double, _ dtype: DType) -> String {
+    "\(decimals(gflops, 0)) GFLOP/s, \(decimals(100 * gflops / peak, 0)) % of this machine's \(name(dtype)) product "
+        + "(\(decimals(peak, 0)) GFLOP/s)"
+}
+
+/// Several square products.
+struct GemmSpeed {
+    let size: Int
+    /// Of each.
+    let seconds: [Double]
+
+    init(size: Int, _ dtype: DType) {
+        self.size = size
+        seconds = withoutGradients {
+            let a = RandomStream(seed: 1, 0).normal([size, size]).to(dtype), b = a.clone()
+            return (0..<8).map { _ in
+                let clock = StepClock()
+                _ = a.matmul(b)
+                return clock.seconds
+            }
         }
-        return 2 * Double(size) * Double(size) * Double(size) / best / 1e9
     }
+
+    /// 10⁹ operations a second of the fastest one.
+    var gflops: Double { 2 * Double(size) * Double(size) * Double(size) / seconds.min()! / 1e9 }
 }
 
 /// A model with an optimizer, and steps on one batch of random tokens.

@@ -186,6 +186,34 @@ private func helpExample(_ verb: String) throws -> String {
         }
     }
 
+    /// What benchmarks are read for: the same names in each, every one a number, a list of numbers or parts of a step.
+    @Test func benchmarksNameTheirFigures() throws {
+        let outcome = try Workshop.run(
+            """
+            printf '{"model_type": "llama", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, \
+            "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 16}' > figures.json
+            bench() { needletail bench "$@" --dtype fp32 --json; }
+            bench train --model figures.json --batch 1 --sequence 8 --steps 2 \
+                && bench generate --model figures.json --prompt-tokens 4 --tokens 4 --temperature 1 --top-p 0.9 \
+                && bench gemm --size 64
+            """)
+        let reports = try outcome.output.split(separator: "\n").map { try JSONValue.parse(String($0)) }
+        try #require(outcome.status == 0 && reports.count == 3, "\(outcome)")
+        let speed = ["tokens_per_second", "share_of_gemm_peak", "gemm_peak_gflops"]
+        let numbers = [speed, speed + ["prompt_seconds"], []].map { $0 + ["gflops", "peak_memory_bytes"] }
+        let parts = [["forward", "backward", "update"], ["forward", "sampling"], []], steps = [2, 4, 8]
+        for (i, report) in reports.enumerated() {
+            for name in numbers[i] { #expect(report[name]?.double ?? 0 > 0, "\(name) in \(report)") }
+            let seconds = try #require(report["step_seconds"]?.array).map { $0.double ?? 0 }
+            #expect(seconds.count == steps[i] && seconds.allSatisfy { $0 > 0 })
+            let shares = report["parts"]?.object
+            #expect((shares?.keys ?? []) == parts[i])
+            // Parts are of one step, and make it up.
+            let sum = (shares?.values ?? []).reduce(0) { $0 + ($1.double ?? 0) }
+            #expect(parts[i].isEmpty || seconds.contains { abs($0 - sum) < 1e-9 })
+        }
+    }
+
     @Test func rowsAreShownAndCounted() throws {
         try Workshop.model.get()
         let shown = try Workshop.run("needletail data inspect model train.jsonl --limit 1")

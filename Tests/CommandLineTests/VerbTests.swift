@@ -83,6 +83,8 @@ struct VerbTests {
             "bench train --model m --dropout 0.1",
             "--dropout is for adapters: use it with --method lora, dora or qlora"
         ),
+        ("bench generate --model m --top-p 0.9", "--top-p has no effect at --temperature 0; give a temperature"),
+        ("bench generate --model m --temperature=-1", "--temperature is 0 or more, not -1.0"),
         ("merge m.yaml out --threads 0", "--threads is 1 to 256, not 0"),
         ("completion tcsh", "Please provide one of 'bash', 'zsh' or 'fish'"),
         ("--nope", "Unknown option '--nope' (see 'needletail --help')"),

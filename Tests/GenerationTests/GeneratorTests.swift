@@ -66,6 +66,23 @@ import Tokenizers
         #expect(later[0] == alone[5])
     }
 
+    /// A token of prompt or answer is as good as forbidden.
+    @Test func whatWasWrittenIsRemembered() throws {
+        let generator = try Generator(random(.llama), tokenizer)
+        let sampling = SamplingSettings(repetitionPenalty: 1e6)
+        let answers = generator.answers(to: prompts, .init(sampling: sampling, maxNewTokens: 20))
+        for (prompt, answer) in zip(prompts, answers) {
+            #expect(Set(prompt + answer.ids).count == Set(prompt).count + answer.ids.count)
+        }
+        // The control: left alone, the model repeats itself.
+        let free = generator.answers(to: prompts, .init(maxNewTokens: 20))
+        #expect(free.contains { Set($0.ids).count < $0.ids.count })
+        // A talk remembers, too.
+        let reply = generator.reply(
+            to: prompts[0], in: ChatSession(), .init(sampling: sampling, maxNewTokens: 20), onText: { _ in })
+        #expect(reply == answers[0])
+    }
+
     /// One call a step: a silent fall-back to operations one by one would be fifty times slower and go unnoticed.
     @Test(arguments: [DType.float32, .bfloat16]) func everyStepIsFused(_ dtype: DType) throws {
         let config = textConfig(), folder = folder["fused"]
@@ -82,6 +99,17 @@ import Tokenizers
         let start = someIDs(length, seed: 9, vocabulary: 268)
         // One prompt is the beginning itself: its last token is computed apart.
         let prompts = [start + [5, 6], start, start + [7]]
+        func answers(_ batch: Int) -> [Answer] {
+            generator.answers(to: prompts, .init(maxNewTokens: 8, batch: batch))
+        }
+        #expect(answers(3) == answers(1))
+    }
+
+    /// What is left of long prompts goes through the layers, behind the beginning that they share.
+    @Test(arguments: [TinyFamily.llama, .mistral, .gemma2])
+    func longRemaindersBehindASharedBeginning(_ family: TinyFamily) throws {
+        let generator = try Generator(random(family), tokenizer), start = someIDs(30, seed: 9, vocabulary: 268)
+        let prompts = (0..<3).map { start + someIDs(40 + 30 * $0, seed: UInt64(90 + $0), vocabulary: 268) }
         func answers(_ batch: Int) -> [Answer] {
             generator.answers(to: prompts, .init(maxNewTokens: 8, batch: batch))
         }

@@ -1,6 +1,8 @@
 // Sampling against cases worked out by hand.
 import Generation
 import Glibc
+import RandomStreams
+import Tensors
 import TestSupport
 import Testing
 
@@ -94,5 +96,83 @@ import Testing
     @Test func hugeAndTinyScoresAreNoTrouble() {
         #expect(support([-1e30, 1e4, 0, -.infinity], .init(temperature: 1)) == [1])
         #expect(support([88, 88, -.infinity], .init(temperature: 0.01)) == [0, 1])
+    }
+
+    static let settings: [SamplingSettings] = [
+        .init(temperature: 1), .init(temperature: 0.7, topP: 0.9), .init(temperature: 1, topK: 40),
+        .init(temperature: 1, topK: 700, topP: 0.8), .init(temperature: 1, topP: 0.95, minP: 0.02),
+        .init(temperature: 1, minP: 0.1), .init(temperature: 1, topK: 900, topP: 0.99, minP: 0.3),
+        .init(temperature: 1.5, topP: 0.9, repetitionPenalty: 1.4),
+    ]
+
+    /// Everything sorted, then summed token by token: what a draw is, whatever it leaves unsorted.
+    private func sortedPick(_ logits: [Float], _ settings: SamplingSettings, seen: Set<Int32>, step: Int) -> Int32 {
+        var weights = logits
+        let penalty = Float(settings.repetitionPenalty)
+        for id in seen.map(Int.init) { weights[id] = weights[id] > 0 ? weights[id] / penalty : weights[id] * penalty }
+        var total = weights.withUnsafeMutableBufferPointer {
+            softmaxWeights(UnsafeBufferPointer($0), factor: 1 / settings.temperature, into: $0)
+        }
+        var order = weights.indices.sorted { (weights[$1], $0) < (weights[$0], $1) }
+        func sum() -> Double { order.reduce(0) { $0 + Double(weights[$1]) } }
+        if settings.topK > 0 {
+            let least = weights[order[settings.topK - 1]]
+            order.removeAll { weights[$0] < least }
+            total = sum()
+        }
+        if settings.topP < 1 {
+            var reached = 0.0
+            let kept = order.prefix { id in
+                let before = reached
+                reached += Double(weights[id])
+                return before < settings.topP * total
+            }
+            order = Array(kept)
+        }
+        order.removeAll { Double(weights[$0]) < settings.minP }
+        if settings.topK > 0 || settings.topP < 1 || settings.minP > 0 { total = sum() }
+        var left = total * Double(RandomStream(seed: settings.seed, 0x6E6, 3, UInt64(step)).uniform(1)[0])
+        let drawn = order.first { id in
+            left -= Double(weights[id])
+            return left < 0
+        }
+        return Int32(drawn ?? order.last!)
+    }
+
+    /// Peaked scores, flat ones of which a draw lies deep, and many equal ones.
+    @Test(arguments: settings.indices, [5.0, 0.3, 0]) func drawsAreThoseOfAFullSort(_ index: Int, _ spread: Double) {
+        let settings = Self.settings[index], n = 1000
+        let numbers = RandomStream(seed: 4, 2).normal([n]).values(Float.self)
+        // Steps of an eighth: many are equal, but for some of the best.
+        let logits = numbers.map { (number: Float) -> Float in
+            let level = (8 * Float(spread) * number).rounded() / 8
+            return number > 2.5 ? level + number / 1000 : level
+        }
+        let seen = Set((0..<60).map { Int32(7 * $0) })
+        for step in 0..<200 {
+            let pick = settings.pick(logits, seen: seen, sequence: 3, step: step)
+            #expect(pick == sortedPick(logits, settings, seen: seen, step: step))
+        }
+    }
+
+    /// Rows of real size, many enough that threads share them: each as alone, on any number of threads.
+    @Test func rowsAreDrawnAsAlone() async {
+        await #expect(processExitsWith: .success) {
+            let (rows, V) = (7, 40_000), scores = RandomStream(seed: 8, 1).normal([rows, V], deviation: 3)
+            for settings in [SamplingSettings()] + SamplingTests.settings {
+                let draws = (0..<rows).map {
+                    SamplingSettings.Draw(seen: Set(0..<Int32(50 * $0)), sequence: 3 * $0, step: 5)
+                }
+                let alone = (0..<rows).map { row in
+                    let logits = scores.narrow(0, row, 1).values(Float.self), draw = draws[row]
+                    return settings.pick(logits, seen: draw.seen, sequence: draw.sequence, step: draw.step)
+                }
+                for threads in [1, 2, 3, 8] {
+                    Engine.threads = threads
+                    precondition(settings.pick(.init(scores), draws) == alone, "\(settings), \(threads) threads")
+                }
+                precondition(Set(alone).count > 1)
+            }
+        }
     }
 }

@@ -622,6 +622,21 @@ extension KernelSuite {
             #expect(nt_argmax_f32([-.infinity, -.infinity], 2) == 0)
         }
 
+        @Test func indicesOfWhatIsLarge() {
+            var numbers = Numbers(9)
+            for count in [0, 1, 127, 128, 129, 1000] {
+                var values = numbers.floats(count)
+                if count > 1 { (values[0], values[count - 1]) = (.nan, 0.5) }
+                for least: Float in [-.infinity, 0, 0.5, 1.5, 9] {
+                    let expected = (0..<Int32(count)).filter { values[Int($0)] >= least }
+                    var indices = [Int32](repeating: -1, count: count + 1)
+                    let found = nt_indices_f32(values, Int64(count), least, &indices)
+                    #expect(found == expected.count && nt_indices_f32(values, Int64(count), least, nil) == found)
+                    #expect(Array(indices.prefix(expected.count)) == expected && indices[expected.count] == -1)
+                }
+            }
+        }
+
         /// What the share of the bandwidth is measured against.
         @Test func weightsAreReadOnce() {
             // Whole cache lines, and eight weights of which no two add up alike.

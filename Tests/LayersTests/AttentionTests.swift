@@ -46,6 +46,38 @@ import Testing
         }
     }
 
+    /// In pieces behind a cache, rows in any order and at different lengths: as whole documents. fp16 has no kernel.
+    @Test(
+        arguments: [(.float64, 1e-12), (.float32, 1e-5), (.float16, 5e-3)] as [(DType, Double)], [nil, 1, 30] as [Int?])
+    func piecesBehindACacheAreTheWhole(_ format: (DType, Double), _ window: Int?) {
+        let (dtype, tolerance) = format
+        let starts = [0, 150, 190, 287]
+        let pieces = [
+            (rows: [0, 1, 2], lengths: [3, 1, 70]), (rows: [2, 0], lengths: [5, 100]),
+            (rows: [0, 1, 2], lengths: [1, 1, 1]), (rows: [1, 2, 0], lengths: [38, 21, 46]),
+        ]
+        let inputs = [4, 2, 2].enumerated().map { normal64([287, $1, 6], seed: UInt64(4 + $0)).to(dtype) }
+        let wide = inputs.map { $0.to(.float64) }
+        for cap in [nil, 0.8] {
+            let whole = attention(
+                wide[0], wide[1], wide[2], AttentionPlan(documentStarts: starts), cache: nil, layer: 0, window: window,
+                cap: cap)
+            let cache = KVCache(layers: 1, sequences: 3, capacity: 160, kvHeads: 2, headDim: 6, dtype, on: .cpu)
+            for (rows, lengths) in pieces {
+                let plan = AttentionPlan(continuing: cache, rows: rows, lengths: lengths)
+                func part(_ x: Tensor) -> Tensor {
+                    .cat(zip(rows, lengths).map { x.narrow(0, starts[$0] + cache.lengths[$0], $1) }, dim: 0)
+                }
+                let out = attention(
+                    part(inputs[0]), part(inputs[1]), part(inputs[2]), plan, cache: cache, layer: 0, window: window,
+                    cap: cap)
+                #expect(relativeDifference(out, part(whole)) < tolerance)
+                cache.advance(plan)
+            }
+            #expect(cache.lengths == [150, 40, 97])
+        }
+    }
+
     @Test func positionsBeginAnewWithEachDocument() {
         let plan = AttentionPlan(documentStarts: [0, 3, 4, 8])
         #expect(plan.positions.values(Int64.self) == [0, 1, 2, 0, 0, 1, 2, 3])

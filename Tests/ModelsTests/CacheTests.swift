@@ -49,6 +49,16 @@ import Testing
         expectEqual(.cat(parts, dim: 0), full(model, ids))
     }
 
+    /// Remainders of many keys behind pasts of different lengths, and beside them a whole prompt: as all at once.
+    @Test(arguments: TinyFamily.allCases) func longRemainders(_ family: TinyFamily) throws {
+        let model = try tinyModel(family.config), pasts = [3, 0, 40]
+        let rows = [128, 70, 101].enumerated().map { someIDs($1, seed: UInt64(60 + $0)) }
+        let cache = model.makeCache(sequences: 3, capacity: 128)
+        _ = feed(model, cache, [2, 0], [2, 0].map { Array(rows[$0].prefix(pasts[$0])) })
+        let rest = feed(model, cache, [0, 1, 2], rows.indices.map { Array(rows[$0][pasts[$0]...]) })
+        for row in rows.indices { expectEqual(rest[row], full(model, rows[row], from: pasts[row]), "row \(row)") }
+    }
+
     @Test(arguments: TinyFamily.allCases) func raggedBatches(_ family: TinyFamily) throws {
         let model = try tinyModel(family.config)
         let rows = [4, 11, 7].enumerated().map { someIDs($1 + 6, seed: UInt64(32 + $0)) }, prompts = [4, 11, 7]

@@ -94,6 +94,16 @@ private func difference(_ a: [Tensor], _ b: [Tensor]) -> Double { normDifference
         #expect(fused.fusedSteps == 3)
     }
 
+    /// What is longer than a step of the fused decoder goes through the layers also behind what the cache holds.
+    @Test(arguments: TinyFamily.allCases) func longRemaindersGoThroughTheLayers(_ family: TinyFamily) throws {
+        let model = try tinyModel(family.config), ids = someIDs(100, seed: 4), scorer = model.makeScorer()
+        let cache = scorer.makeCache(sequences: 1, capacity: 100)
+        _ = scorer.scores(after: [Array(ids.prefix(20))], rows: [0], cache)
+        let scores = scorer.scores(after: [Array(ids[20...])], rows: [0], cache).tensor
+        #expect(relativeDifference(scores, model.allLogits(ids).narrow(0, 99, 1)) < 1e-5)
+        #expect(scorer.fusedSteps == 1)
+    }
+
     @Test func whatLooksIntoLayersUsesThem() throws {
         let config = TinyFamily.llama.config
         #expect(try tinyLlama(config).makeScorer().fusedSteps == 0 && tinyLlama(config).fusedDecoder() != nil)

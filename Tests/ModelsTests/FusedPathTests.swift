@@ -55,6 +55,26 @@ import Testing
         }
     }
 
+    /// Prompts, then remainders behind them, then tokens: a step is two blocks of two norms, rotation, attention and gate, and
+    /// the last norm.
+    @Test func attentionBehindAPastDoesNotFallBack() async {
+        await #expect(processExitsWith: .success) {
+            for family in [TinyFamily.mistral, .gemma2] {
+                for dtype in [DType.float32, .bfloat16, .float64] {
+                    let scorer = try tinyModel(family.config, dtype).makePlainScorer()
+                    let cache = scorer.makeCache(sequences: 2, capacity: 40), before = Engine.fusedCalls
+                    for lengths in [[9, 4], [20, 1], [1, 1]] {
+                        let tokens = lengths.map { someIDs($0, seed: 1) }
+                        _ = scorer.scores(after: tokens, rows: [0, 1], cache)
+                    }
+                    let after = Engine.fusedCalls
+                    precondition(after.fused - before.fused >= 3 * 11, "\(family) \(dtype): \(before) \(after)")
+                    precondition(after.fallback == before.fallback, "\(family) \(dtype) fell back")
+                }
+            }
+        }
+    }
+
     /// Losses of 200 steps on three short documents.
     private static func losses(_ dtype: DType) throws -> [Double] {
         let model = try tinyModel(TinyFamily.llama.config, scale: 0.2).trainAll()

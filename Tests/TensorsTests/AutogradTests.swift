@@ -259,7 +259,7 @@ import Testing
         #expect(abs(half.item - plain) < 5e-3 * plain)
     }
 
-    /// A kernel's path, ATen's and a mask's: one definition.
+    /// A kernel's path and ATen's: one definition.
     @Test func cappedAttention() {
         let q = normal64([7, 4, 6], seed: 40), k = normal64([7, 2, 6], seed: 41), v = normal64([7, 2, 6], seed: 42)
         let error = gradientError([q, k, v]) {
@@ -272,10 +272,40 @@ import Testing
         let whole = attended(.float64, 0.7)
         #expect(relativeDifference(attended(.float16, 0.7).to(.float64), whole) < 3e-3)
         #expect(relativeDifference(attended(.float64, nil), whole) > 1e-2)
-        let heads = { (x: Tensor) in x.transpose(0, 1).reshape(1, x.shape3.1, 7, 6) }
-        let mask = Tensor((0..<7).flatMap { t in (0..<7).map { UInt8($0 <= t ? 1 : 0) } }, [1, 1, 7, 7]).to(.bool)
-        let masked = maskedAttention(heads(q), heads(k), heads(v), mask: mask, scale: 0.9, cap: 0.7)
-        #expect(relativeDifference(masked.reshape(4, 7, 6).transpose(0, 1), whole) < 1e-12)
+    }
+
+    /// The newest queries of documents, in another order than their keys, against whole documents. fp16 has no kernel.
+    @Test(
+        arguments: [(.float64, 1e-12), (.float32, 1e-5), (.bfloat16, 2e-2), (.float16, 5e-3)] as [(DType, Double)],
+        [nil, 1, 40] as [Int?])
+    func continuedAttentionIsTheWholeDocuments(_ format: (DType, Double), _ window: Int?) {
+        let (dtype, tolerance) = format
+        let starts = [0, 70, 75, 175], order = [2, 0, 1], counts = [90, 6, 1]
+        func rounded(_ heads: Int, _ seed: UInt64) -> Tensor {
+            normal64([175, heads, 16], seed: seed).to(dtype).to(.float64)
+        }
+        let q = rounded(6, 50), k = rounded(2, 51), v = rounded(2, 52)
+        func newest(_ x: Tensor) -> Tensor {
+            .cat(zip(order, counts).map { x.narrow(0, starts[$0 + 1] - $1, $1) }, dim: 0)
+        }
+        for cap in [nil, 0.7] {
+            let whole = documentAttention(q, k, v, starts: starts, window: window, scale: 0.3, cap: cap)
+            let behind = continuedAttention(
+                newest(q).to(dtype), k.to(dtype), v.to(dtype), starts: [0, 90, 96, 97],
+                keys: order.map { starts[$0]..<starts[$0 + 1] }, window: window, scale: 0.3, cap: cap)
+            #expect(relativeDifference(behind, newest(whole)) < tolerance)
+        }
+    }
+
+    @Test func continuedAttentionRecordsNothing() {
+        let q = Tensor.ones([1, 1, 2], .float64)
+        q.requiresGradient = true
+        func attended() -> Tensor {
+            let k = Tensor.ones([3, 1, 2], .float64)
+            return continuedAttention(q, k, k, starts: [0, 1], keys: [0..<3], window: nil, scale: 1)
+        }
+        #expect(throws: EngineError.self) { try catchingEngineErrors { _ = attended() } }
+        #expect(withoutGradients { attended().values(Double.self) } == [1, 1])
     }
 
     /// Queries, keys and values as parts of one product: read where they lie.

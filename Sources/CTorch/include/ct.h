@@ -143,10 +143,11 @@ ct_status ct_soft_cap(ct_tensor x, double cap, ct_tensor *out);
 ct_status ct_document_attention(
     ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, size_t documents, bool causal, int64_t window, double scale,
     double cap, ct_tensor *out);
-/* q [B, H, T, E]; k, v [B, K, S, E]; mask [B or 1, 1, T, S] bool, true where a key is seen; cap as above.
-   -> [B, H, T, E] */
-ct_status ct_masked_attention(
-    ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask, double scale, double cap, ct_tensor *out);
+/* The same behind a past, causal, without gradients: the keys of document d are rows key_starts[d] ..< key_starts[d] +
+   key_counts[d] of k and v [M, K, E]; its queries, one at least, are the newest of them. -> [N, H, E] */
+ct_status ct_continued_attention(
+    ct_tensor q, ct_tensor k, ct_tensor v, const int64_t *starts, const int64_t *key_starts, const int64_t *key_counts,
+    size_t documents, int64_t window, double scale, double cap, ct_tensor *out);
 /* cap: of the logits, 0 for none. label_smoothing 0 ... 1 and z_loss: Kernels/include/loss.h; they count only where there is
    something to train, so that a loss without gradients is the plain one. */
 typedef struct { double cap, label_smoothing, z_loss; } ct_loss_options;

@@ -41,8 +41,8 @@ public struct BenchGemmCommand: ThreadedCommand {
         commandName: "gemm",
         abstract: "Measure the matrix product: what the machine can do at most.",
         discussion: """
-            --json prints {"dtype":"bf16","size":2048,"gflops":928.4}: the fastest of several products of square \
-            matrices, in 10⁹ operations a second.
+            --json prints one object with dtype, size, gflops (the fastest of several products of square matrices, \
+            in 10⁹ operations a second), peak_memory_bytes and step_seconds (a list, one a product).
 
             Example:
               needletail bench gemm --dtype fp32

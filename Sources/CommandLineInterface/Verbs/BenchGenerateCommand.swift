@@ -8,11 +8,11 @@ public struct BenchGenerateCommand: ThreadedCommand {
         abstract:
             "Measure generation: tokens a second, and the share of the memory bandwidth that reading weights takes.",
         discussion: """
-            The likeliest token is taken, and no answer ends early. --json prints one object with tokens_per_second \
-            (median step, all sequences), step_seconds (a list), prompt_seconds, bytes_per_step (weights read), \
-            read_bandwidth (bytes a second, median of reading the weights alone between the steps), \
-            share_of_read_bandwidth (these three null where a step is no single call, as on other devices) and \
-            peak_memory_bytes.
+            No answer ends early. --json prints one object with tokens_per_second (median step, all sequences), \
+            gflops, share_of_gemm_peak, gemm_peak_gflops, bytes_per_step (weights read), read_bandwidth (bytes a \
+            second, median of reading the weights alone between the steps), share_of_read_bandwidth (these six null \
+            where a step is no single call), peak_memory_bytes, prompt_seconds, step_seconds (a list) and parts \
+            (seconds of forward and sampling in the median step).
 
             Example:
               needletail bench generate --model ./SmolLM2-135M-Instruct --batch 16
@@ -35,6 +35,12 @@ public struct BenchGenerateCommand: ThreadedCommand {
     @Option(help: ArgumentHelp("Tokens of a prompt.", valueName: "count"))
     public var promptTokens: Int = 16
 
+    @Option(help: "Divides the logits before drawing; 0 always takes the likeliest token.")
+    public var temperature: Double = 0
+
+    @Option(help: "Draw among the fewest tokens that hold this share of probability.")
+    public var topP: Double = 1
+
     @OptionGroup public var options: BenchOptions
 
     public init() {}
@@ -43,5 +49,7 @@ public struct BenchGenerateCommand: ThreadedCommand {
         try require(batch > 0, "--batch is 1 or more, not \(batch)")
         try require(tokens > 0, "--tokens is 1 or more, not \(tokens)")
         try require(promptTokens > 0, "--prompt-tokens is 1 or more, not \(promptTokens)")
+        try requireDrawing(temperature: temperature, topP: topP)
+        try require(topP == 1 || temperature > 0, "--top-p has no effect at --temperature 0; give a temperature")
     }
 }

@@ -113,9 +113,8 @@ public struct SamplingOptions: ParsableArguments {
     public init() {}
 
     public func validate() throws {
-        try require(temperature >= 0 && temperature.isFinite, "--temperature is 0 or more, not \(temperature)")
+        try requireDrawing(temperature: temperature, topP: topP)
         try require(topK >= 0, "--top-k is 0 or more, not \(topK)")
-        try require(topP > 0 && topP <= 1, "--top-p is above 0 and at most 1, not \(topP)")
         try require(minP >= 0 && minP < 1, "--min-p is at least 0 and below 1, not \(minP)")
         try require(
             repetitionPenalty > 0 && repetitionPenalty.isFinite,
@@ -123,6 +122,12 @@ public struct SamplingOptions: ParsableArguments {
         try require(maxNewTokens > 0, "--max-new-tokens is 1 or more, not \(maxNewTokens)")
         try require(!stop.contains(""), "--stop is empty; leave it out to stop at the end token only")
     }
+}
+
+/// Throws unless tokens can be drawn so.
+func requireDrawing(temperature: Double, topP: Double) throws {
+    try require(temperature >= 0 && temperature.isFinite, "--temperature is 0 or more, not \(temperature)")
+    try require(topP > 0 && topP <= 1, "--top-p is above 0 and at most 1, not \(topP)")
 }
 
 /// Throws the message as a usage error unless the condition holds.

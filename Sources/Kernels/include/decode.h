@@ -128,12 +128,15 @@ void nt_decoder_step(const struct nt_decoder *decoder, const struct nt_decoder_b
                      nt_parallel parallel);
 size_t nt_decoder_scratch_bytes(const struct nt_decoder *decoder, const struct nt_decoder_batch *batch);
 
-/* out[i] = exp(factor (x[i] - max x)), zero or the least number below 2^-149; returns their sum.
- * factor >= 0 and finite. */
+/* out[i] = exp(factor (x[i] - max x)), zero or the least number below 2^-149; the largest gives 1. Returns their sum.
+ * factor >= 0 and finite; out may be x. */
 double nt_softmax_weights_f32(const float *x, int64_t count, float factor, float *out);
 
 /* Index of the first largest element. */
 int64_t nt_argmax_f32(const float *x, int64_t count);
+
+/* Indices of the elements >= least, ascending, into `indices` unless it is null; returns how many there are. */
+int64_t nt_indices_f32(const float *x, int64_t count, float least, int32_t *indices);
 
 /* Sum of the 64-bit words of all weights that a step of one token reads, but for what is left of their last 64 bytes:
  * what a benchmark times to learn at which bandwidth they can be read. */
