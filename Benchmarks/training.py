@@ -48,6 +48,7 @@ PEERS = {
     "full": ["fp32", "autocast", "bf16", "fp32-compile", "autocast-compile", "bf16-compile"],
     "lora": ["fp32", "autocast", "bf16", "fp32-compile", "bf16-compile"],
 }
+RANK = 16  # of LoRA on every linear map of the blocks, by both programs
 OURS = {"full": ["fp32", "bf16"], "lora": ["fp32", "bf16"]}
 
 
@@ -79,7 +80,7 @@ def peer(config, method, mode, batch, sequence, seconds):
     model = transformers.AutoModelForCausalLM.from_config(settings, dtype=dtype, attn_implementation="sdpa").train()
     if method == "lora":
         import peft
-        model = peft.get_peft_model(model, peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
+        model = peft.get_peft_model(model, peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear"))
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
     run = torch.compile(model) if compiled else model
@@ -127,21 +128,36 @@ def fastest(work, times=5):
     return min(found)
 
 
-def floor(config, mode, rows):
-    """Seconds of a step of nothing but its products (forward, to the input, to the weight: each shape's fastest, by the
-    faster of PyTorch's two libraries) and one pass over the optimizer's memory (28 bytes a number: master, two moments and gradient in fp32)
-    at the bandwidth of a copy; prints a JSON line."""
+def step_products(config, method, rows):
+    """(M, N, K, how many) of a step's products [M, K] [K, N]: forward, to the input, to the weight; of a frozen weight the
+    first two, with an adapter's six on those of the blocks. The first block's products to the input are counted, too."""
+    for outputs, inputs, count in products(config):
+        yield rows, outputs, inputs, count
+        yield rows, inputs, outputs, count
+        if method == "full":
+            yield outputs, inputs, rows, count
+        elif outputs != config["vocab_size"]:
+            for M, N, K in ((rows, RANK, inputs), (rows, outputs, RANK),  # x A', (x A') B'
+                            (rows, RANK, outputs), (rows, inputs, RANK),  # dy B, (dy B) A
+                            (RANK, inputs, rows), (outputs, RANK, rows)):  # the gradients of A and B
+                yield M, N, K, count
+
+
+def floor(config, method, mode, rows):
+    """Seconds of a step of nothing but its products (each shape's fastest, by the faster of PyTorch's two libraries) and one
+    pass over the optimizer's memory (28 bytes a trained number: master, two moments and gradient in fp32) at the bandwidth of
+    a copy; prints a JSON line."""
     import torch
     dtype = torch.bfloat16 if mode == "bf16" else torch.float32
-    seconds, numbers = 0, 0
-    for outputs, inputs, count in products(config):
-        x, w, dy = (torch.randn(*shape).to(dtype) for shape in ((rows, inputs), (outputs, inputs), (rows, outputs)))
-        for left, right in ((x, w), (dy, w.t().contiguous()), (dy.t().contiguous(), x.t().contiguous())):
-            ways = [lambda: torch.nn.functional.linear(left, right)]
-            if dtype == torch.float32:  # by MKL, which leaves AVX-512 to Intel's processors; this is oneDNN
-                ways.append(lambda: torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], ""))
-            seconds += count * min(fastest(work) for work in ways)
-        numbers += count * outputs * inputs
+    seconds = 0
+    for M, N, K, count in step_products(config, method, rows):
+        left, right = torch.randn(M, K).to(dtype), torch.randn(N, K).to(dtype)
+        ways = [lambda: torch.nn.functional.linear(left, right)]
+        if dtype == torch.float32:  # by MKL, which leaves AVX-512 to Intel's processors; this is oneDNN
+            ways.append(lambda: torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], ""))
+        seconds += count * min(fastest(work) for work in ways)
+    numbers = sum(count * (outputs * inputs if method == "full" else RANK * (outputs + inputs))
+                  for outputs, inputs, count in products(config) if method == "full" or outputs != config["vocab_size"])
     source, target = torch.zeros(2 ** 27), torch.zeros(2 ** 27)
     bandwidth = 8 * 2 ** 27 / fastest(lambda: target.copy_(source))
     print(json.dumps({"products": seconds, "optimizer": 28 * numbers / bandwidth, "bandwidth": bandwidth}))
@@ -185,7 +201,7 @@ def measure(case, rounds, seconds, threads, work, llmc=None):
     mine, theirs = modes_of(OURS[method]), modes_of(PEERS[method])
     modes = [("needletail", m) for m in mine] + [("torch", m) for m in theirs]
     found = {mode: {"step_seconds": [], "peak_memory_bytes": 0} for mode in modes}
-    least = {mode: [] for mode in mine if method == "full"}
+    least = {mode: [] for mode in mine}
     beside = []
     for _ in range(rounds):
         if llmc and case == "gpt2-124m":
@@ -228,7 +244,8 @@ def measure(case, rounds, seconds, threads, work, llmc=None):
         share = (products + optimizer) / statistics.median(found["needletail", mode]["step_seconds"])
         ratios.append(
             f"{mode}: {100 * share:.0f} % of the floor: the library's products {1000 * products:.0f} ms, one pass over the "
-            f"optimizer's memory {1000 * optimizer:.0f} ms ({statistics.median(f['bandwidth'] for f in floors) / 1e9:.1f} GB/s)")
+            f"optimizer's memory {1000 * optimizer:.1f} ms "
+            f"({statistics.median(f['bandwidth'] for f in floors) / 1e9:.1f} GB/s)")
     return [f"### {case}: {method}, {batch} x {sequence} tokens a step, {threads} threads", "",
             "| mode | tokens/s (median step) | slowest to fastest | steps | peak memory, MiB |", "|---|---|---|---|---|",
             *rows, "", *ratios, ""]
@@ -304,8 +321,8 @@ def main():
         return peer(config, method, mode, batch, sequence, arguments.seconds)
     if arguments.floor:
         case, mode = arguments.floor
-        config, _, batch, sequence = CASES[case]
-        return floor(config, mode, batch * sequence)
+        config, method, batch, sequence = CASES[case]
+        return floor(config, method, mode, batch * sequence)
     lines = [f"Training. {machine()}", ""]
     with tempfile.TemporaryDirectory() as work:
         for case in arguments.cases:
