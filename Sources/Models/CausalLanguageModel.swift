@@ -52,8 +52,11 @@ extension CausalLanguageModel {
     /// - Parameters:
     ///   - labels: the id that follows each token, -100 where none is trained; `[N]`
     ///   - factors: what each row's term is multiplied by, `[N]`; ones when nil.
+    ///   - headChunk: rows of logits that exist at a time (`linearCrossEntropySum`).
     /// - Returns: a scalar.
-    public func lossSum(_ ids: [Int32], labels: [Int32], documentStarts: [Int], factors: [Double]? = nil) -> Tensor {
+    public func lossSum(
+        _ ids: [Int32], labels: [Int32], documentStarts: [Int], factors: [Double]? = nil, headChunk: Int? = nil
+    ) -> Tensor {
         let (hidden, targets) = trainedRows(ids, labels, documentStarts)
         let kept = factors.map { factors in
             Tensor(labels.indices.filter { labels[$0] >= 0 }.map { factors[$0] }, on: device)
@@ -61,7 +64,7 @@ extension CausalLanguageModel {
         }
         return linearCrossEntropySum(
             hidden, headWeight.value, copy: headWeight.copy(in: hidden.dtype), labels: targets, factors: kept,
-            cap: logitCap)
+            cap: logitCap, chunk: headChunk)
     }
 
     /// `log p(label)` in nats for every row that has a label, in order, fp32 at least, without gradients.

@@ -209,14 +209,17 @@ public func maskedAttention(
 /// - Parameters:
 ///   - copy: the weight in hidden's dtype, when it is kept in another.
 ///   - cap: of the logits, as `softCap`; nil for none.
+///   - chunk: 1 or more; nil: 512. More than there are rows: all at once.
 /// - Returns: a scalar, fp32 (fp64 for fp64 input).
 public func linearCrossEntropySum(
     _ hidden: Tensor, _ weight: Tensor, copy: Tensor? = nil, labels: Tensor, factors: Tensor? = nil,
-    cap: Double? = nil, chunk: Int = 512
+    cap: Double? = nil, chunk: Int? = nil
 ) -> Tensor {
-    perform("linearCrossEntropySum", hidden, weight, copy, labels, factors) {
+    precondition(chunk ?? 1 > 0, "chunks of \(chunk ?? 0) rows")
+    return perform("linearCrossEntropySum", hidden, weight, copy, labels, factors) {
         ct_linear_cross_entropy(
-            hidden.handle, weight.handle, copy.handle, labels.handle, factors.handle, cap ?? 0, Int64(chunk), &$0)
+            hidden.handle, weight.handle, copy.handle, labels.handle, factors.handle, cap ?? 0, Int64(chunk ?? 512),
+            &$0)
     }
 }
 

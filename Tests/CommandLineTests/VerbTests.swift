@@ -78,6 +78,7 @@ struct VerbTests {
         ("merge m.yaml out --shard-size 5B", "The value '5B' is invalid for '--shard-size <size>'"),
         ("score model --input a --output b --threads 0", "--threads is 1 to 256, not 0"),
         ("bench gemm --threads 99999999999", "--threads is 1 to 256, not 99999999999"),
+        ("bench train --model x.json --head-chunk=-1", "--head-chunk is 0 or more, not -1"),
         ("merge m.yaml out --threads 0", "--threads is 1 to 256, not 0"),
         ("completion tcsh", "Please provide one of 'bash', 'zsh' or 'fish'"),
         ("--nope", "Unknown option '--nope' (see 'needletail --help')"),
