@@ -1,6 +1,6 @@
 """Training speed and memory beside PyTorch, transformers and peft (issue: train faster than PyTorch on the same CPU).
 
-    .deps/oracle/bin/python Benchmarks/training.py [--cases full-135m lora-135m] [--rounds 2] [--seconds 15] [--alone]
+    .deps/oracle/bin/python Benchmarks/training.py [--cases full-135m lora-135m] [--rounds 3] [--seconds 15] [--alone]
         [--llmc FOLDER]
 
 Random weights of a shape, random tokens, every label trained: speed does not depend on content. Each mode of each
@@ -48,6 +48,7 @@ PEERS = {
     "full": ["fp32", "autocast", "bf16", "fp32-compile", "autocast-compile", "bf16-compile"],
     "lora": ["fp32", "autocast", "bf16", "fp32-compile", "bf16-compile"],
 }
+RANK = 16  # of LoRA on every linear map of the blocks, by both programs
 OURS = {"full": ["fp32", "bf16"], "lora": ["fp32", "bf16"]}
 
 
@@ -79,7 +80,7 @@ def peer(config, method, mode, batch, sequence, seconds):
     model = transformers.AutoModelForCausalLM.from_config(settings, dtype=dtype, attn_implementation="sdpa").train()
     if method == "lora":
         import peft
-        model = peft.get_peft_model(model, peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
+        model = peft.get_peft_model(model, peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear"))
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
     run = torch.compile(model) if compiled else model
@@ -127,21 +128,36 @@ def fastest(work, times=5):
     return min(found)
 
 
-def floor(config, mode, rows):
-    """Seconds of a step of nothing but its products (forward, to the input, to the weight: each shape's fastest, by the
-    faster of PyTorch's two libraries) and one pass over the optimizer's memory (28 bytes a number: master, two moments and gradient in fp32)
-    at the bandwidth of a copy; prints a JSON line."""
+def step_products(config, method, rows):
+    """(M, N, K, how many) of a step's products [M, K] [K, N]: forward, to the input, to the weight; of a frozen weight the
+    first two, with an adapter's six on those of the blocks. The first block's products to the input are counted, too."""
+    for outputs, inputs, count in products(config):
+        yield rows, outputs, inputs, count
+        yield rows, inputs, outputs, count
+        if method == "full":
+            yield outputs, inputs, rows, count
+        elif outputs != config["vocab_size"]:
+            for M, N, K in ((rows, RANK, inputs), (rows, outputs, RANK),  # x A', (x A') B'
+                            (rows, RANK, outputs), (rows, inputs, RANK),  # dy B, (dy B) A
+                            (RANK, inputs, rows), (outputs, RANK, rows)):  # the gradients of A and B
+                yield M, N, K, count
+
+
+def floor(config, method, mode, rows):
+    """Seconds of a step of nothing but its products (each shape's fastest, by the faster of PyTorch's two libraries) and one
+    pass over the optimizer's memory (28 bytes a trained number: master, two moments and gradient in fp32) at the bandwidth of
+    a copy; prints a JSON line."""
     import torch
     dtype = torch.bfloat16 if mode == "bf16" else torch.float32
-    seconds, numbers = 0, 0
-    for outputs, inputs, count in products(config):
-        x, w, dy = (torch.randn(*shape).to(dtype) for shape in ((rows, inputs), (outputs, inputs), (rows, outputs)))
-        for left, right in ((x, w), (dy, w.t().contiguous()), (dy.t().contiguous(), x.t().contiguous())):
-            ways = [lambda: torch.nn.functional.linear(left, right)]
-            if dtype == torch.float32:  # by MKL, which leaves AVX-512 to Intel's processors; this is oneDNN
-                ways.append(lambda: torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], ""))
-            seconds += count * min(fastest(work) for work in ways)
-        numbers += count * outputs * inputs
+    seconds = 0
+    for M, N, K, count in step_products(config, method, rows):
+        left, right = torch.randn(M, K).to(dtype), torch.randn(N, K).to(dtype)
+        ways = [lambda: torch.nn.functional.linear(left, right)]
+        if dtype == torch.float32:  # by MKL, which leaves AVX-512 to Intel's processors; this is oneDNN
+            ways.append(lambda: torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], ""))
+        seconds += count * min(fastest(work) for work in ways)
+    numbers = sum(count * (outputs * inputs if method == "full" else RANK * (outputs + inputs))
+                  for outputs, inputs, count in products(config) if method == "full" or outputs != config["vocab_size"])
     source, target = torch.zeros(2 ** 27), torch.zeros(2 ** 27)
     bandwidth = 8 * 2 ** 27 / fastest(lambda: target.copy_(source))
     print(json.dumps({"products": seconds, "optimizer": 28 * numbers / bandwidth, "bandwidth": bandwidth}))
@@ -149,27 +165,23 @@ def floor(config, mode, rows):
 
 # -- both programs ----------------------------------------------------------------------------------------------------
 
+def outcome(words, environment=None):
+    """What a program prints last, a JSON line, or what it says of its failure."""
+    result = subprocess.run([str(word) for word in words], env=environment, capture_output=True, text=True)
+    if result.returncode:
+        return {"error": " ".join(result.stderr.strip().splitlines()[-1:]) or f"exit status {result.returncode}"}
+    return json.loads(result.stdout.splitlines()[-1])
+
+
 def run_peer(case, mode, seconds, threads, job="--peer"):
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    result = subprocess.run(
-        [sys.executable, __file__, job, case, mode, "--seconds", str(seconds)], env=environment,
-        capture_output=True, text=True)
-    if result.returncode:
-        return {"error": result.stderr.strip().splitlines()[-1:]}
-    return json.loads(result.stdout.splitlines()[-1])
+    return outcome([sys.executable, __file__, job, case, mode, "--seconds", seconds], environment)
 
 
 def run_ours(case, mode, seconds, threads, work):
     config, method, batch, sequence = CASES[case]
-    path = work / f"{case}.json"
-    path.write_text(json.dumps(config))
-    result = subprocess.run(
-        [PROGRAM, "bench", "train", "--model", path, "--batch", str(batch), "--sequence", str(sequence), "--method",
-         method, "--dtype", mode, "--seconds", str(seconds), "--threads", str(threads), "--json"],
-        capture_output=True, text=True)
-    if result.returncode:
-        return {"error": result.stderr.strip().splitlines()[-1:]}
-    return json.loads(result.stdout)
+    return ours(config, work, "--batch", batch, "--sequence", sequence, "--method", method, "--dtype", mode, "--seconds",
+                seconds, "--threads", threads)
 
 
 def run_llmc(folder, threads):
@@ -185,7 +197,7 @@ def measure(case, rounds, seconds, threads, work, llmc=None):
     mine, theirs = modes_of(OURS[method]), modes_of(PEERS[method])
     modes = [("needletail", m) for m in mine] + [("torch", m) for m in theirs]
     found = {mode: {"step_seconds": [], "peak_memory_bytes": 0} for mode in modes}
-    least = {mode: [] for mode in mine if method == "full"}
+    least = {mode: [] for mode in mine}
     beside = []
     for _ in range(rounds):
         if llmc and case == "gpt2-124m":
@@ -228,7 +240,8 @@ def measure(case, rounds, seconds, threads, work, llmc=None):
         share = (products + optimizer) / statistics.median(found["needletail", mode]["step_seconds"])
         ratios.append(
             f"{mode}: {100 * share:.0f} % of the floor: the library's products {1000 * products:.0f} ms, one pass over the "
-            f"optimizer's memory {1000 * optimizer:.0f} ms ({statistics.median(f['bandwidth'] for f in floors) / 1e9:.1f} GB/s)")
+            f"optimizer's memory {1000 * optimizer:.1f} ms "
+            f"({statistics.median(f['bandwidth'] for f in floors) / 1e9:.1f} GB/s)")
     return [f"### {case}: {method}, {batch} x {sequence} tokens a step, {threads} threads", "",
             "| mode | tokens/s (median step) | slowest to fastest | steps | peak memory, MiB |", "|---|---|---|---|---|",
             *rows, "", *ratios, ""]
@@ -245,51 +258,66 @@ def best(found, who, modes):
 def ours(config, work, *flags):
     path = work / "config.json"
     path.write_text(json.dumps(config))
-    result = subprocess.run(
-        [PROGRAM, "bench", "train", "--model", path, "--json", *map(str, flags)], capture_output=True, text=True)
-    if result.returncode:
-        sys.exit(f"bench train {flags}: {result.stderr.strip()}")
-    return json.loads(result.stdout)
+    return outcome([PROGRAM, "bench", "train", "--model", path, "--json", *flags])
 
 
-def table(title, first, rows):
-    return [f"### {title}", "", f"| {first} | tokens/s | share of the product's rate | peak memory, MiB |",
-            "|---|---|---|---|"] + [
-        f"| {name} | {figures['tokens_per_second']:.0f} | {100 * figures['share_of_gemm_peak']:.0f} % "
-        f"| {figures['peak_memory_bytes'] / 2**20:.0f} |" for name, figures in rows] + [""]
+def table(title, first, settings, rounds, work):
+    """Settings (name, config, flags) in turn, round by round (A B C A B C); medians of the rounds."""
+    found = {name: [] for name, _, _ in settings}
+    for _ in range(rounds):
+        for name, config, flags in settings:
+            found[name].append(ours(config, work, *flags))
+    lines = [f"### {title}, {rounds} rounds", "",
+             f"| {first} | tokens/s | slowest to fastest round | share of the product's rate | peak memory, MiB |",
+             "|---|---|---|---|---|"]
+    for name, runs in found.items():
+        failed = [run["error"] for run in runs if "error" in run]
+        if failed:
+            lines.append(f"| {name} | failed: {failed[0]} | | | |")
+            continue
+        speeds, shares, peaks = ([run[key] for run in runs] for key in (
+            "tokens_per_second", "share_of_gemm_peak", "peak_memory_bytes"))
+        lines.append(f"| {name} | {statistics.median(speeds):.0f} | {min(speeds):.0f} to {max(speeds):.0f} "
+                     f"| {100 * statistics.median(shares):.0f} % | {statistics.median(peaks) / 2**20:.0f} |")
+    return lines + [""]
 
 
-def memory_and_scaling(work, seconds, threads):
+def options(base, *sets):
+    """Rows of a table that differ in what stands on the command line, which names them."""
+    return [(f"`{words}`" if words else "none", LLAMA_135M, [*base, *words.split()]) for words in sets]
+
+
+def memory_and_scaling(work, seconds, threads, rounds):
     dtype = "bf16" if has_bf16() else "fp32"
-    base = ["--dtype", dtype, "--seconds", seconds, "--threads", threads]
-    lines = table(f"What lowers the peak: full-135m, {dtype}, 2 x 512 tokens", "settings", [
-        (name, ours(LLAMA_135M, work, *base, *flags)) for name, flags in [
-            ("fp32 moments, all activations kept", []),
-            ("8-bit moments", ["--state", "int8"]),
-            ("every block computed again", ["--recompute-blocks", 1]),
-            ("every 5 blocks computed again", ["--recompute-blocks", 5]),
-            ("8-bit moments, every block computed again", ["--state", "int8", "--recompute-blocks", 1])]])
-    lines += table("The same with 4 x 2048 tokens", "settings", [
-        (name, ours(LLAMA_135M, work, *base, "--batch", 4, "--sequence", 2048, "--steps", 3, *flags)) for name, flags in [
-            ("fp32 moments, all activations kept", []),
-            ("8-bit moments, every block computed again", ["--state", "int8", "--recompute-blocks", 1])]])
-    lines += table(f"Threads: full-135m, {dtype}, 2 x 512 tokens", "threads", [
-        (count, ours(LLAMA_135M, work, "--dtype", dtype, "--seconds", seconds, "--threads", count))
-        for count in range(1, threads + 1)])
-    lines += table(f"Sequence length: full-135m, {dtype}, 8,192 tokens a step", "sequences x tokens", [
-        (f"{8192 // n} x {n}", ours(LLAMA_135M, work, *base, "--batch", 8192 // n, "--sequence", n, "--steps", 3))
-        for n in (512, 2048, 8192)])
-    lines += table(f"Width: 8 layers, heads of 64, {dtype}, 2 x 512 tokens", "width", [
-        (width, ours({**LLAMA_135M, "hidden_size": width, "intermediate_size": 8 * width // 3 // 64 * 64,
-                      "num_hidden_layers": 8, "num_attention_heads": width // 64, "num_key_value_heads": width // 64},
-                     work, *base)) for width in (256, 512, 1024, 2048)])
-    return lines
+    short = ["--dtype", dtype, "--seconds", seconds, "--threads", threads]
+    long = ["--dtype", dtype, "--steps", 1, "--threads", threads]  # after two that do not count
+    tables = [
+        (f"What lowers the peak: full-135m, {dtype}, 2 x 512 tokens", "options", options(
+            short, "", "--head-chunk 0", "--state int8", "--recompute-selective", "--recompute-blocks 1",
+            "--recompute-blocks 5", "--state int8 --recompute-blocks 1")),
+        (f"The same with 4 x 2048 tokens, {dtype}", "options", options(
+            [*long, "--batch", 4, "--sequence", 2048], "", "--head-chunk 0", "--recompute-selective",
+            "--recompute-blocks 1", "--state int8 --recompute-blocks 1")),
+        ("What lowers the peak of fp32: full-135m, 2 x 512 tokens", "options", options(
+            ["--dtype", "fp32", "--seconds", seconds, "--threads", threads], "", "--recompute-blocks 1",
+            "--recompute-blocks 1 --recompute-in-bf16")),
+        (f"Threads: full-135m, {dtype}, 2 x 512 tokens", "threads", [
+            (count, LLAMA_135M, ["--dtype", dtype, "--seconds", seconds, "--threads", count])
+            for count in range(1, threads + 1)]),
+        (f"Sequence length: full-135m, {dtype}, 8,192 tokens a step", "sequences x tokens", [
+            (f"{8192 // n} x {n}", LLAMA_135M, [*long, "--batch", 8192 // n, "--sequence", n]) for n in (512, 2048, 8192)]),
+        (f"Width: 8 layers, heads of 64, {dtype}, 2 x 512 tokens", "width", [
+            (width, {**LLAMA_135M, "hidden_size": width, "intermediate_size": 8 * width // 3 // 64 * 64,
+                     "num_hidden_layers": 8, "num_attention_heads": width // 64, "num_key_value_heads": width // 64}, short)
+            for width in (256, 512, 1024, 2048)]),
+    ]
+    return [line for title, first, settings in tables for line in table(title, first, settings, rounds, work)]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=15, help="measured time per mode and round")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--write", help="also write the tables to this file")
@@ -304,14 +332,15 @@ def main():
         return peer(config, method, mode, batch, sequence, arguments.seconds)
     if arguments.floor:
         case, mode = arguments.floor
-        config, _, batch, sequence = CASES[case]
-        return floor(config, mode, batch * sequence)
+        config, method, batch, sequence = CASES[case]
+        return floor(config, method, mode, batch * sequence)
     lines = [f"Training. {machine()}", ""]
     with tempfile.TemporaryDirectory() as work:
         for case in arguments.cases:
             lines += measure(case, arguments.rounds, arguments.seconds, arguments.threads, pathlib.Path(work), arguments.llmc)
         if arguments.alone:
-            lines += memory_and_scaling(pathlib.Path(work), arguments.seconds, arguments.threads)
+            lines += memory_and_scaling(
+                pathlib.Path(work), arguments.seconds, arguments.threads, arguments.rounds)
     text = "\n".join(lines)
     print(text)
     if arguments.write:

@@ -53,9 +53,11 @@ extension CausalLanguageModel {
     ///   - labels: the id that follows each token, -100 where none is trained; `[N]`
     ///   - factors: what each row's term is multiplied by, `[N]`; ones when nil.
     ///   - terms: what training adds to each row's term.
+    ///   - headChunk: rows of logits that exist at a time (`linearCrossEntropySum`).
     /// - Returns: a scalar.
     public func lossSum(
-        _ ids: [Int32], labels: [Int32], documentStarts: [Int], factors: [Double]? = nil, terms: LossTerms = .init()
+        _ ids: [Int32], labels: [Int32], documentStarts: [Int], factors: [Double]? = nil, terms: LossTerms = .init(),
+        headChunk: Int? = nil
     ) -> Tensor {
         let (hidden, targets) = trainedRows(ids, labels, documentStarts)
         let kept = factors.map { factors in
@@ -64,7 +66,7 @@ extension CausalLanguageModel {
         }
         return linearCrossEntropySum(
             hidden, headWeight.value, copy: headWeight.copy(in: hidden.dtype), labels: targets, factors: kept,
-            cap: logitCap, terms: terms)
+            cap: logitCap, terms: terms, chunk: headChunk)
     }
 
     /// `log p(label)` in nats for every row that has a label, in order, fp32 at least, without gradients.

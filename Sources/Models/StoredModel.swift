@@ -1,4 +1,5 @@
-// Generation with the weights of a GGUF file as they are stored: nothing is converted, the file is read where it lies.
+// Generation with the weights of a GGUF file as they are stored: matrices are read where the file is mapped, but for types
+// that no kernel multiplies, which are converted, and rows in another order, which are copied.
 internal import Diagnostics
 internal import Formats
 public import Layers
@@ -6,9 +7,11 @@ public import ModelFiles
 public import Tensors
 public import Tokenizers
 
-/// A model of the Llama family whose weights stay the blocks of a mapped file. It generates on the CPU; it cannot train.
+/// A model of the Llama family whose matrices stay the blocks of a mapped file. It generates on the CPU; it cannot train.
 ///
-/// Blocks that no kernel multiplies (Q2_K, Q3_K, Q5_0, Q5_1, Q5_K, F16) are converted to `dtype` in memory.
+/// Matrices of types that no kernel multiplies (`StoredWeight.Format.init`: F16 and Q5_K, say) are converted to `dtype` in
+/// memory, norms and biases to fp32; where the file has the rows of queries and keys in llama.cpp's order, their blocks are
+/// copied into Hugging Face's.
 public final class StoredModel: SequenceScorer {
     private let config: LlamaConfig
     private let decoder: FusedDecoder

@@ -245,15 +245,18 @@ public func continuedAttention(
 ///   - copy: the weight in hidden's dtype, when it is kept in another.
 ///   - cap: of the logits, as `softCap`; nil for none.
 ///   - terms: what training adds; a loss without gradients is the plain one.
+///   - chunk: 1 or more; nil: 512. More than there are rows: all at once.
 /// - Returns: a scalar, fp32 (fp64 for fp64 input).
 public func linearCrossEntropySum(
     _ hidden: Tensor, _ weight: Tensor, copy: Tensor? = nil, labels: Tensor, factors: Tensor? = nil,
-    cap: Double? = nil, terms: LossTerms = .init(), chunk: Int = 512
+    cap: Double? = nil, terms: LossTerms = .init(), chunk: Int? = nil
 ) -> Tensor {
+    precondition(chunk ?? 1 > 0, "chunks of \(chunk ?? 0) rows")
     let options = ct_loss_options(cap: cap ?? 0, label_smoothing: terms.labelSmoothing, z_loss: terms.zLoss)
     return perform("linearCrossEntropySum", hidden, weight, copy, labels, factors) {
         ct_linear_cross_entropy(
-            hidden.handle, weight.handle, copy.handle, labels.handle, factors.handle, options, Int64(chunk), &$0)
+            hidden.handle, weight.handle, copy.handle, labels.handle, factors.handle, options, Int64(chunk ?? 512),
+            &$0)
     }
 }
 

@@ -114,6 +114,7 @@ private final class TrainingBench {
     private let loaded: LoadedModel
     private let optimizer: AdamW
     private let ids: [Int32], labels: [Int32], starts: [Int]
+    private let headChunk: Int?
     /// 6 for each weight of a product and 12·L·C·T/2 for causal attention, the frozen weights' own gradients left out.
     let flopsPerToken: Double
 
@@ -144,6 +145,7 @@ private final class TrainingBench {
         ids = RandomStream(seed: 2, 0).words(tokens, offset: 0).map { Int32($0 % UInt32(model.vocabSize)) }
         labels = ids.dropFirst() + [ids[0]]
         starts = (0...command.batch).map { $0 * command.sequence }
+        headChunk = command.headChunk == 0 ? tokens : command.headChunk
         let products = model.blockLinears.reduce(0) { $0 + $1.linear.inFeatures * $1.linear.outFeatures }
         let head = model.headWeight.shape.reduce(1, *)
         let queries = loaded.shape.layers * loaded.shape.queryWidth
@@ -169,7 +171,8 @@ private final class TrainingBench {
         var step = Step(), clock = StepClock()
         let factor = 1 / Double(ids.count)
         let loss = loaded.model.lossSum(
-            ids, labels: labels, documentStarts: starts, factors: Array(repeating: factor, count: ids.count))
+            ids, labels: labels, documentStarts: starts, factors: Array(repeating: factor, count: ids.count),
+            headChunk: headChunk)
         step.forward = clock.seconds
         clock = StepClock()
         loss.backward()

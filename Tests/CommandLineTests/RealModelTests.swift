@@ -69,18 +69,23 @@ private func helpExample(_ verb: String) throws -> String {
 }
 
 @Suite(.serialized) struct RealModelTests {
-    /// Operations of forward and backward are in the trace; a place that cannot be written is a line.
+    /// Operations of forward and backward are in the trace, and logits of a row at a time are more of them than of all at
+    /// once; a place that cannot be written is a line.
     @Test func benchWritesATrace() throws {
         let bench = "needletail bench train --model tiny.json --batch 1 --sequence 8 --steps 1 --trace"
         let outcome = try Workshop.run(
             """
             printf '{"model_type": "llama", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, \
             "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 16}' > tiny.json
-            \(bench) trace.json
+            \(bench) trace.json --head-chunk 0 && \(bench) rows.json --head-chunk 1
             """)
         try #require(outcome.status == 0, "\(outcome.errors)")
-        let trace = try readJSONFile("\(Workshop.folder)/trace.json")
-        let names = Set(try #require(trace["traceEvents"]?.array).compactMap { $0["name"]?.string })
+        let traces = try ["trace", "rows"].map { trace -> [String] in
+            let events = try readJSONFile("\(Workshop.folder)/\(trace).json")["traceEvents"]?.array
+            return try #require(events).compactMap { $0["name"]?.string }
+        }
+        let names = Set(traces[0]), narrowed = traces.map { $0.count { $0 == "aten::narrow" } }
+        #expect(narrowed[1] > narrowed[0], "\(narrowed)")
         #expect(names.isSuperset(of: ["needletail::rms_norm", "needletail::document_attention", "aten::mm"]))
         #expect(names.contains { $0.contains("CppNode") && $0.contains("RMSNorm") })
         let adapted = try Workshop.run("\(bench) dora.json --method dora --dropout 0.1 --recompute-blocks 1")

@@ -85,6 +85,7 @@ struct VerbTests {
         ),
         ("bench generate --model m --top-p 0.9", "--top-p has no effect at --temperature 0; give a temperature"),
         ("bench generate --model m --temperature=-1", "--temperature is 0 or more, not -1.0"),
+        ("bench train --model x.json --head-chunk=-1", "--head-chunk is 0 or more, not -1"),
         ("merge m.yaml out --threads 0", "--threads is 1 to 256, not 0"),
         ("completion tcsh", "Please provide one of 'bash', 'zsh' or 'fish'"),
         ("--nope", "Unknown option '--nope' (see 'needletail --help')"),

@@ -3,7 +3,7 @@ internal import Dispatch
 internal import Kernels
 internal import Testing
 
-/// All suites that set the instruction set limit: one at a time, since the limit is the process's.
+/// All suites of kernels, one test at a time: a test spreads over threads by itself. The instruction set limit is its thread's.
 @Suite(.serialized) enum KernelSuite {}
 
 /// An element type of kernels, seen as the f64 numbers it holds.

@@ -101,6 +101,12 @@ public struct BenchTrainCommand: ThreadedCommand {
             "Inputs of adapters set to zero, 0 to below 1; for every method but full.", valueName: "share"))
     public var dropout: Double = 0
 
+    @Option(
+        help: ArgumentHelp(
+            "Rows of logits that exist at a time in the loss; 0: all at once. As many as in training when it is not given.",
+            valueName: "rows"))
+    public var headChunk: Int?
+
     @Option(help: "Moments of the optimizer: fp32 or int8.")
     public var state: MomentType = .fp32
 
@@ -131,6 +137,7 @@ public struct BenchTrainCommand: ThreadedCommand {
     public func validate() throws {
         try require(batch > 0, "--batch is 1 or more, not \(batch)")
         try require(sequence > 1, "--sequence is 2 or more, not \(sequence)")
+        try require(headChunk ?? 0 >= 0, "--head-chunk is 0 or more, not \(headChunk ?? 0)")
         try require(steps ?? 1 > 0, "--steps is 1 or more, not \(steps ?? 0)")
         try require((0..<1).contains(dropout), "--dropout is 0 or more and below 1, not \(dropout)")
         try require(

@@ -23,7 +23,7 @@ public struct BenchGenerateCommand: ThreadedCommand {
         completion: .file())
     public var model: String
 
-    @Option(help: "Weights of a GGUF file: converted to --dtype, or as-is, read in the file's blocks.")
+    @Option(help: "Weights of a GGUF file: converted to --dtype, or as-is, in the file's blocks where possible.")
     public var weights: WeightForm = .converted
 
     @Option(help: "Sequences written at a time.")

@@ -25,7 +25,10 @@ public struct GenerateCommand: ThreadedCommand {
     @OptionGroup public var model: ModelOptions
 
     @Option(
-        help: "Weights of a GGUF file: converted to --dtype, or as-is, read in the file's blocks (cpu only, no copy).")
+        help: """
+            Weights of a GGUF file: converted to --dtype, or as-is, multiplied in the file's blocks where kernels take \
+            them (cpu only).
+            """)
     public var weights: WeightForm = .converted
 
     @Argument(help: "The prompt; '-' reads it from standard input.")

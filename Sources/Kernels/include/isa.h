@@ -7,7 +7,8 @@ extern "C" {
 #endif
 
 /* min(what the processor has, the limit): 0 scalar twin, 1 AVX2 + FMA, 2 AVX-512 (F, BW, VL, DQ), 3 AVX512-BF16,
- * 4 AMX-BF16 (tiles, in attention; all other kernels have no code above 3). */
+ * 4 AMX-BF16 (tiles: in attention, in generation's products and in the gradient of weights; no other kernel has code above
+ * 3). */
 int nt_isa_level(void);
 /* For tests, and for users who want the twin: no kernel that this thread calls goes above `level` from now on. What it
  * spreads over other threads goes along; what they call themselves does not, so that tests may run side by side. */
