@@ -12,8 +12,8 @@ the optimizer's memory take by themselves, blocks reused. `--llmc` names a folde
 Modes of the peer are numerics (fp32; where the processor has instructions for it autocast to bf16, and bf16 weights,
 gradients and moments), as they are or under torch.compile (-compile) or its mode max-autotune (-autotune, whose products in
 C++ want constant weights: in training it found none to replace), each with or without -reuse, by which glibc keeps freed
-blocks as in our process instead of returning them to the system: faster, at more memory. All of them but for -reuse are
-tried first, a few steps each, with blocks reused; of each numerics the fastest, and what is within 5 % of it, goes into the
+blocks as in our process instead of returning them to the system: as a rule faster, at more memory. Numerics and compilations
+are tried first, a few steps each, with blocks reused; of each numerics the fastest, and what is within 5 % of it, goes into the
 rounds, with and without -reuse. `--modes` names the modes of the rounds instead, and nothing is tried. A process that takes
 more than half an hour has failed. With `--alone` all should take about two hours on two cores with bf16, most of it compiling
 and trying, and several times that without AVX-512.
