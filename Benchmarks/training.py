@@ -1,14 +1,22 @@
 """Training speed and memory beside PyTorch, transformers and peft (issue: train faster than PyTorch on the same CPU).
 
-    .deps/oracle/bin/python Benchmarks/training.py [--cases full-135m lora-135m] [--rounds 3] [--seconds 15] [--alone]
-        [--llmc FOLDER]
+    .deps/oracle/bin/python Benchmarks/training.py [--cases full-135m lora-135m] [--rounds 3] [--seconds 15]
+        [--modes bf16-compile bf16-compile-reuse] [--alone] [--llmc FOLDER]
 
 Random weights of a shape, random tokens, every label trained: speed does not depend on content. Each mode of each
 program runs in its own process, so that peak memory (VmHWM, libraries included) is its own; modes are interleaved
-round by round (A B C A B C) and the median step of all rounds counts. Modes of the peer: fp32, bf16 autocast, pure
-bf16 (weights, gradients and moments in bf16), and each of them under torch.compile. The floor is what a step's products
-and one pass over the optimizer's memory take by themselves. `--llmc` names a folder with llm.c's built CPU trainer (fp32,
+round by round (A B C A B C) and the median step of all rounds counts. The floor is what a step's products and one pass over
+the optimizer's memory take by themselves, blocks reused. `--llmc` names a folder with llm.c's built CPU trainer (fp32,
 4 x 64 tokens), a checkpoint and tokens where it looks for them: random ones will do.
+
+Modes of the peer are numerics (fp32; where the processor has instructions for it autocast to bf16, and bf16 weights,
+gradients and moments), as they are or under torch.compile (-compile) or its mode max-autotune (-autotune, whose products in
+C++ want constant weights: in training it found none to replace), each with or without -reuse, by which glibc keeps freed
+blocks as in our process instead of returning them to the system: as a rule faster, at more memory. Numerics and compilations
+are tried first, a few steps each, with blocks reused; of each numerics the fastest, and what is within 5 % of it, goes into the
+rounds, with and without -reuse. `--modes` names the modes of the rounds instead, and nothing is tried. A process that takes
+more than half an hour has failed. With `--alone` all should take about two hours on two cores with bf16, most of it compiling
+and trying, and several times that without AVX-512.
 """
 
 import argparse
@@ -22,7 +30,7 @@ import sys
 import tempfile
 import time
 
-from generation import machine
+from generation import REUSED_BLOCKS, machine
 
 HERE = pathlib.Path(__file__).resolve().parent
 PROGRAM = HERE.parent / ".build/release/needletail"
@@ -44,12 +52,10 @@ CASES = {
     "lora-135m": (LLAMA_135M, "lora", 2, 512),
     "gpt2-124m": (GPT2_124M, "full", 4, 64),
 }
-PEERS = {
-    "full": ["fp32", "autocast", "bf16", "fp32-compile", "autocast-compile", "bf16-compile"],
-    "lora": ["fp32", "autocast", "bf16", "fp32-compile", "bf16-compile"],
-}
+NUMERICS = ["fp32", "autocast", "bf16"]
+PEER_MODES = [numerics + how for how in ("", "-compile", "-autotune") for numerics in NUMERICS]
 RANK = 16  # of LoRA on every linear map of the blocks, by both programs
-OURS = {"full": ["fp32", "bf16"], "lora": ["fp32", "bf16"]}
+OUR_MODES = ["fp32", "bf16"]
 
 
 def has_bf16():
@@ -73,7 +79,7 @@ def peer(config, method, mode, batch, sequence, seconds):
     """Forward, backward, clip and AdamW on random tokens; prints a JSON line."""
     import torch
     import transformers
-    numerics, _, compiled = mode.partition("-")
+    numerics, *how = mode.split("-")
     dtype = torch.bfloat16 if numerics == "bf16" else torch.float32
     torch.manual_seed(0)
     settings = transformers.AutoConfig.for_model(**config)
@@ -83,7 +89,10 @@ def peer(config, method, mode, batch, sequence, seconds):
         model = peft.get_peft_model(model, peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear"))
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
-    run = torch.compile(model) if compiled else model
+    if "compile" in how or "autotune" in how:
+        run = torch.compile(model, mode="max-autotune" if "autotune" in how else None)
+    else:
+        run = model
     tokens = torch.randint(0, config["vocab_size"], (batch, sequence))
 
     def step():
@@ -167,7 +176,11 @@ def floor(config, method, mode, rows):
 
 def outcome(words, environment=None):
     """What a program prints last, a JSON line, or what it says of its failure."""
-    result = subprocess.run([str(word) for word in words], env=environment, capture_output=True, text=True)
+    try:
+        result = subprocess.run(
+            [str(word) for word in words], env=environment, capture_output=True, text=True, timeout=1800)
+    except subprocess.TimeoutExpired:
+        return {"error": "not done after half an hour"}
     if result.returncode:
         return {"error": " ".join(result.stderr.strip().splitlines()[-1:]) or f"exit status {result.returncode}"}
     return json.loads(result.stdout.splitlines()[-1])
@@ -175,6 +188,8 @@ def outcome(words, environment=None):
 
 def run_peer(case, mode, seconds, threads, job="--peer"):
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    if mode.endswith("-reuse") or job == "--floor":
+        environment |= REUSED_BLOCKS
     return outcome([sys.executable, __file__, job, case, mode, "--seconds", seconds], environment)
 
 
@@ -192,9 +207,31 @@ def run_llmc(folder, threads):
     return [float(ms) / 1000 for ms in re.findall(r"\(took ([0-9.]+) ms\)", result.stdout)][2:]
 
 
-def measure(case, rounds, seconds, threads, work, llmc=None):
+def rate(case, figures):
+    """Tokens a second of the median step."""
+    _, _, batch, sequence = CASES[case]
+    return batch * sequence / statistics.median(figures["step_seconds"])
+
+
+def finalists(case, seconds, threads):
+    """(the peer's modes that go into the rounds, a line on those that were tried)."""
+    tried = {mode: run_peer(case, mode + "-reuse", seconds, threads) for mode in modes_of(PEER_MODES)}
+    speeds = {mode: rate(case, figures) for mode, figures in tried.items() if "error" not in figures}
+    chosen = []
+    for numerics in NUMERICS:
+        alike = {mode: speed for mode, speed in speeds.items() if mode.split("-")[0] == numerics}
+        chosen += [mode for mode, speed in alike.items() if speed > 0.95 * max(alike.values())]
+    notes = [f"{mode} " + (f"{speeds[mode]:.0f} tokens/s and {figures['peak_memory_bytes'] / 2**20:.0f} MiB"
+                           if mode in speeds else f"failed ({figures['error']})") for mode, figures in tried.items()]
+    return [mode + reuse for mode in chosen for reuse in ("", "-reuse")], (
+        f"torch's modes, tried with blocks reused, {seconds:.0f} s each: {', '.join(notes)}")
+
+
+def measure(case, arguments, work):
     config, method, batch, sequence = CASES[case]
-    mine, theirs = modes_of(OURS[method]), modes_of(PEERS[method])
+    rounds, seconds, threads, llmc = arguments.rounds, arguments.seconds, arguments.threads, arguments.llmc
+    mine, (theirs, tried) = modes_of(OUR_MODES), (
+        (arguments.modes, "") if arguments.modes else finalists(case, seconds / 4, threads))
     modes = [("needletail", m) for m in mine] + [("torch", m) for m in theirs]
     found = {mode: {"step_seconds": [], "peak_memory_bytes": 0} for mode in modes}
     least = {mode: [] for mode in mine}
@@ -205,8 +242,8 @@ def measure(case, rounds, seconds, threads, work, llmc=None):
         for mode in least:
             least[mode].append(run_peer(case, mode, seconds, threads, job="--floor"))
         for who, mode in modes:
-            runner = run_peer if who == "torch" else lambda *a: run_ours(*a, work)
-            figures = runner(case, mode, seconds, threads)
+            figures = (run_peer(case, mode, seconds, threads) if who == "torch" else
+                       run_ours(case, mode, seconds, threads, work))
             if "error" in figures:
                 found[who, mode]["error"] = figures["error"]
                 continue
@@ -223,10 +260,13 @@ def measure(case, rounds, seconds, threads, work, llmc=None):
         rows.append(
             f"| {who} {mode} | {batch * sequence / statistics.median(steps):.0f} | {min(speed):.0f} to {max(speed):.0f} "
             f"| {len(steps)} | {figures['peak_memory_bytes'] / 2**20:.0f} |")
-    ratios = [f"{mode}: speed {ours[0] / peer[0]:.2f} x, memory {ours[1] / peer[1]:.2f} x torch's fastest"
-              f" {'fp32' if mode == 'fp32' else 'of any numerics'} ({peer[2]})"
-              for mode in mine for ours in [best(found, "needletail", [mode])]
-              for peer in [best(found, "torch", [m for m in theirs if mode != "fp32" or m.startswith("fp32")])]]
+    ratios = [tried] if tried else []
+    for mode in mine:
+        us = best(found, "needletail", [mode])
+        peer = best(found, "torch", [m for m in theirs if mode != "fp32" or m.startswith("fp32")])
+        if us and peer:
+            ratios.append(f"{mode}: speed {us[0] / peer[0]:.2f} x, memory {us[1] / peer[1]:.2f} x torch's fastest"
+                          f" {'fp32' if mode == 'fp32' else 'of any numerics'} ({peer[2]})")
     for mode in mine if beside else []:
         ratio = statistics.median(beside) / statistics.median(found["needletail", mode]["step_seconds"])
         ratios.append(
@@ -248,9 +288,9 @@ def measure(case, rounds, seconds, threads, work, llmc=None):
 
 
 def best(found, who, modes):
-    """(steps a second, peak memory, name) of the fastest mode."""
-    return max((1 / statistics.median(found[who, m]["step_seconds"]), found[who, m]["peak_memory_bytes"], m)
-               for m in modes if found[who, m]["step_seconds"])
+    """(steps a second, peak memory, name) of the fastest mode; None where none was measured."""
+    return max(((1 / statistics.median(found[who, m]["step_seconds"]), found[who, m]["peak_memory_bytes"], m)
+                for m in modes if found[who, m]["step_seconds"]), default=None)
 
 
 # -- ours alone: memory and scaling -----------------------------------------------------------------------------------
@@ -319,6 +359,8 @@ def main():
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=15, help="measured time per mode and round")
+    parser.add_argument("--modes", nargs="+", metavar="MODE", choices=[m + r for m in PEER_MODES for r in ("", "-reuse")],
+                        help="the peer's modes of the rounds (such as bf16-compile-reuse), nothing tried before")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--write", help="also write the tables to this file")
     parser.add_argument("--alone", action="store_true", help="also memory and scaling of needletail alone")
@@ -337,7 +379,7 @@ def main():
     lines = [f"Training. {machine()}", ""]
     with tempfile.TemporaryDirectory() as work:
         for case in arguments.cases:
-            lines += measure(case, arguments.rounds, arguments.seconds, arguments.threads, pathlib.Path(work), arguments.llmc)
+            lines += measure(case, arguments, pathlib.Path(work))
         if arguments.alone:
             lines += memory_and_scaling(
                 pathlib.Path(work), arguments.seconds, arguments.threads, arguments.rounds)

@@ -36,10 +36,13 @@ extension UInt16: Element {
     static var tolerance: Double { 0x1p-7 }
 }
 
-/// Every level of this machine, the twin first.
+/// Every level of this machine, the twin first. Those above are not run, which is said once.
 let levels: [Int32] = {
     nt_set_isa_limit(.max)
-    return Array(0...nt_isa_level())
+    let names = ["scalar", "AVX2", "AVX512", "AVX512-BF16", "AMX-BF16"], ran = Int(nt_isa_level()) + 1
+    let left = ran == names.count ? "" : "; this processor cannot run \(names[ran...].joined(separator: ", "))"
+    print("Kernels are tested at the levels \(names[..<ran].joined(separator: ", "))\(left)")
+    return Array(0..<Int32(ran))
 }()
 
 /// `body` at every level; afterwards the limit is off.
