@@ -34,7 +34,7 @@ import Testing
         }
         let error = gradientError([x, added, weight, bias]) {
             let (sum, normed) = both($0[0], $0[1], $0[2], $0[3])
-            return weighed(normed) + (sum * sum).sum() + (centered ? 0 : 1) * $0[3].sum()
+            return weighed(normed) + (sum * sum).sum() + $0[3].sum() * (centered ? 0.0 : 1.0)
         }
         #expect(error < 1e-6)
         let (sum, normed) = both(x, added, weight, bias), plain = x + added
