@@ -89,6 +89,14 @@ void ct_release_free_memory(void) {
     malloc_trim(0);
 #endif
 }
+void ct_heap_bytes(int64_t *taken, int64_t *used) {
+    *taken = *used = 0;
+#if defined(__GLIBC__)
+    const auto heap = mallinfo2();
+    *taken = int64_t(heap.arena + heap.hblkhd);
+    *used = int64_t(heap.uordblks + heap.hblkhd);
+#endif
+}
 void ct_set_threads(int32_t count) { at::set_num_threads(count); }
 int32_t ct_threads(void) { return at::get_num_threads(); }
 int64_t ct_live_handles(void) { return live_handles.load(); }

@@ -58,6 +58,12 @@ public enum Engine {
     public static var fusedCalls: (fused: Int, fallback: Int) { (Int(ct_fused_calls()), Int(ct_fallback_calls())) }
     /// Whether operations take fused kernels at all, else LibTorch's own; the process's, for tests that compare the two.
     public static func setKernels(_ enabled: Bool) { _ = ct_set_kernels(enabled) }
+    /// Bytes that the process's heap has taken from the system, and those of them in use: for tests.
+    public static var heap: (taken: Int, used: Int) {
+        var taken: Int64 = 0, used: Int64 = 0
+        ct_heap_bytes(&taken, &used)
+        return (Int(taken), Int(used))
+    }
     /// Tensor handles alive in the process: for leak tests.
     public static var liveHandles: Int { Int(ct_live_handles()) }
 }

@@ -1,6 +1,6 @@
 // What a training step takes of memory: nothing new after the first, and less where activations are made again. In
 // processes of their own, since the heap is the process's.
-import Glibc
+import Layers
 import Models
 import Optimizers
 import Tensors
@@ -19,19 +19,19 @@ import Testing
         await #expect(processExitsWith: .success) {
             Engine.prepareForTraining()
             let model = try StepMemoryTests.model(), optimizer = AdamW(model.namedParameters(), .init())
-            func heap() -> Int { Int(mallinfo2().arena) + Int(mallinfo2().hblkhd) }
             func step() {
                 model.documentLoss(StepMemoryTests.documents, factor: 1 / 2044).backward()
                 optimizer.step(learningRate: 1e-3, gradientScale: 1)
                 optimizer.zeroGradients()
             }
-            let start = heap()
+            let start = Engine.heap.taken
             step()
             step()
-            let after = heap()
+            let after = Engine.heap.taken
             precondition(after - start > 10 << 20, "the activations are in it: \(after - start) bytes")
             for _ in 0..<8 { step() }
-            precondition(heap() - after <= 1 << 20, "\(heap() - after) bytes more in eight steps")
+            let more = Engine.heap.taken - after
+            precondition(more <= 1 << 20, "\(more) bytes more in eight steps")
         }
     }
 
@@ -39,14 +39,15 @@ import Testing
     /// again only their input, in bf16 half of it.
     @Test func checkpointingKeepsLess() async {
         await #expect(processExitsWith: .success) {
+            Engine.prepareForTraining()
             let model = try StepMemoryTests.model(), rows = 4 * 512
             let D = model.tokenTable.weight.shape[1], layers = 8
             let F = model.blockLinears.first { $0.name.hasSuffix("gate_proj") }!.linear.outFeatures
             func kept(_ recomputation: Recomputation) -> Int {
                 model.recomputation = recomputation
-                let before = Int(mallinfo2().uordblks)
+                let before = Engine.heap.used
                 let loss = model.documentLoss(StepMemoryTests.documents, factor: 1 / 2044)
-                let bytes = Int(mallinfo2().uordblks) - before
+                let bytes = Engine.heap.used - before
                 loss.backward()
                 for (_, parameter) in model.namedParameters() { parameter.value.clearGradient() }
                 return bytes

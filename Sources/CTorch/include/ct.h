@@ -34,6 +34,8 @@ bool ct_has_mpi(void);
 void ct_prepare_for_training(void);
 /* Gives the pages of freed memory back to the system. */
 void ct_release_free_memory(void);
+/* Bytes that the heap has taken from the system, and those of them in use; 0 without glibc. */
+void ct_heap_bytes(int64_t *taken, int64_t *used);
 void ct_set_threads(int32_t count);
 int32_t ct_threads(void);
 int64_t ct_live_handles(void);
