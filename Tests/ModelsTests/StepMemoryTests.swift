@@ -1,5 +1,6 @@
 // What a training step takes of memory: nothing new after the first, and less where activations are made again. In
 // processes of their own, since the heap is the process's.
+import Formats
 import Layers
 import Models
 import Optimizers
