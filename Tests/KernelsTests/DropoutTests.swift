@@ -23,7 +23,7 @@ extension KernelSuite {
             var options = nt_dropout(seed: 0x1234_5678_9ABC_DEF1, stream: 0xFEDC_BA98_7654_3210, probability: p)
             let x: [T] = stored(noise(count, 1)), there: [T] = stored(noise(count, 2)), N = Int64(count)
             let factors = factors(options, count, of: T.self)
-            let expected = zip(x, factors).map { T(rounding: $0.double * $1) }
+            let expected = zip(x, factors).map { T(rounding: $1 == 0 ? 0 : $0.double * $1) }
             var out = there + [T(rounding: 7)], inPlace = x, sum = there
             kernel(&options, N, x, &out, 0, twoThreads)
             #expect(out == expected + [T(rounding: 7)], "\(T.self), \(count), level \(level)")
