@@ -25,7 +25,7 @@ at::Tensor Dropping::of(const at::Tensor &given) const {
     if (!drops()) return given;
     const auto x = given.contiguous();
     if (takes_kernel(x)) {
-        auto out = at::empty_like(x);
+        auto out = temporary(x.sizes(), x.options());
         run(dropout, x, out, /*adds=*/false);
         return out;
     }

@@ -14,6 +14,34 @@ namespace shim {
 std::atomic<int64_t> fused_calls{0}, fallback_calls{0};
 std::atomic<bool> kernels_enabled{true};
 
+/// A buffer of this thread's that nothing else refers to, or none.
+static at::Storage kept_buffer(size_t bytes) {
+    constexpr size_t most_buffers = 8, least_bytes = 64 << 10, most_bytes = 64 << 20;
+    thread_local std::vector<at::Storage> buffers;
+    if (bytes < least_bytes || bytes > most_bytes) return {};
+    at::Storage *smallest = nullptr, *outgrown = nullptr;
+    for (auto &buffer : buffers) {
+        if (buffer.use_count() > 1) continue;
+        auto &best = buffer.nbytes() < bytes ? outgrown : smallest;
+        if (!best || buffer.nbytes() < best->nbytes()) best = &buffer;
+    }
+    if (smallest) return *smallest;
+    const auto made = at::empty({int64_t(bytes)}, at::kByte).storage();
+    if (outgrown)
+        *outgrown = made;
+    else if (buffers.size() < most_buffers)
+        buffers.push_back(made);
+    return made;
+}
+
+at::Tensor scratch(size_t bytes) { return temporary({int64_t(bytes)}, at::kByte); }
+
+at::Tensor temporary(at::IntArrayRef sizes, const at::TensorOptions &options) {
+    if (!options.device().is_cpu()) return at::empty(sizes, options);
+    const auto buffer = kept_buffer(size_t(c10::multiply_integers(sizes)) * options.dtype().itemsize());
+    return buffer ? at::empty({0}, options).set_(buffer, 0, sizes) : at::empty(sizes, options);
+}
+
 static at::ScalarType gradient_type(const at::Tensor &leaf) { return leaf.grad_dtype().value_or(leaf.scalar_type()); }
 
 /// A leaf's own gradient, undefined or in the dtype to add in.
@@ -84,6 +112,11 @@ namespace {
 
 thread_local bool is_selective = false;
 
+/// For what a norm or an activation gives: kept by the products that read it, or not for long.
+at::Tensor output(at::IntArrayRef sizes, const at::Tensor &like) {
+    return is_selective ? temporary(sizes, like.options()) : at::empty(sizes, like.options());
+}
+
 /// Where a node keeps what it made again for the products that read it, until its own backward, which is behind theirs.
 constexpr auto made_again = "again";
 void forget_again(AutogradContext *ctx) { ctx->saved_data.erase(made_again); }
@@ -103,7 +136,7 @@ struct RMSNorm : public Function<RMSNorm> {
         double offset, double epsilon) {
         const auto x = given.contiguous(), added = whole(residual), w = row(weight, x);
         const int64_t D = x.size(-1), N = rows_of(x);
-        auto y = at::empty_like(x), r = at::empty({N}, w.options()), s = residual ? at::empty_like(x) : at::Tensor();
+        auto y = output(x.sizes(), x), r = at::empty({N}, w.options()), s = residual ? at::empty_like(x) : at::Tensor();
         by_type(x, [&](auto f) {
             using F = decltype(f);
             using T = typename F::T;
@@ -123,7 +156,7 @@ struct RMSNorm : public Function<RMSNorm> {
         const auto s = saved[0].detach(), w = row(saved[1], s);
         const double offset = ctx.saved_data.at("offset").toDouble();
         const int64_t D = s.size(-1);
-        auto y = at::empty_like(s);
+        auto y = temporary(s.sizes(), s.options());
         by_type(s, [&](auto f) {
             using F = decltype(f);
             using T = typename F::T;
@@ -168,7 +201,7 @@ struct LayerNorm : public Function<LayerNorm> {
         const at::Tensor &bias, double epsilon) {
         const auto x = given.contiguous(), added = whole(residual), w = row(weight, x), b = row(bias, x);
         const int64_t D = x.size(-1), N = rows_of(x);
-        auto y = at::empty_like(x), mean = at::empty({N}, w.options()), r = at::empty({N}, w.options()),
+        auto y = output(x.sizes(), x), mean = at::empty({N}, w.options()), r = at::empty({N}, w.options()),
              s = residual ? at::empty_like(x) : at::Tensor();
         by_type(x, [&](auto f) {
             using F = decltype(f);
@@ -186,7 +219,7 @@ struct LayerNorm : public Function<LayerNorm> {
         const auto saved = ctx.get_saved_variables();
         const auto s = saved[0].detach(), w = row(saved[1], s), b = row(saved[2], s);
         const int64_t D = s.size(-1);
-        auto y = at::empty_like(s);
+        auto y = temporary(s.sizes(), s.options());
         by_type(s, [&](auto f) {
             using F = decltype(f);
             using T = typename F::T;
@@ -288,13 +321,12 @@ struct Gated : public Function<Gated> {
         const auto a = flat(gate), b = flat(up);
         ctx->save_for_backward({a, b});
         ctx->saved_data["gelu"] = is_gelu;
-        return made(a, b, kind(is_gelu), gate.sizes());
+        return made(a, b, kind(is_gelu), output(gate.sizes(), gate));
     }
 
-    /// h of `sizes`, from gate and up [rows, width].
-    static at::Tensor made(const at::Tensor &gate, const at::Tensor &up, nt_gate kind, at::IntArrayRef sizes) {
+    /// h, from gate and up [rows, width].
+    static at::Tensor made(const at::Tensor &gate, const at::Tensor &up, nt_gate kind, at::Tensor h) {
         const int64_t D = gate.size(1);
-        auto h = at::empty(sizes, gate.options());
         by_type(gate, [&](auto f) {
             using F = decltype(f);
             using T = typename F::T;
@@ -307,7 +339,8 @@ struct Gated : public Function<Gated> {
     static at::Tensor again(const AutogradContext &ctx) {
         const auto saved = ctx.get_saved_variables();
         const auto gate = saved[0].detach();
-        return made(gate, saved[1].detach(), kind(ctx.saved_data.at("gelu").toBool()), gate.sizes());
+        return made(
+            gate, saved[1].detach(), kind(ctx.saved_data.at("gelu").toBool()), temporary(gate.sizes(), gate.options()));
     }
 
     static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
@@ -339,11 +372,10 @@ struct GELU : public Function<GELU> {
     static at::Tensor forward(AutogradContext *ctx, const at::Tensor &given) {
         const auto x = given.contiguous();
         ctx->save_for_backward({x});
-        return made(x);
+        return made(x, output(x.sizes(), x));
     }
 
-    static at::Tensor made(const at::Tensor &x) {
-        auto h = at::empty_like(x);
+    static at::Tensor made(const at::Tensor &x, at::Tensor h) {
         const int64_t D = x.size(-1);
         by_type(x, [&](auto f) {
             using F = decltype(f);
@@ -353,7 +385,10 @@ struct GELU : public Function<GELU> {
         return h;
     }
 
-    static at::Tensor again(const AutogradContext &ctx) { return made(ctx.get_saved_variables()[0].detach()); }
+    static at::Tensor again(const AutogradContext &ctx) {
+        const auto x = ctx.get_saved_variables()[0].detach();
+        return made(x, temporary(x.sizes(), x.options()));
+    }
 
     static variable_list backward(AutogradContext *ctx, const variable_list &gradients) {
         forget_again(ctx);

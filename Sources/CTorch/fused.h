@@ -85,7 +85,11 @@ T *data(const at::Tensor &x) {
 /// The dtype of weights and statistics beside activations of x.
 inline at::ScalarType wide(const at::Tensor &x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
 
-inline at::Tensor scratch(size_t bytes) { return at::empty({int64_t(bytes)}, at::kByte); }
+/// Memory that is given back soon, out of buffers that this thread keeps for that: between blocks that stay from forward to
+/// backward it would leave holes that nothing else fits.
+at::Tensor scratch(size_t bytes);
+/// A tensor in such memory, where the device is the CPU.
+at::Tensor temporary(at::IntArrayRef sizes, const at::TensorOptions &options);
 
 /// LibTorch's threads, for the kernels.
 inline void parallel(int64_t count, int64_t grain, nt_body body, void *context) {

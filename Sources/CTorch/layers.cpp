@@ -81,7 +81,7 @@ struct AdaptedLinear : public Function<AdaptedLinear> {
         if (!ctx->needs_input_grad(0)) return result;
         auto dx = FrozenWeight::restored(ctx, saved).back(dy);
         if (dropping.drops()) {
-            auto through = at::empty_like(dx);
+            auto through = temporary(dx.sizes(), dx.options());
             product_into(through, q, a_copy, /*adds=*/false, s);
             dropping.add(dx, through);
         } else {
