@@ -49,13 +49,15 @@ private struct GenerationReport {
     let batch: Int
     /// The median step.
     let step: GenerationSpeed.Step
+    /// What it is multiplied in: fp32 where bf16 has no products of its own.
     let dtype: DType
     /// nil where a step is no single call.
     let reading: Reading?, arithmetic: Arithmetic?
     let memory = peakMemoryBytes()
 
     init(_ command: BenchGenerateCommand, _ speed: GenerationSpeed, _ fused: FusedDecoder?, _ readSeconds: [Double]) {
-        let dtype = command.options.dtype.dtype(on: .cpu), batch = command.batch
+        let batch = command.batch, given = command.options.dtype.dtype(on: .cpu)
+        let dtype = given == .bfloat16 && !Engine.prefersBFloat16(on: .cpu) ? .float32 : given
         let step = speed.steps.sorted { $0.seconds < $1.seconds }[speed.steps.count / 2]
         (self.speed, self.batch, self.step, self.dtype) = (speed, batch, step, dtype)
         guard let fused else {
