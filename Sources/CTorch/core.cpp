@@ -85,13 +85,15 @@ void ct_prepare_for_training(void) {
 }
 
 void ct_release_free_memory(void) {
+    shim::release_buffers();
 #if defined(__GLIBC__)
     malloc_trim(0);
 #endif
 }
+
 void ct_heap_bytes(int64_t *taken, int64_t *used) {
     *taken = *used = 0;
-#if defined(__GLIBC__)
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
     const auto heap = mallinfo2();
     *taken = int64_t(heap.arena + heap.hblkhd);
     *used = int64_t(heap.uordblks + heap.hblkhd);

@@ -31,7 +31,7 @@ at::Tensor Dropping::of(const at::Tensor &given) const {
     }
     auto mask = at::ones(x.sizes(), at::kFloat);
     run(dropout, mask, mask, /*adds=*/false);
-    return x * mask.to(x.options());
+    return at::where(mask.to(x.device()) == 0, at::zeros({}, x.options()), x * mask.to(x.options()));
 }
 
 void Dropping::add(at::Tensor sum, const at::Tensor &x) const {

@@ -14,14 +14,17 @@ namespace shim {
 std::atomic<int64_t> fused_calls{0}, fallback_calls{0};
 std::atomic<bool> kernels_enabled{true};
 
-/// A buffer of this thread's that nothing else refers to, or none.
+static thread_local std::vector<at::Storage> buffers;
+
+void release_buffers() { buffers.clear(); }
+
+/// A buffer of this thread's that nothing else refers to, at most four times as large as asked for; or none.
 static at::Storage kept_buffer(size_t bytes) {
     constexpr size_t most_buffers = 8, least_bytes = 64 << 10, most_bytes = 64 << 20;
-    thread_local std::vector<at::Storage> buffers;
     if (bytes < least_bytes || bytes > most_bytes) return {};
     at::Storage *smallest = nullptr, *outgrown = nullptr;
     for (auto &buffer : buffers) {
-        if (buffer.use_count() > 1) continue;
+        if (buffer.use_count() > 1 || buffer.nbytes() > 4 * bytes) continue;
         auto &best = buffer.nbytes() < bytes ? outgrown : smallest;
         if (!best || buffer.nbytes() < best->nbytes()) best = &buffer;
     }
@@ -469,8 +472,8 @@ struct DocumentAttention : public Function<DocumentAttention> {
         shape.window = window;
         shape.scale = scale;
         shape.soft_cap = cap;
-        // More parts than threads, so that the result is one on any number of threads up to this; fewer of long documents,
-        // since backward keeps sums of a whole one for each part.
+        // More parts than threads, so that the result is one on any number of threads up to this. Of documents beyond 2,048
+        // tokens fewer, since backward keeps sums of a whole one for each part: one on up to 4 threads at 8,192.
         int64_t longest = 2048;
         for (int64_t d = 0; d < shape.documents; ++d) longest = std::max(longest, starts[d + 1] - starts[d]);
         shape.parts = std::max<int64_t>(16 * 2048 / longest, ct_threads());
@@ -631,7 +634,10 @@ at::Tensor shim::kept(AutogradContext *ctx, const at::Tensor &x) {
 
 at::Tensor shim::restored(AutogradContext *ctx, const at::Tensor &saved) {
     const auto source = ctx->saved_data.find("source");
-    if (source == ctx->saved_data.end()) return saved;
+    if (source == ctx->saved_data.end()) {
+        TORCH_CHECK(saved.defined(), "backward through a product a second time");
+        return saved;
+    }
     const auto holder = source->second.toCapsule();
     ctx->saved_data.erase(source);
     const auto node = static_cast<Source *>(holder.get())->node.get();

@@ -74,4 +74,7 @@ ct_status giving(ct_tensor *out, Body &&body) noexcept {
 at::ScalarType scalar_type(ct_dtype dtype);
 c10::Device device(ct_device device);
 
+/// Forgets what `scratch` and `temporary` (fused.h) keep for this thread.
+void release_buffers();
+
 }  // namespace shim

@@ -61,6 +61,8 @@ public struct SamplingSettings: Sendable, Equatable {
             }
             if temperature == 0 { return Int32(argmax(scores)) }
             let total = softmaxWeights(scores, factor: 1 / temperature, into: numbers)
+            // Scores that are no numbers have no probabilities.
+            guard total.isFinite else { return Int32(argmax(logits)) }
             let stream = RandomStream(seed: seed, 0x6E6, UInt64(draw.sequence), UInt64(draw.step))
             return drawn(from: Weights(UnsafeBufferPointer(numbers), total), Double(stream.uniform(1)[0]))
         }

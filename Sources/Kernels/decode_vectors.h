@@ -123,7 +123,7 @@ inline void transpose(Vec *v) {
 
 /// e^x, error below 2 ulp: x = n ln 2 + r with |r| <= ln 2 / 2, and a polynomial of degree 6 for e^r (Cephes' expf).
 inline Vec exponential(Vec x) {
-    x = max(min(x, set1(88.7f)), set1(-104.f));
+    x = max(set1(-104.f), min(set1(88.7f), x));  // x last: NaN stays
     const Vec n = round_near(mul(x, set1(1.44269504f)));
     const Vec r = fma(n, set1(2.12194440e-4f), fma(n, set1(-0.693359375f), x));
     Vec p = set1(1.9875691500e-4f);

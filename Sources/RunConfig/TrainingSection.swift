@@ -28,7 +28,7 @@ public struct TrainingSection: Codable, Sendable, Equatable {
     /// about a third more time; results stay the same. 0 keeps everything.
     public var recomputeBlocks = 0
     /// Whether backward computes the outputs of norms and gates again instead of keeping them (selective checkpointing):
-    /// less memory for a few percent of the time; results stay the same.
+    /// less memory; results stay the same.
     public var recomputeSelective = false
     /// Whether what `recompute_blocks` keeps is rounded to bf16, also where training computes in fp32: half the memory, and
     /// gradients of the rounded states.

@@ -21,6 +21,19 @@ import Testing
         #expect(greedy.pick([-5, -3, -4], seen: [], sequence: 9, step: 9) == 1)
     }
 
+    /// NaN among the scores, and nothing but NaN or -infinity: the best of what is left, never a token for being NaN.
+    @Test func scoresThatAreNoNumbers() {
+        var scores = [Float](repeating: 1, count: 1000)
+        (scores[7], scores[999]) = (.nan, 5)
+        for (k, p) in [(0, 1.0), (3, 1), (0, 0.5)] {
+            let settings = SamplingSettings(temperature: 1, topK: k, topP: p)
+            #expect(support(scores, settings) == [999])
+            #expect(support([Float](repeating: .nan, count: 1000), settings).count == 1)
+            #expect(support([Float](repeating: -.infinity, count: 1000), settings) == [0])
+            #expect(support([3], settings) == [0])
+        }
+    }
+
     @Test func topKKeepsTiesWithTheLast() {
         let equal: [Float] = [1, 3, 2, 2, 0]
         #expect(support(equal, .init(temperature: 1, topK: 1)) == [1])

@@ -4,6 +4,7 @@ import Formats
 import Layers
 import Models
 import Optimizers
+import RandomStreams
 import Tensors
 import TestSupport
 import Testing
@@ -38,6 +39,33 @@ import Testing
             // Control: a larger step does.
             let larger = taken(1, Array(repeating: StepMemoryTests.documents, count: 16).flatMap { $0 })
             precondition(larger > 50 << 20, "\(larger) bytes")
+        }
+    }
+
+    /// The same bits where temporaries are large enough for the kept buffers, several of them in use at once.
+    @Test func keptBuffersAreNotSharedWhileInUse() async {
+        await #expect(processExitsWith: .success) {
+            for isAdapter in [false, true] {
+                let model = try StepMemoryTests.model()
+                var parameters = model.namedParameters()
+                if isAdapter {
+                    for (_, parameter) in parameters { parameter.isTrained = false }
+                    parameters = attachAdapters(to: model, hasMagnitude: true)
+                    for (i, (_, linear)) in model.blockLinears.enumerated() {
+                        linear.adapter?.dropout = 0.3
+                        linear.adapter?.dropoutStream = RandomStream(seed: 4, UInt64(i))
+                    }
+                }
+                func gradients(_ recomputation: Recomputation) -> [[Float]] {
+                    model.recomputation = recomputation
+                    let documents = Array(repeating: StepMemoryTests.documents, count: 4).flatMap { $0 }
+                    model.documentLoss(documents, factor: 1 / 2032).backward()
+                    return takeGradients(parameters).map { $0.values(Float.self) }
+                }
+                let kept = gradients(.init())
+                precondition(gradients(.init(isSelective: true)) == kept, "selective, adapters: \(isAdapter)")
+                precondition(gradients(.init(stride: 1, isSelective: true)) == kept, "blocks, adapters: \(isAdapter)")
+            }
         }
     }
 

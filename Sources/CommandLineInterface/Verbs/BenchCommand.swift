@@ -143,6 +143,8 @@ public struct BenchTrainCommand: ThreadedCommand {
         try require(
             dropout == 0 || method != .full, "--dropout is for adapters: use it with --method lora, dora or qlora")
         try require(recomputeBlocks >= 0, "--recompute-blocks is 0 or more, not \(recomputeBlocks)")
+        try require(
+            !recomputeInBf16 || recomputeBlocks > 0, "--recompute-in-bf16 has no effect without --recompute-blocks")
         try require(seconds > 0 && seconds.isFinite, "--seconds is above 0, not \(seconds)")
     }
 }
