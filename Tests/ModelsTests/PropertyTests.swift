@@ -85,11 +85,7 @@ import Testing
         var parameters = model.trainAll().namedParameters()
         if isAdapter {
             for (_, parameter) in parameters { parameter.isTrained = false }
-            parameters = attachAdapters(to: model, hasMagnitude: true)
-            for (i, (_, linear)) in model.blockLinears.enumerated() {
-                linear.adapter?.dropout = 0.3
-                linear.adapter?.dropoutStream = RandomStream(seed: 4, UInt64(i))
-            }
+            parameters = attachAdapters(to: model, hasMagnitude: true, dropout: 0.3)
         }
         func gradients() -> [[Float]] {
             model.documentLoss([someIDs(9, seed: 1), someIDs(5, seed: 2)]).backward()
@@ -159,12 +155,15 @@ import Testing
     }
 }
 
-/// LoRA or DoRA on every block linear map, moved away from its start, trained.
-func attachAdapters(to model: any CausalLanguageModel, hasMagnitude: Bool) -> [(name: String, parameter: Parameter)] {
+/// LoRA or DoRA on every block linear map, moved away from its start, trained, with the same dropout each time.
+func attachAdapters(
+    to model: any CausalLanguageModel, hasMagnitude: Bool, dropout: Double = 0
+) -> [(name: String, parameter: Parameter)] {
     model.blockLinears.enumerated().flatMap { k, entry in
         let adapter = LowRankAdapter(
-            on: entry.linear, rank: 2, scaling: 1.5, dropout: 0, hasMagnitude: hasMagnitude,
+            on: entry.linear, rank: 2, scaling: 1.5, dropout: dropout, hasMagnitude: hasMagnitude,
             initialization: RandomStream(seed: 9, UInt64(k)))
+        if dropout > 0 { adapter.dropoutStream = RandomStream(seed: 4, UInt64(k)) }
         adapter.b.value.copyInPlace(filled(adapter.b.shape, 50 + k, scale: 0.4))
         if let m = adapter.magnitude { m.value.copyInPlace(m.value.detached() + filled(m.shape, 70 + k, scale: 0.3)) }
         entry.linear.adapter = adapter
